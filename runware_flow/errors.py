@@ -1,0 +1,305 @@
+"""Everything this library raises, as plain data.
+
+    RunwareFlowError                 the root: `except RunwareFlowError` catches all of it
+    ├── RunwareError                 a request failed; `code` is one of the twelve stable codes
+    │   └── RunwareTimeoutError      a deadline of ours passed (also a TimeoutError)
+    ├── ProtocolError                the other side sent what is no frame of the protocol
+    ├── ClientStateError             a client used outside its block, its loop or its thread (also a RuntimeError)
+    ├── DeclarationError             a flow that cannot work, at the line that declared it (also a TypeError)
+    ├── NodeNotAvailable             a result was asked for of a node that has none (also a LookupError)
+    └── FlowFailed                   a run failed; `.result` holds everything that finished
+
+Cancellation is none of these: it passes through untouched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = (
+    "ClientStateError",
+    "DeclarationError",
+    "ErrorCode",
+    "FlowFailed",
+    "NodeNotAvailable",
+    "ProtocolError",
+    "RunwareError",
+    "RunwareFlowError",
+    "RunwareTimeoutError",
+    "create_runware_error",
+    "is_runware_error",
+    "stable_code",
+)
+
+ErrorCode: TypeAlias = Literal[
+    "validation",
+    "auth",
+    "quota",
+    "rateLimit",
+    "safety",
+    "provider",
+    "timeout",
+    "notFound",
+    "serverError",
+    "connection",
+    "aborted",
+    "unknown",
+]
+"""The stable codes, the same twelve as the official clients have."""
+
+RETRYABLE: frozenset[ErrorCode] = frozenset({"provider", "timeout", "connection", "rateLimit", "serverError"})
+
+
+class RunwareFlowError(Exception):
+    """The root of everything that this library raises."""
+
+
+class RunwareError(RunwareFlowError):
+    """A request failed: the service refused it, could not do it, or could not be reached.
+
+    Attributes:
+        code: one of the twelve stable codes; switch on this.
+        raw_code: the service's own identifier. It has hundreds of values and they change; `None` if there was none.
+        message: what happened, for a human.
+        retryable: whether asking again later may succeed.
+        parameter: the offending parameter's wire name, or a tuple of names for a rule across several.
+        task_type, task_uuid: the task that failed, where one is known.
+        documentation: a link, where the service gave one.
+        status_code: the HTTP status, if HTTP carried it.
+        validation_errors: what a local check found, as plain data.
+        retry_after: seconds that the service asked to wait.
+        results: the finished results of a task that failed in part.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: ErrorCode = "unknown",
+        raw_code: str | None = None,
+        retryable: bool | None = None,
+        parameter: str | tuple[str, ...] | None = None,
+        task_type: str | None = None,
+        task_uuid: str | None = None,
+        documentation: str | None = None,
+        status_code: int | None = None,
+        validation_errors: Sequence[Mapping[str, Any]] = (),
+        retry_after: float | None = None,
+        results: Sequence[Any] = (),
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code: ErrorCode = code
+        self.raw_code = raw_code
+        self.retryable = code in RETRYABLE if retryable is None else retryable
+        self.parameter = parameter
+        self.task_type = task_type
+        self.task_uuid = task_uuid
+        self.documentation = documentation
+        self.status_code = status_code
+        self.validation_errors = tuple(validation_errors)
+        self.retry_after = retry_after
+        self.results: list[Any] = list(results)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        context = {name: value for name, value in self.__dict__.items() if name != "message"}
+        return _restore, (type(self), self.message, context)
+
+    def __repr__(self) -> str:
+        known = {"raw_code": self.raw_code, "parameter": self.parameter, "task_uuid": self.task_uuid}
+        extras = "".join(f", {name}={value!r}" for name, value in known.items() if value is not None)
+        return f"{type(self).__name__}({self.message!r}, code={self.code!r}{extras})"
+
+
+class RunwareTimeoutError(RunwareError, TimeoutError):
+    """A deadline of ours passed. The task may still finish, and be billed, at the service."""
+
+
+class ProtocolError(RunwareFlowError):
+    """The other side sent bytes that are no frame of the protocol."""
+
+
+class ClientStateError(RunwareFlowError, RuntimeError):
+    """A client was used before its block was entered, after it was left, or from another thread, loop or process."""
+
+
+class DeclarationError(RunwareFlowError, TypeError):
+    """A flow was declared that cannot work; the message names the node and the line that declared it."""
+
+
+class NodeNotAvailable(RunwareFlowError, LookupError):
+    """The result of a node was asked for that has none; the message names the node and says why."""
+
+
+class FlowFailed(RunwareFlowError):
+    """A run failed.
+
+    Attributes:
+        result: the `RunResult` with everything that finished, and an outcome for every node.
+        node: the node whose failure ended the run.
+
+    The node's own error is the `__cause__`.
+    """
+
+    def __init__(self, message: str, *, result: Any, node: Any) -> None:
+        super().__init__(message)
+        self.result = result
+        self.node = node
+
+
+def _restore(kind: type[RunwareError], message: str, context: dict[str, Any]) -> RunwareError:
+    return kind(message, **context)
+
+
+def is_runware_error(error: object) -> TypeGuard[RunwareError]:
+    """Tell whether `error` is a `RunwareError`, also one that came from another copy of this library.
+
+    Objects that only look like one (a proxy, an unpickled error of another version) count when they carry a stable
+    `code` and a `message`.
+    """
+    if isinstance(error, RunwareError):
+        return True
+    return getattr(error, "code", None) in get_args(ErrorCode) and isinstance(getattr(error, "message", None), str)
+
+
+def create_runware_error(raw_code: str, message: str, **context: Any) -> RunwareError:
+    """Build an error as the service's own would be built, for layers that wrap this library.
+
+    Args:
+        raw_code: the raw identifier; the stable code is derived from it.
+        message: what happened, for a human.
+        **context: any other keyword of `RunwareError` (`parameter`, `task_type`, `status_code`, ...).
+    """
+    context.setdefault("code", stable_code(raw_code, context.get("status_code"), message))
+    return RunwareError(message, raw_code=raw_code, **context)
+
+
+_CONNECTION = {"connectionFailed", "notConnected", "notOpen", "reconnectionFailed", "connectionLost", "disconnected"}
+_CONNECTION |= {"connection", "sendFailed"}
+_SAFETY = {
+    "contentPolicyViolation",
+    "providerContentPolicyViolation",
+    "sensitiveContentDetected",
+    "unsafeContentDetected",
+    "nsfwContentDetected",
+    "promptBlocked",
+    "imageBlocked",
+    "moderationFailed",
+    "invalidProviderContent",
+    "contentModeration",
+}
+_AUTH = {
+    "unauthorized",
+    "forbidden",
+    "permissionDenied",
+    "insufficientPermissions",
+    "authenticationFailed",
+    "authFailed",
+    "authTimeout",
+    "invalidAuthentication",
+    "invalidCredentials",
+    "missingAuthentication",
+    "tokenExpired",
+    "tokenInvalid",
+    "tokenMissing",
+    "tokenRevoked",
+    "accountSuspended",
+    "accountDisabled",
+    "organizationSuspended",
+    "organizationDisabled",
+    "workspaceSuspended",
+    "workspaceDisabled",
+}
+_PROVIDER = {
+    "inferenceError",
+    "processingFailed",
+    "taskFailed",
+    "downloadFailed",
+    "uploadFailed",
+    "noAvailableServer",
+    "modelUnavailable",
+    "modelDisabled",
+    "modelNotReady",
+    "mediaStorageFileCouldNotBeMoved",
+}
+_SERVER = {
+    "internalServerError",
+    "serviceUnavailable",
+    "serverUnavailable",
+    "serverError",
+    "standardError",
+    "unknownError",
+    "undefinedError",
+    "defaultError",
+    "unrecognizedResponse",
+    "errorRetrievingAccountManagement",
+}
+_VALIDATION_STARTS = ("invalid", "missing", "conflict", "duplicate", "unsupported", "value", "array", "max")
+_VALIDATION = {
+    "validationError",
+    "validationFailed",
+    "validation",
+    "unknownParameter",
+    "incompatibleParameters",
+    "mismatchProviderSettingsProvider",
+    "unknownProviderSettingsProvider",
+    "transparentModelMismatch",
+    "modelOwnershipValidationError",
+    "modelAlreadyExists",
+    "failedIpAdapterLoad",
+    "notImplemented",
+}
+_NOT_FOUND = {"taskCancelled", "taskFailedOrNotFound", "unknownModel"}
+_STATUS: dict[int, ErrorCode] = {
+    400: "validation",
+    401: "auth",
+    402: "quota",
+    403: "auth",
+    404: "notFound",
+    408: "timeout",
+    422: "validation",
+    429: "rateLimit",
+    503: "serverError",
+    504: "timeout",
+}
+
+
+def stable_code(raw_code: str | None, status: int | None = None, message: str = "") -> ErrorCode:
+    """Derive the stable code from the service's raw code, the HTTP status and the message, in that order of weight.
+
+    The order of the rules is that of the official clients (protocol facts, section 8.4); it differs where theirs is
+    odd: `timeoutProvider` is a timeout, `authTimeout` may be retried, a provider's lack of credit or of a resource is
+    the provider's fault, and a code that no rule knows falls back to the status instead of `unknown`.
+    """
+    known = None if raw_code is None else _code_from_raw(raw_code)
+    if known is not None:
+        return known
+    if status is not None and status >= 400:
+        return _STATUS.get(status, "serverError" if status >= 500 else "validation")
+    lowered = message.lower()
+    if "timed out" in lowered or "timeout" in lowered:
+        return "timeout"
+    return "unknown"
+
+
+def _code_from_raw(raw: str) -> ErrorCode | None:
+    lowered = raw.lower()
+    rules: tuple[tuple[bool, ErrorCode], ...] = (
+        (raw == "aborted", "aborted"),
+        (raw in _CONNECTION, "connection"),
+        (raw in _SAFETY, "safety"),
+        ("ratelimit" in lowered, "rateLimit"),
+        ("timeout" in lowered, "timeout"),
+        (raw.startswith(("provider", "thirdParty")), "provider"),
+        (any(word in lowered for word in ("credits", "quota", "balance")), "quota"),
+        (raw in ("paymentRequired", "environmentPaused"), "quota"),
+        (raw in _AUTH or "apikey" in lowered, "auth"),
+        (raw in _NOT_FOUND or raw.endswith(("NotFound", "Expired")), "notFound"),
+        (raw in _SERVER, "serverError"),
+        (raw in _PROVIDER, "provider"),
+        (raw in _VALIDATION or raw.startswith(_VALIDATION_STARTS) or "Conflict" in raw, "validation"),
+    )
+    return next((code for applies, code in rules if applies), None)

@@ -1,0 +1,134 @@
+"""The bases of everything that crosses the wire: `Task`, what is asked, and `Result`, what comes back.
+
+The concrete classes are generated from the catalog (`runware_flow.tasks`, `runware_flow.results`); this module holds
+what they share. It knows no transport and no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Generic, Literal, NewType, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+__all__ = ("UNSET", "Delivery", "MediaResult", "Result", "Task", "TaskId", "UnsetType")
+
+TaskId = NewType("TaskId", str)
+"""A taskUUID: a UUID version 4 in canonical form, made by the client, the service's handle for idempotence."""
+
+Delivery: TypeAlias = Literal["sync", "async", "stream"]
+"""How the results of a task reach the client; the wire's `deliveryMethod`."""
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Task(msgspec.Struct, Generic[R_co], kw_only=True, repr_omit_defaults=True):
+    """One request to the service, whose results decode as `R_co`.
+
+    Constructing a task validates nothing: the service is the authority, and `Client(validate=True)` asks its schemas.
+    A parameter left at `UNSET` is not sent; `None` is sent as null.
+    """
+
+    task_type: ClassVar[str] = ""
+    """The wire's `taskType` of this class."""
+
+    result_type: ClassVar[type[Result]]
+    """What its results decode as."""
+
+    task_uuid: str | UnsetType = msgspec.field(default=UNSET, name="taskUUID")
+    """Chosen by the caller to make the request idempotent; otherwise the client makes one."""
+
+    extra: dict[str, Any] | UnsetType = UNSET
+    """Parameters newer than this library, by their wire names. They win over the fields of the struct."""
+
+
+class Result(msgspec.Struct, kw_only=True, frozen=True, dict=True, repr_omit_defaults=True):
+    """One terminal item that the service returned.
+
+    Fields carry what the wire carries, under snake_case names; all but the two ids may be missing.
+    """
+
+    task_type: str = msgspec.field(default="", name="taskType")
+    task_uuid: str = msgspec.field(default="", name="taskUUID")
+    cost: float | None = None
+    """USD, when the request asked for it; `None` is unknown, never free."""
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """Everything that came for this item, by wire names, fields unknown to this library included.
+
+        Decoded anew on each access; changing it changes nothing else.
+        """
+        item = self.__dict__.get("_item")
+        if item is None:
+            return {name: value for name, value in msgspec.to_builtins(self).items() if value is not None}
+        decoded: dict[str, Any] = msgspec.json.decode(item)
+        return decoded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        return _restore, (type(self), values, self.__dict__.get("_item"))
+
+
+def _restore(kind: type[Result], values: dict[str, Any], item: bytes | None) -> Result:
+    result = kind(**values)
+    return result if item is None else attach_item(result, item)
+
+
+R = TypeVar("R", bound=Result)
+
+
+def attach_item(result: R, item: bytes) -> R:
+    """Give `result` the bytes of the item it was decoded from, for `Result.raw`; returns the same object."""
+    result.__dict__["_item"] = item
+    return result
+
+
+class MediaResult(Result, kw_only=True, frozen=True):
+    """A result that is a picture, a film, a sound or a 3D file."""
+
+    media_kinds: ClassVar[tuple[str, ...]] = ()
+    """The prefixes of this result's media fields: `("image",)` means `image_url`, `image_uuid`, ..."""
+
+    @property
+    def url(self) -> str:
+        """The address of the medium.
+
+        Raises:
+            ValueError: the medium came in another form (the task asked for `output_type="base64Data"`, say); the
+                message names the field that has it.
+        """
+        url = self._form("url")
+        if url is not None:
+            return url
+        for form in ("base64_data", "data_uri"):
+            for kind in self.media_kinds:
+                if getattr(self, f"{kind}_{form}", None) is not None:
+                    raise ValueError(f"this {type(self).__name__} came as {kind}_{form}, not as a URL")
+        raise ValueError(f"this {type(self).__name__} (task {self.task_uuid}) carries no URL")
+
+    @property
+    def reference(self) -> str:
+        """What a later task is given to use this medium as its input: the URL, else the UUID, else the data itself.
+
+        The service accepts all four forms wherever it takes a medium (Runware documentation, "Media inputs").
+
+        Raises:
+            ValueError: the item carries no medium in any form.
+        """
+        for form in ("url", "uuid", "data_uri", "base64_data"):
+            found = self._form(form)
+            if found is not None:
+                return found
+        raise ValueError(f"this {type(self).__name__} (task {self.task_uuid}) carries no medium")
+
+    def _form(self, form: str) -> str | None:
+        for kind in self.media_kinds:
+            value = getattr(self, f"{kind}_{form}", None)
+            if isinstance(value, str):
+                return value
+        outputs = getattr(self, "outputs", None)
+        files = outputs.get("files") if isinstance(outputs, dict) else None
+        first = files[0] if isinstance(files, list) and files else None
+        value = first.get(form) if isinstance(first, dict) else None
+        return value if isinstance(value, str) else None
