@@ -1,0 +1,85 @@
+"""A structured-concurrency client and task-graph runner for the Runware API, on asyncio and trio.
+
+The everyday names live here and are imported when they are first used, so that `import runware_flow` costs next to
+nothing: neither an HTTP nor a WebSocket library is loaded before a connection is opened. Tasks are in
+`runware_flow.tasks`, results in `runware_flow.results`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runware_flow.client.client import Client as Client
+    from runware_flow.client.delivery import Delivery as Delivery
+    from runware_flow.client.delivery import Progress as Progress
+    from runware_flow.client.media import file_to_data_uri as file_to_data_uri
+    from runware_flow.client.options import ClientOptions as ClientOptions
+    from runware_flow.errors import ClientStateError as ClientStateError
+    from runware_flow.errors import DeclarationError as DeclarationError
+    from runware_flow.errors import FlowFailed as FlowFailed
+    from runware_flow.errors import NodeNotAvailable as NodeNotAvailable
+    from runware_flow.errors import ProtocolError as ProtocolError
+    from runware_flow.errors import RunwareError as RunwareError
+    from runware_flow.errors import RunwareFlowError as RunwareFlowError
+    from runware_flow.errors import RunwareTimeoutError as RunwareTimeoutError
+    from runware_flow.errors import create_runware_error as create_runware_error
+    from runware_flow.errors import is_runware_error as is_runware_error
+    from runware_flow.graph.outcomes import Abandoned as Abandoned
+    from runware_flow.graph.outcomes import Failed as Failed
+    from runware_flow.graph.outcomes import Ok as Ok
+    from runware_flow.graph.outcomes import Outcome as Outcome
+    from runware_flow.graph.outcomes import Skipped as Skipped
+    from runware_flow.run.flow import Flow as Flow
+    from runware_flow.run.flow import Many as Many
+    from runware_flow.run.flow import Node as Node
+    from runware_flow.run.result import RunResult as RunResult
+    from runware_flow.run.runner import Run as Run
+    from runware_flow.run.runner import current_run as current_run
+    from runware_flow.types import MediaResult as MediaResult
+    from runware_flow.types import Result as Result
+    from runware_flow.types import Task as Task
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "client.client": ("Client",),
+    "client.delivery": ("Delivery", "Progress"),
+    "client.media": ("file_to_data_uri",),
+    "client.options": ("ClientOptions",),
+    "errors": (
+        "ClientStateError",
+        "DeclarationError",
+        "FlowFailed",
+        "NodeNotAvailable",
+        "ProtocolError",
+        "RunwareError",
+        "RunwareFlowError",
+        "RunwareTimeoutError",
+        "create_runware_error",
+        "is_runware_error",
+    ),
+    "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),
+    "run.flow": ("Flow", "Many", "Node"),
+    "run.result": ("RunResult",),
+    "run.runner": ("Run", "current_run"),
+    "types": ("MediaResult", "Result", "Task"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = tuple(sorted(_HOME_OF))  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

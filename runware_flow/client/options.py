@@ -1,0 +1,158 @@
+"""What a client is configured with: the keywords of `Client`, their defaults, and the environment behind them."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+import msgspec
+
+from runware_flow.errors import RunwareError
+from runware_flow.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import httpx
+
+    from runware_flow.transport.connection import Connector
+
+__all__ = ("ClientOptions", "Settings", "read_settings")
+
+Transport: TypeAlias = Literal["websocket", "rest", "auto"]
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keywords of `Client`. All times are seconds."""
+
+    api_key: str | None
+    """The account's key; by default `RUNWARE_API_KEY`."""
+    transport: Transport
+    """`websocket` (default) or `rest`."""
+    http_base_url: str | None
+    """REST; by default `RUNWARE_HTTP_BASE_URL`, else the service's own address."""
+    ws_base_url: str | None
+    """WebSocket; by default `RUNWARE_WS_BASE_URL`, else the service's own address."""
+    schemas_base_url: str | None
+    content_base_url: str | None
+    serverless_base_url: str | None
+    timeout: float
+    """For one HTTP call (a POST, a poll)."""
+    poll_timeout: float
+    """For a task from its submission to its last result; `run(timeout=)` overrides it for one call."""
+    auth_timeout: float
+    """For the first connection, the authentication included."""
+    max_retries: int
+    """How often a request that the service has not accepted is sent again."""
+    retry_delay: float
+    retry_strategy: Literal["exponential", "linear"]
+    max_reconnect_attempts: float
+    debug: bool
+    validate: bool
+    log_sink: Callable[..., Any] | None
+    http_client: httpx.AsyncClient | None
+    """A client of yours for HTTP: proxies, certificates, pools. It stays yours: it is not closed."""
+    connector: Connector | None
+    """What opens WebSockets instead of the built-in carriers: proxies, tunnels, tests."""
+    user_agent_prefix: str | None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """`ClientOptions` with every default filled in."""
+
+    api_key: Secret
+    transport: Transport = "websocket"
+    http_base_url: str = "https://api.runware.ai/v1"
+    ws_base_url: str = "wss://ws-api.runware.ai/v1"
+    schemas_base_url: str = "https://schemas.runware.ai"
+    content_base_url: str = "https://content.runware.ai"
+    serverless_base_url: str = "https://api.serverless.runware.ai"
+    timeout: float = 1200.0
+    poll_timeout: float = 1200.0
+    auth_timeout: float = 15.0
+    max_retries: int = 3
+    retry_delay: float = 1.0
+    retry_strategy: Literal["exponential", "linear"] = "exponential"
+    max_reconnect_attempts: float = math.inf
+    debug: bool = False
+    validate: bool = False
+    log_sink: Any = None
+    http_client: Any = None
+    connector: Any = None
+    user_agent_prefix: str | None = None
+
+
+_FROM_ENVIRONMENT = {
+    "http_base_url": "RUNWARE_HTTP_BASE_URL",
+    "ws_base_url": "RUNWARE_WS_BASE_URL",
+    "schemas_base_url": "RUNWARE_SCHEMAS_BASE_URL",
+    "content_base_url": "RUNWARE_CONTENT_BASE_URL",
+    "serverless_base_url": "RUNWARE_SERVERLESS_BASE_URL",
+}
+_SCHEMES = {"ws_base_url": ("ws://", "wss://")}
+_POSITIVE = ("timeout", "poll_timeout", "auth_timeout")
+_NOT_NEGATIVE = ("max_retries", "retry_delay", "max_reconnect_attempts")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "transport": ("websocket", "rest"),
+    "retry_strategy": ("exponential", "linear"),
+}
+
+
+def read_settings(options: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+    """Fill in what `options` leaves open from the environment and the defaults, and check it.
+
+    Raises:
+        RunwareError: `code="auth"` without a key, `code="validation"` for a value that cannot work.
+    """
+    environment = os.environ if environment is None else environment
+    values = {name: value for name, value in options.items() if value is not None}
+    unknown = set(values) - set(Settings.__struct_fields__)
+    if unknown:
+        raise _invalid(min(unknown), f"Client takes no option {min(unknown)!r}")
+    for name, variable in _FROM_ENVIRONMENT.items():
+        if name not in values and environment.get(variable):
+            values[name] = environment[variable]
+    values["api_key"] = _key(values.get("api_key") or environment.get("RUNWARE_API_KEY"))
+    _check(values)
+    return Settings(**values)
+
+
+def _key(key: object) -> Secret:
+    if isinstance(key, Secret):
+        return key
+    if not isinstance(key, str) or not key.strip():
+        raise RunwareError(
+            "no API key: pass Client(api_key=...) or set RUNWARE_API_KEY", code="auth", raw_code="missingApiKey"
+        )
+    if not key.strip().isascii() or any(character.isspace() for character in key.strip()):
+        raise RunwareError(
+            "the API key holds spaces or characters that no key has; look for a copying mistake",
+            code="auth",
+            raw_code="invalidApiKey",
+        )
+    return Secret(key.strip())
+
+
+def _check(values: dict[str, Any]) -> None:
+    for name in (*_POSITIVE, *_NOT_NEGATIVE):
+        value = values.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            raise _invalid(name, f"Client({name}=...) takes a number, not {value!r}")
+        if value < 0 or (value == 0 and name in _POSITIVE):
+            raise _invalid(
+                name, f"Client({name}={value!r}): must be {'positive' if name in _POSITIVE else '0 or more'}"
+            )
+    for name, choices in _CHOICES.items():
+        if name in values and values[name] not in choices:
+            raise _invalid(name, f"Client({name}={values[name]!r}): choose one of {', '.join(map(repr, choices))}")
+    for name in (*_FROM_ENVIRONMENT,):
+        schemes = _SCHEMES.get(name, ("http://", "https://"))
+        if name in values and not str(values[name]).startswith(schemes):
+            raise _invalid(name, f"Client({name}={values[name]!r}): must start with {' or '.join(schemes)}")
+
+
+def _invalid(parameter: str, message: str) -> RunwareError:
+    return RunwareError(message, code="validation", raw_code="invalidConfig", parameter=parameter)

@@ -1,0 +1,36 @@
+"""A key that shows itself to nobody by accident."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+__all__ = ("Secret",)
+
+
+class Secret:
+    """An API key: `reveal()` gives it, nothing else does (repr, str, format, pickle and JSON do not)."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The key itself, for the one place that sends it."""
+        return self._value
+
+    def redact(self, text: str) -> str:
+        """`text` with the key replaced, for text that others wrote (a server's message, a log line)."""
+        return text.replace(self._value, "<api key>") if self._value else text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an API key is not pickled; set RUNWARE_API_KEY where the work runs")

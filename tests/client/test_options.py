@@ -1,0 +1,77 @@
+"""What a client is configured with, and what it says of a configuration that cannot work."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from runware_flow.client.options import ClientOptions, Settings, read_settings
+from runware_flow.errors import RunwareError
+from runware_flow.secret import Secret
+
+KEY = "rw-0123456789abcdef"
+
+
+def test_settings_come_from_keywords_then_environment_then_defaults():
+    environment = {
+        "RUNWARE_API_KEY": KEY,
+        "RUNWARE_HTTP_BASE_URL": "http://127.0.0.1:1/v1",
+        "RUNWARE_WS_BASE_URL": "ws://127.0.0.1:1/v1",
+    }
+    settings = read_settings({"ws_base_url": "ws://127.0.0.1:2/v1", "timeout": None}, environment)
+    assert settings.api_key.reveal() == KEY
+    assert settings.http_base_url == "http://127.0.0.1:1/v1"
+    assert settings.ws_base_url == "ws://127.0.0.1:2/v1"
+    assert settings.timeout == 1200.0
+    assert settings.content_base_url == "https://content.runware.ai"
+
+
+def test_settings_and_client_options_name_the_same_keywords():
+    assert set(Settings.__struct_fields__) == set(ClientOptions.__annotations__)
+
+
+@pytest.mark.parametrize("key", [None, "", "  "])
+def test_settings_without_key_say_where_to_put_it(key):
+    with pytest.raises(RunwareError, match="RUNWARE_API_KEY") as caught:
+        read_settings({"api_key": key}, {})
+    assert caught.value.code == "auth"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"timeout": 0}, "timeout=0"),
+        ({"timeout": "60"}, "takes a number"),
+        ({"max_retries": -1}, "0 or more"),
+        ({"transport": "smoke-signals"}, "choose one of 'websocket', 'rest'"),
+        ({"http_base_url": "api.runware.ai"}, "must start with http:// or https://"),
+        ({"ws_base_url": "https://x"}, "must start with ws:// or wss://"),
+        ({"colour": "red"}, "takes no option 'colour'"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(options, sentence):
+    with pytest.raises(RunwareError, match=sentence) as caught:
+        read_settings({"api_key": KEY, **options}, {})
+    assert caught.value.code == "validation"
+
+
+def test_key_shows_itself_to_nobody():
+    settings = read_settings({"api_key": KEY}, {})
+    assert KEY not in repr(settings)
+    assert KEY not in f"{settings.api_key}{settings.api_key!r}"
+    assert KEY not in settings.api_key.redact(f"unknown key {KEY}")
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(settings.api_key)
+
+
+def test_key_with_inner_space_is_a_copying_mistake_and_not_repeated():
+    with pytest.raises(RunwareError, match="copying mistake") as caught:
+        read_settings({"api_key": "rw-12 34"}, {})
+    assert "12 34" not in str(caught.value)
+
+
+def test_secret_equality_is_by_value():
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert hash(Secret("a")) == hash(Secret("a"))

@@ -1,0 +1,32 @@
+"""Every async test runs on asyncio and on trio."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import anyio
+import pytest
+
+T = TypeVar("T")
+Run = Callable[..., Any]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of the event loop's library."""
+    return str(request.param)
+
+
+@pytest.fixture
+def run(backend: str) -> Run:
+    """Run an async function on the backend under test: `run(main)`; more than 30 s is a hang."""
+
+    def runner(main: Callable[..., Awaitable[T]], *args: Any) -> T:
+        async def bounded() -> T:
+            with anyio.fail_after(30):
+                return await main(*args)
+
+        return anyio.run(bounded, backend=backend)
+
+    return runner
