@@ -1,0 +1,148 @@
+"""What is to be done: everything that a `SessionMachine` asks of its driver.
+
+Commands of one `handle` call are carried out in their order. None of them waits for an answer inside the machine; what
+comes of them comes back as events.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from runware_flow.errors import RunwareError
+    from runware_flow.types import TaskId
+    from runware_flow.wire.frames import Item
+
+__all__ = (
+    "CloseConnection",
+    "Command",
+    "Deliver",
+    "EndSession",
+    "Lane",
+    "Log",
+    "LogCategory",
+    "OpenConnection",
+    "Outgoing",
+    "Progress",
+    "Send",
+    "SessionReady",
+    "SetTimer",
+    "Settle",
+)
+
+
+class Lane(Enum):
+    """What kind of traffic an entry is. Entries of different lanes never share a POST."""
+
+    CONTROL = "control"
+    """Authentication and pings (WebSocket only)."""
+    SUBMIT = "submit"
+    POLL = "poll"
+    """`getResponse` for tasks in flight."""
+    LOOKUP = "lookup"
+    """`getTaskDetails` for tasks whose answer was lost."""
+
+
+class Outgoing(msgspec.Struct, frozen=True):
+    """One task object that is to travel to the service."""
+
+    body: bytes
+    lane: Lane
+    task_id: TaskId | None = None
+    joins: bool = True
+    """Whether it may share a frame or a POST with others of its lane. False: it travels alone, on either transport."""
+
+    def __repr__(self) -> str:
+        # The body may hold the API key, a prompt or megabytes: none of them belongs into a log.
+        alone = "" if self.joins else ", alone"
+        return f"Outgoing({self.lane.value}, {self.task_id}, {len(self.body)} bytes{alone})"
+
+
+class OpenConnection(msgspec.Struct, frozen=True):
+    """Open a connection; answer with `ConnectionOpened` or `ConnectionRefused`."""
+
+
+class CloseConnection(msgspec.Struct, frozen=True):
+    """Close the connection, or give up opening it; answer with `ConnectionLost`, soon, whatever the peer does.
+
+    The command that ends a closed session needs no answer.
+    """
+
+    reason: str
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send these, in this order. Entries that may join and wait at the same time leave together."""
+
+    entries: tuple[Outgoing, ...]
+
+
+class SetTimer(msgspec.Struct, frozen=True):
+    """Fire `TimerFired` at this monotonic time; `None`: never. Replaces the timer set before; there is only one."""
+
+    at: float | None
+
+
+class SessionReady(msgspec.Struct, frozen=True):
+    """The session is authenticated (again): waiters for `ConnectRequested` may go on."""
+
+
+class Deliver(msgspec.Struct, frozen=True):
+    """One result of a task, or one failed result, is here: exactly one of `item` and `error` is set."""
+
+    task_id: TaskId
+    position: int
+    """Where it belongs among the task's results, in the server's order, as far as that is known. Sort by it, stably."""
+    item: Item | None = None
+    error: RunwareError | None = None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """A task in flight reported something short of a result."""
+
+    task_id: TaskId
+    progress: float | None
+    """0 to 100, on the few long tasks that tell it [doc]."""
+    status: str | None = None
+    """The wire's word: `processing`, or `validated`, `downloaded`, ... of a modelUpload."""
+
+
+class Settle(msgspec.Struct, frozen=True):
+    """The task is over; the last command that names it. Comes exactly once a task, unless the task was withdrawn.
+
+    With an error, the results delivered before stay good; it is the first error of the task, or why it was given up.
+    """
+
+    task_id: TaskId
+    error: RunwareError | None = None
+
+
+class EndSession(msgspec.Struct, frozen=True):
+    """No connection is to be had: the key was rejected, or connecting failed for good.
+
+    Waiters for `ConnectRequested` get `error`; the tasks were settled one by one before. With `is_final` (a rejected
+    key) every later task is settled with the same error; otherwise the next task or `ConnectRequested` tries anew.
+    """
+
+    error: RunwareError
+    is_final: bool
+
+
+LogCategory: TypeAlias = Literal["connection", "auth", "send", "receive", "poll", "task", "retry"]
+
+
+class Log(msgspec.Struct, frozen=True):
+    """Something worth a line in a log. Never holds a key, a prompt or a result."""
+
+    category: LogCategory
+    message: str
+    data: dict[str, Any] = {}
+    level: Literal["debug", "warning"] = "debug"
+
+
+Command: TypeAlias = (
+    OpenConnection | CloseConnection | Send | SetTimer | SessionReady | Deliver | Progress | Settle | EndSession | Log
+)

@@ -1,0 +1,181 @@
+"""What happened: everything that a `SessionMachine` is told.
+
+Events are plain frozen data. Each carries `at`, the monotonic time in seconds at which it happened: the machine reads
+no clock, so time reaches it only here. Events that may lead to a wait of random length carry `jitter`, a number drawn
+from [0, 1) by the caller, because the machine draws none.
+
+The order of events must be the order in which things happened; `at` never goes back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from runware_flow.session.commands import Lane
+    from runware_flow.types import TaskId
+    from runware_flow.wire.frames import Frame
+
+__all__ = (
+    "READ_ONLY",
+    "ConnectRequested",
+    "ConnectionLost",
+    "ConnectionOpened",
+    "ConnectionRefused",
+    "Event",
+    "ExchangeFailed",
+    "ExchangeFinished",
+    "FrameReceived",
+    "FrameUnreadable",
+    "SentBefore",
+    "SessionClosed",
+    "Submission",
+    "TaskSubmitted",
+    "TaskWithdrawn",
+    "TimerFired",
+)
+
+READ_ONLY = frozenset({"accountManagement", "getResponse", "getTaskDetails", "modelSearch"})
+"""Task types that only read: asking twice costs nothing. The newest official client resends the same four [sdk]."""
+
+SentBefore: TypeAlias = Literal["no", "maybe", "yes"]
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """One task as the session needs to know it: bytes to send and what to expect back."""
+
+    task_id: TaskId
+    body: bytes
+    """The task's JSON object, encoded; `taskType` and `taskUUID` included."""
+    task_type: str
+    model: str | None = None
+    """With `task_type`, what the durations of earlier tasks are remembered under."""
+    delivery: Literal["sync", "async"] = "async"
+    """What the body says (or the service's default for it). Tasks with a webhook are "async": they are acknowledged."""
+    slots: int = 1
+    """How many results are expected: `numberResults`, or `promptVersions` of a promptEnhance."""
+    sent_before: SentBefore = "no"
+    """Whether an earlier process sent this very task (a journal knows). "maybe": an async task is sent and a
+    `conflictTaskUUID` is its acknowledgement, a sync one is looked up first and sent only if the service does not know
+    it. "yes": it is only looked up, never sent; `body` may be empty."""
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the task changes nothing at the service and buys nothing."""
+        return self.task_type in READ_ONLY
+
+
+class TaskSubmitted(msgspec.Struct, frozen=True):
+    """A caller wants a task done."""
+
+    at: float
+    submission: Submission
+
+
+class TaskWithdrawn(msgspec.Struct, frozen=True):
+    """A caller waits for the task no longer (a cancel, a deadline). Nothing more is delivered for it.
+
+    The service knows no cancel [doc]: what was sent runs on and is billed. An unknown id is no error: the task may
+    have settled a moment ago.
+    """
+
+    at: float
+    task_id: TaskId
+
+
+class ConnectRequested(msgspec.Struct, frozen=True):
+    """A caller wants the connection now, with or without a task. Does nothing where there is one, or over REST."""
+
+    at: float
+
+
+class ConnectionOpened(msgspec.Struct, frozen=True):
+    """The connection that `OpenConnection` asked for stands."""
+
+    at: float
+
+
+class ConnectionRefused(msgspec.Struct, frozen=True):
+    """The connection that `OpenConnection` asked for could not be made."""
+
+    at: float
+    reason: str
+    jitter: float = 0.0
+
+
+class ConnectionLost(msgspec.Struct, frozen=True):
+    """The connection is gone, whoever ended it: also the answer to `CloseConnection`.
+
+    Whatever the caller had not written yet must be forgotten: the machine sends again what is still wanted.
+    """
+
+    at: float
+    reason: str = "connection lost"
+    jitter: float = 0.0
+
+
+class FrameReceived(msgspec.Struct, frozen=True):
+    """A frame arrived on the connection."""
+
+    at: float
+    frame: Frame
+
+
+class FrameUnreadable(msgspec.Struct, frozen=True):
+    """Something arrived that is no frame of the protocol. It is logged; tasks are not touched by it."""
+
+    at: float
+    reason: str
+
+
+class ExchangeFinished(msgspec.Struct, frozen=True):
+    """REST: the reply to one POST is here. `task_ids` and `lane` are those of the entries that went in it."""
+
+    at: float
+    task_ids: tuple[TaskId, ...]
+    lane: Lane
+    status: int
+    frame: Frame
+    retry_after: float | None = None
+    """Seconds, from the `Retry-After` header."""
+
+
+class ExchangeFailed(msgspec.Struct, frozen=True):
+    """REST: one POST brought no reply (refused, timed out, cut off)."""
+
+    at: float
+    task_ids: tuple[TaskId, ...]
+    lane: Lane
+    reason: str
+    sent: bool
+    """Whether the request may have reached the service."""
+
+
+class TimerFired(msgspec.Struct, frozen=True):
+    """The time of the last `SetTimer` has come. Firing early, late or twice does no harm."""
+
+    at: float
+
+
+class SessionClosed(msgspec.Struct, frozen=True):
+    """The client closes. Every task still in flight is settled with an error; later events do nothing."""
+
+    at: float
+
+
+Event: TypeAlias = (
+    TaskSubmitted
+    | TaskWithdrawn
+    | ConnectRequested
+    | ConnectionOpened
+    | ConnectionRefused
+    | ConnectionLost
+    | FrameReceived
+    | FrameUnreadable
+    | ExchangeFinished
+    | ExchangeFailed
+    | TimerFired
+    | SessionClosed
+)

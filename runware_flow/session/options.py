@@ -1,0 +1,60 @@
+"""What a session may be told about itself, in seconds."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from runware_flow.session.polling import PollPolicy
+
+__all__ = ("RetryStrategy", "Secret", "SessionOptions")
+
+RetryStrategy: TypeAlias = Literal["exponential", "linear", "fixed"]
+
+
+class Secret:
+    """A string that shows itself only when asked by name."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the string itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("a Secret is not pickled")
+
+
+class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How one session behaves. Times are seconds."""
+
+    api_key: Secret
+    duplex: bool = True
+    """True: one WebSocket with a handshake, pings and pushed results. False: REST, one exchange a POST."""
+    auth_timeout: float = 15.0
+    """From the wish to connect to the service's answer to the key."""
+    ack_timeout: float = 30.0
+    """From the send of an async task, while connected, to the first sign that the service knows it."""
+    sync_timeout: float = 125.0
+    """From the send of a sync task, while connected, to looking it up; the service's own budget is 120 s [doc]."""
+    ping_interval: float = 30.0
+    silence_timeout: float = 100.0
+    """A connection on which nothing came for so long is given up: it is half-open."""
+    max_reconnect_attempts: float = inf
+    """Consecutive attempts after a loss, before every task in flight fails."""
+    max_retries: int = 3
+    """How often a request that the service has not accepted is sent again."""
+    retry_delay: float = 1.0
+    retry_strategy: RetryStrategy = "exponential"
+    poll: PollPolicy = PollPolicy()
