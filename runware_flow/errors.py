@@ -177,8 +177,16 @@ def create_runware_error(raw_code: str, message: str, **context: Any) -> Runware
     return RunwareError(message, raw_code=raw_code, **context)
 
 
-_CONNECTION = {"connectionFailed", "notConnected", "notOpen", "reconnectionFailed", "connectionLost", "disconnected"}
-_CONNECTION |= {"connection", "sendFailed"}
+_CONNECTION = {
+    "connection",
+    "connectionFailed",
+    "connectionLost",
+    "disconnected",
+    "notConnected",
+    "notOpen",
+    "reconnectionFailed",
+    "sendFailed",
+}
 _SAFETY = {
     "contentPolicyViolation",
     "providerContentPolicyViolation",

@@ -80,7 +80,7 @@ R = TypeVar("R", bound=Result)
 
 def attach_item(result: R, item: bytes) -> R:
     """Give `result` the bytes of the item it was decoded from, for `Result.raw`; returns the same object."""
-    result.__dict__["_item"] = item
+    vars(result)["_item"] = item
     return result
 
 
@@ -127,8 +127,9 @@ class MediaResult(Result, kw_only=True, frozen=True):
             value = getattr(self, f"{kind}_{form}", None)
             if isinstance(value, str):
                 return value
-        outputs = getattr(self, "outputs", None)
-        files = outputs.get("files") if isinstance(outputs, dict) else None
-        first = files[0] if isinstance(files, list) and files else None
-        value = first.get(form) if isinstance(first, dict) else None
+        outputs: Any = getattr(self, "outputs", None)
+        try:
+            value = outputs["files"][0][form]
+        except (TypeError, LookupError):
+            return None
         return value if isinstance(value, str) else None

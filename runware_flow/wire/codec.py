@@ -1,0 +1,268 @@
+"""Tasks to bytes: one pass builds the wire dict, puts media in place, and rejects anything else by name.
+
+The wire dict holds plain JSON types alone, so encoding it cannot fail and nothing is encoded silently that was never
+meant to be: a struct, a node of a flow, NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from math import isfinite
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard, cast
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from runware_flow.errors import RunwareError
+from runware_flow.types import Delivery, MediaResult, Result, Task, TaskId
+
+__all__ = ("LocalMedia", "Request", "build_request", "delivery_of", "encode", "place", "slots_of", "to_wire")
+
+Keys: TypeAlias = tuple[str | int, ...]
+
+_NEVER_MEDIA = frozenset(
+    {
+        "deliveryMethod",
+        "model",
+        "negativePrompt",
+        "outputFormat",
+        "outputType",
+        "positivePrompt",
+        "prompt",
+        "role",
+        "scheduler",
+        "systemPrompt",
+        "taskType",
+        "taskUUID",
+        "text",
+        "uploadEndpoint",
+        "voice",
+        "webhookURL",
+    }
+)
+_ASYNC_BY_DEFAULT = frozenset({"videoInference", "3dInference", "training"})
+_ASYNC_FOR_VIDEO = frozenset({"caption", "upscale", "removeBackground"})
+
+
+class LocalMedia(Struct, frozen=True):
+    """A medium that needs IO before it can be sent."""
+
+    path: Keys
+    """Where in the wire dict it belongs; see `place`."""
+    source: bytes | Path
+
+
+class Request(Struct, frozen=True, kw_only=True):
+    """A resolved task, ready to be sent."""
+
+    task_id: TaskId
+    task_type: str
+    model: str | None
+    wire: dict[str, Any]
+    """Complete, `taskType` and `taskUUID` included, plain JSON types only."""
+    result_type: type[Result]
+    delivery: Delivery
+    """What the wire says, else the service's default for such a task."""
+    slots: int
+    """How many results are expected."""
+
+
+def to_wire(task: Task[Any] | Mapping[str, Any]) -> tuple[dict[str, Any], list[LocalMedia]]:
+    """Build the wire dict of a task, and list the local media that belong into it.
+
+    Results given as media become their `reference`; bytes and paths are left out (in a list: `None` keeps their place)
+    until `place` puts a reference there. `extra` is merged and wins. Members of nested dicts keep their names. The dict
+    is new, down to its leaves.
+
+    Raises:
+        RunwareError: code `validation`, with the `parameter` that holds what cannot be sent.
+    """
+    local: list[LocalMedia] = []
+    try:
+        if isinstance(task, Task):
+            return _from_struct(task, local), local
+        if isinstance(cast("object", task), Mapping):
+            return _convert_mapping(task, (), local), local
+    except RecursionError:
+        raise _reject((), "is nested too deeply, or holds itself") from None
+    raise _reject((), f"is {_name(task)}, not a task or a dict with wire names")
+
+
+def _from_struct(task: Task[Any], local: list[LocalMedia]) -> dict[str, Any]:
+    wire: dict[str, Any] = {"taskType": task.task_type} if task.task_type else {}
+    for name, wire_name in _plan(type(task)):
+        value = getattr(task, name)
+        if value is UNSET:
+            continue
+        kind = cast("type[object]", type(value))
+        if kind is int or kind is bool or (kind is str and value.isascii()):
+            wire[wire_name] = value
+        else:
+            _put(wire, wire_name, value, (wire_name,), local)
+    extra = task.extra
+    if extra is not UNSET:
+        if not isinstance(cast("object", extra), Mapping):
+            raise _reject(("extra",), f"is {_name(extra)}, not a dict with wire names")
+        wire.update(_convert_mapping(extra, (), local))
+    return wire
+
+
+@lru_cache(maxsize=1024)
+def _plan(task_type: type[Task[Any]]) -> tuple[tuple[str, str], ...]:
+    """The attributes of a task and their wire names, ids first, `extra` left out."""
+    fields = sorted(msgspec.structs.fields(task_type), key=lambda field: field.name != "task_uuid")
+    return tuple((field.name, field.encode_name) for field in fields if field.name != "extra")
+
+
+def _put(target: dict[str, Any], key: str, value: object, path: Keys, local: list[LocalMedia]) -> None:
+    converted = _convert(value, path, local)
+    if converted is not UNSET:
+        target[key] = converted
+
+
+def _convert_mapping(mapping: Mapping[Any, Any], path: Keys, local: list[LocalMedia]) -> dict[str, Any]:
+    wire: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if not isinstance(key, str):
+            raise _reject(path, f"has the key {key!r}; wire names are strings")
+        _put(wire, key, value, (*path, key), local)
+    return wire
+
+
+def _convert(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
+    """Give the JSON form of `value`; `UNSET` for what is not sent, or not yet."""
+    if value is None or value is UNSET or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _convert_text(value, path)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not isfinite(value):
+            raise _reject(path, f"is {value}, which JSON cannot carry")
+        return float(value)
+    if hasattr(value, "__runware_node__"):
+        raise _reject(path, "holds a node of a flow, not its result; use node.then(lambda result: ...) instead")
+    if _is_mapping(value):
+        return _convert_mapping(value, path, local)
+    if _is_local(value):
+        return _convert_local(value, path, local)
+    if _is_sequence(value):
+        elements = [_convert(element, (*path, index), local) for index, element in enumerate(value)]
+        return [None if element is UNSET else element for element in elements]
+    return _convert_result(value, path)
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence)
+
+
+def _is_local(value: object) -> TypeGuard[bytes | PathLike[str]]:
+    return isinstance(value, (bytes, bytearray, memoryview, PathLike))
+
+
+def _is_task(value: object) -> TypeGuard[Task[Any]]:
+    return isinstance(value, Task)
+
+
+def _convert_text(value: str, path: Keys) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _reject(path, "has a lone surrogate, which UTF-8 cannot carry") from None
+    return str.__str__(value)
+
+
+def _convert_local(value: bytes | PathLike[str], path: Keys, local: list[LocalMedia]) -> Any:
+    _expect_media(value, path)
+    source = Path(fspath(value)) if isinstance(value, PathLike) else bytes(value)
+    local.append(LocalMedia(path, source))
+    return UNSET
+
+
+def _convert_result(value: Any, path: Keys) -> str:
+    if isinstance(value, MediaResult):
+        _expect_media(value, path)
+        try:
+            return value.reference
+        except ValueError as error:
+            raise _reject(path, f"cannot be given: {error}") from None
+    if _is_task(value):
+        raise _reject(path, f"holds {_name(value)}, a task and not its result; make it a node and use node.then")
+    if isinstance(value, Result):
+        raise _reject(path, f"holds {_name(value)}, which is no medium; give one of its fields, such as its text")
+    raise _reject(path, f"holds {_name(value)}, which cannot be sent")
+
+
+def _expect_media(value: object, path: Keys) -> None:
+    if path and path[-1] in _NEVER_MEDIA:
+        raise _reject(path, f"holds {_name(value)}, but takes a plain value, not a medium")
+
+
+def _reject(path: Keys, problem: str) -> RunwareError:
+    parameter = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
+    return RunwareError(
+        f"{parameter or 'the task'} {problem}",
+        code="validation",
+        raw_code="invalidParameter",
+        parameter=parameter or None,
+    )
+
+
+def _name(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def place(wire: dict[str, Any], path: Keys, value: Any) -> None:
+    """Put `value`, the reference of a local medium, where `to_wire` left it out."""
+    holder: Any = wire
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode(wire: Mapping[str, Any]) -> bytes:
+    """Encode one task; `wire` holds plain JSON types alone."""
+    return _encoder.encode(wire)
+
+
+def slots_of(wire: Mapping[str, Any]) -> int:
+    """How many results a task will have: its `promptVersions` for a prompt's enhancement, else its `numberResults`."""
+    count = wire.get("promptVersions" if wire.get("taskType") == "promptEnhance" else "numberResults")
+    return count if isinstance(count, int) and count > 0 else 1
+
+
+def delivery_of(wire: Mapping[str, Any]) -> Delivery:
+    """How the results will come: `deliveryMethod`, else the service's default for such a task (section 2)."""
+    method: object = wire.get("deliveryMethod")
+    task_type, inputs = wire.get("taskType"), wire.get("inputs")
+    if method in ("sync", "async", "stream"):
+        return method
+    takes_video = isinstance(inputs, Mapping) and "video" in inputs and task_type in _ASYNC_FOR_VIDEO
+    return "async" if takes_video or task_type in _ASYNC_BY_DEFAULT else "sync"
+
+
+def build_request(wire: dict[str, Any], result_type: type[Result]) -> Request:
+    """Wrap a resolved wire dict, which has its `taskType` and `taskUUID`, for the session."""
+    model = wire.get("model")
+    return Request(
+        task_id=TaskId(wire["taskUUID"]),
+        task_type=wire["taskType"],
+        model=model if isinstance(model, str) else None,
+        wire=wire,
+        result_type=result_type,
+        delivery=delivery_of(wire),
+        slots=slots_of(wire),
+    )
