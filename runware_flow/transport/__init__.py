@@ -1,0 +1,23 @@
+"""The only floor that knows HTTP and WebSocket libraries: it carries bytes and knows no meaning of them.
+
+The libraries themselves are imported on first use, not with this package.
+"""
+
+from __future__ import annotations
+
+from .connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, Connection, Connector, TransportError, TransportFailure
+from .rest import Reply, RestTransport, open_http
+from .websocket import open_websocket
+
+__all__ = (
+    "CONNECT_TIMEOUT",
+    "MAX_FRAME_BYTES",
+    "Connection",
+    "Connector",
+    "Reply",
+    "RestTransport",
+    "TransportError",
+    "TransportFailure",
+    "open_http",
+    "open_websocket",
+)

@@ -1,0 +1,126 @@
+"""The sentences of `TransportError`: written once, so that both carriers tell the same failure in the same words."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING, cast
+
+from .connection import TransportError
+
+if TYPE_CHECKING:
+    from .address import Address
+
+__all__ = (
+    "closed",
+    "could_not_open",
+    "frame_refused",
+    "frame_too_large",
+    "handshake_refused",
+    "hung_up",
+    "lost",
+    "message_too_large",
+    "no_websocket",
+    "timed_out",
+)
+
+MESSAGE_TOO_BIG = 1009
+"""RFC 6455, section 7.4.1."""
+
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+
+
+def could_not_open(address: Address, error: Exception) -> TransportError:
+    """Explain a failure of the name lookup, of TCP or of TLS; the caller chains `error` to it."""
+    chain = _chain(error)
+    tls = next((one for one in chain if isinstance(one, ssl.SSLError)), None)
+    if tls is not None:
+        verdict = getattr(tls, "verify_message", None) or (tls.reason or "handshake failed").lower().replace("_", " ")
+        return TransportError(f"No secure connection to {address}: {verdict}.", kind="tls", sent=False)
+    if any(isinstance(one, socket.gaierror) for one in chain):
+        message = f"Could not connect to {address}: there is no such host, or names cannot be looked up."
+        return TransportError(message, kind="refused", sent=False)
+    if any(isinstance(one, TimeoutError) for one in chain):
+        return TransportError(f"Could not connect to {address}: it did not answer.", kind="timeout", sent=False)
+    return TransportError(f"Could not connect to {address}: {_reason(chain)}.", kind="refused", sent=False)
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """List an error, what caused it, and what is inside of groups (several addresses of one host)."""
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if one is None or one in found:
+            continue
+        found.append(one)
+        waiting.append(one.__cause__)
+        if isinstance(one, BaseExceptionGroup):
+            waiting.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
+    return found
+
+
+def _reason(chain: list[BaseException]) -> str:
+    for one in chain:
+        # asyncio folds the errors of several addresses into the text of one without a number of its own.
+        in_text = _ERRNO.search(str(one))
+        number = one.errno if isinstance(one, OSError) and one.errno else int(in_text[1]) if in_text else None
+        if number is not None:
+            return os.strerror(number).lower()
+    return "the connection broke"
+
+
+def timed_out(address: Address, seconds: float) -> TransportError:
+    """The time for opening passed."""
+    return TransportError(f"{address} did not answer within {seconds:g} s.", kind="timeout", sent=False)
+
+
+def handshake_refused(address: Address, status: int) -> TransportError:
+    """An HTTP reply came instead of a WebSocket."""
+    message = f"{address} answered HTTP {status} instead of opening a WebSocket."
+    return TransportError(message, kind="refused", sent=False, status=status)
+
+
+def hung_up(address: Address) -> TransportError:
+    """The connection ended before the handshake was answered."""
+    return TransportError(f"{address} hung up during the handshake.", kind="refused", sent=False)
+
+
+def no_websocket(address: Address) -> TransportError:
+    """The handshake was answered by something that is not a WebSocket server."""
+    return TransportError(f"What answered at {address} is no WebSocket server.", kind="invalid", sent=False)
+
+
+def lost(address: Address, *, sent: bool, close_code: int | None = None) -> TransportError:
+    """An open connection ended, from the other side or by the network."""
+    how = (
+        f"{address} closed the connection (code {close_code})."
+        if close_code
+        else f"The connection to {address} was lost."
+    )
+    return TransportError(how, kind="lost", sent=sent, close_code=close_code)
+
+
+def closed(address: Address) -> TransportError:
+    """The connection was used after its block."""
+    return TransportError(f"The connection to {address} has been closed on this side.", kind="closed", sent=False)
+
+
+def message_too_large(address: Address, limit: int) -> TransportError:
+    """A message came that exceeds the limit; its rest is not read."""
+    message = f"A message from {address} is larger than the limit of {limit} bytes."
+    return TransportError(message, kind="too-large", sent=True)
+
+
+def frame_too_large(address: Address, size: int, limit: int) -> TransportError:
+    """A frame of this side exceeds the limit; it was not sent."""
+    message = f"A frame of {size} bytes for {address} is larger than the limit of {limit} bytes."
+    return TransportError(message, kind="too-large", sent=False)
+
+
+def frame_refused(address: Address, *, sent: bool) -> TransportError:
+    """The other side closed because a frame of this side was too large for it."""
+    message = f"{address} closed the connection because a frame was too large for it (code {MESSAGE_TOO_BIG})."
+    return TransportError(message, kind="too-large", sent=sent, close_code=MESSAGE_TOO_BIG)

@@ -1,0 +1,71 @@
+"""Opens WebSockets: one function for both event loops, over the library that each of them has.
+
+On asyncio it is `websockets`, on trio it is trio-websocket. What they do by default differs, so all of it is said
+here and alike: no compression, no pings of the library's own (the session pings), no redirects, no proxies (not those
+of the environment either: who needs one passes a connector), TLS by the rules of `tls.py`, and one limit for frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .address import parse_address
+from .connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, Connection, check_headers
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator
+
+    from .connection import Headers
+
+__all__ = ("open_websocket",)
+
+
+@asynccontextmanager
+async def open_websocket(
+    url: str,
+    *,
+    headers: Headers | None = None,
+    max_frame_bytes: int = MAX_FRAME_BYTES,
+    connect_timeout: float = CONNECT_TIMEOUT,
+    ssl_context: ssl.SSLContext | None = None,
+) -> AsyncGenerator[Connection, None]:
+    """Open a WebSocket for the time of a block; see `Connector` for what is guaranteed.
+
+    On trio the block owns a task, so it must be left in the task and in the order in which it was entered: use it
+    with `async with`, or by an `AsyncExitStack`, never inside of an async generator that others iterate.
+
+    Args:
+        url: `ws://` or `wss://`, without credentials.
+        headers: for the handshake. They appear in no error and in no log of this library's.
+        max_frame_bytes: the largest message in either direction.
+        connect_timeout: seconds for name lookup, TCP, TLS and handshake together.
+        ssl_context: instead of the default one, for `wss://`.
+
+    Raises:
+        TransportError: `refused`, `timeout`, `tls` or `invalid`, always with `sent=False`.
+    """
+    address = parse_address(url, ("ws", "wss"))
+    checked = check_headers(headers or {})
+    if _on_asyncio():
+        from .websockets_carrier import open_carrier
+    else:
+        from .trio_carrier import open_carrier
+    carrier = open_carrier(
+        address,
+        headers=checked,
+        max_frame_bytes=max_frame_bytes,
+        connect_timeout=connect_timeout,
+        ssl_context=ssl_context,
+    )
+    async with carrier as connection:
+        yield connection
+
+
+def _on_asyncio() -> bool:
+    """Tell the running event loop's library by the one public fact that differs: how it cancels."""
+    return anyio.get_cancelled_exc_class() is asyncio.CancelledError

@@ -1,0 +1,194 @@
+"""The carrier on asyncio: the `websockets` library. Imported only when asyncio runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import anyio.lowlevel
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.protocol import State
+
+from . import failures
+from .connection import CLOSE_TIMEOUT, as_text
+from .tls import default_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator
+
+    from .address import Address
+    from .connection import Connection, TransportError
+
+__all__ = ("open_carrier",)
+
+# At debug level the library logs every header and every frame, and the frames hold the key: never that low.
+_log = logging.getLogger("runware_flow.transport.websockets")
+_log.setLevel(logging.INFO)
+
+_QUEUED_FRAMES = 4
+_HAPPY_EYEBALLS_DELAY = 0.25
+
+
+class _Connect(connect):
+    """A connect that takes a redirect for what it is: no WebSocket."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class _Client(ClientConnection):
+    """A connection that does not wait for ever for a peer that should hang up and does not."""
+
+    _drop: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._drop is None and self.protocol.close_expected():
+            self._drop = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._drop is not None:
+            self._drop.cancel()
+        super().connection_lost(exc)
+
+
+@asynccontextmanager
+async def open_carrier(
+    address: Address,
+    *,
+    headers: dict[str, str],
+    max_frame_bytes: int,
+    connect_timeout: float,
+    ssl_context: ssl.SSLContext | None,
+) -> AsyncGenerator[Connection, None]:
+    """Open a connection for the time of a block. No task is started; `websockets` works by callbacks."""
+    options: dict[str, Any] = {"additional_headers": headers, "max_size": max_frame_bytes}
+    websocket: ClientConnection | None = None
+    with anyio.move_on_after(connect_timeout):
+        if address.secure:
+            options["ssl"] = ssl_context or await default_context()
+        websocket = await _open(address, options)
+    if websocket is None:
+        raise failures.timed_out(address, connect_timeout)
+    connection = WebSocketsConnection(websocket, address, max_frame_bytes)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _open(address: Address, options: dict[str, Any]) -> ClientConnection:
+    made: list[ClientConnection] = []
+
+    def create(*args: Any, **kwargs: Any) -> ClientConnection:
+        made.append(_Client(*args, **kwargs))
+        return made[-1]
+
+    if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):  # uvloop has no such option
+        options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
+    opening = _Connect(
+        f"{address.scheme}://{address}{address.target}",
+        compression=None,
+        user_agent_header=None,
+        proxy=None,
+        open_timeout=None,
+        ping_interval=None,
+        close_timeout=None,
+        max_queue=_QUEUED_FRAMES,
+        logger=_log,
+        create_connection=cast("type[ClientConnection]", create),
+        **options,
+    )
+    try:
+        return await opening
+    except BaseException as error:
+        for websocket in made:
+            await _drop(websocket)
+        if isinstance(error, (OSError, InvalidHandshake)):
+            raise _explain(address, error) from error
+        raise
+
+
+def _explain(address: Address, error: OSError | InvalidHandshake) -> TransportError:
+    if isinstance(error, InvalidStatus):
+        return failures.handshake_refused(address, error.response.status_code)
+    if isinstance(error, InvalidMessage) and isinstance(error.__cause__, (EOFError, ConnectionError)):
+        return failures.hung_up(address)
+    if isinstance(error, InvalidHandshake):
+        return failures.no_websocket(address)
+    return failures.could_not_open(address, error)
+
+
+async def _drop(websocket: ClientConnection) -> None:
+    """Close the socket without a word, if there ever was one, and wait until it is closed."""
+    if hasattr(websocket, "transport"):
+        websocket.transport.abort()
+        with anyio.CancelScope(shield=True):
+            await websocket.wait_closed()
+
+
+class WebSocketsConnection:
+    """A `Connection` over `websockets`."""
+
+    def __init__(self, websocket: ClientConnection, address: Address, max_frame_bytes: int) -> None:
+        self._websocket = websocket
+        self._address = address
+        self._max_frame_bytes = max_frame_bytes
+        self._receiving = anyio.ResourceGuard("receiving from")
+        self._broken = False
+        self._closed = False
+
+    async def send(self, frame: bytes) -> None:
+        self._check()
+        if len(frame) > self._max_frame_bytes:
+            raise failures.frame_too_large(self._address, len(frame), self._max_frame_bytes)
+        text = as_text(frame)
+        await anyio.lowlevel.checkpoint()
+        was_open = self._websocket.state is State.OPEN
+        try:
+            await self._websocket.send(text)
+        except ConnectionClosed as error:
+            raise self._ended(error, sent=was_open) from error
+        except BaseException:
+            self._broken = True
+            raise
+
+    async def receive(self) -> bytes:
+        with self._receiving:
+            self._check()
+            await anyio.lowlevel.checkpoint()
+            try:
+                return await self._websocket.recv(decode=False)
+            except ConnectionClosed as error:
+                raise self._ended(error, sent=True) from error
+
+    async def close(self) -> None:
+        """Say goodbye, wait for the answer if there is one, and let go of the socket in any case."""
+        self._closed = True
+        try:
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self._websocket.close()
+        finally:
+            await _drop(self._websocket)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise failures.closed(self._address)
+        if self._broken:
+            raise failures.lost(self._address, sent=False)
+
+    def _ended(self, error: ConnectionClosed, *, sent: bool) -> TransportError:
+        if self._closed:
+            return failures.closed(self._address)
+        ours_first = error.sent is not None and not (error.rcvd is not None and error.rcvd_then_sent)
+        if ours_first and error.sent is not None and error.sent.code == failures.MESSAGE_TOO_BIG:
+            return failures.message_too_large(self._address, self._max_frame_bytes)
+        code = None if error.rcvd is None else int(error.rcvd.code)
+        if code == failures.MESSAGE_TOO_BIG:
+            return failures.frame_refused(self._address, sent=sent)
+        return failures.lost(self._address, sent=sent, close_code=code)
