@@ -113,8 +113,8 @@ def _from_struct(task: Task[Any], local: list[LocalMedia]) -> dict[str, Any]:
 @lru_cache(maxsize=1024)
 def _plan(task_type: type[Task[Any]]) -> tuple[tuple[str, str], ...]:
     """The attributes of a task and their wire names, ids first, `extra` left out."""
-    fields = sorted(msgspec.structs.fields(task_type), key=lambda field: field.name != "task_uuid")
-    return tuple((field.name, field.encode_name) for field in fields if field.name != "extra")
+    names = zip(task_type.__struct_fields__, task_type.__struct_encode_fields__, strict=True)
+    return tuple(sorted((pair for pair in names if pair[0] != "extra"), key=lambda pair: pair[0] != "task_uuid"))
 
 
 def _put(target: dict[str, Any], key: str, value: object, path: Keys, local: list[LocalMedia]) -> None:

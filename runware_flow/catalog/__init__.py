@@ -1,0 +1,21 @@
+"""What models exist and what they take, as data that ships with the package.
+
+Everything is read on first use and kept: importing this package reads nothing. The registry can be replaced by a newer
+one of the service (`Registry` is plain data); the service stays the authority in any case.
+"""
+
+from __future__ import annotations
+
+from runware_flow.catalog.data_files import limits, load_registry, model_schema, schemas
+from runware_flow.catalog.registry import ModelEntry, Registry, resolve, resolve_model
+
+__all__ = (
+    "ModelEntry",
+    "Registry",
+    "limits",
+    "load_registry",
+    "model_schema",
+    "resolve",
+    "resolve_model",
+    "schemas",
+)

@@ -1,0 +1,41 @@
+"""The catalog's files, each read on first use and kept."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from runware_flow.catalog.registry import Registry
+
+__all__ = ("limits", "load_registry", "model_schema", "schemas")
+
+
+def _read(name: str) -> bytes:
+    return files("runware_flow.catalog").joinpath("data", name).read_bytes()
+
+
+@cache
+def load_registry() -> Registry:
+    """The bundled registry: which models exist, by AIR and by slug, and which task type each takes."""
+    return Registry.from_json(_read("registry.json"))
+
+
+@cache
+def schemas() -> dict[str, Any]:
+    """The bundled parameter schemas: by model, architecture, kind and utility, and the schemas of results."""
+    return msgspec.json.decode(_read("schemas.json"), type=dict[str, Any])
+
+
+@cache
+def limits() -> dict[str, Any]:
+    """Known bounds, defaults and notes of parameters by task type; keys that begin with `_` are no task types."""
+    return msgspec.json.decode(_read("limits.json"), type=dict[str, Any])
+
+
+def model_schema(air: str) -> dict[str, Any] | None:
+    """The bundled parameter schema of one model, by its AIR; `None` for a model that the catalog does not know."""
+    found: dict[str, Any] | None = schemas()["modelParams"].get(air)
+    return found

@@ -1,0 +1,115 @@
+"""Which models exist: AIRs, slugs, and the one task type that each model takes."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from runware_flow.errors import RunwareError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ("ModelEntry", "Registry", "resolve", "resolve_model")
+
+
+class ModelEntry(Struct, frozen=True, rename="camel"):
+    """One model of the registry."""
+
+    task_type: str
+    """The one task type that the model accepts."""
+    slug: str = msgspec.field(name="id")
+
+
+class Registry(Struct, frozen=True, rename="camel", dict=True):
+    """The service's registry, as `GET /registry.json` gives it (protocol facts, section 9.1)."""
+
+    version: str
+    models: dict[str, ModelEntry]
+    """By AIR."""
+    architecture_task_types: dict[str, str] = {}
+    modality_task_types: dict[str, str] = {}
+    operation_task_types: dict[str, str] = {}
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Registry:
+        """Decode a registry; unknown members are ignored.
+
+        Raises:
+            msgspec.DecodeError: the bytes are no registry.
+        """
+        return msgspec.json.decode(data, type=cls)
+
+    @cached_property
+    def airs(self) -> dict[str, str]:
+        """AIRs by slug."""
+        return {entry.slug: air for air, entry in self.models.items()}
+
+    def suggest(self, identifier: str) -> list[str]:
+        """Names of models that look like `identifier`, best first, at most three."""
+        pool = self.models if ":" in identifier else self.airs
+        lowered = identifier.lower()
+        close = get_close_matches(lowered, pool, n=3, cutoff=0.6)
+        return close or [name for name in pool if lowered in name][:3]
+
+
+def resolve_model(identifier: str, registry: Registry | None = None) -> tuple[str, str | None]:
+    """Give the AIR of a model named by AIR or slug, and its task type (`None` for an AIR that the registry lacks).
+
+    An identifier that holds both `:` and `@` is an AIR (section 9.1); whether it exists, the service knows best.
+
+    Raises:
+        RunwareError: code `validation`, raw code `unknownModel`: no model has this slug.
+    """
+    registry = _bundled() if registry is None else registry
+    entry = registry.models.get(identifier)
+    if entry is not None:
+        return identifier, entry.task_type
+    air = registry.airs.get(identifier)
+    if air is not None:
+        return air, registry.models[air].task_type
+    if ":" in identifier and "@" in identifier:
+        return identifier, None
+    raise _unknown(f"no model is called {identifier!r}", identifier, registry)
+
+
+def resolve(wire: Mapping[str, Any], registry: Registry | None = None) -> dict[str, Any]:
+    """Complete a task given as a wire dict: its model as an AIR, and its task type from the model if it has none.
+
+    A task type that is given stays, whatever the registry says: models newer than the registry work with it.
+
+    Raises:
+        RunwareError: code `validation`: the model is unknown and no task type is given (raw code `unknownModel`), the
+            model is no text (`invalidModel`), or there is neither model nor task type (`missingModel`).
+    """
+    registry = _bundled() if registry is None else registry
+    model, task_type = wire.get("model"), wire.get("taskType")
+    if model is None:
+        if task_type:
+            return dict(wire)
+        raise _refuse("a task needs a model, or a taskType", "missingModel")
+    if not isinstance(model, str) or not model:
+        raise _refuse(f"a model is named by its AIR or its slug, not by {model!r}", "invalidModel", task_type)
+    air, known = resolve_model(model, registry)
+    if not task_type and known is None:
+        raise _unknown(f"the model {model} is not in the registry; pass its taskType too", model, registry)
+    return {**wire, "taskType": task_type or known, "model": air}
+
+
+def _bundled() -> Registry:
+    from runware_flow.catalog.data_files import load_registry
+
+    return load_registry()
+
+
+def _unknown(problem: str, identifier: str, registry: Registry) -> RunwareError:
+    names = registry.suggest(identifier)
+    return _refuse(f"{problem} (did you mean {' or '.join(names)}?)" if names else problem, "unknownModel")
+
+
+def _refuse(message: str, raw_code: str, task_type: str | None = None) -> RunwareError:
+    return RunwareError(message, code="validation", raw_code=raw_code, parameter="model", task_type=task_type)

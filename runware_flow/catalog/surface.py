@@ -1,0 +1,115 @@
+"""What a kind of task takes: the union over every model, architecture and operation that the catalog knows.
+
+The generator turns it into structs; nothing else at run time needs it. Facts about a parameter (bounds, default, note,
+source) come from `limits.json`, its types and its allowed values from the schemas as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ("Parameter", "operation_surface", "surface", "task_surface")
+
+_IDS = frozenset({"taskType", "taskUUID"})
+_VIDEO_FORMATS = frozenset({"MP4", "WEBM", "MOV"})
+
+
+class Parameter(Struct, kw_only=True):
+    """One parameter, as the union of everything that is known about it."""
+
+    name: str
+    types: set[str] = msgspec.field(default_factory=set[str])
+    """JSON types, and `media`; an array of objects is `array`, one of texts `strings`."""
+    values: list[Any] = msgspec.field(default_factory=list[Any])
+    """The values known to be allowed, those of the limits first; a hint, since models differ."""
+    is_required: bool = False
+    facts: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    """The entry in `limits.json`; empty if there is none."""
+    taken_by: int = 0
+    """How many of the models take it."""
+
+
+def task_surface(task_type: str, schemas: Mapping[str, Any], limits: Mapping[str, Any]) -> list[Parameter]:
+    """The union over every schema in the catalog whose `taskType` is `task_type`."""
+    models = [schema for schema in schemas["modelParams"].values() if _task_type(schema) == task_type]
+    groups = (schemas["architectureParams"], schemas["kindParams"], schemas["utilityParams"])
+    others = [schema for group in groups for schema in group.values() if _task_type(schema) == task_type]
+    return surface(models, others, limits.get(task_type, {}))
+
+
+def operation_surface(
+    operation: str, task_type: str, schemas: Mapping[str, Any], limits: Mapping[str, Any]
+) -> list[Parameter]:
+    """The union over the models of one operation.
+
+    The catalog does not say which models belong to `upscale-video` rather than `upscale-image`; what they put out does.
+    """
+    models = [schema for schema in schemas["modelParams"].values() if _task_type(schema) == task_type]
+    medium = operation.rpartition("-")[2]
+    if medium in ("image", "video"):
+        models = [schema for schema in models if _makes_video(schema) == (medium == "video")]
+    return surface(models, [schemas["kindParams"][operation]], limits.get(task_type, {}))
+
+
+def surface(
+    models: Iterable[Mapping[str, Any]], others: Iterable[Mapping[str, Any]], limits: Mapping[str, Any]
+) -> list[Parameter]:
+    """Unite schemas: first the parameters that `limits` knows, in its order, then the others by name.
+
+    A parameter is required only if all of `models` (of `others`, if there are no models) and the limits say so.
+    """
+    models, others = list(models), list(others)
+    parameters = {name: _from_limits(name, facts) for name, facts in limits.items()}
+    for schema in (*models, *others):
+        for name, member in schema["properties"].items():
+            parameter = parameters.setdefault(name, Parameter(name=name, is_required=True))
+            parameter.taken_by += schema in models
+            _unite(parameter, member)
+    for parameter in parameters.values():
+        parameter.is_required &= all(parameter.name in schema["required"] for schema in models or others)
+    known = [parameters[name] for name in limits]
+    newer = sorted((parameters[name] for name in parameters.keys() - limits.keys()), key=lambda one: one.name)
+    return [parameter for parameter in (*known, *newer) if parameter.name not in _IDS]
+
+
+def _task_type(schema: Mapping[str, Any]) -> str | None:
+    found: str | None = schema["properties"].get("taskType", {}).get("const")
+    return found
+
+
+def _makes_video(schema: Mapping[str, Any]) -> bool:
+    return bool(_VIDEO_FORMATS & set(schema["properties"].get("outputFormat", {}).get("enum", ())))
+
+
+def _from_limits(name: str, facts: Mapping[str, Any]) -> Parameter:
+    return Parameter(
+        name=name,
+        types=set(facts["type"].split("|")),
+        values=list(facts["enum"] or ()),
+        is_required=bool(facts["required"]),
+        facts=dict(facts),
+    )
+
+
+def _unite(parameter: Parameter, member: Mapping[str, Any]) -> None:
+    for variant in member.get("anyOf", (member,)):
+        values: list[Any] = variant.get("enum", [variant["const"]] if "const" in variant else [])
+        if values:
+            parameter.types.update(map(_json_type, values))
+            parameter.values += [value for value in values if value not in parameter.values]
+        elif variant["type"] == "array" and variant.get("items", {}).get("type") == "string":
+            parameter.types.discard("array")
+            parameter.types.add("strings")
+        else:
+            parameter.types.add(variant["type"])
+
+
+def _json_type(value: object) -> str:
+    names: dict[type, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
+    return names[type(value)]
