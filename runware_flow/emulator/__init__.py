@@ -1,0 +1,41 @@
+"""The service on a laptop: real HTTP, real WebSocket, real pictures, and every fault it and the network can show.
+
+Floor 6. It shares no code with the client side of this library (catalog data apart), so that a misunderstanding of the
+protocol cannot hide by being on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runware_flow.emulator.emulator import Emulator as Emulator
+    from runware_flow.emulator.emulator import run_in_thread as run_in_thread
+    from runware_flow.emulator.faults import FAULT_KINDS as FAULT_KINDS
+    from runware_flow.emulator.faults import Fault as Fault
+    from runware_flow.emulator.faults import parse_fault as parse_fault
+    from runware_flow.emulator.log import Log as Log
+    from runware_flow.emulator.log import TaskEntry as TaskEntry
+    from runware_flow.emulator.settings import Settings as Settings
+
+__all__ = ("FAULT_KINDS", "Emulator", "Fault", "Log", "Settings", "TaskEntry", "parse_fault", "run_in_thread")
+
+_HOMES = {
+    "Emulator": "emulator",
+    "run_in_thread": "emulator",
+    "FAULT_KINDS": "faults",
+    "Fault": "faults",
+    "parse_fault": "faults",
+    "Log": "log",
+    "TaskEntry": "log",
+    "Settings": "settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -1,0 +1,173 @@
+"""What the service answers at once: getResponse, getTaskDetails, ping, the account, the search for models."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.emulator.gallery import make_uuid
+from runware_flow.emulator.kinds import Kind
+from runware_flow.emulator.problems import Problem
+
+if TYPE_CHECKING:
+    from runware_flow.emulator.jobs import Frame, Job
+    from runware_flow.emulator.service import Service
+
+__all__ = ("IMMEDIATE", "STORAGE_KINDS", "answer", "check", "is_immediate", "poll")
+
+IMMEDIATE = frozenset({"ping", "getTaskDetails", "modelSearch", "accountManagement", "authentication"})
+
+STORAGE_KINDS: dict[str, Kind] = {
+    "imageUpload": Kind(task_type="imageUpload", medium="image"),
+    "mediaStorage": Kind(task_type="mediaStorage", medium="media"),
+    "modelUpload": Kind(task_type="modelUpload", medium=""),
+}
+"""Utilities that take time or read a medium: they run as jobs."""
+
+_REQUIRED = {"imageUpload": ("image",), "mediaStorage": ("operation", "media"), "accountManagement": ("operation",)}
+
+
+def check(task: dict[str, Any]) -> Problem | None:
+    """Refuse a utility task that lacks what it needs."""
+    for name in _REQUIRED.get(task["taskType"], ()):
+        if not isinstance(task.get(name), str):
+            code = f"missing{name[0].upper()}{name[1:]}"
+            return Problem(code, f"Missing value for '{name}' parameter.", parameter=name, type="string")
+    if task["taskType"] == "mediaStorage" and task["operation"] not in {"upload", "delete"}:
+        message = "Invalid value for 'operation' parameter. It must be one of: upload, delete."
+        return Problem("invalidParameter", message, parameter="operation", allowedValues=["upload", "delete"])
+    return None
+
+
+def is_immediate(task: dict[str, Any]) -> bool:
+    """Tell whether a (checked) task is answered from the service's state alone."""
+    return task["taskType"] in IMMEDIATE or (task["taskType"] == "mediaStorage" and task["operation"] == "delete")
+
+
+def poll(service: Service, task: dict[str, Any], now: float, frame: Frame) -> None:
+    """Answer a getResponse: the whole state of all results, in their order, each time (protocol facts, section 4)."""
+    job = service.jobs.get(task["taskUUID"])
+    if job is None or job.is_closed:
+        _poll_unknown(service, task, frame)
+        return
+    entry = service.log.task(job.task_id)
+    if entry is not None:
+        entry.polls += 1
+    for slot in job.slots:
+        if slot.is_done:
+            service.add_result(frame, job, slot, polled=True)
+        else:
+            frame.data.append(_processing(job, slot.ready_at, now))
+
+
+def _processing(job: Job, ready_at: float, now: float) -> dict[str, Any]:
+    item: dict[str, Any] = {"taskType": job.task_type, "taskUUID": job.task_id, "status": "processing"}
+    if job.kind.task_type == "training" and ready_at < inf:
+        share = (now - job.accepted_at) / max(1e-9, ready_at - job.accepted_at)
+        item["progress"] = min(99, int(100 * share))
+    return item
+
+
+def _poll_unknown(service: Service, task: dict[str, Any], frame: Frame) -> None:
+    """A taskUUID that is not known looks as if it was running, but for the taskType [3p]."""
+    if service.settings.unknown_task == "processing":
+        frame.data.append({"taskType": "getResponse", "taskUUID": task["taskUUID"], "status": "processing"})
+    elif service.settings.unknown_task == "notFound":
+        problem = Problem("taskNotFound", "The task does not exist.", parameter="taskUUID")
+        frame.errors.append(problem.entry("getResponse", task["taskUUID"]))
+        frame.status = max(frame.status, problem.status)
+
+
+def answer(service: Service, task: dict[str, Any], now: float) -> dict[str, Any] | Problem:
+    """Answer a utility that needs nothing but the service's state."""
+    task_type = task["taskType"]
+    if task_type == "ping":
+        return {"taskType": "ping", "pong": True}
+    if task_type == "authentication":
+        return Problem("invalidParameter", "The request is already authenticated.", parameter="taskType")
+    ids = {"taskType": task_type, "taskUUID": task["taskUUID"]}
+    if task_type == "getTaskDetails":
+        details = _details(service, task["taskUUID"])
+        return details if isinstance(details, Problem) else {**ids, **details}
+    if task_type == "mediaStorage":
+        if not service.gallery.remove(task["media"]):
+            return Problem("mediaNotFound", f"The media '{task['media']}' does not exist.", parameter="media")
+        return {**ids, "operation": "delete", "mediaUUID": task["media"]}
+    if task_type == "modelSearch":
+        return {**ids, **_search(service, task)}
+    return {**ids, **_account(service, task)}
+
+
+def _details(service: Service, task_uuid: str) -> dict[str, Any] | Problem:
+    """The archive: the request as it was sent and the answer as it was given, for sync tasks too [doc]."""
+    job = service.jobs.get(task_uuid)
+    if job is None:
+        return Problem("taskNotFound", "The task does not exist.", parameter="taskUUID")
+    from runware_flow.emulator.jobs import Frame
+
+    frame = Frame()
+    for slot in job.slots:
+        if slot.is_done:
+            service.add_result(frame, job, slot, polled=False)
+    response = {"errors": frame.errors} if frame.errors and not frame.data else {"data": frame.data}
+    if frame.errors and frame.data:
+        response["errors"] = frame.errors
+    return {"request": [job.task], "response": response}
+
+
+_CATEGORY = "checkpoint"
+
+
+def _search(service: Service, task: dict[str, Any]) -> dict[str, Any]:
+    """Search the catalog by words of the name and by architecture; page with limit and offset [doc]."""
+    words = str(task.get("search") or "").lower().split()
+    architecture = task.get("architecture")
+    found: list[dict[str, Any]] = []
+    for air, entry in service.models.registry["models"].items():
+        text = f"{air} {entry['id']} {entry['taskType']}".lower()
+        of_architecture = architecture is None or str(architecture) in entry["id"]
+        if all(word in text for word in words) and of_architecture:
+            found.append(_model(air, entry))
+    if task.get("category") not in (None, _CATEGORY) or task.get("source") == "community":
+        found = []
+    if task.get("sort") in {"name", "-name"}:
+        found.sort(key=lambda one: str(one["name"]), reverse=task["sort"] == "-name")
+    limit, offset = task.get("limit"), task.get("offset")
+    first = offset if isinstance(offset, int) and offset > 0 else 0
+    count = limit if isinstance(limit, int) and 1 <= limit <= 100 else 20
+    return {"totalResults": len(found), "results": found[first : first + count]}
+
+
+def _model(air: str, entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "air": air,
+        "name": entry["id"].replace("-", " ").title(),
+        "category": _CATEGORY,
+        "architecture": None,
+        "capabilities": [f"task:{entry['taskType']}"],
+        "source": "official",
+        "provider": air.partition(":")[0],
+        "heroImage": None,
+        "private": False,
+        "isFavorite": False,
+    }
+
+
+def _account(service: Service, task: dict[str, Any]) -> dict[str, Any]:
+    billed = service.log.billed
+    if task["operation"] != "getDetails":
+        meta = {"totalRequests": len(service.log.tasks), "totalSpend": billed, "totalErrors": len(service.log.rejected)}
+        usage = {"timeseries": {"data": [], "meta": meta}}
+        return {"operation": task["operation"], "usage": usage}
+    totals = {"credits": billed, "requests": len(service.log.tasks)}
+    return {
+        "operation": "getDetails",
+        "organizationName": "Emulator",
+        "organizationUUID": make_uuid("organization", service.settings.seed),
+        "balance": {"amount": round(service.settings.balance - billed, 6), "freeBalance": 0.0, "currency": "USD"},
+        "team": [{"name": "You", "email": "you@example.com", "roles": ["Owner"], "joinedAt": "2026-01-01T00:00:00Z"}],
+        "apiKeys": [
+            {"apiKey": "****", "name": "emulator", "description": "", "enabled": True, "requests": totals["requests"]}
+        ],
+        "usage": dict.fromkeys(("total", "today", "last7Days", "last30Days"), totals),
+    }

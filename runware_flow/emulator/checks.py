@@ -1,0 +1,256 @@
+"""What the service refuses before a task exists: unknown names, wrong types, values out of range.
+
+Driven by the catalog's schemas (names, types, enumerations of a model) and limits (ranges of a task type). Where both
+are silent, everything passes: an emulator that refuses what the service takes is worse than one that is too kind.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.emulator.kinds import Kind, find_kind
+from runware_flow.emulator.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runware_flow.emulator.models import Models
+    from runware_flow.emulator.settings import Settings
+
+__all__ = ("check_task", "check_task_uuid", "is_uuid")
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+_AIR = re.compile(r"[a-zA-Z0-9_.-]+:[a-zA-Z0-9_./-]+@[a-zA-Z0-9_.-]+")
+_OPEN_SOURCES = frozenset({"runware", "civitai", "rundiffusion", "exactly"})
+"""Sources with models that no catalog lists: fine-tunes and uploads of users."""
+
+_LEGACY_NAMES = frozenset(
+    {"inputImage", "inputImages", "seedImage", "maskImage", "referenceImages", "guideImage", "frameImages", "rgba"}
+    | {"postProcessMask", "returnOnlyMask", "alphaMatting", "preProcessorType", "lowThresholdCanny", "checkNSFW"}
+    | {"highThresholdCanny", "includeHandsAndFaceOpenPose", "dryRun", "vae", "photoMaker", "usePromptWeighting"}
+    | {"ipAdapters", "embeddings", "checkNsfw", "inputVideo", "alphaMattingForegroundThreshold"}
+    | {"alphaMattingBackgroundThreshold", "alphaMattingErodeSize", "confidence", "maxDetections", "maskPadding"}
+    | {"maskBlur", "prompts", "referenceVoices", "referenceVideos", "audioSettings", "speech", "returnBase64"}
+)
+"""Flat names of the older API, still taken [doc]."""
+
+_NAMED_CODES = frozenset({"positivePrompt", "width", "height", "model", "duration", "prompt", "steps"})
+
+
+def is_uuid(value: Any) -> bool:
+    """Tell whether `value` is a UUID of any version, in canonical form."""
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
+
+
+def check_task_uuid(task: Mapping[str, Any]) -> Problem | None:
+    """Refuse a task without a UUID version 4: without it no answer can be matched [doc]."""
+    value = task.get("taskUUID")
+    if value is None:
+        return Problem(
+            "missingTaskUUID", "Missing value for 'taskUUID' parameter.", parameter="taskUUID", type="string"
+        )
+    if not isinstance(value, str) or _UUID4.fullmatch(value) is None:
+        message = "Invalid value for 'taskUUID' parameter. It must be a UUID version 4."
+        return Problem("invalidTaskUUID", message, parameter="taskUUID", type="string")
+    return None
+
+
+def check_task(task: Mapping[str, Any], models: Models, settings: Settings) -> Problem | None:
+    """Return what is wrong with a generation task, or None."""
+    kind = find_kind(str(task.get("taskType")))
+    if kind is None:
+        message = f"Unsupported task type {task.get('taskType')!r}."
+        return Problem("unsupportedTaskType", message, parameter="taskType")
+    try:
+        schema = _check_model(task, kind, models, settings)
+        _check_names(task, kind, schema, models)
+        _check_values(task, kind, schema, models)
+        _check_required(task, kind, schema)
+        _check_dimensions(task, kind, schema, settings)
+        _check_text(task, kind)
+    except Problem as problem:
+        return problem
+    return None
+
+
+def _invalid(name: str, message: str, **details: Any) -> Problem:
+    code = f"invalid{name[0].upper()}{name[1:]}" if name in _NAMED_CODES else "invalidParameter"
+    return Problem(code, f"Invalid value for '{name}' parameter. {message}", parameter=name, **details)
+
+
+def _check_model(task: Mapping[str, Any], kind: Kind, models: Models, settings: Settings) -> dict[str, Any] | None:
+    air = task.get("model")
+    if air is None:
+        if kind.task_type == "promptEnhance" or "preProcessorType" in task:
+            return None  # older requests name no model [doc]
+        raise Problem("missingModel", "Missing value for 'model' parameter.", parameter="model", type="string")
+    if not isinstance(air, str) or _AIR.fullmatch(air) is None:
+        raise _invalid("model", "A model is named by its AIR, source:id@version.", type="string")
+    known = settings.models.get(air) or models.task_type(air)
+    if known is None:
+        source, _, rest = air.partition(":")
+        curated = source in models.sources() and source not in _OPEN_SOURCES
+        if curated or (source == "runware" and re.fullmatch(r"\d+@\d+", rest)):
+            raise Problem("modelNotFound", f"The model '{air}' does not exist.", parameter="model")
+        return None
+    if known != kind.task_type:
+        message = f"The model '{air}' does not support the task type '{task['taskType']}'."
+        raise Problem("unsupportedTaskType", message, parameter="taskType", allowedValues=[known])
+    return models.schema(air)
+
+
+def _check_names(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None, models: Models) -> None:
+    known = set(models.limits.get(kind.task_type, ())) | _LEGACY_NAMES
+    for entry in models.schemas["kindParams"].values():
+        if entry.get("properties", {}).get("taskType", {}).get("const") == kind.task_type:
+            known |= set(entry["properties"])
+    if schema is not None:
+        known |= set(schema.get("properties", ()))
+    for name in task:
+        if name not in known:
+            message = f"Unknown parameter '{name}' for the task type '{task['taskType']}'."
+            raise Problem("unknownParameter", message, parameter=name)
+
+
+def _check_required(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None) -> None:
+    legacy = {"inputs": ("inputImage", "inputImages", "inputVideo", "seedImage", "referenceImages", "positivePrompt")}
+    required = list((schema or {}).get("required", ()))
+    if schema is None and kind.task_type in {"caption", "upscale", "removeBackground", "imageMasking"}:
+        required.append("inputs")
+    for name in required:
+        if name in {"model", "taskType", "taskUUID", "width", "height"} or task.get(name) is not None:
+            continue
+        if any(other in task for other in legacy.get(name, ())):
+            continue
+        code = f"missing{name[0].upper()}{name[1:]}"
+        raise Problem(code, f"Missing value for '{name}' parameter.", parameter=name)
+
+
+def _check_values(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None, models: Models) -> None:
+    limits: dict[str, Any] = models.limits.get(kind.task_type, {})
+    properties: dict[str, Any] = (schema or {}).get("properties", {})
+    for name, value in task.items():
+        if name in {"taskType", "taskUUID", "model"} or value is None:
+            continue
+        rule: dict[str, Any] = properties.get(name) or {}
+        limit: dict[str, Any] = limits.get(name) or {}
+        _check_type(name, value, str(rule.get("type") or limit.get("type") or ""))
+        if name == "deliveryMethod":
+            _check_choice(name, value, list(kind.deliveries))
+        elif name == "outputFormat":
+            _check_choice(name, value, rule.get("enum") or _const(rule) or (kind.formats or None))
+        elif name == "outputType":
+            for one in value if isinstance(value, list) else [value]:
+                _check_choice(name, one, rule.get("enum") or _const(rule) or limit.get("enum"))
+        else:
+            _check_choice(name, value, rule.get("enum") or _const(rule))
+            _check_range(name, value, limit, loose=schema is None or not str(task.get("model")).startswith("runware:"))
+
+
+def _const(rule: dict[str, Any]) -> list[Any] | None:
+    return [rule["const"]] if "const" in rule else None
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+}
+
+
+def _check_type(name: str, value: Any, type_: str) -> None:
+    if type_ not in _TYPES or name == "outputType":
+        return
+    expected = _TYPES[type_]
+    integral = type_ == "integer" and isinstance(value, float) and value.is_integer()
+    wrong_bool = isinstance(value, bool) and type_ in {"integer", "number"}
+    if wrong_bool or not (isinstance(value, expected) or integral):
+        raise _invalid(name, f"It must be of type {type_}.", type=type_)
+
+
+def _check_choice(name: str, value: Any, choices: Any) -> None:
+    if not choices or not isinstance(value, str | int | float) or value in choices:
+        return
+    if isinstance(value, str) and name in {"outputFormat", "outputType"} and value.upper() in choices:
+        return  # older pages show lower case [doc]
+    if name == "scheduler":
+        return  # more names are taken than any list shows
+    listed = ", ".join(map(str, choices))
+    raise _invalid(name, f"It must be one of: {listed}.", allowedValues=list(choices))
+
+
+def _check_range(name: str, value: Any, limit: dict[str, Any], *, loose: bool) -> None:
+    if isinstance(value, str):
+        _check_length(name, value, limit, loose=loose)
+    if not isinstance(value, int | float):
+        return
+    low, high, step = limit.get("min"), limit.get("max"), limit.get("multipleOf")
+    if name in {"width", "height"}:
+        low, high, step = (64, 8192, None) if loose else (128, 2048, 16)
+    elif name == "seed":
+        low, high = 0, 2**63 - 1
+    bounds = [f"at least {low}"] if low is not None else []
+    bounds += [f"at most {high}"] if high is not None else []
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise _invalid(name, f"It must be {' and '.join(bounds)}.", type=limit.get("type", "number"))
+    if step and value % step:
+        raise _invalid(name, f"It must be a multiple of {step}.", type=limit.get("type", "number"))
+
+
+def _check_length(name: str, value: str, limit: dict[str, Any], *, loose: bool) -> None:
+    low, high = limit.get("min"), limit.get("max")
+    if name in {"positivePrompt", "negativePrompt"}:
+        _check_prompt(name, value, high=45_000 if loose else high)
+    elif high is not None and len(value) > high:
+        raise _invalid(name, f"It must have at most {high} characters.", type="string")
+    elif low is not None and len(value) < low:
+        raise _invalid(name, f"It must have at least {low} characters.", type="string")
+
+
+def _check_prompt(name: str, value: str, *, high: int | None) -> None:
+    if value == "__BLANK__":
+        return
+    if len(value) < 2 or (high is not None and len(value) > high):
+        code = "invalidPositivePromptLength" if name == "positivePrompt" else "invalidParameter"
+        message = f"The length of '{name}' must be between 2 and {high} characters; it is {len(value)}."
+        raise Problem(code, message, parameter=name, type="string")
+
+
+def _check_dimensions(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None, settings: Settings) -> None:
+    if kind.task_type != "imageInference":
+        return
+    given = [name for name in ("width", "height") if task.get(name) is not None]
+    inputs = task.get("inputs")
+    referenced = bool(task.get("referenceImages") or task.get("seedImage")) or (isinstance(inputs, dict) and inputs)
+    required = settings.require_dimensions and "width" in (schema or {}).get("required", ())
+    if len(given) == 2 or referenced or "resolution" in task or (not given and not required):
+        return
+    raise Problem(
+        "missingDimensionParameters",
+        "Missing dimensions: give both 'width' and 'height', or reference images to take them from.",
+        parameter=["width", "height", "referenceImages"],
+        type="integer|array",
+    )
+
+
+def _check_text(task: Mapping[str, Any], kind: Kind) -> None:
+    if kind.task_type == "imageInference" and "positivePrompt" not in task and "inputs" not in task:
+        message = "Missing value for 'positivePrompt' parameter."
+        raise Problem("missingPositivePrompt", message, parameter="positivePrompt", type="string")
+    if kind.task_type != "textInference":
+        return
+    messages = task.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Problem("missingMessages", "Missing value for 'messages' parameter.", parameter="messages", type="array")
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in {"user", "assistant"}:
+            raise _invalid("messages", "Each message has a role, 'user' or 'assistant', and a content.", type="array")
+    if messages[-1].get("role") != "user":
+        raise _invalid("messages", "The last message must be from the user.", type="array")
+    if task.get("deliveryMethod") == "stream" and task.get("numberResults", 1) != 1:
+        raise _invalid("numberResults", "A stream has one result.", type="integer")

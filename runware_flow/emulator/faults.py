@@ -1,0 +1,163 @@
+"""What can go wrong with the service, as data: in process as `Fault(...)`, on the command line as `kind:key=value,...`.
+
+A fault of some kind waits for events of that kind (an authentication, an acknowledgement, a poll, ...), counts those
+that fit its conditions, and strikes at the ones it names: all of them, the `nth`, or each `every`-th.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ("FAULT_KINDS", "Fault", "FaultBook", "parse_fault")
+
+FAULT_KINDS: dict[str, str] = {
+    "reject-key": "an authentication is refused (`code`, default invalidApiKey)",
+    "slow-auth": "the answer to an authentication comes `seconds` late",
+    "swallow-ack": "a task is accepted, its acknowledgement never sent; on REST the connection is cut",
+    "delay-ack": "the acknowledgement comes `seconds` late",
+    "empty-ack": "the acknowledgement is an empty `data` list",
+    "drop-poll": "the answer to a getResponse is never sent; on REST the connection is cut",
+    "reject": "a task is refused at submit (`code`, default invalidParameter; `status`)",
+    "fail": "a task fails once its time is over (`code`, default inferenceError); `index` fails one result only",
+    "never": "a task never finishes",
+    "slow": "a task takes `seconds` longer",
+    "kill": "the WebSocket is cut, without a closing frame, in place of a frame from the service",
+    "drop-frame": "a frame from the service is lost, on its way to a client that stays connected",
+    "duplicate": "a frame from the service is sent twice",
+    "split": "a frame is sent as one frame an item",
+    "merge": "frames that wait, or come within `seconds` (default 0.02), are sent as one",
+    "empty-data": "an empty `data` frame goes out before a frame",
+    "empty-errors": "a frame carries an empty `errors` list beside its data",
+    "http": "a POST is answered with `status` (default 503) and not carried out; `retry_after`, `code`, `body`",
+    "cut": "a POST is carried out, and the connection cut in place of an answer",
+}
+"""Each kind of fault and what it does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        kind: what goes wrong, one of `FAULT_KINDS`.
+        nth: strike at the n-th event that fits (from 1); without it, from the first one on.
+        every: strike at each `every`-th event that fits.
+        times: how often at most; one if `nth` is given, without end otherwise.
+        task_type, model, prompt: only for such tasks; `prompt` is a part of the prompt or of the last message.
+        index: only this result of the task, from 0.
+        code, message, status, retry_after, seconds: what the fault does, see `FAULT_KINDS`.
+        shape: `errors` or `item`: where a failed generation is reported.
+        body: `json`, `text` or `empty`: the body of an `http` fault.
+    """
+
+    kind: str
+    nth: int | None = None
+    every: int | None = None
+    times: int | None = None
+    task_type: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    index: int | None = None
+    code: str | None = None
+    message: str | None = None
+    status: int | None = None
+    retry_after: float | None = None
+    seconds: float | None = None
+    shape: str | None = None
+    body: str = "json"
+
+    def __post_init__(self) -> None:
+        if self.kind not in FAULT_KINDS:
+            raise ValueError(f"there is no fault {self.kind!r}; there are: {', '.join(FAULT_KINDS)}")
+
+    def fits(self, task: Mapping[str, Any] | None) -> bool:
+        """Tell whether the fault is meant for that task (None: an event that concerns no single task)."""
+        if self.task_type is None and self.model is None and self.prompt is None:
+            return True
+        if task is None:
+            return False
+        if self.task_type is not None and task.get("taskType") != self.task_type:
+            return False
+        if self.model is not None and task.get("model") != self.model:
+            return False
+        return self.prompt is None or self.prompt in _words(task)
+
+
+def _words(task: Mapping[str, Any]) -> str:
+    messages = task.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    said = last.get("content") if isinstance(last, dict) else ""
+    return f"{task.get('positivePrompt', '')} {task.get('prompt', '')} {said}"
+
+
+def parse_fault(text: str) -> Fault:
+    """Read a fault from `kind` or `kind:key=value,key=value`.
+
+    Raises:
+        ValueError: an unknown kind or key, or a value that is no number where one is wanted.
+    """
+    kind, _, rest = text.partition(":")
+    known = {field.name: str(field.type) for field in fields(Fault)}
+    values: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, separator, value = part.partition("=")
+        name = key.strip().replace("-", "_")
+        if not separator or name not in known or name == "kind":
+            raise ValueError(
+                f"{part!r} is not key=value with one of the keys {', '.join(k for k in known if k != 'kind')}"
+            )
+        if known[name].startswith("int"):
+            values[name] = int(value)
+        elif known[name].startswith("float"):
+            values[name] = float(value)
+        else:
+            values[name] = value
+    return Fault(kind=kind.strip(), **values)
+
+
+class FaultBook:
+    """The faults of one emulator and how often each has met its event."""
+
+    def __init__(self, faults: Iterable[Fault | str] = ()) -> None:
+        self._entries: list[_Entry] = []
+        for fault in faults:
+            self.add(fault)
+
+    def add(self, fault: Fault | str) -> Fault:
+        """Add a fault while the emulator runs; its counting starts now."""
+        made = parse_fault(fault) if isinstance(fault, str) else fault
+        self._entries.append(_Entry(made))
+        return made
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        self._entries.clear()
+
+    def strike(self, kind: str, task: Mapping[str, Any] | None = None) -> Fault | None:
+        """Count one event of `kind`, and return the fault that strikes at it, if one does."""
+        struck = None
+        for entry in self._entries:
+            if entry.fault.kind == kind and entry.fault.fits(task) and entry.meets() and struck is None:
+                struck = entry.fault
+        return struck
+
+
+class _Entry:
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self._events = 0
+        self._strikes = 0
+
+    def meets(self) -> bool:
+        fault = self.fault
+        self._events += 1
+        times = fault.times if fault.times is not None else (1 if fault.nth is not None else None)
+        if times is not None and self._strikes >= times:
+            return False
+        strikes = self._events % fault.every == 0 if fault.every is not None else self._events >= (fault.nth or 1)
+        self._strikes += strikes
+        return strikes

@@ -1,0 +1,97 @@
+"""What was asked of the service, when it was ready, when it was delivered, and what it cost: the truth for tests."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ("Log", "TaskEntry")
+
+
+@dataclass
+class TaskEntry:
+    """One accepted task. Times are `time.monotonic()` seconds, the same clock in every process of the machine."""
+
+    task_uuid: str
+    task_type: str
+    model: str | None
+    channel: str
+    delivery: str
+    request: dict[str, Any]
+    asked_at: float
+    ready_at: list[float | None]
+    """By result; None while it is not ready."""
+    delivered_at: list[float | None]
+    """By result: when it first left for the client."""
+    polls: int = 0
+    conflicts: int = 0
+    """How often the same taskUUID was submitted again."""
+    cost: float = 0.0
+    """USD billed for it so far."""
+    errors: list[str] = field(default_factory=list[str])
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether every result has left for the client."""
+        return all(at is not None for at in self.delivered_at)
+
+
+@dataclass
+class Log:
+    """The record of one emulator; safe to read from another thread while it runs.
+
+    Attributes:
+        tasks: accepted tasks in the order they came.
+        rejected: tasks refused at submit: `taskUUID`, `taskType`, `code`.
+        connections: WebSocket connections that were opened.
+        authentications: successful ones, over WebSocket.
+        frames_received, frames_sent: WebSocket messages.
+        posts: HTTP requests to the inference endpoint.
+        polls: getResponse tasks; `poll_requests`: frames and POSTs that carried at least one.
+        fetches: media served over HTTP.
+    """
+
+    tasks: list[TaskEntry] = field(default_factory=list[TaskEntry])
+    rejected: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    connections: int = 0
+    open_connections: int = 0
+    authentications: int = 0
+    frames_received: int = 0
+    frames_sent: int = 0
+    posts: int = 0
+    polls: int = 0
+    poll_requests: int = 0
+    conflicts: int = 0
+    fetches: int = 0
+    billed_micro_usd: int = 0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_id: dict[str, TaskEntry] = {}
+
+    def enter(self, entry: TaskEntry) -> None:
+        """Record an accepted task."""
+        with self._lock:
+            self.tasks.append(entry)
+            self._by_id[entry.task_uuid] = entry
+
+    def task(self, task_uuid: str) -> TaskEntry | None:
+        """Return the entry of that task."""
+        return self._by_id.get(task_uuid)
+
+    @property
+    def asked(self) -> list[TaskEntry]:
+        """The accepted tasks so far."""
+        with self._lock:
+            return list(self.tasks)
+
+    @property
+    def billed(self) -> float:
+        """USD billed so far."""
+        return self.billed_micro_usd / 1_000_000
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, for other processes."""
+        with self._lock:
+            return {**asdict(self), "billed": self.billed}

@@ -1,0 +1,64 @@
+"""The models the emulated service knows: the catalog's data, read once, off the event loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+__all__ = ("Models", "load_models")
+
+
+@dataclass(frozen=True)
+class Models:
+    """Registry, schemas and limits of the service, as plain data.
+
+    The emulator reads the data itself, without the library's own catalog code: a mistake there must show here.
+    """
+
+    registry: dict[str, Any]
+    schemas: dict[str, Any]
+    limits: dict[str, Any]
+    registry_json: bytes = b""
+    etag: str = ""
+    slugs: dict[str, str] = field(default_factory=dict[str, str])
+
+    def task_type(self, air: str) -> str | None:
+        """Return the task type of a model of the catalog."""
+        entry = self.registry["models"].get(air)
+        return entry["taskType"] if entry else None
+
+    def slug(self, air: str) -> str | None:
+        """Return the short name of a model of the catalog."""
+        entry = self.registry["models"].get(air)
+        return entry["id"] if entry else None
+
+    def schema(self, air: str) -> dict[str, Any] | None:
+        """Return the request schema of a model of the catalog."""
+        found: dict[str, Any] | None = self.schemas["modelParams"].get(air)
+        return found
+
+    def sources(self) -> frozenset[str]:
+        """Return the sources (the part of an AIR before the colon) of the catalog."""
+        return frozenset(air.partition(":")[0] for air in self.registry["models"])
+
+
+@lru_cache(maxsize=1)
+def load_models() -> Models:
+    """Read the catalog's data (blocking: call it in a thread when a loop runs)."""
+    folder = resources.files("runware_flow.catalog") / "data"
+    raw = {name: (folder / f"{name}.json").read_bytes() for name in ("registry", "schemas", "limits")}
+    registry, schemas, limits = (json.loads(raw[name]) for name in ("registry", "schemas", "limits"))
+    public = {name: registry[name] for name in ("version", "models", "architectureTaskTypes", "modalityTaskTypes")}
+    body = json.dumps(public, separators=(",", ":")).encode()
+    return Models(
+        registry=registry,
+        schemas=schemas,
+        limits=limits,
+        registry_json=body,
+        etag=f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+        slugs={entry["id"]: air for air, entry in registry["models"].items()},
+    )

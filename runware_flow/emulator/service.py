@@ -1,0 +1,419 @@
+"""The service's state, sans-IO: tasks go in with the time of their arrival, frames come out, nothing sleeps or draws.
+
+The life of a task: `receive` checks it and makes a job; `produce` makes its items at once, or after the shell has read
+its inputs (`furnish`) and rendered what goes into the answer itself (`finish`); `advance` moves the clock, and results
+whose time has come are pushed to the session that waits for them, or become visible to getResponse.
+
+`sessions.py` holds who is connected, `answers.py` what getResponse and the utilities say, `checks.py` what is refused.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.emulator import answers, production
+from runware_flow.emulator.checks import check_task, check_task_uuid, is_uuid
+from runware_flow.emulator.faults import FaultBook
+from runware_flow.emulator.gallery import Gallery, Medium, Recipe
+from runware_flow.emulator.jobs import Frame, Job, Slot
+from runware_flow.emulator.kinds import UTILITIES, find_kind, price, result_count
+from runware_flow.emulator.log import Log, TaskEntry
+from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.sessions import Session, Sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runware_flow.emulator.models import Models
+    from runware_flow.emulator.settings import Settings
+
+__all__ = ("Moved", "Reception", "Service")
+
+
+@dataclass
+class Reception:
+    """What follows from one request.
+
+    Attributes:
+        frame: what is answered at once; may be empty.
+        frames: what is answered beside it in frames of their own (poll answers, if so set).
+        started: jobs that wait for their inputs to be read (`Service.furnish`) or their media to be rendered.
+        waiting: sync jobs whose results a REST request waits for.
+    """
+
+    frame: Frame
+    frames: list[Frame] = field(default_factory=list[Frame])
+    started: list[Job] = field(default_factory=list[Job])
+    waiting: list[Job] = field(default_factory=list[Job])
+
+
+@dataclass
+class Moved:
+    """What moving the clock brought: sessions with frames to send, and jobs that are complete (or overdue)."""
+
+    sessions: set[Session] = field(default_factory=set[Session])
+    settled: list[Job] = field(default_factory=list[Job])
+
+
+class Service:
+    """One emulated service. Every method that depends on the time takes it, in monotonic seconds."""
+
+    def __init__(self, settings: Settings, models: Models, faults: FaultBook | None = None) -> None:
+        self.settings = settings
+        self.models = models
+        self.faults = FaultBook() if faults is None else faults
+        self.log = Log()
+        self.gallery = Gallery()
+        self.sessions = Sessions(settings)
+        self.jobs: OrderedDict[str, Job] = OrderedDict()
+        self._agenda: list[tuple[float, int, Job, Slot | None]] = []
+        self._order = itertools.count()
+
+    def authenticate(self, task: dict[str, Any], now: float) -> Session | Problem:
+        """Open or resume a session, or say why not."""
+        problem = self.check_key(task.get("apiKey"))
+        if problem is not None:
+            return problem
+        self.log.authentications += 1
+        return self.sessions.open(task.get("connectionSessionUUID"), now)
+
+    def check_key(self, key: Any) -> Problem | None:
+        """Say what is wrong with an API key."""
+        fault = self.faults.strike("reject-key")
+        if fault is not None:
+            return Problem(fault.code or "invalidApiKey", fault.message or "Invalid API key.", parameter="apiKey")
+        if not isinstance(key, str) or not key:
+            return Problem("missingApiKey", "Missing value for 'apiKey' parameter.", parameter="apiKey")
+        if key != self.settings.api_key:
+            return Problem("invalidApiKey", "Invalid API key.", parameter="apiKey")
+        return None
+
+    def receive(self, tasks: Sequence[Any], now: float, session: Session | None = None) -> Reception:
+        """Take one array of tasks, from a session (WebSocket) or from a REST request (None)."""
+        reception = Reception(Frame(queued_at=now))
+        if any(isinstance(task, dict) and task.get("taskType") == "getResponse" for task in tasks):
+            self.log.poll_requests += 1
+        for task in tasks:
+            if isinstance(task, dict):
+                self._receive_one(dict(task), now, session, reception)
+            else:
+                problem = Problem("invalidParameter", "A request is an array of task objects.", type="object")
+                reception.frame.errors.append(problem.entry())
+        if session is None and not reception.waiting:
+            reception.frame.status = self._status(reception.frame)
+        return reception
+
+    def _receive_one(self, task: dict[str, Any], now: float, session: Session | None, reception: Reception) -> None:
+        frame = reception.frame
+        task_type = task.get("taskType")
+        problem = self._refuse(task, now)
+        if problem is not None:
+            self._reject(task, problem, frame)
+        elif task_type == "getResponse":
+            self._poll(task, now, reception)
+        elif answers.is_immediate(task):
+            answer = answers.answer(self, task, now)
+            if isinstance(answer, Problem):
+                self._reject(task, answer, frame)
+            else:
+                frame.data.append(answer)
+        else:
+            self._accept(task, now, session, reception)
+
+    def _refuse(self, task: dict[str, Any], now: float) -> Problem | None:
+        task_type = task.get("taskType")
+        if not isinstance(task_type, str):
+            message = "Missing value for 'taskType' parameter."
+            return Problem("missingTaskType", message, parameter="taskType", type="string")
+        if task_type == "ping":
+            return None
+        problem = check_task_uuid(task)
+        if problem is not None:
+            return problem
+        if task_type in answers.IMMEDIATE or task_type == "getResponse":
+            return answers.check(task)
+        if task["taskUUID"] in self.jobs:
+            return self._conflict(task)
+        problem = answers.check(task) if task_type in UTILITIES else check_task(task, self.models, self.settings)
+        if problem is None:
+            problem = self._check_inputs(task, now)
+        fault = self.faults.strike("reject", task) if problem is None else None
+        if fault is not None:
+            message = fault.message or "The task was refused."
+            return Problem(fault.code or "invalidParameter", message, status=fault.status)
+        return problem
+
+    def _check_inputs(self, task: dict[str, Any], now: float) -> Problem | None:
+        """Refuse a UUID that names no stored medium; what else an input is only reading it can tell."""
+        for medium_input in production.find_inputs(task):
+            if is_uuid(medium_input.value) and self.gallery.by_id(medium_input.value, now) is None:
+                message = f"The media '{medium_input.value}' does not exist."
+                return Problem("mediaNotFound", message, parameter=medium_input.parameter)
+        return None
+
+    def _conflict(self, task: dict[str, Any]) -> Problem:
+        job = self.jobs[task["taskUUID"]]
+        self.log.conflicts += 1
+        entry = self.log.task(job.task_id)
+        if entry is not None:
+            entry.conflicts += 1
+        context = {"taskType": job.task_type, "taskUUID": job.task_id, "deliveryMethod": job.delivery}
+        message = f"A task with the taskUUID '{job.task_id}' already exists."
+        return Problem("conflictTaskUUID", message, parameter="taskUUID", context=context)
+
+    def _reject(self, task: dict[str, Any], problem: Problem, frame: Frame) -> None:
+        frame.errors.append(problem.entry(task.get("taskType"), task.get("taskUUID")))
+        frame.status = max(frame.status, problem.status)
+        rejected = {"taskUUID": task.get("taskUUID"), "taskType": task.get("taskType"), "code": problem.code}
+        self.log.rejected.append(rejected)
+
+    @staticmethod
+    def _status(frame: Frame) -> int:
+        """A request of which anything was accepted is answered with 200, errors beside the data (a guess)."""
+        return frame.status if frame.errors and not frame.data else 200
+
+    def _accept(self, task: dict[str, Any], now: float, session: Session | None, reception: Reception) -> None:
+        job = self._make_job(task, now, session)
+        self._remember(job)
+        recipes = self._known_recipes(job, now)
+        if recipes is None:
+            job.needs_inputs = True
+        else:
+            self.furnish(job, recipes, now)
+        if not job.is_furnished:
+            reception.started.append(job)
+        if job.delivery == "async":
+            self._acknowledge(job, reception.frame)
+        elif session is None:
+            reception.waiting.append(job)
+        if job.delivery != "async" and max(slot.ready_at for slot in job.slots) > now + self.settings.sync_budget:
+            heapq.heappush(self._agenda, (now + self.settings.sync_budget, next(self._order), job, None))
+
+    def _make_job(self, task: dict[str, Any], now: float, session: Session | None) -> Job:
+        kind = find_kind(task["taskType"]) or answers.STORAGE_KINDS[task["taskType"]]
+        count = 5 if kind.task_type == "modelUpload" else result_count(kind, task)
+        slow = self.faults.strike("slow", task)
+        extra = 0.0 if slow is None else slow.seconds or 1.0
+        slots = [Slot(index, now + extra + self._latency(task, kind.task_type, index)) for index in range(count)]
+        job = Job(
+            task=task,
+            kind=kind,
+            delivery=str(task.get("deliveryMethod") or kind.delivery),
+            channel="rest" if session is None else "websocket",
+            accepted_at=now,
+            slots=slots,
+            inputs=production.find_inputs(task),
+            session_id=None if session is None else session.session_id,
+            cost=price(kind, task),
+        )
+        if self.faults.strike("never", task) is not None:
+            for slot in slots:
+                slot.ready_at = inf
+        self._doom(job)
+        return job
+
+    def _latency(self, task: dict[str, Any], task_type: str, index: int) -> float:
+        if task_type in {"imageUpload", "mediaStorage"}:
+            return 0.0
+        seconds = self.settings.latency_of(task_type, task["taskUUID"], index)
+        return seconds * (index + 1) / 5 if task_type == "modelUpload" else seconds
+
+    def _doom(self, job: Job) -> None:
+        """Mark the results that a fault will let fail once their time has come."""
+        fault = self.faults.strike("fail", job.task)
+        if fault is None:
+            return
+        code = fault.code or "inferenceError"
+        for slot in job.slots:
+            if fault.index is None or fault.index == slot.index:
+                slot.problem = Problem(code, fault.message or "The task failed.", status=fault.status)
+                slot.problem_shape = fault.shape or self.settings.failure_shape
+
+    def _remember(self, job: Job) -> None:
+        self.jobs[job.task_id] = job
+        while len(self.jobs) > self.settings.retained_tasks:
+            self.jobs.popitem(last=False)
+        empty: list[float | None] = [None] * len(job.slots)
+        self.log.enter(
+            TaskEntry(
+                task_uuid=job.task_id,
+                task_type=job.task_type,
+                model=job.task.get("model"),
+                channel=job.channel,
+                delivery=job.delivery,
+                request=job.task,
+                asked_at=job.accepted_at,
+                ready_at=list(empty),
+                delivered_at=list(empty),
+            )
+        )
+
+    def _known_recipes(self, job: Job, now: float) -> list[Recipe] | None:
+        """Return what the inputs show if the service itself stores all of them, without reading anything."""
+        recipes: list[Recipe] = []
+        for medium_input in job.inputs:
+            medium = self.find_medium(medium_input.value, now)
+            if medium is None or medium.recipe is None:
+                return None
+            recipes.append(medium.recipe)
+        return recipes
+
+    def find_medium(self, value: str, now: float) -> Medium | None:
+        """Return the stored medium that a UUID or an address of this service names, or None."""
+        if value.startswith(self.settings.base_url):
+            return self.gallery.by_path(value, now)
+        return self.gallery.by_id(value, now) if len(value) == 36 else None
+
+    def _acknowledge(self, job: Job, frame: Frame) -> None:
+        """One placeholder a task, no status [doc]; unless a fault takes it."""
+        if self.faults.strike("swallow-ack", job.task) is not None:
+            frame.is_lost = True
+            return
+        delay = self.faults.strike("delay-ack", job.task)
+        if delay is not None:
+            frame.delay = max(frame.delay, delay.seconds or 1.0)
+        if self.faults.strike("empty-ack", job.task) is not None:
+            frame.is_acknowledgement = True
+            return
+        frame.data.append({"taskType": job.task_type, "taskUUID": job.task_id})
+
+    def furnish(self, job: Job, recipes: list[Recipe], now: float) -> None:
+        """Make a job's items from its inputs. If that leaves `job.renderings`, draw them, then call `finish`."""
+        job.needs_inputs = False
+        try:
+            job.renderings = production.produce(job, recipes, self.gallery, self.settings)
+        except Problem as problem:
+            self.fail(job, problem, now)
+        else:
+            if not job.renderings:
+                self.finish(job, now)
+
+    def finish(self, job: Job, now: float) -> None:
+        """Say that a job's items are complete: its results are ready when their time has come."""
+        job.is_furnished = True
+        for slot in job.slots:
+            if slot.ready_at < inf:
+                heapq.heappush(self._agenda, (max(now, slot.ready_at), next(self._order), job, slot))
+
+    def fail(self, job: Job, problem: Problem, now: float) -> None:
+        """Let the whole job fail (its inputs cannot be read, say)."""
+        for slot in job.slots:
+            slot.item, slot.problem = None, problem
+            slot.problem_shape = self.settings.failure_shape
+        self.finish(job, now)
+
+    def next_due(self) -> float | None:
+        """Return when `advance` has something to do."""
+        return self._agenda[0][0] if self._agenda else None
+
+    def advance(self, now: float) -> Moved:
+        """Make ready what is due at `now`; results of one task that come together leave in one frame."""
+        moved = Moved()
+        pushes: dict[Job, Frame] = {}
+        while self._agenda and self._agenda[0][0] <= now:
+            _, _, job, slot = heapq.heappop(self._agenda)
+            if slot is None:
+                self._overdue(job, pushes, moved)
+            elif not slot.is_done:
+                self._make_ready(job, slot, now)
+                if self._is_pushed(job):
+                    frame = pushes.setdefault(job, Frame(queued_at=now))
+                    self.add_result(frame, job, slot, polled=False)
+                if job.is_settled:
+                    moved.settled.append(job)
+        for job, frame in pushes.items():
+            session = self.sessions.get(job.session_id)
+            if session is not None:
+                session.outbox.append(frame)
+                moved.sessions.add(session)
+        return moved
+
+    @staticmethod
+    def _is_pushed(job: Job) -> bool:
+        return job.delivery != "async" and job.session_id is not None and not job.is_overdue
+
+    def _overdue(self, job: Job, pushes: dict[Job, Frame], moved: Moved) -> None:
+        """A sync task beyond the budget is answered with a timeout; it goes on, and getResponse finds it [doc]."""
+        if job.is_settled:
+            return
+        job.is_overdue = True
+        problem = Problem("requestTimeout", "The task takes longer than a sync request may; ask for its result later.")
+        if job.session_id is not None:
+            pushes.setdefault(job, Frame()).errors.append(problem.entry(job.task_type, job.task_id))
+        moved.settled.append(job)
+
+    def _make_ready(self, job: Job, slot: Slot, now: float) -> None:
+        slot.is_done, slot.done_at = True, now
+        entry = self.log.task(job.task_id)
+        if slot.problem is None:
+            self.log.billed_micro_usd += job.cost
+        if entry is not None:
+            entry.ready_at[slot.index] = now
+            if slot.problem is None:
+                entry.cost = round(entry.cost + job.cost / 1_000_000, 6)
+            else:
+                entry.errors.append(slot.problem.code)
+
+    def add_result(self, frame: Frame, job: Job, slot: Slot, *, polled: bool) -> None:
+        """Put a finished result, or its failure, into a frame; items carry a status only in poll answers [3p]."""
+        status = {"status": "success"} if polled and job.kind.task_type != "modelUpload" else {}
+        if slot.problem is None:
+            frame.data.append({**(slot.item or {}), **status})
+        elif slot.problem_shape == "item":
+            error = {"code": slot.problem.code, "message": slot.problem.message}
+            ids = {"taskType": job.task_type, "taskUUID": job.task_id}
+            frame.data.append({**ids, "status": "error", "error": error})
+        else:
+            frame.errors.append({**slot.problem.entry(job.task_type, job.task_id), "status": "error"})
+        frame.delivers.append((job, slot))
+
+    def _poll(self, task: dict[str, Any], now: float, reception: Reception) -> None:
+        self.log.polls += 1
+        if self.faults.strike("drop-poll", self._task_of(task)) is not None:
+            reception.frame.is_lost = True
+            return
+        single = self.settings.poll_frames == "single"
+        frame = Frame(queued_at=now) if single else reception.frame
+        answers.poll(self, task, now, frame)
+        if single:
+            reception.frames.append(frame)
+
+    def _task_of(self, task: dict[str, Any]) -> dict[str, Any] | None:
+        job = self.jobs.get(str(task.get("taskUUID")))
+        return None if job is None else job.task
+
+    def collect(self, reception: Reception) -> Frame:
+        """Return the answer to a REST request whose sync jobs are settled or overdue."""
+        frame = reception.frame
+        worst = frame.status
+        for extra in reception.frames:
+            frame.absorb(extra)
+        for job in reception.waiting:
+            if job.is_overdue:
+                problem = Problem("requestTimeout", "The task takes longer than a sync request may.")
+                frame.errors.append(problem.entry(job.task_type, job.task_id))
+                worst = max(worst, problem.status)
+                continue
+            for slot in job.slots:
+                self.add_result(frame, job, slot, polled=False)
+                if slot.problem is not None and slot.problem_shape == "errors":
+                    worst = max(worst, slot.problem.status)
+        frame.status = worst
+        frame.status = self._status(frame)
+        return frame
+
+    def sent(self, frame: Frame, now: float) -> None:
+        """Say that a frame has left: its results are delivered, and sync tasks delivered whole are closed."""
+        for job, slot in frame.delivers:
+            if slot.delivered_at is None:
+                slot.delivered_at = now
+                entry = self.log.task(job.task_id)
+                if entry is not None:
+                    entry.delivered_at[slot.index] = now
+            if job.delivery != "async" and all(slot.delivered_at is not None for slot in job.slots):
+                job.is_closed = True

@@ -1,0 +1,70 @@
+"""What an emulator can be told: the knobs, each with the default that is nearest to what is known of the service."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+__all__ = ("Latency", "Settings", "draw")
+
+Span: TypeAlias = float | tuple[float, float]
+Latency: TypeAlias = Span | Mapping[str, Span]
+"""Seconds a task takes: a number, a `(low, high)` range drawn from evenly, or either by task type.
+
+By task type, `"*"` is for the rest.
+"""
+
+
+def draw(*parts: object) -> float:
+    """Draw a number in [0, 1) that depends on nothing but `parts`: no hidden state, whatever the order of requests."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the emulated service behaves. Times are seconds.
+
+    What the documentation of the service leaves open is a switch here, and its default is said to be a guess.
+    """
+
+    seed: int = 7
+    latency: Latency = 0.05
+    api_key: str = "emulator-key"
+    base_url: str = "http://127.0.0.1"
+    """Where pictures are served; known once the port is."""
+    idle_timeout: float = 120.0
+    """A WebSocket without any message for so long is closed [doc]."""
+    replay_window: float = 120.0
+    """Undelivered frames are kept so long for a session that comes back [doc]."""
+    sync_budget: float = 120.0
+    """A sync task that takes longer is answered with a timeout; it goes on, its result stays retrievable [doc]."""
+    unknown_task: Literal["processing", "empty", "notFound"] = "processing"
+    """What getResponse says of a task it does not know; live traffic shows all three [3p]."""
+    failure_shape: Literal["errors", "item"] = "errors"
+    """Where a failed generation is reported: beside `data` [doc], or as an item with status `error` [sdk]."""
+    poll_frames: Literal["combined", "single"] = "combined"
+    """Several getResponse tasks in one frame: one answer, or one for each task (a guess)."""
+    require_dimensions: bool = False
+    """Refuse an image without width and height. The schemas ask for them, the official README leaves them out."""
+    balance: float = 100.0
+    """USD on the account; it falls with what is billed."""
+    max_frame_bytes: int = 64 * 2**20
+    max_tasks: int = 10_000
+    """Tasks in one array. The service publishes no limit; this one keeps a hostile client from filling the memory."""
+    retained_tasks: int = 100_000
+    """Finished tasks that are remembered; the oldest are forgotten first."""
+    models: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Models beyond the catalog, by AIR, with their task type."""
+
+    def latency_of(self, task_type: str, task_uuid: str, index: int) -> float:
+        """Return the seconds that result `index` of a task takes; the same for the same task and seed."""
+        span = self.latency
+        if isinstance(span, Mapping):
+            span = span.get(task_type, span.get("*", 0.05))
+        if isinstance(span, tuple):
+            low, high = span
+            return low + (high - low) * draw(self.seed, "latency", task_uuid, index)
+        return float(span)

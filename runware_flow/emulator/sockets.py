@@ -1,0 +1,38 @@
+"""Cutting a connection as a network does: no closing frame, no answer, just the end.
+
+ASGI has no word for that, so this module walks from the server's `send` down to its socket (Hypercorn 0.18: stream,
+protocol, TCP server). Where the walk finds nothing, the connection is not cut and the caller goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runware_flow.emulator.asgi import Send
+
+__all__ = ("cut",)
+
+
+def cut(send: Send) -> bool:
+    """Shut down the socket under an ASGI `send`; False if it was not found."""
+    found = _find_socket(send)
+    if found is None:
+        return False
+    with contextlib.suppress(OSError):
+        found.shutdown(socket.SHUT_RDWR)
+    return True
+
+
+def _find_socket(send: Any) -> Any:
+    owner: Any = getattr(send, "__self__", None)
+    for _ in range(6):
+        if owner is None:
+            return None
+        if type(owner).__name__ == "TCPServer":
+            writer = getattr(owner, "writer", None)
+            return owner.stream.socket if writer is None else writer.get_extra_info("socket")
+        owner = getattr(getattr(owner, "send", None), "__self__", None)
+    return None
