@@ -18,16 +18,14 @@ if TYPE_CHECKING:
 
     from runware_flow.transport.connection import Connector
 
-__all__ = ("ClientOptions", "Settings", "read_settings")
+__all__ = ("ClientKeywords", "ClientOptions", "Settings", "read_settings")
 
 Transport: TypeAlias = Literal["websocket", "rest", "auto"]
 
 
-class ClientOptions(TypedDict, total=False):
-    """The keywords of `Client`. All times are seconds."""
+class ClientKeywords(TypedDict, total=False):
+    """What `Client` takes besides the key. All times are seconds."""
 
-    api_key: str | None
-    """The account's key; by default `RUNWARE_API_KEY`."""
     transport: Transport
     """`websocket` (default) or `rest`."""
     http_base_url: str | None
@@ -56,6 +54,13 @@ class ClientOptions(TypedDict, total=False):
     connector: Connector | None
     """What opens WebSockets instead of the built-in carriers: proxies, tunnels, tests."""
     user_agent_prefix: str | None
+
+
+class ClientOptions(ClientKeywords, total=False):
+    """Everything that `Client` takes: `Client(**options)`."""
+
+    api_key: str | None
+    """The account's key; by default `RUNWARE_API_KEY`."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""Measurements, each a program of its own: `python -m benchmarks` lists them, `python -m benchmarks.NAME` runs one."""

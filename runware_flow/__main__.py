@@ -1,0 +1,5 @@
+"""`python -m runware_flow` is `runware-flow`."""
+
+from runware_flow.cli import main
+
+main()

@@ -1,0 +1,35 @@
+"""The command line: thin commands over the library; an error is one sentence on standard error and a non-zero exit."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+__all__ = ("main",)
+
+
+def main() -> NoReturn:
+    """Run the command that `sys.argv` names and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    try:
+        from runware_flow.cli.app import app
+    except ImportError:
+        sys.exit("the command line needs its extra: pip install 'runware-flow[cli,emulator]'")
+    from click.exceptions import Abort, ClickException, Exit
+
+    from runware_flow.errors import RunwareFlowError
+
+    try:
+        status = app(standalone_mode=False)
+    except ClickException as error:  # a wrong option: Click says it well, with the usage
+        error.show()
+        sys.exit(error.exit_code)
+    except Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except (KeyboardInterrupt, Abort):
+        sys.stderr.write("runware-flow: interrupted\n")
+        sys.exit(130)
+    except ImportError as error:
+        sys.exit(f"runware-flow: {error.name} is not installed: pip install 'runware-flow[cli,emulator]'")
+    except (RunwareFlowError, OSError) as error:
+        sys.exit(f"runware-flow: {error}")
+    sys.exit(status)

@@ -1,0 +1,70 @@
+"""The commands and their options; what they do is done elsewhere, and imported when it is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ("app",)
+
+app = typer.Typer(
+    name="runware-flow",
+    help="Pipelines of generative media on the Runware API, and an emulator of it to try them on.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for pictures and captions.")] = Path("out"),
+    backend: Annotated[str, typer.Option(help="asyncio or trio.")] = "asyncio",
+) -> None:
+    """Make, enlarge and describe six pictures on the emulator: no key, no network, no cost."""
+    import anyio
+
+    from runware_flow.cli.demo import PROMPTS, run_demo
+    from runware_flow.cli.progress import ProgressLine
+    from runware_flow.view.progress import money
+
+    print(f"{len(PROMPTS)} prompts, three tasks each: generate, upscale, caption. The service is the emulator.")
+    report = anyio.run(run_demo, out, ProgressLine(), backend=backend)
+    print()
+    for item in report.items:
+        print(f"{item.picture}\n    {item.caption}")
+    cost = "unknown" if report.cost is None else money(round(report.cost * 1_000_000))
+    tasks = 3 * len(report.items)
+    print(f"\n{tasks} tasks in {report.seconds:.1f} s; a real service would have billed {cost}.")
+    print(f"The pictures with their captions, on one page: {report.summary}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 0,
+    latency: Annotated[str, typer.Option(help="Seconds a task takes: 0.05, or a range such as 0.5-3.")] = "0.05",
+    seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
+    fault: Annotated[list[str] | None, typer.Option(help="A fault to show; may be given several times.")] = None,
+    backend: Annotated[str, typer.Option(help="asyncio or trio.")] = "asyncio",
+) -> None:
+    """Serve the emulator until interrupted; prints one line of JSON with the options of a client."""
+    from runware_flow.emulator.commands import serve_command
+
+    serve_command(host=host, port=port, latency=latency, seed=seed, faults=fault or (), backend=backend)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def emulate(
+    command: typer.Context,
+    latency: Annotated[str, typer.Option(help="Seconds a task takes: 0.05, or a range such as 0.5-3.")] = "0.05",
+    seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
+    fault: Annotated[list[str] | None, typer.Option(help="A fault to show; may be given several times.")] = None,
+) -> None:
+    """Run a command with RUNWARE_* set to an emulator: runware-flow emulate -- python examples/poster.py."""
+    from runware_flow.emulator.commands import emulate_command
+
+    if not command.args:
+        raise typer.BadParameter("name the command to run: runware-flow emulate -- python examples/poster.py")
+    raise typer.Exit(emulate_command(command.args, latency=latency, seed=seed, faults=fault or ()))

@@ -1,0 +1,93 @@
+"""The pipeline of the README for a handful of prompts, against the emulator: what `runware-flow demo` runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path  # noqa: TC003  # msgspec reads the annotations of its structs
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runware_flow import Client, Flow
+from runware_flow.emulator import Emulator
+from runware_flow.lifetime import open_task_group
+from runware_flow.tasks import Caption, ImageInference, Upscale
+from runware_flow.view.progress import ProgressBoard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runware_flow import Run
+
+__all__ = ("PROMPTS", "DemoItem", "DemoReport", "run_demo")
+
+PROMPTS = (
+    "A lighthouse at dusk, waves against the rocks",
+    "A red kite over green hills",
+    "A small robot reading a book in a library",
+    "An old bicycle in front of a blue door",
+    "A market in the rain, umbrellas from above",
+    "Mountains reflected in a still lake",
+)
+
+
+class DemoItem(msgspec.Struct, frozen=True):
+    """What came of one prompt."""
+
+    prompt: str
+    picture: Path
+    caption: str
+
+
+class DemoReport(msgspec.Struct, frozen=True):
+    """What came of the demo."""
+
+    items: tuple[DemoItem, ...]
+    cost: float | None
+    """USD, as the emulator bills it: nobody pays."""
+    seconds: float
+    summary: Path
+
+
+async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoReport:
+    """Generate, enlarge and describe a picture for each prompt; pictures and a summary are left in `out`.
+
+    `show` is called whenever something has happened. A cancel leaves the pictures that are complete.
+    """
+    flow = Flow("demo", concurrency=8)
+    art = flow.map(
+        PROMPTS,
+        lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt, width=768, height=512),
+        label="generate",
+    )
+    big = art.then(
+        lambda image: Upscale(model="runware:504@1", inputs={"image": image}, upscale_factor=2), label="upscale"
+    )
+    text = big.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}), label="caption")
+
+    board = ProgressBoard()
+    async with Emulator(seed=7, latency=(0.4, 1.2)) as emulator, Client(**emulator.client_options) as client:
+        async with flow.start(client) as run, open_task_group() as readers:
+            readers.start_soon(_watch, run, board, show)
+            await run.wait()
+        items: list[DemoItem] = []
+        for number, prompt in enumerate(PROMPTS):
+            name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
+            picture = await client.save(run.result[big][number], out / f"{number + 1:02}-{name}")
+            items.append(DemoItem(prompt, picture, run.result[text][number].text or ""))
+    summary = out / "summary.md"
+    summary.write_text(_summarise(items), encoding="utf-8")
+    return DemoReport(tuple(items), run.result.cost, board.seconds, summary)
+
+
+async def _watch(run: Run, board: ProgressBoard, show: Callable[[ProgressBoard], None]) -> None:
+    async for event in run.events():
+        board.take(event)
+        show(board)
+
+
+def _summarise(items: list[DemoItem]) -> str:
+    parts = ["# What the demo made\n", "Made by the emulator: real files, drawn here, nothing was paid.\n"]
+    for item in items:
+        parts.append(f"## {item.prompt}\n\n![{item.prompt}]({item.picture.name})\n\n{item.caption}\n")
+    return "\n".join(parts)

@@ -1,0 +1,41 @@
+"""What waits leaves together: how waiting entries are cut into frames or POSTs."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from runware_flow.wire.frames import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runware_flow.session.commands import Outgoing
+
+__all__ = ("MAX_BYTES", "MAX_TASKS", "bundle")
+
+MAX_TASKS = 100
+"""Tasks a frame: the service publishes no limit, so this is ours."""
+
+MAX_BYTES = 4 * 2**20
+"""Bytes a frame that several tasks share. A larger task travels alone."""
+
+
+def bundle(entries: Iterable[Outgoing], *, by_lane: bool) -> list[list[Outgoing]]:
+    """Cut `entries` into what travels as one frame each, in their order.
+
+    An entry that does not join travels alone. With `by_lane` (REST) a bundle holds one kind of traffic, which is then
+    gathered from everywhere in `entries`, because POSTs have no order among them.
+    """
+    waiting = list(entries)
+    if by_lane:
+        waiting.sort(key=lambda entry: entry.lane.value)
+    bundles: list[list[Outgoing]] = []
+    for (joins, _), run in groupby(waiting, key=lambda entry: (entry.joins, entry.lane if by_lane else None)):
+        group = list(run)
+        if not joins:
+            bundles.extend([entry] for entry in group)
+            continue
+        sizes = [len(entry.body) for entry in group]
+        bundles.extend(group[cut] for cut in pack(sizes, max_tasks=MAX_TASKS, max_bytes=MAX_BYTES))
+    return bundles

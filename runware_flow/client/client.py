@@ -1,0 +1,323 @@
+"""The user's handle on one session with the service."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import uuid
+from contextlib import AsyncExitStack, asynccontextmanager
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import anyio
+from anyio import AsyncContextManagerMixin
+
+from runware_flow.client import request as requests
+from runware_flow.client.conversation import Conversation
+from runware_flow.client.delivery import Delivery, Progress
+from runware_flow.client.links import ExchangeLink, Link, SocketLink
+from runware_flow.client.media import LocalMediaPlacer
+from runware_flow.client.options import read_settings
+from runware_flow.client.storage import read_media, save_media
+from runware_flow.errors import ClientStateError
+from runware_flow.lifetime import open_task_group
+from runware_flow.session.events import Submission
+from runware_flow.session.machine import SessionMachine
+from runware_flow.session.options import SessionOptions
+from runware_flow.tasks import MediaStorage
+from runware_flow.transport.rest import RestTransport, open_http
+from runware_flow.transport.websocket import open_websocket
+from runware_flow.types import Result, Task
+from runware_flow.wire.codec import encode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+    from typing import Self, Unpack
+
+    import httpx
+
+    from runware_flow.client.options import ClientKeywords
+    from runware_flow.graph.outcomes import Failed, Ok
+    from runware_flow.types import Delivery as DeliveryMethod
+    from runware_flow.types import MediaResult
+
+__all__ = ("Client",)
+
+R = TypeVar("R", bound=Result)
+
+
+class Client(AsyncContextManagerMixin):
+    """A session with the service, for the time of an `async with` block that owns its workers.
+
+    The connection is opened on first use, or by `connect()`; a client that was never used closes at once. Leaving the
+    block ends what is in flight: the calls that wait get an error, the service finishes and bills what it has accepted.
+    Exceptions leave the block, and every call, as themselves. A client belongs to the event loop that entered it.
+
+    ```python
+    async with Client() as client:  # RUNWARE_API_KEY
+        images = await client.run(ImageInference(model="runware:400@1", positive_prompt="A lighthouse at dusk"))
+        print(images[0].url)
+    ```
+    """
+
+    def __init__(self, api_key: str | None = None, **options: Unpack[ClientKeywords]) -> None:
+        """Take the options, see `ClientOptions`; what is left out comes from the environment. Opens nothing.
+
+        Raises:
+            RunwareError: there is no key (`auth`), or an option cannot work (`validation`).
+        """
+        self._settings = read_settings({"api_key": api_key, **options})
+        self._conversation: Conversation | None = None
+        self._home: tuple[int, int, object] | None = None
+        self._stack = AsyncExitStack()
+        self._http_client: httpx.AsyncClient | None = self._settings.http_client
+        self._http_lock = anyio.Lock()
+        self._media = LocalMediaPlacer(self._upload)
+
+    def __repr__(self) -> str:
+        state = "open" if self._conversation is not None else "not entered" if self._home is None else "closed"
+        return f"<Client {self._settings.transport}, {state}>"
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncIterator[Self]:
+        if self._home is not None:
+            raise ClientStateError("a client is entered once; make another Client for another block")
+        self._home = _here()
+        async with self._stack, open_task_group() as workers:
+            link = await self._open_link()
+            settings = self._settings
+            machine = SessionMachine(
+                SessionOptions(
+                    api_key=settings.api_key,
+                    duplex=settings.transport == "websocket",
+                    auth_timeout=settings.auth_timeout,
+                    max_reconnect_attempts=settings.max_reconnect_attempts,
+                    max_retries=settings.max_retries,
+                    retry_delay=settings.retry_delay,
+                    retry_strategy=settings.retry_strategy,
+                )
+            )
+            conversation = Conversation(machine, link, log_sink=settings.log_sink if settings.debug else None)
+            self._conversation = conversation
+            workers.start_soon(conversation.run)
+            try:
+                yield self
+            finally:
+                self._conversation = None
+                conversation.close()
+                workers.cancel_scope.cancel()
+
+    async def connect(self) -> None:
+        """Open the connection now, and wait until the key is accepted. Over REST there is nothing to open.
+
+        Raises:
+            RunwareError: `auth` for a rejected key, `connection` if the service cannot be reached within
+                `auth_timeout`.
+        """
+        conversation = self._here()
+        if self._settings.transport == "websocket":
+            await conversation.connect()
+
+    @overload
+    async def run(
+        self,
+        task: Task[R],
+        *,
+        timeout: float | None = None,
+        on_result: Callable[[Ok[R] | Failed], Awaitable[None] | None] | None = None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        delivery: DeliveryMethod | None = None,
+    ) -> list[R]: ...
+    @overload
+    async def run(
+        self,
+        task: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        on_result: Callable[[Ok[Result] | Failed], Awaitable[None] | None] | None = None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        delivery: DeliveryMethod | None = None,
+    ) -> list[Result]: ...
+    async def run(
+        self,
+        task: Task[Any] | Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        on_result: Callable[[Any], Awaitable[None] | None] | None = None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        delivery: DeliveryMethod | None = None,
+    ) -> list[Any]:
+        """Send a task and wait for all its results.
+
+        Cancelling ends the waiting only: the service has no cancel, so what it has accepted is finished and billed.
+
+        Args:
+            task: a struct of `runware_flow.tasks`, or a dict with wire names; a dict may leave `taskType` out if the
+                catalog knows its model.
+            timeout: seconds from the submission to the last result, instead of the client's `poll_timeout`.
+            on_result: called with `Ok(result)` or `Failed(error)` for each result the moment it is there. Sync or
+                async; what it raises ends the call with that exception.
+            on_progress: called with a `Progress` when the service tells one; the newest replaces those not yet seen.
+            delivery: `sync` waits on the connection (the service allows about 120 s), `async` (the default, as in the
+                official clients) lets the service store the result and asks for it.
+
+        Returns:
+            The results, in the server's order.
+
+        Raises:
+            RunwareError: the task, or one of its results, failed; `.results` holds the finished ones.
+            RunwareTimeoutError: the time is over; the task may still finish, and be billed.
+        """
+        prepared = self.prepare(task, delivery=delivery)
+        return await self.perform(prepared, timeout=timeout, on_result=on_result, on_progress=on_progress)
+
+    @overload
+    def submit(
+        self, task: Task[R], *, timeout: float | None = None, delivery: DeliveryMethod | None = None
+    ) -> AbstractAsyncContextManager[Delivery[R]]: ...
+    @overload
+    def submit(
+        self, task: Mapping[str, Any], *, timeout: float | None = None, delivery: DeliveryMethod | None = None
+    ) -> AbstractAsyncContextManager[Delivery[Result]]: ...
+    def submit(
+        self,
+        task: Task[Any] | Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        delivery: DeliveryMethod | None = None,
+    ) -> AbstractAsyncContextManager[Delivery[Any]]:
+        """Send a task on entering the block, and read its results inside, each the moment it is there.
+
+        Leaving the block early ends the waiting only: what the service has accepted is finished and billed. Arguments
+        and errors are those of `run`.
+        """
+        return self._submission(self.prepare(task, delivery=delivery), timeout)
+
+    def prepare(
+        self,
+        task: Task[Any] | Mapping[str, Any],
+        *,
+        delivery: DeliveryMethod | None = None,
+        include_cost: bool | None = None,
+        task_uuid: str | None = None,
+    ) -> requests.Prepared:
+        """Complete a task without sending it: model resolved, delivery chosen, taskUUID given.
+
+        Args:
+            task, delivery: as for `run`.
+            include_cost: asks for the cost of each result, unless the task says otherwise.
+            task_uuid: the id for a task that brings none; by default a new one.
+
+        Raises:
+            RunwareError: `validation`, naming the parameter, for what can be seen to be wrong without the service.
+        """
+        new_id = task_uuid or str(uuid.uuid4())
+        return requests.prepare(task, new_task_id=new_id, delivery=delivery, include_cost=include_cost)
+
+    async def perform(
+        self,
+        prepared: requests.Prepared,
+        *,
+        timeout: float | None = None,
+        on_result: Callable[[Any], Awaitable[None] | None] | None = None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+    ) -> list[Any]:
+        """Send a prepared task and wait for all its results; arguments and errors are those of `run`."""
+        async with self._submission(prepared, timeout) as delivery:
+            if on_result is None and on_progress is None:
+                return await delivery.wait_results()
+            while (event := await delivery.next_event()) is not None:
+                callback: Any = on_progress if isinstance(event, Progress) else on_result
+                if callback is not None and isawaitable(pending := callback(event)):
+                    await pending
+            return await delivery.wait_results()
+
+    async def save(self, result: MediaResult, path: str | os.PathLike[str]) -> Path:
+        """Write a result's medium to a file, and return its path.
+
+        A path without an extension gets that of the content; folders are made; the file appears whole or not at all,
+        also after a cancel.
+
+        Raises:
+            RunwareError: `notFound` when the service no longer has the file, `connection` when the download failed.
+            OSError: the file cannot be written.
+        """
+        return await save_media(result, path, await self._http())
+
+    async def read(self, result: MediaResult) -> bytes:
+        """The bytes of a result's medium. Errors are those of `save`."""
+        return await read_media(result, await self._http())
+
+    def statistics(self) -> Any:
+        """What the session knows of itself, frozen: tasks in flight, reconnects, polls."""
+        return self._here().statistics()
+
+    @asynccontextmanager
+    async def _submission(self, prepared: requests.Prepared, timeout: float | None) -> AsyncIterator[Delivery[Any]]:
+        conversation = self._here()
+        request = prepared.request
+        if prepared.local_media:
+            await self._media.place(request.wire, prepared.local_media)
+        seconds = self._settings.poll_timeout if timeout is None else timeout
+        delivery: Delivery[Any] = Delivery(request, deadline=anyio.current_time() + seconds, timeout=seconds)
+        submission = Submission(
+            task_id=request.task_id,
+            body=encode(request.wire),
+            task_type=request.task_type,
+            model=request.model,
+            delivery="async" if request.delivery == "async" or "webhookURL" in request.wire else "sync",
+            slots=request.slots,
+        )
+        conversation.submit(delivery, submission)
+        try:
+            yield delivery
+        finally:
+            conversation.withdraw(request.task_id)
+
+    async def _open_link(self) -> Link:
+        settings = self._settings
+        headers = {"User-Agent": _user_agent(settings.user_agent_prefix)}
+        if settings.transport == "websocket":
+            return SocketLink(settings.connector or open_websocket, settings.ws_base_url, headers)
+        headers["Authorization"] = f"Bearer {settings.api_key.reveal()}"
+        rest = RestTransport(await self._http(), settings.http_base_url, headers=headers)
+        return ExchangeLink(rest, timeout=settings.timeout)
+
+    async def _http(self) -> httpx.AsyncClient:
+        async with self._http_lock:
+            if self._http_client is None:
+                self._http_client = await self._stack.enter_async_context(open_http())
+            return self._http_client
+
+    async def _upload(self, data_uri: str) -> str:
+        stored = await self.run(MediaStorage(operation="upload", media=data_uri))
+        return str(stored[0].media_uuid)
+
+    def _here(self) -> Conversation:
+        if self._conversation is None:
+            state = "was not entered" if self._home is None else "is closed"
+            raise ClientStateError(f"this client {state}: use it inside `async with Client() as client:`")
+        if self._home != _here():
+            raise ClientStateError(
+                "a client is used in the event loop, thread and process that entered it; make another"
+            )
+        return self._conversation
+
+
+def _here() -> tuple[int, int, object]:
+    try:
+        loop: object = anyio.lowlevel.current_token()
+    except anyio.NoEventLoopError:
+        loop = None
+    return os.getpid(), threading.get_ident(), loop
+
+
+def _user_agent(prefix: str | None) -> str:
+    from runware_flow import __version__
+
+    system = f"python/{platform.python_version()}; {platform.system()} {platform.machine()}"
+    own = f"runware-flow/{__version__} ({system})"
+    return f"{prefix} {own}" if prefix else own

@@ -1,0 +1,188 @@
+"""Drives a session machine: carries out its commands, tells it what happened, keeps its time.
+
+Every event is handled in one synchronous step, commands included, so there is no `await` between a decision and its
+effect on the tables here. Waiting is done by three kinds of workers only: the link's, the timer, and the callers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from runware_flow.errors import RunwareError
+from runware_flow.session import commands, events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runware_flow.client.delivery import Delivery
+    from runware_flow.client.links import Link
+    from runware_flow.session.machine import SessionMachine
+    from runware_flow.types import TaskId
+
+    LogSink = Callable[["LogEntry"], Any]
+
+__all__ = ("Conversation", "LogEntry")
+
+_LOGGER = logging.getLogger("runware_flow")
+_LEVELS = {"debug": logging.DEBUG, "warning": logging.WARNING}
+
+
+class LogEntry(msgspec.Struct, frozen=True):
+    """One line of the log. It never holds a key, a prompt or media."""
+
+    category: str
+    message: str
+    data: dict[str, Any]
+    timestamp: float
+    """Seconds since the epoch."""
+
+
+class Conversation:
+    """One session with the service, from the client's first task to its end."""
+
+    def __init__(
+        self, machine: SessionMachine, link: Link, *, log_sink: Callable[[LogEntry], Any] | None = None
+    ) -> None:
+        self._machine = machine
+        self._link = link
+        self._log_sink = log_sink
+        self._deliveries: dict[TaskId, Delivery[Any]] = {}
+        self._connecting: list[_Connecting] = []
+        self._due: float | None = None
+        self._timer_set = anyio.Event()
+        self._timer_waits_until: float | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with anyio.create_task_group() as workers:
+            workers.start_soon(self._keep_time)
+            await self._link.run(self._handle)
+
+    def submit(self, delivery: Delivery[Any], submission: events.Submission) -> None:
+        """Hand a task to the session; what comes of it reaches `delivery`.
+
+        Raises:
+            RunwareError: a task with this id is in flight already in this client.
+        """
+        task_id = submission.task_id
+        if task_id in self._deliveries:
+            raise RunwareError(
+                f"task {task_id} is in flight already; wait for it, or leave the taskUUID out to buy another",
+                code="validation",
+                raw_code="conflictTaskUUID",
+                parameter="taskUUID",
+                task_uuid=task_id,
+            )
+        self._deliveries[task_id] = delivery
+        self._handle(events.TaskSubmitted(anyio.current_time(), submission))
+
+    def withdraw(self, task_id: TaskId) -> None:
+        """Stop waiting for a task; what it has bought stays bought. Nothing happens if it has settled."""
+        if self._deliveries.pop(task_id, None) is not None:
+            self._handle(events.TaskWithdrawn(anyio.current_time(), task_id))
+            self._link.forget(task_id)
+
+    async def connect(self) -> None:
+        """Wait until the session is authenticated.
+
+        Raises:
+            RunwareError: the key was rejected (`auth`), or there is no connection to be had (`connection`).
+        """
+        waiter = _Connecting()
+        self._connecting.append(waiter)
+        self._handle(events.ConnectRequested(anyio.current_time()))
+        try:
+            await waiter.ended.wait()
+        finally:
+            if waiter in self._connecting:
+                self._connecting.remove(waiter)
+        if waiter.error is not None:
+            raise waiter.error
+
+    def close(self) -> None:
+        """End the session: every task still in flight settles with an error. Closing twice is fine."""
+        self._handle(events.SessionClosed(anyio.current_time()))
+
+    def statistics(self) -> Any:
+        """What the session machine knows of itself, frozen."""
+        return self._machine.statistics()
+
+    def _handle(self, event: events.Event) -> None:
+        for command in self._machine.handle(event):
+            self._carry_out(command)
+
+    def _carry_out(self, command: commands.Command) -> None:
+        match command:
+            case commands.Send(entries):
+                self._link.send(entries)
+            case commands.Deliver(task_id):
+                if (delivery := self._deliveries.get(task_id)) is not None:
+                    delivery.take(command)
+            case commands.Settle(task_id, error):
+                if (delivery := self._deliveries.pop(task_id, None)) is not None:
+                    delivery.settle(error)
+            case commands.Progress(task_id):
+                if (delivery := self._deliveries.get(task_id)) is not None:
+                    delivery.take_progress(command)
+            case commands.SetTimer(at):
+                self._set_timer(at)
+            case commands.Log():
+                self._log(command)
+            case _:
+                self._connect_or_part(command)
+
+    def _connect_or_part(self, command: commands.Command) -> None:
+        match command:
+            case commands.OpenConnection():
+                self._link.open()
+            case commands.CloseConnection(reason):
+                self._link.close(reason)
+            case commands.SessionReady():
+                self._end_connecting(None)
+            case commands.EndSession(error):
+                self._end_connecting(error)
+            case _:
+                raise AssertionError(f"the session asks for {command!r}, which nobody here can do")
+
+    def _end_connecting(self, error: RunwareError | None) -> None:
+        for waiter in self._connecting:
+            waiter.error = error
+            waiter.ended.set()
+        self._connecting.clear()
+
+    def _log(self, line: commands.Log) -> None:
+        if self._log_sink is not None:
+            self._log_sink(LogEntry(line.category, line.message, line.data, time.time()))
+        else:
+            _LOGGER.log(_LEVELS[line.level], "%s: %s %s", line.category, line.message, line.data or "")
+
+    def _set_timer(self, at: float | None) -> None:
+        self._due = at
+        # A later time needs no waking: the timer finds out when it wakes by itself, early.
+        if at is not None and (self._timer_waits_until is None or at < self._timer_waits_until):
+            self._timer_set.set()
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._timer_set = anyio.Event()
+            self._timer_waits_until = self._due
+            deadline = float("inf") if self._due is None else self._due
+            with anyio.CancelScope(deadline=deadline):
+                await self._timer_set.wait()
+            now = anyio.current_time()
+            if self._due is not None and now >= self._due:
+                self._due = None
+                self._handle(events.TimerFired(now))
+
+
+class _Connecting:
+    """A caller that waits for the session to be ready."""
+
+    def __init__(self) -> None:
+        self.ended = anyio.Event()
+        self.error: RunwareError | None = None

@@ -1,0 +1,172 @@
+"""What a submitted task has brought so far: its results as they arrive, its progress, its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import anyio
+import msgspec
+
+from runware_flow.errors import RunwareError, RunwareTimeoutError
+from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.types import Result
+from runware_flow.wire.results import decode_result
+
+if TYPE_CHECKING:
+    from runware_flow.session import commands
+    from runware_flow.wire.codec import Request
+
+__all__ = ("Delivery", "Progress")
+
+R = TypeVar("R", bound=Result)
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a task is, for the few long tasks that say so (mostly training, and uploads of models)."""
+
+    task_uuid: str
+    task_type: str
+    progress: float | None
+    """0 to 100, if the service told a number."""
+    status: str | None = None
+    """The service's word for where the task is: `processing`, `validated`, ..."""
+
+
+class Delivery(Generic[R]):
+    """A submitted task, as an async iterator over its results in the order in which they become ready.
+
+    Iterating ends when the task has settled. If the task or one of its results failed, the `RunwareError` is raised
+    then, after every finished result was seen, with those in its `.results`. It is an object with `__anext__`, not an
+    async generator: it may be read from any frame, and left at any time; a cancelled read loses nothing. One reader.
+    """
+
+    def __init__(self, request: Request, *, deadline: float, timeout: float) -> None:
+        """Args: deadline: when waiting ends, on the loop's clock; timeout: the same as the user said it, in seconds."""
+        self.request = request
+        self._deadline = deadline
+        self._timeout = timeout
+        self._positions: list[int] = []
+        self._outcomes: list[Ok[R] | Failed] = []
+        self._seen = 0
+        self._progress: Progress | None = None
+        self._is_settled = False
+        self._error: RunwareError | None = None
+        self._changed: anyio.Event | None = None
+
+    @property
+    def task_uuid(self) -> str:
+        """The task's id at the service."""
+        return self.request.task_id
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more will come."""
+        return self._is_settled
+
+    @property
+    def results(self) -> list[R]:
+        """What is finished so far, in the server's order."""
+        numbered = zip(self._positions, self._outcomes, strict=True)
+        ordered = sorted(numbered, key=lambda pair: pair[0])
+        return [outcome.value for _, outcome in ordered if isinstance(outcome, Ok)]
+
+    def __aiter__(self) -> Delivery[R]:
+        return self
+
+    async def __anext__(self) -> R:
+        while True:
+            event = await self.next_event()
+            if isinstance(event, Ok):
+                return event.value
+            if event is None:
+                self.raise_failure()
+                raise StopAsyncIteration
+
+    async def next_event(self) -> Ok[R] | Failed | Progress | None:
+        """Wait for the next outcome of a result, or the latest progress; None once settled and all seen.
+
+        Raises:
+            RunwareTimeoutError: the deadline passed first. The task may still finish, and be billed.
+        """
+        while True:
+            if self._seen < len(self._outcomes):
+                self._seen += 1
+                return self._outcomes[self._seen - 1]
+            if self._progress is not None:
+                progress, self._progress = self._progress, None
+                return progress
+            if self._is_settled:
+                return None
+            await self._wait_changed()
+
+    async def wait_results(self) -> list[R]:
+        """Wait until nothing more will come, and return the results in the server's order.
+
+        Raises:
+            RunwareError: the task or one of its results failed; `.results` holds the finished ones.
+            RunwareTimeoutError: the deadline passed first.
+        """
+        while not self._is_settled:
+            await self._wait_changed()
+        self.raise_failure()
+        return self.results
+
+    def raise_failure(self) -> None:
+        """Raise the error that this task ended with, if it did."""
+        error: Exception | None = self._error
+        if error is None:
+            error = next((outcome.error for outcome in self._outcomes if isinstance(outcome, Failed)), None)
+        if error is None:
+            return
+        if isinstance(error, RunwareError):
+            error.results = self.results
+        raise error
+
+    # What the conversation calls. Synchronous: no await lies between an event and its effect.
+
+    def take(self, delivered: commands.Deliver) -> None:
+        """A result, or the failure of one, has arrived."""
+        if delivered.item is not None:
+            result: Any = decode_result(delivered.item, self.request.result_type)
+            self._outcomes.append(Ok(result))
+        elif delivered.error is not None:
+            self._outcomes.append(Failed(delivered.error))
+        self._positions.append(delivered.position)
+        self._wake()
+
+    def take_progress(self, reported: commands.Progress) -> None:
+        """The task has come further; an earlier report that nobody saw is replaced."""
+        request = self.request
+        self._progress = Progress(request.task_id, request.task_type, reported.progress, reported.status)
+        self._wake()
+
+    def settle(self, error: RunwareError | None) -> None:
+        """Nothing more will come."""
+        self._is_settled = True
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def _wait_changed(self) -> None:
+        self._changed = changed = anyio.Event()
+        with anyio.CancelScope(deadline=self._deadline) as scope:
+            await changed.wait()
+        if scope.cancelled_caught:
+            raise self._too_late()
+
+    def _too_late(self) -> RunwareTimeoutError:
+        request = self.request
+        model = f" with {request.model}" if request.model else ""
+        return RunwareTimeoutError(
+            f"{request.task_type}{model} brought no result within {self._timeout:g} s; the service may still finish "
+            f"and bill it: task {request.task_id} can be looked up later (taskType getTaskDetails)",
+            code="timeout",
+            raw_code="timeout",
+            task_type=request.task_type,
+            task_uuid=request.task_id,
+            results=self.results,
+        )

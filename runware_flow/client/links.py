@@ -1,0 +1,226 @@
+"""How the session's commands reach the service: over one WebSocket, or in one POST each.
+
+A link carries out, and decides nothing: what happened goes back to the session machine as an event. Both kinds have the
+same four verbs; `open`, `close` and `send` only note what is wanted, the workers in `run` do it.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from runware_flow.client.bundles import bundle
+from runware_flow.errors import ProtocolError
+from runware_flow.session import events
+from runware_flow.transport.connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError
+from runware_flow.wire.frames import decode_frame, decode_reply, encode_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from runware_flow.session.commands import Outgoing
+    from runware_flow.transport.connection import Connection, Connector
+    from runware_flow.transport.rest import RestTransport
+    from runware_flow.types import TaskId
+
+    Report = Callable[[events.Event], None]
+
+__all__ = ("ExchangeLink", "Link", "SocketLink")
+
+
+class Link(Protocol):
+    """What a conversation talks through."""
+
+    def open(self) -> None:
+        """Open a connection."""
+        ...
+
+    def close(self, reason: str) -> None:
+        """Close the connection, or give up opening it."""
+        ...
+
+    def send(self, entries: Iterable[Outgoing]) -> None:
+        """Send entries as soon as the connection takes them."""
+        ...
+
+    def forget(self, task_id: TaskId) -> None:
+        """Nobody waits for this task any more: what serves it alone may end."""
+        ...
+
+    async def run(self, report: Report) -> None:
+        """Do what is wanted, for ever, and report what happened."""
+        ...
+
+
+class Outbox:
+    """Entries that wait to leave. The session sends a task's entries one at a time, so it is as short as that."""
+
+    def __init__(self) -> None:
+        self._entries: list[Outgoing] = []
+        self._arrived = anyio.Event()
+
+    def put(self, entries: Iterable[Outgoing]) -> None:
+        """Add entries at the end."""
+        self._entries.extend(entries)
+        self._arrived.set()
+
+    def clear(self) -> None:
+        """Drop what waits."""
+        self._entries.clear()
+
+    async def take(self) -> list[Outgoing]:
+        """Wait until something is there, give everybody who is ready one turn to join it, and take all."""
+        while not self._entries:
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+        await anyio.lowlevel.checkpoint()
+        taken, self._entries = self._entries, []
+        return taken
+
+
+class SocketLink:
+    """One WebSocket at a time: a reader, a writer, and the worker that opens and closes."""
+
+    def __init__(self, connector: Connector, url: str, headers: Mapping[str, str]) -> None:
+        self._connector = connector
+        self._url = url
+        self._headers = headers
+        self._wanted = anyio.Event()
+        self._outbox = Outbox()
+        self._scope: anyio.CancelScope | None = None
+        self._closed_because: str | None = None
+
+    def open(self) -> None:
+        self._closed_because = None
+        self._wanted.set()
+
+    def close(self, reason: str) -> None:
+        self._closed_because = reason
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def send(self, entries: Iterable[Outgoing]) -> None:
+        self._outbox.put(entries)
+
+    def forget(self, task_id: TaskId) -> None:
+        """The connection serves everybody; it stays."""
+
+    async def run(self, report: Report) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted = anyio.Event()
+            await self._connect(report)
+
+    async def _connect(self, report: Report) -> None:
+        """One connection from its opening to its end."""
+        failure: str | None = None
+        is_open = False
+        with anyio.CancelScope() as self._scope:
+            try:
+                async with self._connector(
+                    self._url,
+                    headers=self._headers,
+                    max_frame_bytes=MAX_FRAME_BYTES,
+                    connect_timeout=CONNECT_TIMEOUT,
+                ) as connection:
+                    is_open = True
+                    self._outbox.clear()
+                    report(events.ConnectionOpened(anyio.current_time()))
+                    failure = await self._converse(connection, report)
+            except TransportError as error:
+                failure = failure or error.message
+        self._scope = None
+        self._outbox.clear()
+        now, jitter = anyio.current_time(), random.random()
+        if self._closed_because is not None:
+            report(events.ConnectionLost(now, self._closed_because, jitter))
+        elif is_open:
+            report(events.ConnectionLost(now, failure or "connection lost", jitter))
+        else:
+            report(events.ConnectionRefused(now, failure or "connection refused", jitter))
+
+    async def _converse(self, connection: Connection, report: Report) -> str:
+        """Read and write until the connection is lost; returns why it was."""
+        reasons: list[str] = []
+        async with anyio.create_task_group() as workers:
+
+            async def write() -> None:
+                try:
+                    while True:
+                        for entries in bundle(await self._outbox.take(), by_lane=False):
+                            await connection.send(encode_frame([entry.body for entry in entries]))
+                except TransportError as error:
+                    reasons.append(error.message)
+                    workers.cancel_scope.cancel()
+
+            workers.start_soon(write)
+            try:
+                while True:
+                    data = await connection.receive()
+                    report(_frame_event(data))
+            except TransportError as error:
+                reasons.append(error.message)
+                workers.cancel_scope.cancel()
+        return reasons[0]
+
+
+def _frame_event(data: bytes) -> events.FrameReceived | events.FrameUnreadable:
+    try:
+        return events.FrameReceived(anyio.current_time(), decode_frame(data))
+    except ProtocolError as error:
+        return events.FrameUnreadable(anyio.current_time(), str(error))
+
+
+class ExchangeLink:
+    """One POST for each bundle, side by side; there is no connection to open, and none to lose."""
+
+    def __init__(self, rest: RestTransport, *, timeout: float) -> None:
+        self._rest = rest
+        self._timeout = timeout
+        self._outbox = Outbox()
+        self._alone: dict[TaskId, anyio.CancelScope] = {}
+
+    def open(self) -> None:
+        """HTTP connects by itself."""
+
+    def close(self, reason: str) -> None:
+        self._outbox.clear()
+
+    def send(self, entries: Iterable[Outgoing]) -> None:
+        self._outbox.put(entries)
+
+    def forget(self, task_id: TaskId) -> None:
+        """End the POST that only this task waits for; its connection is closed."""
+        scope = self._alone.get(task_id)
+        if scope is not None:
+            scope.cancel()
+
+    async def run(self, report: Report) -> None:
+        async with anyio.create_task_group() as exchanges:
+            while True:
+                for entries in bundle(await self._outbox.take(), by_lane=True):
+                    exchanges.start_soon(self._exchange, entries, report)
+
+    async def _exchange(self, entries: list[Outgoing], report: Report) -> None:
+        task_ids = tuple(entry.task_id for entry in entries if entry.task_id is not None)
+        lane = entries[0].lane
+        with anyio.CancelScope() as scope:
+            if len(task_ids) == 1:
+                self._alone[task_ids[0]] = scope
+            try:
+                reply = await self._rest.post(encode_frame([entry.body for entry in entries]), timeout=self._timeout)
+            except TransportError as error:
+                now = anyio.current_time()
+                event: events.Event = events.ExchangeFailed(now, task_ids, lane, error.message, error.sent)
+            else:
+                frame = decode_reply(reply.status, reply.body)
+                event = events.ExchangeFinished(
+                    anyio.current_time(), task_ids, lane, reply.status, frame, reply.retry_after
+                )
+        for task_id in task_ids:
+            if self._alone.get(task_id) is scope:
+                del self._alone[task_id]
+        if not scope.cancelled_caught:
+            report(event)

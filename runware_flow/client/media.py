@@ -1,0 +1,148 @@
+"""Local media on their way to the service: small ones ride in the request, large ones are uploaded once and named."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import mimetypes
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from runware_flow.errors import RunwareError
+from runware_flow.wire.codec import place
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from runware_flow.wire.codec import LocalMedia
+
+__all__ = ("INLINE_LIMIT_BYTES", "LocalMediaPlacer", "extension_of", "file_to_data_uri")
+
+INLINE_LIMIT_BYTES = 256 * 1024
+"""Media up to this size are sent inside the request that uses them."""
+
+_REMEMBERED_UPLOADS = 4096
+
+_SIGNATURES = (
+    (0, b"\xff\xd8\xff", "image/jpeg"),
+    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
+    (0, b"GIF8", "image/gif"),
+    (8, b"WEBP", "image/webp"),
+    (0, b"BM", "image/bmp"),
+    (8, b"WAVE", "audio/wav"),
+    (0, b"ID3", "audio/mpeg"),
+    (0, b"\xff\xfb", "audio/mpeg"),
+    (0, b"fLaC", "audio/flac"),
+    (0, b"OggS", "audio/ogg"),
+    (4, b"ftypqt", "video/quicktime"),
+    (4, b"ftyp", "video/mp4"),
+    (0, b"\x1aE\xdf\xa3", "video/webm"),
+    (0, b"glTF", "model/gltf-binary"),
+    (0, b"%PDF", "application/pdf"),
+)
+
+
+async def file_to_data_uri(source: str | Path | bytes, *, media_type: str | None = None) -> str:
+    """Encode a local file or bytes as a `data:` URI, for any parameter that takes a medium.
+
+    Args:
+        source: a path, or the bytes themselves.
+        media_type: `image/png`, say; by default told from the content, else from the file's name.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return _data_uri(source, media_type or _media_type(source))
+    path = Path(source)
+    content = await anyio.Path(path).read_bytes()
+    return _data_uri(content, media_type or _media_type(content, path))
+
+
+def _data_uri(content: bytes, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _media_type(content: bytes, path: Path | None = None) -> str:
+    for offset, signature, media_type in _SIGNATURES:
+        if content.startswith(signature, offset):
+            return media_type
+    guessed = mimetypes.guess_type(path.name)[0] if path is not None else None
+    return guessed or "application/octet-stream"
+
+
+_EXTENSIONS = {
+    "image/jpeg": ".jpg",
+    "audio/wav": ".wav",
+    "audio/flac": ".flac",
+    "audio/ogg": ".ogg",
+    "model/gltf-binary": ".glb",
+    "application/octet-stream": ".bin",
+}
+
+
+def extension_of(head: bytes) -> str:
+    """The usual file extension, with its dot, for content that starts with `head`."""
+    if head.lstrip()[:5].lower() in (b"<svg ", b"<?xml"):
+        return ".svg"
+    media_type = _media_type(head)
+    return _EXTENSIONS.get(media_type) or mimetypes.guess_extension(media_type) or ".bin"
+
+
+class LocalMediaPlacer:
+    """Replaces paths and bytes in a request by what the service can read.
+
+    The same content is uploaded once in a client's life, also when several requests need it at once. A cancel during an
+    upload leaves nothing behind here; whoever needs the content next uploads it.
+    """
+
+    def __init__(self, upload: Callable[[str], Awaitable[str]]) -> None:
+        """Args: upload: stores a data URI at the service and returns its UUID."""
+        self._upload = upload
+        self._uploaded: dict[bytes, str] = {}
+        self._uploading: dict[bytes, anyio.Lock] = {}
+
+    async def place(self, wire: dict[str, Any], local_media: Sequence[LocalMedia]) -> None:
+        """Put every medium of `local_media` at its place in `wire`, which is changed.
+
+        Raises:
+            RunwareError: `code="validation"`, naming the parameter, for a file that cannot be read.
+        """
+        for medium in local_media:
+            place(wire, medium.path, await self._reference(medium))
+
+    async def _reference(self, medium: LocalMedia) -> str:
+        content, media_type = await _read(medium)
+        if len(content) <= INLINE_LIMIT_BYTES:
+            return _data_uri(content, media_type)
+        digest = hashlib.sha256(content).digest()
+        lock = self._uploading.setdefault(digest, anyio.Lock())
+        async with lock:
+            known = self._uploaded.get(digest)
+            if known is None:
+                known = await self._upload(_data_uri(content, media_type))
+                self._uploaded[digest] = known
+                if len(self._uploaded) > _REMEMBERED_UPLOADS:
+                    del self._uploaded[next(iter(self._uploaded))]
+        if not lock.statistics().tasks_waiting:
+            self._uploading.pop(digest, None)
+        return known
+
+
+async def _read(medium: LocalMedia) -> tuple[bytes, str]:
+    if isinstance(medium.source, bytes):
+        return medium.source, _media_type(medium.source)
+    parameter = ".".join(str(step) for step in medium.path)
+    try:
+        content = await anyio.Path(medium.source).read_bytes()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunwareError(
+            f"{parameter}: cannot read {medium.source}: {reason}",
+            code="validation",
+            raw_code="invalidParameter",
+            parameter=parameter,
+        ) from error
+    return content, _media_type(content, medium.source)

@@ -1,0 +1,129 @@
+"""From what a user asks to a request that is complete: model resolved, delivery chosen, id given."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runware_flow import catalog
+from runware_flow.errors import RunwareError
+from runware_flow.results import RESULT_TYPES
+from runware_flow.types import Delivery, Result, Task
+from runware_flow.wire.codec import LocalMedia, Request, build_request, to_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ("Prepared", "prepare")
+
+UTILITIES = frozenset(
+    {
+        "accountManagement",
+        "authentication",
+        "getResponse",
+        "getTaskDetails",
+        "imageUpload",
+        "mediaStorage",
+        "modelSearch",
+        "modelUpload",
+        "ping",
+    }
+)
+"""Task types that have neither a delivery method nor a cost."""
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A request that is complete but for the local media, which need IO before it can be sent."""
+
+    request: Request
+    local_media: tuple[LocalMedia, ...] = ()
+
+    @property
+    def task_id(self) -> str:
+        """The taskUUID."""
+        return self.request.task_id
+
+    @property
+    def task_type(self) -> str:
+        """The wire's `taskType`."""
+        return self.request.task_type
+
+    @property
+    def model(self) -> str | None:
+        """The AIR of its model, if it has one."""
+        return self.request.model
+
+    @property
+    def wire(self) -> Mapping[str, Any]:
+        """The request as it will be sent."""
+        return self.request.wire
+
+    @property
+    def slots(self) -> int:
+        """How many results are expected."""
+        return self.request.slots
+
+
+def prepare(
+    task: Task[Any] | Mapping[str, Any],
+    *,
+    new_task_id: str,
+    delivery: Delivery | None = None,
+    include_cost: bool | None = None,
+) -> Prepared:
+    """Complete a task: resolve its model, choose its delivery, give it an id. Sends nothing, reads no file.
+
+    Args:
+        task: a struct, or a dict with wire names; a dict may leave `taskType` out if the catalog knows its model.
+        new_task_id: the id for a task that brings none of its own.
+        delivery: overrides what the task says; `async` if neither says anything, as the official clients do.
+        include_cost: asks for the cost unless the task says otherwise.
+
+    Raises:
+        RunwareError: `code="validation"`, naming the parameter, for what can be seen to be wrong without the service.
+    """
+    wire, local_media = to_wire(task)
+    wire = catalog.resolve(wire)
+    task_type: str = wire["taskType"]
+    task_id = _task_id(wire.get("taskUUID"), new_task_id)
+    _choose_delivery(wire, task_type, delivery)
+    if include_cost is not None and task_type not in UTILITIES:
+        wire.setdefault("includeCost", include_cost)
+    wire = {"taskType": task_type, "taskUUID": task_id, **_without_head(wire)}
+    request = build_request(wire, _result_type(task, task_type))
+    return Prepared(request, tuple(local_media))
+
+
+def _task_id(given: object, new_task_id: str) -> str:
+    if given is None:
+        return new_task_id
+    if not isinstance(given, str) or _UUID.fullmatch(given.lower()) is None:
+        raise _invalid("taskUUID", f"taskUUID must be a UUID such as {new_task_id}, not {given!r}")
+    return given.lower()
+
+
+def _choose_delivery(wire: dict[str, Any], task_type: str, delivery: Delivery | None) -> None:
+    if task_type in UTILITIES:
+        return
+    chosen = delivery or wire.get("deliveryMethod") or "async"
+    if chosen not in ("sync", "async"):
+        raise _invalid("deliveryMethod", f"run() and submit() take deliveryMethod 'sync' or 'async', not {chosen!r}")
+    wire["deliveryMethod"] = chosen
+
+
+def _result_type(task: Task[Any] | Mapping[str, Any], task_type: str) -> type[Result]:
+    if isinstance(task, Task) and task.task_type == task_type:
+        return task.result_type
+    return RESULT_TYPES.get(task_type, Result)
+
+
+def _without_head(wire: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in wire.items() if name not in ("taskType", "taskUUID")}
+
+
+def _invalid(parameter: str, message: str) -> RunwareError:
+    return RunwareError(message, code="validation", raw_code="invalidParameter", parameter=parameter)

@@ -1,0 +1,102 @@
+"""Never run: mypy strict and pyright strict must infer every node of a typical program, without one annotation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, assert_type
+
+from runware_flow import Client, Flow, Many, Node, Outcome, RunResult
+from runware_flow.results import CaptionResult, ImageResult, TextResult, UpscaleResult
+from runware_flow.tasks import Caption, ImageInference, TextInference, Upscale
+
+flow = Flow("lighthouse", concurrency=64)
+
+# The pipeline of the README.
+art = flow.then(ImageInference(model="runware:400@1", positive_prompt="A lighthouse at dusk", width=1024, height=1024))
+big = art.then(lambda image: Upscale(model="runware:504@1", inputs={"image": image}, upscale_factor=2), retry=3)
+text = big.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}))
+assert_type(art, Node[ImageResult])
+assert_type(big, Node[UpscaleResult])
+assert_type(text, Node[CaptionResult])
+
+# Several nodes.
+both = flow.join(art, text).then(
+    lambda image, caption: TextInference(
+        model="google:gemma@4-31b", messages=[{"role": "user", "content": f"{image.url} {caption.text}"}]
+    )
+)
+assert_type(both, Node[TextResult])
+same = flow.then(art, text, lambda image, caption: Caption(model="runware:150@2", inputs={"image": image.url}))
+assert_type(same, Node[CaptionResult])
+
+# Transforms and functions.
+link = art.pick(lambda image: image.url)
+assert_type(link, Node[str])
+
+
+async def count_words(caption: CaptionResult) -> int:
+    return len((caption.text or "").split())
+
+
+async def read_prompt() -> str:
+    return "a red kite"
+
+
+words = text.then(count_words)
+assert_type(words, Node[int])
+prompt = flow.then(read_prompt)
+assert_type(prompt, Node[str])
+
+# Fan-outs.
+arts = flow.map(["a", "b"], lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt))
+assert_type(arts, Many[ImageResult])
+captions = arts.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}))
+assert_type(captions, Many[CaptionResult])
+assert_type(captions.gather(), Node[list[CaptionResult]])
+assert_type(captions.settled(), Node[list[Outcome[CaptionResult]]])
+styled = arts.join(art).then(lambda image, style: Upscale(model="runware:504@1", inputs={"image": image}))
+assert_type(styled, Many[UpscaleResult])
+variants = flow.each(ImageInference(model="runware:400@1", positive_prompt="a kite", number_results=4))
+assert_type(variants, Many[ImageResult])
+
+
+def describe(image: Node[ImageResult]) -> Node[CaptionResult]:
+    return image.then(lambda picture: Caption(model="runware:150@2", inputs={"image": picture}))
+
+
+assert_type(arts.pipe(describe), Many[CaptionResult])
+lines = text.pick(lambda caption: (caption.text or "").splitlines())
+assert_type(lines, Node[list[str]])
+pictures = lines.map(lambda line: ImageInference(model="runware:400@1", positive_prompt=line))
+assert_type(pictures, Many[ImageResult])
+
+# A plain dict with wire names.
+wire = flow.then({"model": "runware:400@1", "positivePrompt": "a kite"})
+link_of_wire = wire.pick(lambda result: result.raw)
+assert_type(link_of_wire, Node[dict[str, Any]])
+
+
+# Covariance: a function over any medium takes both.
+def width_of(nodes: Many[ImageResult] | Many[UpscaleResult]) -> None: ...
+
+
+width_of(arts)
+
+
+async def execute(client: Client) -> None:
+    result = await flow.execute(client)
+    assert_type(result, RunResult)
+    assert_type(result[big], UpscaleResult)
+    assert_type(result[text].text, str | None)
+    assert_type(result[captions], list[CaptionResult])
+    assert_type(result.outcome(text), Outcome[CaptionResult])
+    assert_type(result.outcomes(captions), list[Outcome[CaptionResult]])
+    assert_type(result.cost, float | None)
+    images = await client.run(ImageInference(model="runware:400@1", positive_prompt="a kite"))
+    assert_type(images, list[ImageResult])
+    async with client.submit(Upscale(model="runware:504@1", inputs={"image": Path("kite.png")})) as delivery:
+        async for item in delivery:
+            assert_type(item, UpscaleResult)
+    async with flow.start(client) as run:
+        async for finished in run.as_completed(captions):
+            assert_type(finished.outcome, Outcome[CaptionResult])
