@@ -1,0 +1,122 @@
+"""What the command line runs: `serve` (an emulator until a signal) and `emulate` (an emulator around a command).
+
+No command-line library here: these functions take plain values and return exit codes, and what goes wrong is one
+sentence on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+from runware_flow.emulator.emulator import Emulator, run_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from runware_flow.emulator.faults import Fault
+    from runware_flow.emulator.settings import Latency
+
+__all__ = ("emulate_command", "environment", "parse_latency", "serve_command")
+
+
+def parse_latency(text: str) -> Latency:
+    """Read a latency: `0.05`, a range `0.02..0.2`, or either by task type: `imageInference=0.2..0.5,*=0.05`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if "=" in text:
+        pairs = (part.partition("=") for part in text.split(","))
+        return {name.strip(): _parse_span(span) for name, _, span in pairs}
+    return _parse_span(text)
+
+
+def _parse_span(text: str) -> float | tuple[float, float]:
+    low, dots, high = text.partition("..")
+    return (float(low), float(high)) if dots else float(low)
+
+
+def environment(emulator: Emulator) -> dict[str, str]:
+    """Return the variables that point a client at this emulator."""
+    return {f"RUNWARE_{name.upper()}": str(value) for name, value in emulator.client_options.items()}
+
+
+def serve_command(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    latency: Latency = 0.05,
+    seed: int = 7,
+    faults: Iterable[Fault | str] = (),
+    backend: str = "asyncio",
+) -> int:
+    """Serve until SIGINT or SIGTERM, after one line of JSON on standard output that says where."""
+    try:
+        emulator = Emulator(host=host, port=port, latency=latency, seed=seed, faults=faults)
+        anyio.run(_serve, emulator, backend=backend)
+    except (OSError, ValueError) as error:
+        return _complain(f"cannot serve on {host} port {port}: {error}")
+    return 0
+
+
+async def _serve(emulator: Emulator) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with emulator:
+            sys.stdout.write(json.dumps(emulator.client_options) + "\n")
+            sys.stdout.flush()
+            async for _ in signals:
+                return
+
+
+def emulate_command(
+    argv: Sequence[str],
+    *,
+    latency: Latency = 0.05,
+    seed: int = 7,
+    faults: Iterable[Fault | str] = (),
+    backend: str = "asyncio",
+) -> int:
+    """Run a command with an emulator beside it, which its environment names; returns the command's exit code.
+
+    SIGINT and SIGTERM go to the command; the emulator stops when the command has ended. A command that a signal ended
+    gives 128 and the signal's number, one that cannot be started 127.
+    """
+    try:
+        with run_in_thread(backend=backend, latency=latency, seed=seed, faults=faults) as emulator:
+            process = subprocess.Popen(list(argv), env={**os.environ, **environment(emulator)})
+            with _forwarding(process):
+                code = process.wait()
+    except ValueError as error:
+        return _complain(str(error))
+    except OSError as error:
+        return _complain(f"cannot run {argv[0]}: {error.strerror or error}", 127)
+    return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Pass SIGTERM on to the command; a terminal's SIGINT reaches it anyway, so here it is only outlived."""
+
+    def forward(number: int, _frame: object) -> None:
+        if number == signal.SIGTERM:
+            process.terminate()
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _complain(message: str, code: int = 1) -> int:
+    sys.stderr.write(message + "\n")
+    return code
