@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
 from runware_flow.session.polling import PollPolicy
 
-__all__ = ("RetryStrategy", "Secret", "SessionOptions")
+if TYPE_CHECKING:
+    from runware_flow.secret import Secret
+
+__all__ = ("RetryStrategy", "SessionOptions")
 
 RetryStrategy: TypeAlias = Literal["exponential", "linear", "fixed"]
-
-
-class Secret:
-    """A string that shows itself only when asked by name."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the string itself."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
-
-    def __bool__(self) -> bool:
-        return bool(self._value)
-
-    def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("a Secret is not pickled")
 
 
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,66 @@
+"""What is due when: one time a key, the earliest first."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import Generic, TypeVar
+
+__all__ = ("Agenda",)
+
+K = TypeVar("K")
+
+
+class Agenda(Generic[K]):
+    """Times by key. Setting a key again replaces its time; all operations are O(log n), amortised.
+
+    A replaced or dropped time stays in the heap until it comes up, or until such leftovers are the greater part.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, K]] = []
+        self._due: dict[K, int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._due
+
+    def set(self, key: K, at: float) -> None:
+        """Make `key` due at `at`, and at no other time."""
+        self._count += 1
+        self._due[key] = self._count
+        heappush(self._heap, (at, self._count, key))
+        if len(self._heap) > 2 * len(self._due) + 64:
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[1]]
+            heapify(self._heap)
+
+    def drop(self, key: K) -> None:
+        """Forget `key`; unknown keys are no error."""
+        self._due.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._heap.clear()
+        self._due.clear()
+
+    @property
+    def next_at(self) -> float | None:
+        """The earliest time, `None` if nothing is due ever."""
+        while self._heap:
+            at, count, key = self._heap[0]
+            if self._due.get(key) == count:
+                return at
+            heappop(self._heap)
+        return None
+
+    def pop_due(self, now: float) -> list[K]:
+        """Remove and return the keys due at `now` or before, earliest first."""
+        due: list[K] = []
+        while self._heap and self._heap[0][0] <= now:
+            _, count, key = heappop(self._heap)
+            if self._due.get(key) == count:
+                del self._due[key]
+                due.append(key)
+        return due

@@ -1,0 +1,191 @@
+"""REST: what the outcome of one POST means for the tasks that went in it.
+
+A reply may speak of some tasks, of all, or of none. What it says of a task is read as on a WebSocket; this module
+decides about the tasks that it does not mention, by the status, and about a POST without a reply. An error that names
+no task belongs to the task of a POST that carried exactly one; of a POST with several, each is sent again alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runware_flow.errors import RunwareError, stable_code
+from runware_flow.session.commands import Lane, Log
+from runware_flow.session.inflight import Entry, TaskState
+from runware_flow.session.reading import Part, group, read_parts
+from runware_flow.session.retry import backoff, spread
+from runware_flow.wire.frames import ErrorItem
+from runware_flow.wire.problems import to_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runware_flow.session.events import ExchangeFailed, ExchangeFinished
+    from runware_flow.session.tracker import Tracker
+
+__all__ = ("exchange_failed", "exchange_finished")
+
+BUSY = frozenset({429, 503})
+"""The service has not accepted the request [doc]."""
+
+
+def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
+    """Apply the reply to one POST."""
+    groups, nameless = group(event.frame)
+    errors = [part for part in nameless if isinstance(part, ErrorItem)]
+    if len(event.task_ids) == 1 and (event.status < 400 or not _is_passing(event.status)):
+        # Whatever stands in the reply to a POST of one task belongs to that task.
+        task_id = event.task_ids[0]
+        adopted: list[Part] = [msgspec.structs.replace(part, task_id=task_id) for part in nameless]
+        if adopted:
+            groups.setdefault(task_id, []).extend(adopted)
+            errors = []
+    silent: list[Entry] = []
+    for task_id in event.task_ids:
+        entry = tracker.entries.get(task_id)
+        if entry is None or not _is_awaiting(entry, event.lane):
+            groups.pop(task_id, None)
+        elif (parts := groups.pop(task_id, None)) is None:
+            silent.append(entry)
+        elif event.lane is Lane.SUBMIT:
+            is_whole = entry.submission.delivery == "sync"
+            read_parts(tracker, entry, parts, event.at, is_whole=is_whole, retry_after=event.retry_after)
+        else:
+            _read_answer(tracker, entry, parts, event)
+    for task_id in groups:
+        tracker.emit(Log("receive", "dropped what came for a task that was not asked for", {"task": task_id}))
+    if silent:
+        read_silence = _submit_silence if event.lane is Lane.SUBMIT else _ask_silence
+        read_silence(tracker, silent, event, errors)
+    elif errors:
+        data = {"code": errors[0].code, "message": errors[0].message}
+        tracker.emit(Log("receive", "the service reported an error of no task", data, "warning"))
+
+
+def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: bool) -> None:
+    """Apply the failure of one POST.
+
+    Args:
+        tracker: the tasks in flight.
+        event: what happened.
+        has_reached: whether the service was ever reached; until then a failure to connect is an error at once.
+    """
+    for task_id in event.task_ids:
+        entry = tracker.entries.get(task_id)
+        if entry is None or not _is_awaiting(entry, event.lane):
+            continue
+        error = RunwareError(
+            f"no reply from the service: {event.reason}",
+            code="connection",
+            raw_code="connectionLost" if event.sent else "connectionFailed",
+            task_type=entry.submission.task_type,
+            task_uuid=task_id,
+        )
+        entry.last_failure = error
+        if event.lane is not Lane.SUBMIT:
+            _ask_failed(tracker, entry, error, event.at)
+        elif not event.sent and not has_reached:
+            tracker.settle(entry, error)
+        elif event.sent and not entry.resends_freely:
+            tracker.look_up(entry, event.at, None)
+        else:
+            tracker.retry(entry, error, event.at)
+
+
+def _is_passing(status: int) -> bool:
+    """Whether the same request may succeed later; the official clients retry the same [sdk]."""
+    return status in (408, 429) or status >= 500
+
+
+def _is_awaiting(entry: Entry, lane: Lane) -> bool:
+    return entry.state is TaskState.SENT if lane is Lane.SUBMIT else entry.asking is lane
+
+
+def _said(errors: Sequence[ErrorItem], event: ExchangeFinished, entry: Entry) -> RunwareError:
+    said = errors[0] if errors else ErrorItem(status_code=event.status, message=f"HTTP {event.status} without a reason")
+    return to_error(
+        said,
+        task_type=entry.submission.task_type,
+        task_uuid=entry.task_id,
+        retry_after=event.retry_after,
+    )
+
+
+def _submit_silence(
+    tracker: Tracker, entries: Sequence[Entry], event: ExchangeFinished, errors: Sequence[ErrorItem]
+) -> None:
+    """Tasks were sent and the reply does not mention them."""
+    if event.status in BUSY:
+        tracker.poller.strained(event.at, event.retry_after)
+    for entry in entries:
+        error = _said(errors, event, entry)
+        if _is_passing(event.status):
+            entry.last_failure = error
+            if entry.resends_freely or event.status in BUSY:
+                tracker.retry(entry, error, event.at, event.retry_after)
+            else:
+                tracker.look_up(entry, event.at, None)
+        elif event.status >= 400 or errors:
+            if len(event.task_ids) > 1:
+                tracker.resend_alone(entry, event.at)
+            else:
+                tracker.settle(entry, error)
+        elif entry.submission.is_read_only:
+            tracker.settle(entry, None)
+        elif entry.submission.delivery == "async":
+            # Some servers acknowledge with `{"data": []}` [3p]: not confirmed, and no failure.
+            tracker.accepted(entry, event.at)
+        else:
+            tracker.look_up(entry, event.at, None)
+
+
+def _read_answer(tracker: Tracker, entry: Entry, parts: list[Part], event: ExchangeFinished) -> None:
+    code = parts[0].code if isinstance(parts[0], ErrorItem) else None
+    is_alone = len(event.task_ids) == 1
+    if is_alone and event.status == 404 and stable_code(code, 404) == "notFound":
+        tracker.answered(entry)
+        tracker.unknown(entry, event.lane, event.at)
+    elif is_alone and event.status in (401, 403) and isinstance(parts[0], ErrorItem):
+        tracker.settle(entry, _said([parts[0]], event, entry))
+    else:
+        read_parts(tracker, entry, parts, event.at, retry_after=event.retry_after)
+
+
+def _ask_silence(
+    tracker: Tracker, entries: Sequence[Entry], event: ExchangeFinished, errors: Sequence[ErrorItem]
+) -> None:
+    """Tasks were asked for and the reply does not mention them."""
+    is_refused = not _is_passing(event.status) and (event.status >= 400 or bool(errors))
+    if event.status in BUSY:
+        tracker.poller.strained(event.at, event.retry_after)
+    if is_refused:
+        tracker.poller.rejected_batches += 1
+    for entry in entries:
+        if is_refused:
+            # One task that the service stumbles over must not hide the others.
+            entry.alone = True
+            entry.asking = None
+            tracker.ask_now(entry, event.at)
+        elif event.status in BUSY:
+            entry.asking = None
+            tracker.ask_later(entry, event.at)
+        elif _is_passing(event.status):
+            _ask_failed(tracker, entry, _said(errors, event, entry), event.at)
+        else:
+            tracker.answered(entry)
+            tracker.unknown(entry, event.lane, event.at)
+
+
+def _ask_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float) -> None:
+    """An ask brought no reply. What was accepted is paid for, and worth asking for as long as the caller waits."""
+    options = tracker.options
+    entry.asking = None
+    entry.unanswered += 1
+    limit = options.max_reconnect_attempts if entry.confirmed else options.max_retries
+    if entry.unanswered > limit:
+        tracker.settle(entry, error)
+        return
+    jitter = spread(entry.task_id, entry.unanswered)
+    tracker.ask_later(entry, at, backoff(entry.unanswered, options.retry_delay, options.retry_strategy, jitter))

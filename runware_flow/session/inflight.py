@@ -1,0 +1,142 @@
+"""One task in flight: where it stands, and what it takes to decide what may be done for it.
+
+    WAITING   to be sent when there is a connection, or when its turn after a backoff comes
+    SENT      sent; the service has not yet said anything
+    ASKED     the service knows it, or may know it: its results are asked for with `getResponse`
+
+`TRANSITIONS` has every move; a task that settles or is withdrawn leaves the table. Two facts decide what is safe:
+`sends` (0: it cannot have been bought) and `confirmed` (the service itself showed that it knows the task: it is never
+sent again). A sync task whose answer is lost goes to ASKED, never straight back to WAITING: only after the service has
+repeatedly said that it knows no such task is it sent again, under the same taskUUID.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runware_flow.errors import ClientStateError
+from runware_flow.session.commands import Lane
+
+if TYPE_CHECKING:
+    from runware_flow.errors import RunwareError
+    from runware_flow.session.delivery import Tally
+    from runware_flow.session.events import Submission
+    from runware_flow.types import TaskId
+
+__all__ = ("TRANSITIONS", "Entry", "TaskState")
+
+
+class TaskState(Enum):
+    """Where a task in flight stands."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    ASKED = "asked"
+
+
+TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
+    (TaskState.WAITING, "send"): TaskState.SENT,
+    (TaskState.WAITING, "sent by an earlier process"): TaskState.ASKED,
+    (TaskState.WAITING, "acknowledged"): TaskState.ASKED,
+    (TaskState.SENT, "acknowledged"): TaskState.ASKED,
+    (TaskState.SENT, "sync answer lost or overdue"): TaskState.ASKED,
+    (TaskState.SENT, "not acknowledged in time"): TaskState.WAITING,
+    (TaskState.SENT, "async or read-only, connection lost"): TaskState.WAITING,
+    (TaskState.SENT, "refused for now (429, 503, ...)"): TaskState.WAITING,
+    (TaskState.SENT, "batch refused"): TaskState.WAITING,
+    (TaskState.ASKED, "acknowledged"): TaskState.ASKED,
+    (TaskState.ASKED, "not known to the service"): TaskState.WAITING,
+}
+"""(state, what happened) → state."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """A task in flight. Times are monotonic seconds."""
+
+    submission: Submission
+    tally: Tally
+    state: TaskState = TaskState.WAITING
+    sends: int = 0
+    """How often it was given to the transport."""
+    sent_at: float = 0.0
+    """The last send; for a task of an earlier process the time it was taken up."""
+    confirmed: bool = False
+    """The service has shown that it knows the task."""
+    has_history: bool = False
+    """A loss or a resend blurred its duration: nothing is learnt from it."""
+    retries: int = 0
+    unacknowledged: int = 0
+    """Sends whose acknowledgement did not come in time."""
+    asking: Lane | None = None
+    """The ask that is out: `POLL`, `LOOKUP`, or none."""
+    asked_at: float | None = None
+    lower: float = 0.0
+    """The longest elapsed time at which an ask found the task unfinished."""
+    unanswered: int = 0
+    """Asks in a row that brought no reply."""
+    unknowns: int = 0
+    """Rounds in a row in which the service knew no such task."""
+    unknown_since: float = 0.0
+    saw_empty: bool = False
+    """A frame without any item came while the ask was out: some servers answer so for what they do not know [3p]."""
+    shorts: int = 0
+    """Replies in a row that had nothing unfinished and yet left slots open."""
+    short_since: float = 0.0
+    told: tuple[float | None, str | None] = (None, None)
+    """The last progress passed on."""
+    alone: bool = False
+    """It was part of a refused or unanswered batch: from now on it travels alone."""
+    error: RunwareError | None = None
+    """The first failure of one of its slots."""
+    fallback: RunwareError | None = None
+    """What to say if the service turns out not to know the task; it is not sent again then."""
+    last_failure: RunwareError | None = None
+    """Why the last attempt to send it or ask for it failed."""
+    bodies: dict[Lane, bytes] = field(default_factory=dict[Lane, bytes])
+
+    @property
+    def task_id(self) -> TaskId:
+        return self.submission.task_id
+
+    @property
+    def kind(self) -> tuple[str, str | None]:
+        """What its duration is remembered under."""
+        return self.submission.task_type, self.submission.model
+
+    @property
+    def resends_freely(self) -> bool:
+        """Whether sending it again can buy nothing twice.
+
+        An async task sent again under the same taskUUID is refused with `conflictTaskUUID` if the service has it.
+        """
+        return self.submission.is_read_only or self.submission.delivery == "async"
+
+    @property
+    def may_be_known(self) -> bool:
+        """Whether the service may have met this taskUUID before its last send: a conflict then acknowledges it."""
+        return self.sends > 1 or self.confirmed or self.submission.sent_before != "no" or self.state is TaskState.ASKED
+
+    @property
+    def may_send(self) -> bool:
+        """Whether there is something to send, and leave to send it."""
+        return self.submission.sent_before != "yes" and not self.confirmed
+
+    def move(self, happening: str) -> None:
+        """Change the state by `TRANSITIONS`; a move that is not in it is a mistake of ours."""
+        try:
+            self.state = TRANSITIONS[self.state, happening]
+        except KeyError:
+            raise ClientStateError(f"a task in state {self.state.name} cannot take {happening!r}") from None
+
+    def ask_body(self, lane: Lane) -> bytes:
+        """The JSON of the ask for this task."""
+        body = self.bodies.get(lane)
+        if body is None:
+            task_type = "getResponse" if lane is Lane.POLL else "getTaskDetails"
+            body = self.bodies[lane] = msgspec.json.encode({"taskType": task_type, "taskUUID": self.task_id})
+        return body

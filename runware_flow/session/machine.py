@@ -1,0 +1,245 @@
+"""The session as a machine: `handle` turns each event into the commands that follow from it.
+
+Two halves decide. The link (`link`) knows the connection: when to open it, whether it is authenticated, when it is
+dead, when to try again. The tracker (`tracker`) knows the tasks: what is sent, asked for, sent again, settled. This
+module passes events to the halves and lets them know of each other: the link opens or breaks, the tracker sends or
+holds back.
+
+One `handle` call gives at most one `Send`, with everything that follows from the event, and at most one `SetTimer`, for
+the earliest thing due in either half.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+import msgspec
+
+from runware_flow.errors import ClientStateError, RunwareError
+from runware_flow.session.agenda import Agenda
+from runware_flow.session.commands import EndSession, Log, Send, SessionReady, SetTimer, Settle
+from runware_flow.session.events import (
+    ConnectionLost,
+    ConnectionOpened,
+    ConnectionRefused,
+    ConnectRequested,
+    ExchangeFailed,
+    ExchangeFinished,
+    FrameReceived,
+    FrameUnreadable,
+    SessionClosed,
+    TaskSubmitted,
+    TaskWithdrawn,
+    TimerFired,
+)
+from runware_flow.session.exchange import exchange_failed, exchange_finished
+from runware_flow.session.link import Link, LinkDue, LinkState
+from runware_flow.session.reading import read_frame
+from runware_flow.session.tracker import Tracker, own_error
+
+if TYPE_CHECKING:
+    from runware_flow.session.commands import Command, Outgoing
+    from runware_flow.session.events import Event, Submission
+    from runware_flow.session.options import SessionOptions
+    from runware_flow.types import TaskId
+
+__all__ = ("SessionMachine", "SessionStatistics")
+
+
+class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """A session at one moment."""
+
+    state: str
+    """The name of the link's state."""
+    in_flight: int
+    submits: int
+    """Tasks sent for the first time."""
+    resends: int
+    """Tasks sent again, under the same taskUUID."""
+    asks: int
+    """`getResponse` and `getTaskDetails` sent for tasks in flight."""
+    reconnects: int
+    frames: int
+    """Frames and replies that came."""
+    dropped: int
+    """Items and errors that came for tasks no longer in flight."""
+    pressure: float
+    """By how much polling is slowed down; 1 is not at all."""
+
+
+class SessionMachine:
+    """Decides everything that happens between a task and its results; see the module's docstring.
+
+    Guarantees: every submitted task that is not withdrawn is settled exactly once, after its last `Deliver`; a task is
+    never sent under another taskUUID, nor after the service has shown that it knows it; a sync task is sent again only
+    after the service has repeatedly said that it does not know it, or that it accepts nothing now.
+
+    Not safe to use from several threads at once.
+    """
+
+    def __init__(self, options: SessionOptions) -> None:
+        self._options = options
+        self._commands: list[Command] = []
+        self._outgoing: list[Outgoing] = []
+        self._link_agenda: Agenda[LinkDue] = Agenda()
+        self._task_agenda: Agenda[TaskId] = Agenda()
+        self._link = Link(options, self._link_agenda, self._commands.append, self._outgoing.append)
+        self._tracker = Tracker(options, self._task_agenda, self._commands.append, self._outgoing.append)
+        self._timer: float | None = None
+        self._frames = 0
+        self._dropped = 0
+        self._has_reached = False
+
+    def __repr__(self) -> str:
+        return f"<SessionMachine {self._link.state.name} with {len(self._tracker.entries)} in flight>"
+
+    @property
+    def state(self) -> LinkState:
+        """The state of the link."""
+        return self._link.state
+
+    def statistics(self) -> SessionStatistics:
+        """Describe the session as it is now."""
+        tracker = self._tracker
+        return SessionStatistics(
+            state=self._link.state.name,
+            in_flight=len(tracker.entries),
+            submits=tracker.submits,
+            resends=tracker.resends,
+            asks=tracker.asks,
+            reconnects=self._link.reconnects,
+            frames=self._frames,
+            dropped=self._dropped,
+            pressure=tracker.poller.pressure,
+        )
+
+    def may_be_billed(self, task_id: TaskId) -> bool:
+        """Whether a task in flight may have reached the service and costs something; False for ids not in flight.
+
+        True as soon as it was given to the transport, although it may still wait there.
+        """
+        entry = self._tracker.entries.get(task_id)
+        if entry is None or entry.submission.is_read_only:
+            return False
+        return entry.sends > 0 or entry.submission.sent_before != "no"
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take in what happened; return what is to be done, in order.
+
+        Raises:
+            ClientStateError: the event cannot happen in this state: a mistake of the caller. Nothing has changed.
+            RunwareError: a task was submitted under a taskUUID that is in flight. Nothing has changed.
+        """
+        if self._link.state is LinkState.CLOSED:
+            self._refuse_when_closed(event)
+            return []
+        self._dispatch(event)
+        self._flush()
+        commands = self._commands[:]
+        self._commands.clear()
+        return commands
+
+    def _refuse_when_closed(self, event: Event) -> None:
+        if isinstance(event, (TaskSubmitted, ConnectRequested)):
+            raise ClientStateError(f"a session in state CLOSED cannot take {type(event).__name__}")
+
+    def _dispatch(self, event: Event) -> None:  # noqa: C901 (one case an event)
+        match event:
+            case FrameReceived():
+                self._frame_received(event)
+            case TimerFired():
+                self._timer_fired(event.at)
+            case TaskSubmitted():
+                self._task_submitted(event.submission, event.at)
+            case TaskWithdrawn():
+                self._tracker.withdraw(event.task_id)
+            case ExchangeFinished():
+                self._has_reached = True
+                self._frames += 1
+                exchange_finished(self._tracker, event)
+            case ExchangeFailed():
+                exchange_failed(self._tracker, event, has_reached=self._has_reached)
+            case ConnectRequested():
+                self._connect_requested(event.at)
+            case ConnectionOpened():
+                self._link.opened(event.at)
+            case ConnectionRefused() | ConnectionLost():
+                self._connection_failed(event)
+            case FrameUnreadable():
+                self._commands.append(Log("receive", f"unreadable frame: {event.reason}", {}, "warning"))
+            case SessionClosed():
+                self._close()
+            case _:
+                assert_never(event)
+
+    def _task_submitted(self, submission: Submission, at: float) -> None:
+        task_id = submission.task_id
+        if task_id in self._tracker.entries:
+            message = f"a task with the taskUUID {task_id} is in flight already"
+            raise RunwareError(message, code="validation", raw_code="conflictTaskUUID", task_uuid=task_id)
+        self._tracker.submit(submission, at)
+        if self._link.error is not None:
+            self._tracker.fail_all(self._link.error)
+        else:
+            self._link.want(at)
+
+    def _connect_requested(self, at: float) -> None:
+        if self._link.is_open:
+            self._commands.append(SessionReady())
+        elif self._link.error is not None:
+            self._commands.append(EndSession(self._link.error, is_final=True))
+        else:
+            self._link.want(at)
+
+    def _frame_received(self, event: FrameReceived) -> None:
+        self._frames += 1
+        was_open = self._link.is_open
+        error = self._link.received(event.frame, event.at)
+        self._dropped += read_frame(self._tracker, event.frame, event.at)
+        if error is not None:
+            self._tracker.fail_all(error)
+        elif self._link.is_open and not was_open:
+            self._tracker.connected(event.at)
+        elif was_open and not self._link.is_open:
+            self._tracker.disconnected()
+
+    def _connection_failed(self, event: ConnectionRefused | ConnectionLost) -> None:
+        if self._tracker.is_open:
+            self._tracker.disconnected()
+        error = self._link.failed(event.reason, event.at, event.jitter)
+        if error is not None:
+            self._tracker.fail_all(error)
+
+    def _timer_fired(self, at: float) -> None:
+        self._timer = None
+        was_open = self._link.is_open
+        for what in self._link_agenda.pop_due(at):
+            error = self._link.due(what, at)
+            if error is not None:
+                self._tracker.fail_all(error)
+        if was_open and not self._link.is_open:
+            self._tracker.disconnected()
+        for task_id in self._task_agenda.pop_due(at):
+            self._tracker.overdue(task_id, at)
+        self._tracker.ask_due(at)
+
+    def _close(self) -> None:
+        error = RunwareError("the client was closed before the task was done", code="aborted", raw_code="aborted")
+        for entry in list(self._tracker.entries.values()):
+            self._commands.append(Settle(entry.task_id, own_error(error, entry)))
+        self._tracker.entries.clear()
+        self._tracker.disconnected()
+        self._outgoing.clear()
+        self._link.close()
+
+    def _flush(self) -> None:
+        if self._outgoing:
+            self._commands.append(Send(tuple(self._outgoing)))
+            self._outgoing.clear()
+        times = [self._link_agenda.next_at, self._task_agenda.next_at]
+        if self._tracker.is_open:
+            times.append(self._tracker.next_ask_at)
+        due = min((at for at in times if at is not None), default=None)
+        if due != self._timer:
+            self._timer = due
+            self._commands.append(SetTimer(due))

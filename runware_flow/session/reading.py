@@ -1,0 +1,314 @@
+"""What a frame says of a task, and what follows from it.
+
+All items and errors of one task in one frame are read together, so that the order in which the service lists them
+changes nothing. What they can say:
+
+    accepted    a placeholder, or `conflictTaskUUID` for a task that was sent before: the service has it
+    pending     it works on it
+    done        a result
+    failed      a failure of one result, or the refusal of the task
+    unknown     it knows no such task: an item of type `getResponse` [3p], `taskNotFound` and the like, an empty archive
+    busy        it accepts nothing now: `rateLimitExceeded`, `serviceUnavailable`
+    overdue     it did not manage a sync task within its budget; the task runs on and is billed [doc]
+
+A refusal before anything was accepted ends the task, whatever its number of results. Of an accepted task each failure
+fills one slot; when nothing is pending, failures are among the answers, and the service says so twice in a row, the
+slots still open are taken as failed with them (the documented example has one error for what may be several
+generations).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from runware_flow.errors import ProtocolError, stable_code
+from runware_flow.session.commands import Deliver, Lane, Log, Progress
+from runware_flow.session.inflight import Entry, TaskState
+from runware_flow.wire.frames import ErrorItem, Frame, Item, decode_frame, read_member
+from runware_flow.wire.problems import to_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runware_flow.session.tracker import Tracker
+    from runware_flow.types import TaskId
+
+__all__ = ("Part", "group", "read_frame", "read_parts")
+
+Part: TypeAlias = Item | ErrorItem
+
+UNKNOWN_CODES = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})
+BUSY_CODES = frozenset(
+    {"rateLimitExceeded", "inferenceRateLimitExceeded", "serviceUnavailable", "serverUnavailable"},
+)
+REFUSALS = frozenset({"validation", "auth", "quota"})
+"""Stable codes that speak of the request, not of one of its results."""
+
+_SHORT_LIMIT = 4
+_SHORT_TIME = 15.0
+_STRAGGLERS = 2.0
+"""After the failure of one result of a pushed task, the time left for the others to arrive."""
+
+
+def group(frame: Frame) -> tuple[dict[TaskId, list[Part]], list[Part]]:
+    """Sort what a frame holds by task, in order, items before errors; and what names no task."""
+    groups: dict[TaskId, list[Part]] = {}
+    nameless: list[Part] = []
+    parts: tuple[Part, ...] = (*frame.items, *frame.errors)
+    for part in parts:
+        if part.task_id is None:
+            nameless.append(part)
+        else:
+            groups.setdefault(part.task_id, []).append(part)
+    return groups, nameless
+
+
+def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
+    """Read a frame of a WebSocket; return how many of its parts were for tasks no longer in flight."""
+    if not frame.items and not frame.errors:
+        tracker.saw_empty_frame()
+        return 0
+    groups, nameless = group(frame)
+    dropped = 0
+    for task_id, parts in groups.items():
+        entry = tracker.entries.get(task_id)
+        if entry is None:
+            dropped += len(parts)
+            tracker.emit(Log("receive", "dropped what came for a task that is gone", {"task": task_id}))
+        else:
+            read_parts(tracker, entry, parts, at)
+    for part in nameless:
+        if isinstance(part, ErrorItem):
+            # It may concern any task or none: no innocent one may fail by it.
+            data = {"code": part.code, "message": part.message}
+            tracker.emit(Log("receive", "the service reported an error of no task", data, "warning"))
+    return dropped
+
+
+class _Sayings:
+    """What the parts of one task in one frame say, taken together."""
+
+    __slots__ = ("accepted", "busy", "kept", "overdue", "pending", "refused", "unknown")
+
+    def __init__(self) -> None:
+        self.kept: list[Part] = []
+        """What counts for slots and positions."""
+        self.accepted = False
+        self.pending = False
+        self.unknown = False
+        self.busy: ErrorItem | None = None
+        self.overdue: ErrorItem | None = None
+        self.refused: ErrorItem | None = None
+
+
+def read_parts(
+    tracker: Tracker,
+    entry: Entry,
+    parts: Sequence[Part],
+    at: float,
+    *,
+    is_whole: bool = False,
+    retry_after: float | None = None,
+) -> None:
+    """Apply to a task what one frame says of it.
+
+    Args:
+        tracker: the table it is in.
+        entry: the task.
+        parts: everything in the frame that names it.
+        at: when the frame came.
+        is_whole: the frame is the whole answer to a sync task, by REST: nothing more will come.
+        retry_after: seconds that the service asked to wait, by REST.
+    """
+    if entry.submission.is_read_only:
+        _read_only(tracker, entry, parts, at, retry_after)
+        return
+    said = _listen(tracker, entry, parts)
+    lane = entry.asking
+    if said.kept or said.accepted:
+        entry.confirmed = True
+        entry.unknowns = 0
+    if said.kept or said.unknown or said.busy:
+        tracker.answered(entry)
+    tracker.take(entry, said.kept)
+    has_verdict = entry.tally.filled > 0
+    if entry.tally.is_full or (is_whole and has_verdict):
+        _finish(tracker, entry, at)
+    elif entry.state is TaskState.ASKED:
+        _read_asked(tracker, entry, said, lane, at, retry_after)
+    elif said.busy is not None:
+        tracker.poller.strained(at, retry_after)
+        if entry.state is TaskState.SENT:
+            error = to_error(said.busy, task_type=entry.submission.task_type, retry_after=retry_after)
+            tracker.retry(entry, error, at, retry_after)
+    elif said.overdue is not None and entry.state is TaskState.SENT:
+        tracker.look_up(entry, at, to_error(said.overdue, task_type=entry.submission.task_type))
+    else:
+        _read_sent(tracker, entry, said, at)
+
+
+def _read_sent(tracker: Tracker, entry: Entry, said: _Sayings, at: float) -> None:
+    """Something came for a task that is not full, before it was asked for."""
+    is_pushed = entry.submission.delivery == "sync"
+    if said.refused is not None:
+        code = stable_code(said.refused.code, said.refused.status_code, said.refused.message)
+        if entry.tally.failed == entry.tally.filled and (not is_pushed or code in REFUSALS):
+            tracker.settle(entry, entry.error)
+        elif entry.state is TaskState.SENT and is_pushed:
+            tracker.look_up(entry, at, entry.error, _STRAGGLERS)
+        else:
+            tracker.accepted(entry, at)
+    elif said.accepted or (said.kept and not is_pushed):
+        tracker.accepted(entry, at)
+    elif said.kept:
+        tracker.pushed(entry, at)
+
+
+def _read_asked(
+    tracker: Tracker,
+    entry: Entry,
+    said: _Sayings,
+    lane: Lane | None,
+    at: float,
+    retry_after: float | None,
+) -> None:
+    """Something came for a task that is asked for and not full yet."""
+    if said.busy is not None:
+        tracker.poller.strained(at, retry_after)
+        tracker.ask_later(entry, at)
+    elif lane is None:
+        return
+    elif said.unknown and not said.kept and not said.accepted:
+        tracker.unknown(entry, lane, at)
+    elif said.pending or entry.tally.filled == 0:
+        entry.shorts = 0
+        if said.kept or said.accepted:
+            if entry.asked_at is not None:
+                entry.lower = max(entry.lower, entry.asked_at - entry.sent_at)
+            tracker.answered(entry)
+            tracker.ask_later(entry, at)
+    elif said.kept:
+        _read_short(tracker, entry, at)
+
+
+def _read_short(tracker: Tracker, entry: Entry, at: float) -> None:
+    """The reply had results or failures, nothing unfinished, and yet too few: it may be half of a split reply."""
+    if entry.shorts == 0:
+        entry.short_since = at
+    entry.shorts += 1
+    lasting = entry.shorts >= _SHORT_LIMIT and at - entry.short_since >= _SHORT_TIME
+    if lasting or (entry.error is not None and entry.shorts >= 2):
+        data = {"task": entry.task_id, "expected": entry.tally.slots, "came": entry.tally.filled}
+        tracker.emit(Log("task", "the service is done with fewer results than expected", data, "warning"))
+        _finish(tracker, entry, at)
+    else:
+        tracker.ask_later(entry, at)
+
+
+def _finish(tracker: Tracker, entry: Entry, at: float) -> None:
+    if entry.error is None:
+        tracker.learn(entry, at)
+    tracker.settle(entry, entry.error)
+
+
+def _listen(tracker: Tracker, entry: Entry, parts: Sequence[Part]) -> _Sayings:
+    said = _Sayings()
+    for part in parts:
+        if isinstance(part, ErrorItem) or part.error is not None:
+            _hear_failure(entry, part, said)
+        elif part.task_type == "getTaskDetails":
+            _open_archive(tracker, entry, part, said)
+        elif part.task_type == "getResponse" and not part.is_result:
+            said.unknown = True
+        else:
+            _hear_item(tracker, entry, part, said)
+    return said
+
+
+def _hear_item(tracker: Tracker, entry: Entry, item: Item, said: _Sayings) -> None:
+    phase = item.phase
+    if phase == "accepted":
+        said.accepted = True
+        return
+    said.kept.append(item)
+    if phase != "done":
+        # A status that nobody has heard of is no proof of work going on, but it is an answer: ask again.
+        said.pending = True
+        if entry.told != (item.progress, item.status):
+            entry.told = (item.progress, item.status)
+            tracker.emit(Progress(entry.task_id, item.progress, item.status))
+
+
+def _hear_failure(entry: Entry, part: Part, said: _Sayings) -> None:
+    failure = part if isinstance(part, ErrorItem) else part.error
+    assert failure is not None
+    is_entry = isinstance(part, ErrorItem)
+    code = failure.code
+    if code == "conflictTaskUUID" and entry.may_be_known:
+        said.accepted = True
+    elif code in UNKNOWN_CODES and entry.state is TaskState.ASKED and is_entry:
+        said.unknown = True
+    elif is_entry and _is_busy(failure):
+        said.busy = failure
+    elif is_entry and entry.state is TaskState.SENT and _is_overdue(entry, failure):
+        said.overdue = failure
+    else:
+        said.refused = failure
+        said.kept.append(part)
+
+
+def _is_busy(failure: ErrorItem) -> bool:
+    if failure.code is None:
+        return failure.status_code in (429, 503)
+    # With a status of its own it is the failure of a result, not the refusal of a request.
+    return failure.code in BUSY_CODES and read_member(failure, "status") is None
+
+
+def _is_overdue(entry: Entry, failure: ErrorItem) -> bool:
+    if entry.submission.delivery != "sync" or "provider" in (failure.code or "").lower():
+        return False
+    return stable_code(failure.code, failure.status_code, failure.message) == "timeout"
+
+
+def _open_archive(tracker: Tracker, entry: Entry, details: Item, said: _Sayings) -> None:
+    """Read the answer to `getTaskDetails`: the request as it was sent, the response as it was returned [doc]."""
+    response = read_member(details, "response")
+    if isinstance(response, dict):
+        try:
+            frame = decode_frame(msgspec.json.encode(response))
+        except ProtocolError:
+            frame = Frame()
+        inner: tuple[Part, ...] = (*frame.items, *frame.errors)
+        for part in inner:
+            if part.task_id not in (None, entry.task_id):
+                continue
+            if isinstance(part, ErrorItem) or part.error is not None:
+                _hear_failure(entry, part, said)
+            else:
+                _hear_item(tracker, entry, part, said)
+    if said.kept or said.accepted:
+        return
+    if read_member(details, "request"):
+        said.accepted = True
+    else:
+        said.unknown = True
+
+
+def _read_only(tracker: Tracker, entry: Entry, parts: Sequence[Part], at: float, retry_after: float | None) -> None:
+    """The answer to a task that only reads: whatever came is the result, as it came."""
+    delivered = 0
+    for part in parts:
+        failure = part if isinstance(part, ErrorItem) else part.error
+        if failure is None:
+            assert isinstance(part, Item)
+            tracker.emit(Deliver(entry.task_id, delivered, item=part))
+            delivered += 1
+        elif isinstance(part, ErrorItem) and _is_busy(part) and entry.state is TaskState.SENT:
+            error = to_error(part, task_type=entry.submission.task_type, retry_after=retry_after)
+            tracker.retry(entry, error, at, retry_after)
+            return
+        else:
+            entry.error = entry.error or to_error(failure, task_type=entry.submission.task_type)
+    tracker.settle(entry, entry.error)
