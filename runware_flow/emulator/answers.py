@@ -157,7 +157,7 @@ def _account(service: Service, task: dict[str, Any]) -> dict[str, Any]:
     billed = service.log.billed
     if task["operation"] != "getDetails":
         meta = {"totalRequests": len(service.log.tasks), "totalSpend": billed, "totalErrors": len(service.log.rejected)}
-        usage = {"timeseries": {"data": [], "meta": meta}}
+        usage: dict[str, Any] = {"timeseries": {"data": [], "meta": meta}}
         return {"operation": task["operation"], "usage": usage}
     totals = {"credits": billed, "requests": len(service.log.tasks)}
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.emulator.jsonvalues import as_list, as_object
 from runware_flow.emulator.kinds import Kind, find_kind
 from runware_flow.emulator.problems import Problem
 
@@ -142,7 +143,7 @@ def _check_values(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | 
         elif name == "outputFormat":
             _check_choice(name, value, rule.get("enum") or _const(rule) or (kind.formats or None))
         elif name == "outputType":
-            for one in value if isinstance(value, list) else [value]:
+            for one in as_list(value) or [value]:
                 _check_choice(name, one, rule.get("enum") or _const(rule) or limit.get("enum"))
         else:
             _check_choice(name, value, rule.get("enum") or _const(rule))
@@ -225,8 +226,7 @@ def _check_dimensions(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any
     if kind.task_type != "imageInference":
         return
     given = [name for name in ("width", "height") if task.get(name) is not None]
-    inputs = task.get("inputs")
-    referenced = bool(task.get("referenceImages") or task.get("seedImage")) or (isinstance(inputs, dict) and inputs)
+    referenced = bool(task.get("referenceImages") or task.get("seedImage") or as_object(task.get("inputs")))
     required = settings.require_dimensions and "width" in (schema or {}).get("required", ())
     if len(given) == 2 or referenced or "resolution" in task or (not given and not required):
         return
@@ -244,11 +244,11 @@ def _check_text(task: Mapping[str, Any], kind: Kind) -> None:
         raise Problem("missingPositivePrompt", message, parameter="positivePrompt", type="string")
     if kind.task_type != "textInference":
         return
-    messages = task.get("messages")
-    if not isinstance(messages, list) or not messages:
+    messages = as_list(task.get("messages"))
+    if not messages:
         raise Problem("missingMessages", "Missing value for 'messages' parameter.", parameter="messages", type="array")
     for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in {"user", "assistant"}:
+        if as_object(message).get("role") not in ("user", "assistant"):
             raise _invalid("messages", "Each message has a role, 'user' or 'assistant', and a content.", type="array")
     if messages[-1].get("role") != "user":
         raise _invalid("messages", "The last message must be from the user.", type="array")

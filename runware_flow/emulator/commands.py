@@ -19,7 +19,7 @@ import anyio
 from runware_flow.emulator.emulator import Emulator, run_in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
 
     from runware_flow.emulator.faults import Fault
     from runware_flow.emulator.settings import Latency
@@ -102,7 +102,7 @@ def emulate_command(
 
 
 @contextmanager
-def _forwarding(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _forwarding(process: subprocess.Popen[bytes]) -> Generator[None]:
     """Pass SIGTERM on to the command; a terminal's SIGINT reaches it anyway, so here it is only outlived."""
 
     def forward(number: int, _frame: object) -> None:

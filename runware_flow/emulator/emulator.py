@@ -22,7 +22,7 @@ from runware_flow.emulator.shell import Shell
 from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Generator, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -118,7 +118,7 @@ class Emulator:
         return None if stack is None else await stack.__aexit__(kind, error, trace)
 
     @asynccontextmanager
-    async def _serve(self) -> AsyncIterator[None]:
+    async def _serve(self) -> AsyncGenerator[None]:
         listener = _listen(self._host, self._port)
         try:
             host, port = listener.getsockname()[:2]
@@ -143,7 +143,7 @@ class Emulator:
 
 
 @contextmanager
-def run_in_thread(*, backend: str = "asyncio", **options: Any) -> Iterator[Emulator]:
+def run_in_thread(*, backend: str = "asyncio", **options: Any) -> Generator[Emulator]:
     """Run an emulator in a thread with an event loop of its own, for synchronous code and for tests on any loop.
 
     Args:

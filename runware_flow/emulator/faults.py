@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.emulator.jsonvalues import as_list, as_object
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -88,9 +90,8 @@ class Fault:
 
 
 def _words(task: Mapping[str, Any]) -> str:
-    messages = task.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else None
-    said = last.get("content") if isinstance(last, dict) else ""
+    messages = as_list(task.get("messages"))
+    said = as_object(messages[-1]).get("content") if messages else ""
     return f"{task.get('positivePrompt', '')} {task.get('prompt', '')} {said}"
 
 

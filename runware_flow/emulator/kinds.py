@@ -106,6 +106,8 @@ def result_count(kind: Kind, task: dict[str, Any]) -> int:
 
 def price(kind: Kind, task: dict[str, Any]) -> int:
     """Return the micro-USD of one result: grows with the picture's area, the steps and the seconds of a film."""
+    if not kind.price:
+        return 0
     cost = float(kind.price)
     if kind.task_type == "imageInference":
         area = (task.get("width") or 1024) * (task.get("height") or 1024)

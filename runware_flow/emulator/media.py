@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from runware_flow.emulator.gallery import Medium, Recipe
-from runware_flow.emulator.pictures import encode, render
+from runware_flow.emulator.pictures import encode, render, resize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def _solid(recipe: Recipe, _format: str) -> bytes:
 def _vector(recipe: Recipe, _format: str) -> bytes:
     """An SVG of coloured squares, traced from the picture shrunk to 24 columns."""
     columns, rows = 24, max(1, round(24 * recipe.height / max(1, recipe.width)))
-    source = render(recipe.source or recipe).convert("RGB").resize((columns, rows))
+    source = resize(render(recipe.source or recipe).convert("RGB"), (columns, rows))
     raw = source.tobytes()
     colours = [raw[at : at + 3].hex() for at in range(0, len(raw), 3)]
     squares = "".join(

@@ -15,12 +15,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.emulator.gallery import Recipe
+from runware_flow.emulator.jsonvalues import as_object
 from runware_flow.emulator.problems import Problem
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ("encode", "read_picture", "render")
+__all__ = ("as_data_uri", "encode", "read_picture", "render", "resize")
 
 MAX_PIXELS = 64_000_000
 """A picture with more pixels than this is refused before it is decoded."""
@@ -47,7 +48,19 @@ def render(recipe: Recipe) -> Image.Image:
         return _guide(source, recipe.detail)
     from PIL import Image
 
-    return source.resize((recipe.width, recipe.height), Image.Resampling.LANCZOS)
+    return resize(source, (recipe.width, recipe.height), resample=Image.Resampling.LANCZOS)
+
+
+def resize(image: Any, size: tuple[int, int], **options: Any) -> Image.Image:
+    """Return `image` in that size. Pillow's own signature names types of numpy, which is not needed here."""
+    resized: Image.Image = image.resize(size, **options)
+    return resized
+
+
+def _threshold(image: Any, level: int) -> Image.Image:
+    """Return black below `level`, white from it on."""
+    result: Image.Image = image.point([0] * level + [255] * (256 - level))
+    return result
 
 
 def encode(recipe: Recipe, format_: str, quality: int = 95) -> bytes:
@@ -123,7 +136,7 @@ def _note(image: Image.Image) -> dict[str, Any]:
                 note = json.loads(text)
             except ValueError:
                 return {}
-            return note if isinstance(note, dict) else {}
+            return as_object(note)
     return {}
 
 
@@ -144,7 +157,7 @@ _COLOURS = {
 
 
 def _dominant_colour(image: Image.Image) -> str:
-    pixel = image.convert("RGB").resize((1, 1)).getpixel((0, 0))
+    pixel = resize(image.convert("RGB"), (1, 1)).getpixel((0, 0))
     red, green, blue = pixel if isinstance(pixel, tuple) else (128, 128, 128)
     distances = {name: (red - r) ** 2 + (green - g) ** 2 + (blue - b) ** 2 for name, (r, g, b) in _COLOURS.items()}
     return min(distances, key=lambda name: distances[name])
@@ -159,10 +172,10 @@ def _generate(recipe: Recipe) -> Image.Image:
     size = (recipe.width, recipe.height)
     if recipe.source is None:
         first, second = (_colour(digest[at], digest[at + 1]) for at in (0, 2))
-        ramp = Image.linear_gradient("L").rotate(90 * (digest[4] % 4)).resize(size)
+        ramp = resize(Image.linear_gradient("L").rotate(90 * (digest[4] % 4)), size)
         image = Image.composite(Image.new("RGB", size, first), Image.new("RGB", size, second), ramp)
     else:
-        image = render(recipe.source).convert("RGB").resize(size)
+        image = resize(render(recipe.source).convert("RGB"), size)
     draw = ImageDraw.Draw(image)
     for at in range(5, 29, 6):
         x, y = digest[at] * recipe.width // 256, digest[at + 1] * recipe.height // 256
@@ -229,9 +242,9 @@ def _mask(source: Image.Image) -> Image.Image:
     from PIL import Image, ImageChops, ImageDraw
 
     picture = source.convert("RGB")
-    border = picture.resize((1, 1), box=(0, 0, picture.width, max(1, picture.height // 20)))
-    difference = ImageChops.difference(picture, border.resize(picture.size)).convert("L")
-    mask = difference.point([0] * 48 + [255] * 208)
+    border = resize(picture, (1, 1), box=(0, 0, picture.width, max(1, picture.height // 20)))
+    difference = ImageChops.difference(picture, resize(border, picture.size)).convert("L")
+    mask = _threshold(difference, 48)
     if mask.getbbox() is None:
         mask = Image.new("L", picture.size, 0)
         quarter = (picture.width // 4, picture.height // 4, picture.width * 3 // 4, picture.height * 3 // 4)
@@ -252,7 +265,7 @@ def _guide(source: Image.Image, process: str) -> Image.Image:
     grey = source.convert("L")
     if process in {"canny", "lineart", "lineart-anime", "mlsd", "scribble", "softedge"}:
         edges = grey.filter(ImageFilter.FIND_EDGES)
-        return edges if process == "softedge" else edges.point([0] * 40 + [255] * 216)
+        return edges if process == "softedge" else _threshold(edges, 40)
     if process in {"depth", "openpose"}:
         return grey.filter(ImageFilter.GaussianBlur(max(source.size) // 64))
     if process == "normalbae":

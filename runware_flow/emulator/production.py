@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from runware_flow.emulator import texts
 from runware_flow.emulator.gallery import Gallery, Medium, Recipe, make_uuid
 from runware_flow.emulator.jobs import Input, Job, Rendering, Slot
+from runware_flow.emulator.jsonvalues import as_list, as_object
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.settings import Settings, draw
 
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ("find_inputs", "produce")
 
-_FOLDERS = {"image": ("image", "ii"), "maskImage": ("image", "ii"), "guideImage": ("image", "ii")}
-_FOLDERS |= {"video": ("video", "vi"), "audio": ("audio", "ai"), "media": ("media-storage", "ms")}
+_FOLDERS = {
+    "image": ("image", "ii"),
+    "maskImage": ("image", "ii"),
+    "guideImage": ("image", "ii"),
+    "video": ("video", "vi"),
+    "audio": ("audio", "ai"),
+    "media": ("media-storage", "ms"),
+}
+"""The folder and the letters in the address of a medium, by the prefix of its fields."""
+
 _INPUT_FIELDS = (
     *("image", "images", "seedImage", "referenceImages", "referenceImage", "maskImage", "guideImage"),
     *("inputImage", "inputImages", "frameImages", "video", "inputVideo", "media"),
@@ -26,15 +35,13 @@ _INPUT_FIELDS = (
 def find_inputs(task: Mapping[str, Any]) -> list[Input]:
     """List the media that a task was given, the main one first."""
     found: list[Input] = []
-    nested = task.get("inputs")
-    places: list[tuple[str, Mapping[str, Any]]] = [("", task)]
-    if isinstance(nested, dict):
-        places.insert(0, ("inputs.", nested))
+    places: tuple[tuple[str, Mapping[str, Any]], ...] = (("inputs.", as_object(task.get("inputs"))), ("", task))
     for prefix, place in places:
         for name in _INPUT_FIELDS:
             value = place.get(name)
-            for one in value if isinstance(value, list) else [value]:
-                medium = one.get("image") or one.get("video") if isinstance(one, dict) else one
+            for one in as_list(value) or [value]:
+                nested = as_object(one)
+                medium = nested.get("image") or nested.get("video") or one
                 if isinstance(medium, str) and medium:
                     found.append(Input(prefix + name, medium))
     return found
@@ -127,7 +134,7 @@ def _format(job: Job, recipe: Recipe) -> str:
 
 def _output_types(job: Job) -> list[str]:
     asked = job.task.get("outputType") or "URL"
-    return [str(one) for one in (asked if isinstance(asked, list) else [asked])]
+    return [str(one) for one in as_list(asked) or [asked]]
 
 
 def _extras(job: Job, slot: Slot, recipe: Recipe) -> dict[str, Any]:
@@ -137,8 +144,8 @@ def _extras(job: Job, slot: Slot, recipe: Recipe) -> dict[str, Any]:
         extras["operation"] = "upload"
     if kind in {"imageInference", "videoInference", "audioInference"}:
         extras["seed"] = recipe.seed
-    safety = job.task.get("safety")
-    checked = isinstance(safety, dict) and (safety.get("checkContent") or safety.get("mode") in {"fast", "full"})
+    safety = as_object(job.task.get("safety"))
+    checked = safety.get("checkContent") or safety.get("mode") in ("fast", "full")
     if checked or job.task.get("checkNSFW"):
         extras["NSFWContent"] = "nsfw" in recipe.prompt.lower()
     if kind in {"imageMasking", "controlNetPreprocess"}:

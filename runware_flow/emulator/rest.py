@@ -9,6 +9,7 @@ import anyio
 import msgspec
 
 from runware_flow.emulator.jobs import Frame
+from runware_flow.emulator.jsonvalues import as_object
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.sockets import cut
 from runware_flow.emulator.websocket import read_tasks
@@ -54,8 +55,8 @@ class RestEndpoint:
         """Take the key from the header or from an authentication task in front [doc, 3p]."""
         headers = dict(scope["headers"])
         scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        first: Any = tasks[0] if tasks else None
-        if isinstance(first, dict) and first.get("taskType") == "authentication":
+        first = as_object(tasks[0]) if tasks else {}
+        if first.get("taskType") == "authentication":
             key, tasks = str(first.get("apiKey") or key), tasks[1:]
         elif scheme.lower() != "bearer" or not key:
             return Problem("missingApiKey", "The request carries no API key.", parameter="apiKey")

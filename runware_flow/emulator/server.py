@@ -6,6 +6,7 @@ shielded; to stop, the application ends its own connections, then the server is 
 
 from __future__ import annotations
 
+import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,5 @@ class Server:
 
 
 async def _serve(app: App, config: Any, shutdown_trigger: Any) -> None:
-    application: Any = app
-    if sniffio.current_async_library() == "trio":
-        from hypercorn.trio import serve
-
-        await serve(application, config, shutdown_trigger=shutdown_trigger, mode="asgi")
-    else:
-        from hypercorn.asyncio import serve as serve_asyncio
-
-        await serve_asyncio(application, config, shutdown_trigger=shutdown_trigger, mode="asgi")
+    module: Any = importlib.import_module(f"hypercorn.{sniffio.current_async_library()}")
+    await module.serve(app, config, shutdown_trigger=shutdown_trigger, mode="asgi")

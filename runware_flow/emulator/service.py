@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.emulator import answers, production
-from runware_flow.emulator.checks import check_task, check_task_uuid, is_uuid
+from runware_flow.emulator import answers, intake, production
 from runware_flow.emulator.faults import FaultBook
 from runware_flow.emulator.gallery import Gallery, Medium, Recipe
 from runware_flow.emulator.jobs import Frame, Job, Slot
-from runware_flow.emulator.kinds import UTILITIES, find_kind, price, result_count
+from runware_flow.emulator.jsonvalues import as_object, is_object
 from runware_flow.emulator.log import Log, TaskEntry
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.sessions import Session, Sessions
@@ -96,11 +95,11 @@ class Service:
     def receive(self, tasks: Sequence[Any], now: float, session: Session | None = None) -> Reception:
         """Take one array of tasks, from a session (WebSocket) or from a REST request (None)."""
         reception = Reception(Frame(queued_at=now))
-        if any(isinstance(task, dict) and task.get("taskType") == "getResponse" for task in tasks):
+        if any(as_object(task).get("taskType") == "getResponse" for task in tasks):
             self.log.poll_requests += 1
         for task in tasks:
-            if isinstance(task, dict):
-                self._receive_one(dict(task), now, session, reception)
+            if is_object(task):
+                self._receive_one(task, now, session, reception)
             else:
                 problem = Problem("invalidParameter", "A request is an array of task objects.", type="object")
                 reception.frame.errors.append(problem.entry())
@@ -111,7 +110,7 @@ class Service:
     def _receive_one(self, task: dict[str, Any], now: float, session: Session | None, reception: Reception) -> None:
         frame = reception.frame
         task_type = task.get("taskType")
-        problem = self._refuse(task, now)
+        problem = intake.refuse(self, task, now)
         if problem is not None:
             self._reject(task, problem, frame)
         elif task_type == "getResponse":
@@ -125,47 +124,6 @@ class Service:
         else:
             self._accept(task, now, session, reception)
 
-    def _refuse(self, task: dict[str, Any], now: float) -> Problem | None:
-        task_type = task.get("taskType")
-        if not isinstance(task_type, str):
-            message = "Missing value for 'taskType' parameter."
-            return Problem("missingTaskType", message, parameter="taskType", type="string")
-        if task_type == "ping":
-            return None
-        problem = check_task_uuid(task)
-        if problem is not None:
-            return problem
-        if task_type in answers.IMMEDIATE or task_type == "getResponse":
-            return answers.check(task)
-        if task["taskUUID"] in self.jobs:
-            return self._conflict(task)
-        problem = answers.check(task) if task_type in UTILITIES else check_task(task, self.models, self.settings)
-        if problem is None:
-            problem = self._check_inputs(task, now)
-        fault = self.faults.strike("reject", task) if problem is None else None
-        if fault is not None:
-            message = fault.message or "The task was refused."
-            return Problem(fault.code or "invalidParameter", message, status=fault.status)
-        return problem
-
-    def _check_inputs(self, task: dict[str, Any], now: float) -> Problem | None:
-        """Refuse a UUID that names no stored medium; what else an input is only reading it can tell."""
-        for medium_input in production.find_inputs(task):
-            if is_uuid(medium_input.value) and self.gallery.by_id(medium_input.value, now) is None:
-                message = f"The media '{medium_input.value}' does not exist."
-                return Problem("mediaNotFound", message, parameter=medium_input.parameter)
-        return None
-
-    def _conflict(self, task: dict[str, Any]) -> Problem:
-        job = self.jobs[task["taskUUID"]]
-        self.log.conflicts += 1
-        entry = self.log.task(job.task_id)
-        if entry is not None:
-            entry.conflicts += 1
-        context = {"taskType": job.task_type, "taskUUID": job.task_id, "deliveryMethod": job.delivery}
-        message = f"A task with the taskUUID '{job.task_id}' already exists."
-        return Problem("conflictTaskUUID", message, parameter="taskUUID", context=context)
-
     def _reject(self, task: dict[str, Any], problem: Problem, frame: Frame) -> None:
         frame.errors.append(problem.entry(task.get("taskType"), task.get("taskUUID")))
         frame.status = max(frame.status, problem.status)
@@ -178,7 +136,7 @@ class Service:
         return frame.status if frame.errors and not frame.data else 200
 
     def _accept(self, task: dict[str, Any], now: float, session: Session | None, reception: Reception) -> None:
-        job = self._make_job(task, now, session)
+        job = intake.make_job(self, task, now, session)
         self._remember(job)
         recipes = self._known_recipes(job, now)
         if recipes is None:
@@ -193,46 +151,6 @@ class Service:
             reception.waiting.append(job)
         if job.delivery != "async" and max(slot.ready_at for slot in job.slots) > now + self.settings.sync_budget:
             heapq.heappush(self._agenda, (now + self.settings.sync_budget, next(self._order), job, None))
-
-    def _make_job(self, task: dict[str, Any], now: float, session: Session | None) -> Job:
-        kind = find_kind(task["taskType"]) or answers.STORAGE_KINDS[task["taskType"]]
-        count = 5 if kind.task_type == "modelUpload" else result_count(kind, task)
-        slow = self.faults.strike("slow", task)
-        extra = 0.0 if slow is None else slow.seconds or 1.0
-        slots = [Slot(index, now + extra + self._latency(task, kind.task_type, index)) for index in range(count)]
-        job = Job(
-            task=task,
-            kind=kind,
-            delivery=str(task.get("deliveryMethod") or kind.delivery),
-            channel="rest" if session is None else "websocket",
-            accepted_at=now,
-            slots=slots,
-            inputs=production.find_inputs(task),
-            session_id=None if session is None else session.session_id,
-            cost=price(kind, task),
-        )
-        if self.faults.strike("never", task) is not None:
-            for slot in slots:
-                slot.ready_at = inf
-        self._doom(job)
-        return job
-
-    def _latency(self, task: dict[str, Any], task_type: str, index: int) -> float:
-        if task_type in {"imageUpload", "mediaStorage"}:
-            return 0.0
-        seconds = self.settings.latency_of(task_type, task["taskUUID"], index)
-        return seconds * (index + 1) / 5 if task_type == "modelUpload" else seconds
-
-    def _doom(self, job: Job) -> None:
-        """Mark the results that a fault will let fail once their time has come."""
-        fault = self.faults.strike("fail", job.task)
-        if fault is None:
-            return
-        code = fault.code or "inferenceError"
-        for slot in job.slots:
-            if fault.index is None or fault.index == slot.index:
-                slot.problem = Problem(code, fault.message or "The task failed.", status=fault.status)
-                slot.problem_shape = fault.shape or self.settings.failure_shape
 
     def _remember(self, job: Job) -> None:
         self.jobs[job.task_id] = job

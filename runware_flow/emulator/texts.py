@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.emulator.jsonvalues import as_list, as_object
 from runware_flow.emulator.settings import draw
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ def answer(task: Mapping[str, Any], index: int) -> Answer:
     messages: list[Any] = task["messages"]
     asked = _plain(messages[-1].get("content"))
     seed = task.get("seed", 0)
-    settings = task.get("settings")
-    limit = settings.get("maxTokens") if isinstance(settings, dict) else None
+    limit = as_object(task.get("settings")).get("maxTokens")
     if task.get("outputFormat") == "JSON" or task.get("jsonSchema"):
         text = json.dumps(_structured(task.get("jsonSchema"), asked), ensure_ascii=False)
     else:
@@ -94,8 +94,8 @@ def answer(task: Mapping[str, Any], index: int) -> Answer:
 def _plain(content: Any) -> str:
     if isinstance(content, str):
         return content
-    parts = content if isinstance(content, list) else []
-    return " ".join(str(part["text"]) for part in parts if isinstance(part, dict) and "text" in part)
+    parts = [as_object(part) for part in as_list(content)]
+    return " ".join(str(part["text"]) for part in parts if "text" in part)
 
 
 def _structured(schema: Any, asked: str) -> Any:
@@ -105,9 +105,8 @@ def _structured(schema: Any, asked: str) -> Any:
             schema = json.loads(schema)
         except ValueError:
             schema = {}
-    if isinstance(schema, dict) and isinstance(schema.get("schema"), dict):
-        schema = schema["schema"]
-    return _example(schema, asked) if isinstance(schema, dict) else {"answer": asked}
+    rules = as_object(schema)
+    return _example(as_object(rules.get("schema")) or rules, asked) if rules else {"answer": asked}
 
 
 def _example(schema: Mapping[str, Any], asked: str) -> Any:
@@ -115,11 +114,10 @@ def _example(schema: Mapping[str, Any], asked: str) -> Any:
         return schema["enum"][0]
     kind = schema.get("type", "object" if "properties" in schema else None)
     if kind == "object":
-        properties = schema.get("properties") or {}
-        return {name: _example(rule, asked) for name, rule in properties.items() if isinstance(rule, dict)}
+        properties = as_object(schema.get("properties"))
+        return {name: _example(as_object(rule), asked) for name, rule in properties.items()}
     if kind == "array":
-        items = schema.get("items")
-        return [_example(items, asked)] if isinstance(items, dict) else []
+        return [_example(as_object(schema.get("items")), asked)]
     if kind is None:
         return {"answer": asked}
     return {"string": asked, "integer": 1, "number": 1.0, "boolean": True, "null": None}.get(str(kind), asked)

@@ -10,6 +10,7 @@ import anyio
 import msgspec
 
 from runware_flow.emulator.jobs import Frame
+from runware_flow.emulator.jsonvalues import as_object, is_list
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.sockets import cut
 
@@ -29,7 +30,7 @@ def read_tasks(raw: bytes | str, limit: int) -> list[Any] | Problem:
         tasks = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Problem("invalidJSON", "The request is not valid JSON.")
-    if not isinstance(tasks, list):
+    if not is_list(tasks):
         return Problem("invalidParameter", "A request is an array of task objects.", type="array")
     if len(tasks) > limit:
         return Problem("arrayTooLarge", f"A request holds at most {limit} tasks.", type="array")
@@ -80,17 +81,16 @@ class Connection:
             self._queue(Frame(errors=[tasks.entry()]), workers)
             return
         rest: list[Any] = []
-        for task in tasks:
-            is_object = isinstance(task, dict)
-            if is_object and task.get("taskType") == "authentication":
+        for element in tasks:
+            task = as_object(element)
+            if task.get("taskType") == "authentication":
                 self._authenticate(task, workers)
             elif self._session is None:
                 message = "The connection is not authenticated: the first task must be an authentication."
                 problem = Problem("missingAuthentication", message)
-                ids = (task.get("taskType"), task.get("taskUUID")) if is_object else ()
-                self._queue(Frame(errors=[problem.entry(*ids)]), workers)
+                self._queue(Frame(errors=[problem.entry(task.get("taskType"), task.get("taskUUID"))]), workers)
             else:
-                rest.append(task)
+                rest.append(element)
         if rest:
             reception = self._shell.receive(rest, self._session)
             for frame in (reception.frame, *reception.frames):

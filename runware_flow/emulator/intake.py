@@ -1,0 +1,107 @@
+"""How a task enters the service: what is refused at the door, and the job that an accepted one becomes."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.emulator import answers, production
+from runware_flow.emulator.checks import check_task, check_task_uuid, is_uuid
+from runware_flow.emulator.jobs import Job, Slot
+from runware_flow.emulator.kinds import UTILITIES, find_kind, price, result_count
+from runware_flow.emulator.problems import Problem
+
+if TYPE_CHECKING:
+    from runware_flow.emulator.service import Service
+    from runware_flow.emulator.sessions import Session
+
+__all__ = ("make_job", "refuse")
+
+
+def refuse(service: Service, task: dict[str, Any], now: float) -> Problem | None:
+    """Return what is wrong with a task that just arrived, or None."""
+    task_type = task.get("taskType")
+    if not isinstance(task_type, str):
+        message = "Missing value for 'taskType' parameter."
+        return Problem("missingTaskType", message, parameter="taskType", type="string")
+    if task_type == "ping":
+        return None
+    problem = check_task_uuid(task)
+    if problem is not None:
+        return problem
+    if task_type in answers.IMMEDIATE or task_type == "getResponse":
+        return answers.check(task)
+    if task["taskUUID"] in service.jobs:
+        return _conflict(service, task)
+    problem = answers.check(task) if task_type in UTILITIES else check_task(task, service.models, service.settings)
+    if problem is None:
+        problem = _check_inputs(service, task, now)
+    fault = service.faults.strike("reject", task) if problem is None else None
+    if fault is not None:
+        message = fault.message or "The task was refused."
+        return Problem(fault.code or "invalidParameter", message, status=fault.status)
+    return problem
+
+
+def _check_inputs(service: Service, task: dict[str, Any], now: float) -> Problem | None:
+    """Refuse a UUID that names no stored medium; what else an input is only reading it can tell."""
+    for medium_input in production.find_inputs(task):
+        if is_uuid(medium_input.value) and service.gallery.by_id(medium_input.value, now) is None:
+            message = f"The media '{medium_input.value}' does not exist."
+            return Problem("mediaNotFound", message, parameter=medium_input.parameter)
+    return None
+
+
+def _conflict(service: Service, task: dict[str, Any]) -> Problem:
+    job = service.jobs[task["taskUUID"]]
+    service.log.conflicts += 1
+    entry = service.log.task(job.task_id)
+    if entry is not None:
+        entry.conflicts += 1
+    context = {"taskType": job.task_type, "taskUUID": job.task_id, "deliveryMethod": job.delivery}
+    message = f"A task with the taskUUID '{job.task_id}' already exists."
+    return Problem("conflictTaskUUID", message, parameter="taskUUID", context=context)
+
+
+def make_job(service: Service, task: dict[str, Any], now: float, session: Session | None) -> Job:
+    """Make the job of a checked task: its results, when each is ready, what it costs, which of them will fail."""
+    kind = find_kind(task["taskType"]) or answers.STORAGE_KINDS[task["taskType"]]
+    count = 5 if kind.task_type == "modelUpload" else result_count(kind, task)
+    slow = service.faults.strike("slow", task)
+    extra = 0.0 if slow is None else slow.seconds or 1.0
+    slots = [Slot(index, now + extra + _latency(service, task, kind.task_type, index)) for index in range(count)]
+    job = Job(
+        task=task,
+        kind=kind,
+        delivery=str(task.get("deliveryMethod") or kind.delivery),
+        channel="rest" if session is None else "websocket",
+        accepted_at=now,
+        slots=slots,
+        inputs=production.find_inputs(task),
+        session_id=None if session is None else session.session_id,
+        cost=price(kind, task),
+    )
+    if service.faults.strike("never", task) is not None:
+        for slot in slots:
+            slot.ready_at = inf
+    _doom(service, job)
+    return job
+
+
+def _latency(service: Service, task: dict[str, Any], task_type: str, index: int) -> float:
+    if task_type in {"imageUpload", "mediaStorage"}:
+        return 0.0
+    seconds = service.settings.latency_of(task_type, task["taskUUID"], index)
+    return seconds * (index + 1) / 5 if task_type == "modelUpload" else seconds
+
+
+def _doom(service: Service, job: Job) -> None:
+    """Mark the results that a fault will let fail once their time has come."""
+    fault = service.faults.strike("fail", job.task)
+    if fault is None:
+        return
+    code = fault.code or "inferenceError"
+    for slot in job.slots:
+        if fault.index is None or fault.index == slot.index:
+            slot.problem = Problem(code, fault.message or "The task failed.", status=fault.status)
+            slot.problem_shape = fault.shape or service.settings.failure_shape
