@@ -1,0 +1,261 @@
+"""What a flow declares: nodes in scopes, as plain data that any number of runs share.
+
+The root scope holds the nodes that are made once. A fan-out (`map`, `each`, `node.map`) is a node of its scope that owns
+an *item scope*: the template of the nodes made once for each item. The first node of an item scope is the item itself. A
+node belongs to the deepest scope among those of its dependencies, which therefore lie on one line up to the root; so a
+node inside an item scope may use nodes of the scopes around it (a broadcast), and the way out is a gather.
+
+Dependencies are given when a node is added, so a cycle cannot be declared through `Flow`; `Declaration.check` finds one in
+a declaration made by hand.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runware_flow.errors import DeclarationError
+from runware_flow.graph.policies import NO_POLICY, Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ("Declaration", "NodeKind", "NodeSpec", "ScopeSpec", "Source", "Where")
+
+
+class NodeKind(enum.Enum):
+    """What a node does when its dependencies are there."""
+
+    TASK = "task"  # sends a fixed task
+    BUILD = "build"  # calls a builder and sends the task that it returns
+    CALL = "call"  # awaits an async function
+    PICK = "pick"  # calls a pure function
+    ITEM = "item"  # is given: the input of an item scope
+    FAN = "fan"  # pulls items and owns their scope; ends when all of them have
+    GATHER = "gather"  # the list of one node's values over all items
+    SETTLED = "settled"  # the list of one node's outcomes over all items
+
+
+PURE = frozenset({NodeKind.PICK, NodeKind.GATHER, NodeKind.SETTLED})
+"""Kinds that send nothing, and so are still worked out after a run was stopped."""
+
+
+class Where(NamedTuple):
+    """The line that declared a node."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Source:
+    """Where a fan-out's items come from: something iterable, or a callable that makes it anew for each run."""
+
+    __slots__ = ("is_one_shot", "is_taken", "items", "last_made")
+
+    def __init__(self, items: Any, *, is_one_shot: bool) -> None:
+        self.items = items
+        self.is_one_shot = is_one_shot
+        self.is_taken = False
+        self.last_made: Any = None
+
+
+class NodeSpec:
+    """One declared node.
+
+    Attributes:
+        slot: its place in its scope.
+        work: the task, the builder or the function, by kind.
+        deps: the nodes whose values it is called with, in order.
+        of: for a gather, the node of the item scope whose values it collects.
+        keeps_all: its value is the list of all results of its task, not the one result.
+        name: its label, or a name made from its work, with an ordinal among equals.
+        path: its name below those of the scopes around it; the same in each run of the same declaration.
+    """
+
+    __slots__ = (
+        "deps",
+        "handle",
+        "item_scope",
+        "keeps_all",
+        "key",
+        "kind",
+        "name",
+        "of",
+        "path",
+        "policy",
+        "scope",
+        "slot",
+        "source",
+        "where",
+        "work",
+    )
+
+    def __init__(self, scope: ScopeSpec, kind: NodeKind, name: str, where: Where, *, work: Any = None) -> None:
+        self.scope = scope
+        self.kind = kind
+        self.slot = len(scope.nodes)
+        self.name = name
+        self.path = f"{scope.path}/{name}" if scope.path else name
+        self.where = where
+        self.work = work
+        self.deps: tuple[NodeSpec, ...] = ()
+        self.policy: Policy = NO_POLICY
+        self.keeps_all = False
+        self.of: NodeSpec | None = None
+        self.source: Source | None = None
+        self.key: Callable[[Any], str] | None = None
+        self.item_scope: ScopeSpec | None = None
+        self.handle: Any = None
+
+    def __repr__(self) -> str:
+        return f"<{self.kind.value} {self.path!r} declared at {self.where}>"
+
+    def describe(self) -> str:
+        """Name the node in an error: its path and the line that declared it."""
+        return f"node {self.path!r}, declared at {self.where}"
+
+
+class ScopeSpec:
+    """The nodes that are made together: once a run, or once an item of `fan`."""
+
+    __slots__ = ("depth", "fan", "names", "nodes", "open_count", "parent", "path")
+
+    def __init__(self, parent: ScopeSpec | None = None, fan: NodeSpec | None = None) -> None:
+        self.parent = parent
+        self.fan = fan
+        self.depth = 0 if parent is None else parent.depth + 1
+        self.path = "" if fan is None else fan.path
+        self.nodes: list[NodeSpec] = []
+        self.names: dict[str, int] = {}
+        self.open_count = 0
+
+    def holds(self, other: ScopeSpec) -> bool:
+        """Tell whether `other` is this scope or one inside it."""
+        scope: ScopeSpec | None = other
+        while scope is not None and scope.depth > self.depth:
+            scope = scope.parent
+        return scope is self
+
+    def unique_name(self, wanted: str) -> str:
+        """Give `wanted` an ordinal if it is taken here: equal labels are allowed, equal paths are not."""
+        count = self.names.get(wanted, 0) + 1
+        self.names[wanted] = count
+        if count == 1:
+            return wanted
+        return self.unique_name(f"{wanted}-{count}")
+
+
+class Declaration:
+    """All nodes of a flow. It only grows; `version` counts what was added."""
+
+    __slots__ = ("name", "root", "scopes", "version")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.root = ScopeSpec()
+        self.scopes = [self.root]
+        self.version = 0
+
+    def add(
+        self,
+        kind: NodeKind,
+        work: Any,
+        deps: Sequence[NodeSpec],
+        *,
+        name: str,
+        where: Where,
+        policy: Policy = NO_POLICY,
+        scope: ScopeSpec | None = None,
+    ) -> NodeSpec:
+        """Add a node that is called with the values of `deps`.
+
+        Raises:
+            DeclarationError: the dependencies belong to scopes that have no item in common.
+        """
+        found = scope or self.root
+        for dep in deps:
+            if found.holds(dep.scope):
+                found = dep.scope
+            elif not dep.scope.holds(found):
+                raise DeclarationError(
+                    f"{name!r}, declared at {where}, uses {dep.describe()}, which is made once for each item of another"
+                    " fan-out: use gather() to bring all items together, or settled()"
+                )
+        spec = NodeSpec(found, kind, found.unique_name(name), where, work=work)
+        spec.deps = tuple(deps)
+        spec.policy = policy
+        found.nodes.append(spec)
+        self.version += 1
+        return spec
+
+    def add_fan(
+        self, source: Source | NodeSpec, *, name: str, where: Where, key: Callable[[Any], str] | None = None
+    ) -> NodeSpec:
+        """Add a fan-out over a source, or over the value of a node; returns the node that stands for one item."""
+        deps = (source,) if isinstance(source, NodeSpec) else ()
+        fan = self.add(NodeKind.FAN, None, deps, name=name, where=where)
+        fan.source = None if isinstance(source, NodeSpec) else source
+        fan.key = key
+        fan.item_scope = ScopeSpec(fan.scope, fan)
+        self.scopes.append(fan.item_scope)
+        return self.add(NodeKind.ITEM, None, (), name="item", where=where, scope=fan.item_scope)
+
+    def add_gather(self, kind: NodeKind, of: NodeSpec, *, name: str, where: Where) -> NodeSpec:
+        """Add a node around an item scope that collects one of its nodes over all items."""
+        fan = of.scope.fan
+        assert fan is not None
+        spec = self.add(kind, None, (), name=name, where=where, scope=fan.scope)
+        spec.of = of
+        return spec
+
+    def specs(self) -> Iterator[NodeSpec]:
+        """Iterate over all nodes, scope by scope, in the order of declaration."""
+        for scope in self.scopes:
+            yield from scope.nodes
+
+    def check(self) -> None:
+        """Refuse a declaration that could never finish.
+
+        Raises:
+            DeclarationError: there is a cycle; the message names its nodes and the lines that declared them.
+        """
+        waiting: dict[NodeSpec, int] = {}
+        after: dict[NodeSpec, list[NodeSpec]] = {}
+        for spec in self.specs():
+            before = _before(spec)
+            waiting[spec] = len(before)
+            for dep in before:
+                after.setdefault(dep, []).append(spec)
+        free = [spec for spec, count in waiting.items() if count == 0]
+        while free:
+            for spec in after.get(free.pop(), ()):
+                waiting[spec] -= 1
+                if waiting[spec] == 0:
+                    free.append(spec)
+        stuck = {spec for spec, count in waiting.items() if count > 0}
+        if stuck:
+            cycle = _cycle_in(stuck)
+            lines = " -> ".join(f"{spec.path!r} (declared at {spec.where})" for spec in [*cycle, cycle[0]])
+            raise DeclarationError(f"the nodes of flow {self.name!r} wait for each other: {lines}")
+
+
+def _before(spec: NodeSpec) -> list[NodeSpec]:
+    before = list(spec.deps)
+    if spec.kind is NodeKind.ITEM and spec.scope.fan is not None:
+        before.append(spec.scope.fan)
+    if spec.of is not None:
+        before.append(spec.of)
+    return before
+
+
+def _cycle_in(stuck: set[NodeSpec]) -> list[NodeSpec]:
+    # Each stuck node has a stuck node before it, so walking backwards must meet its own trail.
+    trail: dict[NodeSpec, int] = {}
+    spec = min(stuck, key=lambda one: one.path)
+    while spec not in trail:
+        trail[spec] = len(trail)
+        spec = next(dep for dep in _before(spec) if dep in stuck)
+    return [one for one, place in trail.items() if place >= trail[spec]][::-1]

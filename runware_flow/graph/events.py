@@ -1,0 +1,98 @@
+"""What a run tells its readers: typed events, in the order in which things happened.
+
+Times are seconds of the run's clock, from its start. With nobody reading, no event is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from runware_flow.graph.outcomes import Outcome
+
+__all__ = ("Event", "NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted")
+
+
+class RunStarted(msgspec.Struct, frozen=True):
+    """The first event of a run."""
+
+    time: float
+    flow: str
+    concurrency: int
+
+
+class NodeStarted(msgspec.Struct, frozen=True):
+    """An attempt of a node begins; a second attempt is a second event.
+
+    Attributes:
+        path: the node's identity in the run, items' keys included: `posters[9f2c...]/upscale`.
+        label: the node's name, the same for all items.
+        index: the position of the item in its fan-out, of the innermost one if they are nested; `None` outside.
+        key: the item's key.
+        task_type, model, task_uuid, fingerprint: the resolved request; `None` for a function.
+    """
+
+    time: float
+    path: str
+    label: str
+    attempt: int
+    index: int | None = None
+    key: str | None = None
+    task_type: str | None = None
+    model: str | None = None
+    task_uuid: str | None = None
+    fingerprint: str | None = None
+
+
+class NodeProgress(msgspec.Struct, frozen=True):
+    """The service said how far a node is, from 0 to 1. A slow reader gets only the newest of each node."""
+
+    time: float
+    path: str
+    label: str
+    progress: float
+    index: int | None = None
+
+
+class NodeSettled(msgspec.Struct, frozen=True):
+    """A node has its outcome.
+
+    Attributes:
+        attempts: how many attempts there were; 0 for a node that was skipped.
+        seconds: from the first attempt to the outcome.
+        cost: USD; `None` is unknown, and never stands for free.
+    """
+
+    time: float
+    path: str
+    label: str
+    outcome: Outcome[Any]
+    attempts: int = 0
+    seconds: float = 0.0
+    cost: float | None = None
+    index: int | None = None
+    key: str | None = None
+    task_uuid: str | None = None
+    fingerprint: str | None = None
+
+
+class RunFinished(msgspec.Struct, frozen=True):
+    """The last event of a run: what came of its nodes, and what they cost.
+
+    Attributes:
+        end: `"done"`, `"failed"`, `"stopped"` or `"cancelled"`.
+    """
+
+    time: float
+    end: str
+    ok_count: int
+    failed_count: int
+    skipped_count: int
+    abandoned_count: int
+    cost: float | None
+
+
+Event: TypeAlias = RunStarted | NodeStarted | NodeProgress | NodeSettled | RunFinished
+"""Any event of a run."""

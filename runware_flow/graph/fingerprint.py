@@ -1,0 +1,71 @@
+"""Who is who: hashes that name an item by what it is, and a request by what it asks for."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = ("Ordinals", "fingerprint", "item_key")
+
+_VOLATILE = frozenset({"taskUUID", "webhookURL", "deliveryMethod", "includeCost"})
+"""Parameters that say how a request is handled, not what is made."""
+
+_encoder = msgspec.json.Encoder(order="sorted", enc_hook=lambda value: _named(value))
+
+
+def fingerprint(wire: Mapping[str, Any], media: Iterable[tuple[str, str]] = ()) -> str:
+    """Hash a resolved request: equal for requests that ask for the same thing, in whatever order their keys stand.
+
+    Args:
+        wire: the request as it goes to the service.
+        media: the media that are not in `wire` yet, as pairs of where they belong and a hash of what they are.
+
+    Returns:
+        64 hexadecimal digits (SHA-256 of the canonical JSON).
+    """
+    asked = {name: value for name, value in wire.items() if name not in _VOLATILE}
+    extra = sorted(media)
+    return hashlib.sha256(_encoder.encode([asked, extra] if extra else asked)).hexdigest()
+
+
+def item_key(item: object) -> str:
+    """Hash an item by its content; 16 hexadecimal digits.
+
+    Content is what JSON can show of it. An item that JSON cannot show is known by its type alone, so that such items are
+    told apart only by their order: give `key=`.
+    """
+    try:
+        content = _encoder.encode(item)
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
+        content = _named(item).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _named(value: object) -> str:
+    if hasattr(type(value), "__fspath__"):
+        return str(value)
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+class Ordinals:
+    """Gives each key that was met before an ordinal: `key`, `key-2`, `key-3`, in the order of the source."""
+
+    __slots__ = ("_counts", "_seen")
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def name(self, key: str) -> str:
+        """Return the key, with its ordinal if it is not the first of its kind."""
+        if key not in self._seen:
+            self._seen.add(key)
+            return key
+        count = self._counts.get(key, 1) + 1
+        self._counts[key] = count
+        return self.name(f"{key}-{count}")

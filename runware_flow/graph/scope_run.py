@@ -1,0 +1,155 @@
+"""The state of a run, as small as it can be: a scope's nodes are bytes in an array and values in a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.graph.outcomes import Ok, Outcome
+
+if TYPE_CHECKING:
+    from runware_flow.graph.plan import ScopePlan, Step
+
+__all__ = ("ABANDONED", "FAILED", "OK", "READY", "RUNNING", "SETTLED", "SKIPPED", "FanRun", "ScopeRun")
+
+READY = 0xF0
+RUNNING = 0xF1
+SETTLED = 0xF8
+"""Cells from here up are outcomes."""
+OK = 0xF8
+FAILED = 0xF9
+SKIPPED = 0xFA
+ABANDONED = 0xFB
+
+
+class ScopeRun:
+    """The nodes of one scope in one run: of the flow itself, or of one item.
+
+    Attributes:
+        fan, index, key: for an item, its fan-out, its position and its identity.
+        cells: the state of each node; see `FlowMachine`.
+        values: the value of each node that is OK, the `FanRun` of a fan-out that has begun, the outcome of any other node
+            that has settled.
+        open_count: how many nodes have no outcome yet.
+        waiters: nodes of inner scopes that wait for one of these, by slot.
+        records: what the shell knows of the requests of these nodes, by slot.
+    """
+
+    __slots__ = ("cells", "fan", "index", "key", "open_count", "parent", "plan", "records", "values", "waiters")
+
+    def __init__(
+        self,
+        plan: ScopePlan,
+        parent: ScopeRun | None = None,
+        fan: FanRun | None = None,
+        index: int = 0,
+        key: str | None = None,
+    ) -> None:
+        self.plan = plan
+        self.parent = parent
+        self.fan = fan
+        self.index = index
+        self.key = key
+        self.cells = plan.cells[:]
+        self.values: list[Any] = [None] * plan.size
+        self.open_count = plan.size
+        self.waiters: dict[int, list[tuple[ScopeRun, Step]]] | None = None
+        self.records: dict[int, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ScopeRun {self.prefix() or 'of the flow'}, {self.open_count} of {self.plan.size} nodes open>"
+
+    def above(self, hops: int) -> ScopeRun:
+        """Return the scope run that many scopes up."""
+        run = self
+        for _ in range(hops):
+            assert run.parent is not None
+            run = run.parent
+        return run
+
+    def prefix(self) -> str:
+        """The path of the scope, with the keys of the items."""
+        if self.fan is None or self.parent is None:
+            return ""
+        around = self.parent.prefix()
+        name = self.fan.step.spec.name
+        key = self.key if self.key is not None else str(self.index)
+        return f"{around}/{name}[{key}]" if around else f"{name}[{key}]"
+
+    def path(self, step: Step) -> str:
+        """The identity of a node in the run: the names of its scopes with the keys of their items, and its own."""
+        prefix = self.prefix()
+        return f"{prefix}/{step.spec.name}" if prefix else step.spec.name
+
+    def outcome(self, slot: int) -> Outcome[Any] | None:
+        """Return how a node ended, or `None` if it has not."""
+        if slot >= self.plan.size:
+            return None
+        cell = self.cells[slot]
+        if cell == OK:
+            return Ok(self.values[slot])
+        if cell < SETTLED:
+            return None
+        outcome: Outcome[Any] = self.values[slot]
+        return outcome
+
+    def record(self, slot: int) -> Any:
+        """Return what the shell knows of the node's request, or `None`."""
+        return None if self.records is None else self.records.get(slot)
+
+
+class FanRun:
+    """A fan-out in one run.
+
+    Attributes:
+        around: the scope run that it stands in.
+        items: the runs of its items, in order.
+        live: those that are unfinished, by position.
+        counts: for each gather, how many items have settled the node that it collects.
+        is_queued: it waits to be pulled from; `is_lent`: somebody is pulling.
+        problem_outcome: why there are not all items: the source failed, or the run was stopped first.
+        source: for the shell: the iterator.
+        ordinals: for the shell: how often each key was met.
+    """
+
+    __slots__ = (
+        "around",
+        "counts",
+        "is_ended",
+        "is_lent",
+        "is_queued",
+        "items",
+        "live",
+        "open_count",
+        "ordinals",
+        "plan",
+        "problem_outcome",
+        "pulled_count",
+        "source",
+        "step",
+    )
+
+    def __init__(self, around: ScopeRun, step: Any, plan: Any) -> None:
+        self.around = around
+        self.step: Step = step
+        self.plan: ScopePlan = plan
+        self.items: list[ScopeRun] = []
+        self.live: dict[int, ScopeRun] = {}
+        self.counts = [0] * (len(plan.gathers) if plan is not None else 0)
+        self.open_count = 0
+        self.pulled_count = 0
+        self.is_queued = False
+        self.is_lent = False
+        self.is_ended = False
+        self.problem_outcome: Outcome[Any] | None = None
+        self.source: Any = None
+        self.ordinals: Any = None
+
+    def __repr__(self) -> str:
+        state = "ended" if self.is_ended else "queued" if self.is_queued else "lent" if self.is_lent else "full"
+        return f"<FanRun {self.around.path(self.step)}, {state}, {self.pulled_count} pulled, {self.open_count} open>"
+
+    def problem(self) -> object:
+        """Tell why there are not all items: an outcome, `"pending"` while they are still being pulled, or `None`."""
+        if self.problem_outcome is not None:
+            return self.problem_outcome
+        return None if self.is_ended else "pending"

@@ -1,0 +1,350 @@
+"""`Flow`: the declaration of a pipeline, and the ways to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+import anyio
+
+from runware_flow.errors import DeclarationError
+from runware_flow.graph.declaration import Declaration, NodeKind, NodeSpec
+from runware_flow.run.declare import call_name, caller, check_call, check_task, is_node, read_options, read_source
+from runware_flow.run.many import Many
+from runware_flow.run.node import Join, Node, Placeholder
+from runware_flow.run.settings import Settings, read_settings
+from runware_flow.types import Task
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from runware_flow.graph.declaration import Where
+    from runware_flow.run.handle import Run
+    from runware_flow.run.options import FlowOptions, Items, OnError, PolicyOptions, Progress, Work
+    from runware_flow.run.requester import Requester
+    from runware_flow.run.result import RunResult
+
+__all__ = ("Flow",)
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+R = TypeVar("R")
+
+
+class Flow:
+    """A pipeline of tasks and functions, declared once and run any number of times.
+
+    Args:
+        name: what it is called in events and reports.
+        concurrency: how many nodes are in flight at most, at least 1.
+        on_error: what happens once a node has failed for good. `"stop"`: nothing new is sent, what is in flight is
+            collected, and `FlowFailed` is raised. `"cancel"`: the same, but what is in flight is abandoned at once.
+            `"continue"`: only what depends on the failed node is skipped.
+        progress: `True`, or a callable that is given each event.
+        limits, budget, journal, cache: not available in this version; anything but `None` is an error.
+
+    Raises:
+        DeclarationError: an argument that makes no sense.
+    """
+
+    def __init__(
+        self,
+        name: str = "flow",
+        *,
+        concurrency: int = 64,
+        limits: Mapping[str, int] | None = None,
+        on_error: OnError = "stop",
+        budget: float | None = None,
+        journal: object = None,
+        cache: object = None,
+        progress: Progress = None,
+    ) -> None:
+        self.name = name
+        options: FlowOptions = {
+            "concurrency": concurrency,
+            "limits": limits,
+            "on_error": on_error,
+            "budget": budget,
+            "journal": journal,
+            "cache": cache,
+            "progress": progress,
+        }
+        self.settings: Settings = read_settings(Settings(), options)
+        self.declaration = Declaration(name)
+
+    def __repr__(self) -> str:
+        count = sum(1 for _ in self.declaration.specs())
+        return f"<Flow {self.name!r}, {count} nodes, concurrency {self.settings.concurrency}>"
+
+    @overload
+    def then(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
+    @overload
+    def then(self, task: Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Node[Any]: ...
+    @overload
+    def then(self, function: Callable[[], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
+    @overload
+    def then(self, a: Node[A], builder: Callable[[A], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
+    @overload
+    def then(
+        self, a: Node[A], builder: Callable[[A], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
+    ) -> Node[Any]: ...
+    @overload
+    def then(
+        self, a: Node[A], b: Node[B], builder: Callable[[A, B], Work[R]], /, **policy: Unpack[PolicyOptions]
+    ) -> Node[R]: ...
+    @overload
+    def then(
+        self, a: Node[A], b: Node[B], builder: Callable[[A, B], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
+    ) -> Node[Any]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        c: Node[C],
+        builder: Callable[[A, B, C], Work[R]],
+        /,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        c: Node[C],
+        d: Node[D],
+        builder: Callable[[A, B, C, D], Work[R]],
+        /,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        c: Node[C],
+        d: Node[D],
+        e: Node[E],
+        builder: Callable[[A, B, C, D, E], Work[R]],
+        /,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        c: Node[C],
+        d: Node[D],
+        e: Node[E],
+        f: Node[F],
+        builder: Callable[[A, B, C, D, E, F], Work[R]],
+        /,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R]: ...
+    def then(self, *given: Any, **policy: Unpack[PolicyOptions]) -> Node[Any]:
+        """Add a node.
+
+        `then(task)` sends a fixed task, a struct or a dict with wire names. `then(a, b, builder)` waits for one to six nodes
+        and sends what `builder(result_a, result_b)` returns; with an `async def` in its place, awaits that. `then(function)`
+        awaits a function without arguments. Dicts as the work of three nodes or more go through `join`.
+
+        A task's node has one result: a task of several is declared with `each`.
+        """
+        if not given:
+            raise DeclarationError(f"then, declared at {caller()}, was given nothing: give it a task or a function")
+        *before, work = given
+        if not before and isinstance(work, (Task, Mapping)):
+            return Node(self, self._add_task(work, policy, caller(), several=False))
+        return self.declare_call(tuple(before), work, policy, verb="then")
+
+    @overload
+    def join(self, a: Node[A], b: Node[B], /) -> Join[A, B]: ...
+    @overload
+    def join(self, a: Node[A], b: Node[B], c: Node[C], /) -> Join[A, B, C]: ...
+    @overload
+    def join(self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], /) -> Join[A, B, C, D]: ...
+    @overload
+    def join(self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], e: Node[E], /) -> Join[A, B, C, D, E]: ...
+    @overload
+    def join(
+        self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], e: Node[E], f: Node[F], /
+    ) -> Join[A, B, C, D, E, F]: ...
+    def join(self, *nodes: Node[Any]) -> Any:
+        """Bring 2 to 6 nodes together: `flow.join(a, b).then(builder)`."""
+        where = caller()
+        if not 2 <= len(nodes) <= 6:
+            raise DeclarationError(f"join, declared at {where}, takes 2 to 6 nodes, not {len(nodes)}")
+        self.require(nodes, where, verb="join")
+        return Join[Any](self, nodes)
+
+    def each(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Many[R]:
+        """Send one task of several results, and fan out over them.
+
+        If some of its results fail, the finished ones go on, and one failed item stands for the rest.
+        """
+        where = caller()
+        if not isinstance(task, (Task, Mapping)):
+            raise DeclarationError(f"each, declared at {where}, takes a task, not {type(task).__name__}")
+        spec = self._add_task(task, policy, where, several=True)
+        spec.keeps_all = True
+        return Many(self, self.declaration.add_fan(spec, name=f"{spec.name}.each", where=where))
+
+    @overload
+    def map(
+        self,
+        items: Items[A],
+        builder: Callable[[A], Work[R]],
+        /,
+        *,
+        key: Callable[[A], str] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R]: ...
+    @overload
+    def map(
+        self,
+        items: Items[A],
+        builder: Callable[[A], Mapping[str, Any]],
+        /,
+        *,
+        key: Callable[[A], str] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[Any]: ...
+    def map(
+        self,
+        items: Any,
+        builder: Any,
+        /,
+        *,
+        key: Callable[[Any], str] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[Any]:
+        """Make one node for each item, of any number.
+
+        Items are pulled when there is nothing else to do, and never more than `concurrency` of them are unfinished.
+
+        Args:
+            items: an iterable, an async iterable, or a callable that makes one for each run. An iterator can be met only
+                once: a second run is an error. A synchronous iterable is pulled on the event loop, so it must not block.
+            builder: called with the item, as in `then`.
+            key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
+        """
+        source = read_source(items, caller())
+        for spec in self.declaration.specs():  # the same iterator in two maps is one source, met twice
+            if source.is_one_shot and spec.source is not None and spec.source.items is items:
+                source = spec.source
+        return self.declare_map(source, builder, key, policy)
+
+    async def execute(self, client: Requester | None = None, **overrides: Unpack[FlowOptions]) -> RunResult:
+        """Run the flow to its end.
+
+        Cancelling it leaves no worker behind; what was in flight is abandoned (use `start` to read what had finished).
+
+        Args:
+            client: the client to send tasks with; it stays open. Without one, a flow that sends tasks opens one from the
+                environment and closes it.
+            **overrides: keywords of `Flow`, for this run alone.
+
+        Raises:
+            FlowFailed: a node failed and `on_error` is not `"continue"`; its `.result` has everything that finished.
+            DeclarationError: the declaration has a cycle, or an override makes no sense.
+        """
+        async with self.start(client, **overrides) as run:
+            await run.wait()
+        return run.result
+
+    def start(
+        self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
+    ) -> AbstractAsyncContextManager[Run]:
+        """Run the flow beside the body of an `async with`, which gets the `Run`.
+
+        A body that ends normally waits for the end of the run; one that raises cancels it. Use `run.stop()` to end it
+        early. Arguments and errors are those of `execute`; `FlowFailed` is raised by `run.wait()`, or on leaving.
+        """
+        from runware_flow.run.runner import open_run  # the shell is not needed to declare
+
+        return open_run(self, client, read_settings(self.settings, overrides))
+
+    def run(self, client: None = None, *, backend: str = "asyncio", **overrides: Unpack[FlowOptions]) -> RunResult:
+        """Run the flow in an event loop of its own and block until its end; for scripts.
+
+        Args:
+            client: none; a client belongs to an event loop, so it cannot be shared with a blocking call.
+            backend: `"asyncio"` or `"trio"`.
+            **overrides: keywords of `Flow`, for this run alone.
+        """
+        if client is not None:
+            raise DeclarationError(
+                "flow.run() opens its own client in its own event loop; use `await flow.execute(client)`"
+            )
+
+        async def main() -> RunResult:
+            return await self.execute(None, **overrides)
+
+        return anyio.run(main, backend=backend)
+
+    # What follows is used by Node and Many; it is no part of the contract.
+
+    def handle_of(self, spec: NodeSpec) -> Node[Any] | Many[Any]:
+        """Return the `Node` of a spec, or the `Many` if it is made once for each item."""
+        return Node(self, spec) if spec.scope.parent is None and spec.item_scope is None else Many(self, spec)
+
+    def declare_call(self, nodes: tuple[Any, ...], work: Any, policy: PolicyOptions, *, verb: str) -> Node[Any]:
+        """Add a node that is called with the results of `nodes`."""
+        where = caller()
+        if is_node(work):
+            raise DeclarationError(f"{verb}, declared at {where}, got nodes only: give a builder as the last argument")
+        if len(nodes) > 6:
+            raise DeclarationError(
+                f"{verb}, declared at {where}, takes up to 6 nodes, not {len(nodes)}: use map and gather"
+            )
+        self.require(nodes, where, verb=verb)
+        return Node(self, self.add_call([node.spec for node in nodes], work, policy, where, verb=verb))
+
+    def add_call(
+        self, deps: list[NodeSpec] | tuple[NodeSpec, ...], work: Any, policy: PolicyOptions, where: Where, *, verb: str
+    ) -> NodeSpec:
+        """Add the spec of a builder or an async function."""
+        kind = check_call(work, len(deps), where, verb=verb)
+        label, checked = read_options(policy, where)
+        name = label or call_name(work, deps[0].name if deps else None)
+        return self.declaration.add(kind, work, deps, name=name, where=where, policy=checked)
+
+    def declare_map(self, source: Any, builder: Any, key: Any, policy: PolicyOptions) -> Many[Any]:
+        """Add a fan-out and the first step of its items."""
+        where = caller()
+        kind = check_call(builder, 1, where, verb="map")
+        if key is not None:
+            check_call(key, 1, where, verb="map(key=)", may_be_async=False)
+        label, checked = read_options(policy, where)
+        name = label or call_name(builder, None)
+        fan_name = "map" if label is None and name == "then" else name
+        item = self.declaration.add_fan(source, name=fan_name, where=where, key=key)
+        step = self.declaration.add(kind, builder, (item,), name=name, where=where, policy=checked)
+        return Many(self, step)
+
+    def _add_task(self, task: Any, policy: PolicyOptions, where: Where, *, several: bool) -> NodeSpec:
+        name = check_task(task, where, several=several)
+        label, checked = read_options(policy, where)
+        return self.declaration.add(NodeKind.TASK, task, (), name=label or name, where=where, policy=checked)
+
+    def require(self, nodes: tuple[Any, ...], where: Where, *, verb: str = "then") -> None:
+        """Refuse what is no node of this flow, and an item's node outside of the fan-out it belongs to."""
+        for node in nodes:
+            if not isinstance(node, Placeholder) or (isinstance(node, Many) and verb != "many"):
+                what = "use many.then, many.gather() or many.join" if isinstance(node, Many) else "nodes come first"
+                raise DeclarationError(f"{verb}, declared at {where}, was given {node!r} where a node belongs: {what}")
+            if node.flow is not self:
+                raise DeclarationError(f"{verb}, declared at {where}, uses {node!r}, which belongs to another flow")
+            scope = node.spec.scope.parent if isinstance(node, Many) else node.spec.scope
+            while scope is not None and scope.parent is not None:
+                if not scope.open_count:
+                    raise DeclarationError(
+                        f"{verb}, declared at {where}, uses {node!r}, which is made once for each item, outside of its pipe:"
+                        " use gather() to bring all items together"
+                    )
+                scope = scope.parent

@@ -1,0 +1,136 @@
+"""`Many`, a typed promise of one result for each item of a fan-out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
+
+from runware_flow.errors import DeclarationError
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.run.declare import caller, check_call, is_node
+from runware_flow.run.node import Node, Placeholder, declare_pick
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runware_flow.graph.outcomes import Outcome
+    from runware_flow.run.options import PolicyOptions, Work
+
+__all__ = ("Many", "ManyJoin")
+
+A = TypeVar("A")
+B = TypeVar("B")
+R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Many(Placeholder, Generic[T_co]):
+    """One result for each item of a fan-out: `result[many]` is a `list[T_co]` in the order of the items.
+
+    Each item goes through the steps at its own pace: there is no barrier between one step and the next.
+    """
+
+    __slots__ = ()
+
+    @overload
+    def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
+    @overload
+    def then(self, builder: Callable[[T_co], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]) -> Many[Any]: ...
+    def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
+        """Add a step that follows for each item; see `Node.then`."""
+        where = caller()
+        self.flow.require((self,), where, verb="many")
+        return Many(self.flow, self.flow.add_call((self.spec,), builder, policy, where, verb="then"))
+
+    @overload
+    def join(self, other: Node[A], /) -> ManyJoin[T_co, A]: ...
+    @overload
+    def join(self, other: Many[A], /) -> ManyJoin[T_co, A]: ...
+    def join(self, other: Any, /) -> ManyJoin[T_co, Any]:
+        """Bring a second value to each item: a node's, the same for all, or that of another step of the same items."""
+        where = caller()
+        if not isinstance(other, Placeholder):
+            raise DeclarationError(f"join, declared at {where}, takes a node or a Many, not {type(other).__name__}")
+        self.flow.require((self, other), where, verb="many")
+        if isinstance(other, Many):
+            fits = other.spec.scope is self.spec.scope
+        else:
+            fits = other.spec.scope.holds(self.spec.scope)
+        if not fits:
+            raise DeclarationError(
+                f"join, declared at {where}, pairs {self!r} with {other!r}, which has other items: use gather() on one of them"
+            )
+        return ManyJoin(self, other)
+
+    def pipe(self, subpipeline: Callable[[Node[T_co]], Node[R]], /) -> Many[R]:
+        """Put each item through a sub-pipeline.
+
+        Args:
+            subpipeline: called once, now, with a node that stands for any one item; the nodes that it declares from it are
+                made once for each item. It returns the one whose results are the new `Many`'s.
+        """
+        where = caller()
+        self.flow.require((self,), where, verb="many")
+        check_call(subpipeline, 1, where, verb="pipe", may_be_async=False)
+        scope = self.spec.scope
+        scope.open_count += 1
+        try:
+            last: Any = subpipeline(Node[T_co](self.flow, self.spec))
+        finally:
+            scope.open_count -= 1
+        if isinstance(last, Node) and last.flow is self.flow and last.spec.scope is scope:
+            return Many(self.flow, last.spec)
+        if isinstance(last, Many):
+            raise DeclarationError(
+                f"pipe, declared at {where}, got {last!r} from its sub-pipeline: return many.gather()"
+            )
+        what = repr(last) if is_node(last) else type(last).__name__
+        raise DeclarationError(
+            f"pipe, declared at {where}, got {what} from its sub-pipeline: return a node that was made from the item"
+        )
+
+    def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Many[R]:
+        """Add a pure, synchronous step for each item; see `Node.pick`."""
+        where = caller()
+        self.flow.require((self,), where, verb="many")
+        check_call(function, 1, where, verb="pick", may_be_async=False)
+        return Many(self.flow, declare_pick(self.flow, self.spec, function, label, where))
+
+    def gather(self, *, label: str | None = None) -> Node[list[T_co]]:
+        """Wait for this step of all items: the node of the list of their results, in the order of the items.
+
+        It has a result only if every item has one; otherwise it is skipped, as soon as one item fails.
+        """
+        return Node(self.flow, self._collect(NodeKind.GATHER, label))
+
+    def settled(self, *, label: str | None = None) -> Node[list[Outcome[T_co]]]:
+        """Wait for this step of all items: the node of the list of their outcomes, failed and skipped ones included.
+
+        What a failure does to the run is the business of `on_error`: use it with `"continue"`.
+        """
+        return Node(self.flow, self._collect(NodeKind.SETTLED, label))
+
+    def _collect(self, kind: NodeKind, label: str | None) -> Any:
+        where = caller()
+        self.flow.require((self,), where, verb="many")
+        name = label or f"{self.spec.name}.{kind.value}"
+        return self.flow.declaration.add_gather(kind, self.spec, name=name, where=where)
+
+
+class ManyJoin(Generic[A, B]):
+    """Two values of each item that a builder waits for, made by `many.join`."""
+
+    __slots__ = ("_many", "_other")
+
+    def __init__(self, many: Many[A], other: Node[B] | Many[B]) -> None:
+        self._many = many
+        self._other = other
+
+    @overload
+    def then(self, builder: Callable[[A, B], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
+    @overload
+    def then(self, builder: Callable[[A, B], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]) -> Many[Any]: ...
+    def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
+        """Add a step for each item; the builder is called with both results."""
+        flow = self._many.flow
+        specs = (self._many.spec, self._other.spec)
+        return Many(flow, flow.add_call(specs, builder, policy, caller(), verb="then"))

@@ -1,0 +1,31 @@
+"""Hashes of local media, for the fingerprint of a request that names them before they are uploaded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ("media_digests",)
+
+
+def media_digests(request: Any) -> Iterator[tuple[str, str]]:
+    """Pair the place of each local medium of a prepared request with a hash of what it is.
+
+    Bytes are hashed. A file is known by its path, size and time of change, so that a large one is not read twice.
+    """
+    for medium in getattr(request, "media", ()):
+        place = ".".join(str(part) for part in medium.path)
+        source = medium.source
+        if isinstance(source, bytes):
+            yield place, hashlib.sha256(source).hexdigest()
+            continue
+        try:
+            status = os.stat(source)
+        except OSError:  # reading it will say so
+            yield place, str(source)
+        else:
+            yield place, f"{source}:{status.st_size}:{status.st_mtime_ns}"

@@ -1,0 +1,207 @@
+"""What a run tells: events to their readers, outcomes to those that wait for them, and when to wait for a slow reader."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.events import Event, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
+from runware_flow.graph.scope_run import FAILED
+from runware_flow.run.reader import CompletionReader, EventReader, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import FanRun, ScopeRun
+    from runware_flow.run.result import NodeRecord
+    from runware_flow.run.runner import Runner
+
+__all__ = ("News",)
+
+_SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN})
+
+
+class News:
+    """The readers of a run. With none, nothing is made and nothing is kept."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._machine = runner.machine
+        self._start = anyio.current_time()
+        self._events: list[weakref.ref[EventReader]] = []
+        self._completions: list[tuple[NodeSpec, weakref.ref[CompletionReader[Any]]]] = []
+        self._waiting_tasks: list[int] = []
+        self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
+
+    def time(self) -> float:
+        """Seconds since the start of the run."""
+        return anyio.current_time() - self._start
+
+    # Readers
+
+    def open_events(self) -> EventReader:
+        """Begin a reader of events."""
+        reader = EventReader(self._admit)
+        self._events.append(weakref.ref(reader, self._forget))
+        self._machine.watch = True
+        if self._runner.is_finished:
+            reader.is_over = True
+        return reader
+
+    def open_completions(self, spec: NodeSpec, find: Callable[[], FanRun]) -> CompletionReader[Any]:
+        """Begin a reader of the outcomes of one step of a fan-out."""
+        reader: CompletionReader[Any] = CompletionReader(spec.slot, self._machine.concurrency, find, self._admit)
+        self._completions.append((spec, weakref.ref(reader, self._forget)))
+        self._machine.watch = True
+        if self._runner.is_finished:
+            reader.is_over = True
+        return reader
+
+    @property
+    def _readers(self) -> list[Reader]:
+        references: list[Any] = [*self._events, *(reference for _, reference in self._completions)]
+        return [reader for reference in references if (reader := reference()) is not None]
+
+    def _forget(self, _: object) -> None:
+        self._events = [reference for reference in self._events if reference() is not None]
+        self._completions = [pair for pair in self._completions if pair[1]() is not None]
+        if not self._events and not self._completions:
+            self._machine.watch = False
+            self._machine.settled.clear()
+            self._begun.clear()
+        self._admit()
+
+    def _admit(self) -> None:
+        """Open the run's gate, or close it while a reader that could catch up has too much unread."""
+        readers = self._readers
+        stuck = {reader.owner for reader in readers if reader.is_waiting}.union(self._waiting_tasks)
+        holds = any(reader.is_full and reader.owner not in stuck for reader in readers)
+        self._runner.admit(is_open=not holds or self._machine.is_finished)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Mark that the current task waits for the run, and so reads nothing meanwhile."""
+        task = anyio.get_current_task().id
+        self._waiting_tasks.append(task)
+        self._admit()
+        try:
+            yield
+        finally:
+            self._waiting_tasks.remove(task)
+            self._admit()
+
+    async def report(self, reader: EventReader, callback: Callable[[Event], Any]) -> None:
+        """Give each event to a callback, sync or async; what it raises ends the run."""
+        async for event in reader:
+            returned = callback(event)
+            if inspect.isawaitable(returned):
+                await returned
+
+    # Events
+
+    def _put(self, event: Event) -> None:
+        for reference in self._events:
+            reader = reference()
+            if reader is not None:
+                reader.put_event(event)
+
+    def run_started(self) -> None:
+        """Tell that the run begins."""
+        if self._events:
+            runner = self._runner
+            self._put(RunStarted(self.time(), runner.flow.name, runner.settings.concurrency))
+
+    def node_started(self, run: ScopeRun, step: Step, attempt: int, record: NodeRecord | None = None) -> None:
+        """Tell that an attempt begins."""
+        if not self._events:
+            return
+        now = self.time()
+        begun = self._begun.get((run, step))
+        self._begun[(run, step)] = (begun[0] if begun else now, attempt)
+        self._put(
+            NodeStarted(
+                now,
+                run.path(step),
+                step.spec.name,
+                attempt,
+                index=None if run.fan is None else run.index,
+                key=run.key,
+                task_type=record and record.task_type,
+                model=record and record.model,
+                task_uuid=record and record.task_uuid,
+                fingerprint=record and record.fingerprint,
+            )
+        )
+
+    def node_progress(self, run: ScopeRun, step: Step, progress: float) -> None:
+        """Tell how far a node is."""
+        if self._events:
+            index = None if run.fan is None else run.index
+            self._put(NodeProgress(self.time(), run.path(step), step.spec.name, progress, index))
+
+    def publish(self) -> None:
+        """Tell of the nodes that the machine has settled."""
+        settled, self._machine.settled = self._machine.settled, []
+        for run, step in settled:
+            for spec, reference in self._completions:
+                if spec is step.spec and (reader := reference()) is not None:
+                    reader.put_item(run)
+            if self._events and (step.kind not in _SILENT or run.cells[step.slot] == FAILED):
+                self._put(self._settled(run, step))
+        if any(step.kind is NodeKind.FAN for _, step in settled):
+            self.source_ended()
+        self._admit()
+
+    def _settled(self, run: ScopeRun, step: Step) -> NodeSettled:
+        now = self.time()
+        began, attempts = self._begun.pop((run, step), (now, 0))
+        record: NodeRecord | None = run.record(step.slot)
+        outcome = run.outcome(step.slot)
+        assert outcome is not None
+        return NodeSettled(
+            now,
+            run.path(step),
+            step.spec.name,
+            outcome,
+            attempts=attempts,
+            seconds=now - began,
+            cost=record and record.cost,
+            index=None if run.fan is None else run.index,
+            key=run.key,
+            task_uuid=record and record.task_uuid,
+            fingerprint=record and record.fingerprint,
+        )
+
+    def source_ended(self) -> None:
+        """Let those that wait for outcomes see whether there will be more."""
+        for _, reference in self._completions:
+            reader = reference()
+            if reader is not None:
+                reader.wake()
+
+    def run_finished(self, end: str) -> None:
+        """Tell of the rest, and that there will be no more."""
+        machine = self._machine
+        self.publish()
+        self._put(
+            RunFinished(
+                self.time(),
+                end,
+                machine.ok_count,
+                machine.failed_count,
+                machine.skipped_count,
+                machine.abandoned_count,
+                self._runner.accounts.total(),
+            )
+        )
+        for reader in self._readers:
+            if isinstance(reader, (EventReader, CompletionReader)):
+                reader.is_over = True
+            reader.wake()

@@ -1,0 +1,160 @@
+"""`Node`, a typed promise of one result, and `Join`, several nodes on their way to one builder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, TypeVarTuple, Unpack, overload
+
+from runware_flow.errors import DeclarationError
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.run.declare import caller, check_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from runware_flow.graph.declaration import NodeSpec, Where
+    from runware_flow.run.flow import Flow
+    from runware_flow.run.many import Many
+    from runware_flow.run.options import PolicyOptions, Work
+
+__all__ = ("Join", "Node")
+
+A = TypeVar("A")
+R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+Ts = TypeVarTuple("Ts")
+
+
+class Placeholder:
+    """What `Node` and `Many` share: they stand for values that do not exist yet, and refuse to be taken for them."""
+
+    __slots__ = ("flow", "spec")
+
+    __runware_node__: ClassVar[bool] = True
+    """How the lower floors recognise a node that was left inside a task."""
+
+    def __init__(self, flow: Flow, spec: NodeSpec) -> None:
+        self.flow = flow
+        self.spec = spec
+
+    @property
+    def label(self) -> str:
+        """Its name in errors, events and reports: the label, or one made from its work."""
+        return self.spec.name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Placeholder) and type(other) is type(self) and other.spec is self.spec
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.spec))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.spec.path!r} of flow {self.flow.name!r}, declared at {self.spec.where}>"
+
+    def __bool__(self) -> NoReturn:
+        self._refuse("has no truth before the run; use node.branch, or decide inside a builder")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise DeclarationError(f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, {what}")
+
+    if not TYPE_CHECKING:  # hidden, so that type checkers reject `await node`, `for x in node` and `len(node)` too
+
+        def __str__(self) -> str:
+            self._refuse(
+                "is not its result, so it cannot become text; use node.then, whose builder is given the result"
+            )
+
+        def __format__(self, format_spec: str) -> str:
+            self._refuse("cannot be formatted into a text; use node.then, whose builder is given the result")
+
+        def __iter__(self) -> Any:
+            self._refuse(
+                "cannot be iterated over before the run; use node.map, or flow.each for a task of many results"
+            )
+
+        def __len__(self) -> int:
+            self._refuse("has no length before the run; use node.map")
+
+        def __await__(self) -> Any:
+            self._refuse("cannot be awaited; run the flow with `await flow.execute()` and read result[node]")
+
+
+class Node(Placeholder, Generic[T_co]):
+    """One step of a flow and, after the run, its key: `result[node]` is a `T_co`.
+
+    Nodes are made by `Flow` and by other nodes. A node is not its result: used as text, as a truth value or inside a task it
+    raises a `TypeError` that names it.
+    """
+
+    __slots__ = ()
+
+    @overload
+    def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
+    @overload
+    def then(self, builder: Callable[[T_co], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]) -> Node[Any]: ...
+    def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Node[Any]:
+        """Add a node that follows this one.
+
+        Args:
+            builder: called with this node's result; a plain function returns the task to send (and does nothing else, since
+                a retry or a plan calls it again), an `async def` does the work itself.
+            **policy: see `PolicyOptions`.
+        """
+        return self.flow.declare_call((self,), builder, policy, verb="then")
+
+    @overload
+    def map(
+        self: Node[Iterable[A]],
+        builder: Callable[[A], Work[R]],
+        /,
+        *,
+        key: Callable[[A], str] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R]: ...
+    @overload
+    def map(
+        self: Node[Iterable[A]],
+        builder: Callable[[A], Mapping[str, Any]],
+        /,
+        *,
+        key: Callable[[A], str] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[Any]: ...
+    def map(
+        self, builder: Any, /, *, key: Callable[[Any], str] | None = None, **policy: Unpack[PolicyOptions]
+    ) -> Many[Any]:
+        """Fan out over this node's result, whose length is known only at run time."""
+        self.flow.require((self,), caller())
+        return self.flow.declare_map(self.spec, builder, key, policy)
+
+    def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Node[R]:
+        """Add a pure, synchronous step: `function` is called with this node's result and its value is the new node's."""
+        where = caller()
+        check_call(function, 1, where, verb="pick", may_be_async=False)
+        self.flow.require((self,), where)
+        return Node(self.flow, declare_pick(self.flow, self.spec, function, label, where))
+
+
+class Join(Generic[*Ts]):
+    """Several nodes that a builder waits for, made by `flow.join`."""
+
+    __slots__ = ("_nodes", "flow")
+
+    def __init__(self, flow: Flow, nodes: tuple[Node[Any], ...]) -> None:
+        self.flow = flow
+        self._nodes = nodes
+
+    @overload
+    def then(self, builder: Callable[[Unpack[Ts]], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
+    @overload
+    def then(
+        self, builder: Callable[[Unpack[Ts]], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
+    ) -> Node[Any]: ...
+    def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Node[Any]:
+        """Add a node that waits for all of them; the builder is called with their results, in order."""
+        return self.flow.declare_call(self._nodes, builder, policy, verb="then")
+
+
+def declare_pick(flow: Flow, of: NodeSpec, function: Any, label: str | None, where: Where) -> NodeSpec:
+    """Add the node of a `pick`, of a node or of each item."""
+    name = label or f"{of.name}.pick"
+    return flow.declaration.add(NodeKind.PICK, function, (of,), name=name, where=where)

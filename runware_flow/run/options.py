@@ -1,0 +1,51 @@
+"""The types of what users hand to a flow: policies, builders, items."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+
+from runware_flow.graph.events import Event
+from runware_flow.types import Task
+
+__all__ = ("FlowOptions", "Items", "OnError", "PolicyOptions", "Progress", "Work")
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+OnError: TypeAlias = Literal["stop", "cancel", "continue"]
+"""What a failed node does to its run."""
+
+Work: TypeAlias = Task[R] | Coroutine[Any, Any, R]
+"""What a builder, or an async function, returns for a node of type `R`."""
+
+Items: TypeAlias = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | AsyncIterable[T]]
+"""Where a fan-out's items come from. A callable is called once a run."""
+
+Progress: TypeAlias = bool | Callable[[Event], object] | None
+"""`True` writes a plain line to stderr now and then; a callable gets each event of the run."""
+
+
+class PolicyOptions(TypedDict, total=False):
+    """The policy keywords that every node takes."""
+
+    label: str
+    """Its name in errors, events and reports; equal labels get an ordinal."""
+    retry: int
+    """Attempts in total. A task is only sent again after the service itself said that it failed."""
+    timeout: float
+    """Seconds for one attempt, from the send."""
+    deadline: float
+    """Seconds from the start of the run, queueing included."""
+
+
+class FlowOptions(TypedDict, total=False):
+    """The keywords of `Flow`, which `execute`, `start` and `run` may override."""
+
+    concurrency: int
+    limits: Any
+    on_error: OnError
+    budget: Any
+    journal: Any
+    cache: Any
+    progress: Progress

@@ -1,0 +1,306 @@
+"""Running one node: calling its function, or building, preparing and sending its task, as often as its policy allows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import anyio
+
+from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.fingerprint import fingerprint
+from runware_flow.graph.outcomes import Failed
+from runware_flow.graph.policies import may_try_again
+from runware_flow.run.declare import is_node
+from runware_flow.run.media import media_digests
+from runware_flow.run.result import NodeRecord
+from runware_flow.types import UNSET, Task
+
+if TYPE_CHECKING:
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.run.accounts import Accounts
+    from runware_flow.run.context import RunContext
+    from runware_flow.run.news import News
+
+__all__ = ("Performer",)
+
+_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 8.0
+
+
+class _InFlight:
+    """What is known of a node while it runs, for the case that it is cancelled."""
+
+    __slots__ = ("is_sent", "record")
+
+    def __init__(self) -> None:
+        self.record: NodeRecord | None = None
+        self.is_sent = False
+
+
+class Performer:
+    """Runs nodes and tells the machine how they ended."""
+
+    def __init__(self, machine: FlowMachine, accounts: Accounts, news: News, client: Any) -> None:
+        self._machine = machine
+        self._accounts = accounts
+        self._news = news
+        self._client = client
+
+    async def call_once(self, run: ScopeRun, step: Step, context: RunContext) -> None:
+        """Run a function node that has no policy and no audience, with nothing on the way."""
+        machine = self._machine
+        context.has_used_client = False
+        context.label = step.spec.name
+        context.attempt = 1
+        try:
+            if step.local >= 0:
+                value = await step.work(run.values[step.local])
+            else:
+                value = await step.work(*machine.arguments(run, step))
+            if isinstance(value, Task) or is_node(value):
+                raise _wrong_value(value, step.spec)
+        except Exception as error:  # noqa: BLE001 - user code: its failure is the node's
+            machine.fail(run, step, error)
+        except BaseException:
+            machine.abandon(run, step, None, may_be_billed=context.has_used_client)
+            raise
+        else:
+            machine.succeed(run, step, value)
+
+    async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
+        """Run a node of any kind to its outcome, all attempts included."""
+        machine = self._machine
+        flight = _InFlight()
+        context.has_used_client = False
+        try:
+            args = machine.arguments(run, step)
+            if step.kind is NodeKind.PICK:
+                value = _pick(step, args)
+            elif step.kind is NodeKind.CALL:
+                value = await self._attempts(run, step, args, context, flight, self._call)
+            else:
+                value = await self._attempts(run, step, args, context, flight, self._send)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is how this node ended
+            self._book(run, step, flight, error)
+            machine.fail(run, step, error)
+        except BaseException:
+            self._book(run, step, flight, None)
+            record = flight.record
+            is_billed = flight.is_sent or context.has_used_client
+            machine.abandon(run, step, record.task_uuid if record else None, may_be_billed=is_billed)
+            raise
+        else:
+            machine.succeed(run, step, value)
+
+    async def _attempts(
+        self, run: ScopeRun, step: Step, args: list[Any], context: RunContext, flight: _InFlight, once: Any
+    ) -> Any:
+        policy = step.spec.policy
+        context.label = step.spec.name
+        attempt = 1
+        while True:
+            context.attempt = attempt
+            try:
+                return await once(run, step, args, attempt, flight)
+            except Exception as error:
+                is_last = attempt >= policy.retry or self._machine.stopped is not None
+                if is_last or not may_try_again(error, buys=step.kind is not NodeKind.CALL):
+                    raise
+                self._book(run, step, flight, error)
+                pause = _pause(error, attempt)
+            if pause:
+                await anyio.sleep(pause)
+            attempt += 1
+
+    async def _call(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: _InFlight) -> Any:
+        self._news.node_started(run, step, attempt)
+        value = await self._in_time(step, None, step.work, *args)
+        if isinstance(value, Task) or is_node(value):
+            raise _wrong_value(value, step.spec)
+        return value
+
+    async def _send(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: _InFlight) -> Any:
+        spec = step.spec
+        task = spec.work if step.kind is NodeKind.TASK else _build(spec, args)
+        chosen = _chosen_uuid(task)
+        request = self._client.prepare(
+            task,
+            include_cost=None if _says_cost(task) else True,
+            # A uuid that the user chose names the first attempt; the service knows it as failed.
+            task_uuid=str(uuid4()) if chosen and attempt > 1 else None,
+        )
+        if request.slots > 1 and not spec.keeps_all:
+            raise DeclarationError(
+                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
+                " several results, or node.map for several tasks"
+            )
+        flight.record = record = self._record(run, step, request, attempt)
+        self._news.node_started(run, step, attempt, record)
+        flight.is_sent = True
+        try:
+            results = await self._in_time(step, request.task_id, self._perform, run, step, request)
+        except RunwareError as error:
+            if not error.results:
+                raise
+            self._book(run, step, flight, error, results=error.results)
+            if not spec.keeps_all:
+                raise
+            return [*error.results, Failed(error)]
+        self._book(run, step, flight, None, results=results)
+        if spec.keeps_all:
+            return results
+        if not results:
+            raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
+        return results[0]
+
+    async def _perform(self, run: ScopeRun, step: Step, request: Any) -> list[Any]:
+        if not self._machine.watch:
+            results: list[Any] = await self._client.perform(request)
+            return results
+
+        def on_progress(progress: Any) -> None:
+            share = getattr(progress, "progress", progress)
+            if isinstance(share, (int, float)):
+                self._news.node_progress(run, step, float(share))
+
+        return await self._client.perform(request, on_progress=on_progress)
+
+    async def _in_time(self, step: Step, task_uuid: str | None, function: Any, *args: Any) -> Any:
+        policy = step.spec.policy
+        if not policy.is_timed:
+            return await function(*args)
+        limit, words = policy.timeout, f"took longer than its timeout of {policy.timeout} s"
+        if policy.deadline is not None:
+            left = policy.deadline - self._news.time()
+            if limit is None or left < limit:
+                limit, words = left, f"passed its deadline, {policy.deadline} s after the start of the run"
+        assert limit is not None
+        if limit > 0:
+            with anyio.move_on_after(limit) as scope:
+                return await function(*args)
+            if not scope.cancelled_caught:  # pragma: no cover - the scope swallows nothing else
+                return None
+        raise RunwareTimeoutError(f"{step.spec.describe()}, {words}", code="timeout", task_uuid=task_uuid)
+
+    def _record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
+        record = NodeRecord(
+            path=run.path(step),
+            fingerprint=fingerprint(request.wire, media_digests(request)),
+            task_uuid=request.task_id,
+            task_type=request.task_type,
+            model=request.model,
+            attempts=attempt,
+            started=self._news.time(),
+        )
+        if run.records is None:
+            run.records = {}
+        run.records[step.slot] = record
+        return record
+
+    def _book(
+        self,
+        run: ScopeRun,
+        step: Step,
+        flight: _InFlight,
+        error: Exception | None,
+        results: list[Any] | None = None,
+    ) -> None:
+        """Count a request that has come to its end, once."""
+        record = flight.record
+        if record is None or not flight.is_sent:
+            return
+        flight.is_sent = error is None and results is None  # after a cancel, the caller still asks
+        record.settled = self._news.time()
+        costs = [getattr(result, "cost", None) for result in results or ()]
+        known = [cost for cost in costs if cost is not None]
+        if costs and len(known) == len(costs):
+            record.cost = sum(round(cost * 1_000_000) for cost in known) / 1_000_000
+        # What the service itself says has failed is free; what we only stopped waiting for may not be.
+        is_free = isinstance(error, RunwareError) and not results and _is_verdict(error)
+        self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
+
+
+def _is_verdict(error: RunwareError) -> bool:
+    return not isinstance(error, RunwareTimeoutError) and error.code not in ("connection", "aborted")
+
+
+def _pause(error: Exception, attempt: int) -> float:
+    if not isinstance(error, RunwareError):
+        return 0.0
+    if error.retry_after is not None:
+        return error.retry_after
+    return min(_PAUSE_SECONDS * 2.0 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
+
+
+def _pick(step: Step, args: list[Any]) -> Any:
+    try:
+        value = step.work(*args)
+    except Exception as error:
+        _note(error, f"in the function of {step.spec.describe()}")
+        raise
+    if inspect.iscoroutine(value):
+        value.close()
+        raise DeclarationError(f"{step.spec.describe()}, got a coroutine from its function: use then with an async def")
+    return value
+
+
+def _build(spec: NodeSpec, args: list[Any]) -> Any:
+    try:
+        task = spec.work(*args)
+    except Exception as error:
+        _note(error, f"in the builder of {spec.describe()}")
+        raise
+    if isinstance(task, (Task, Mapping)):
+        return task
+    raise _wrong_task(task, spec)
+
+
+def _wrong_task(task: Any, spec: NodeSpec) -> DeclarationError:
+    if inspect.iscoroutine(task):
+        task.close()  # or Python would warn that nobody awaited it
+        what = "a coroutine: give the async function itself to then, or return a task"
+    elif task is None:
+        what = "None: is a `return` missing?"
+    elif is_node(task):
+        what = f"{task!r}: a builder makes a task out of results; use pipe or join to declare nodes"
+    elif isinstance(task, (list, tuple)):
+        what = f"a {type(task).__name__}: return one task; for several, use node.map with a builder for each"
+    else:
+        what = f"{type(task).__name__}: return a task or a dict with wire names; for a plain value, use pick"
+    return DeclarationError(f"the builder of {spec.describe()}, returned {what}")
+
+
+def _wrong_value(value: Any, spec: NodeSpec) -> DeclarationError:
+    if is_node(value):
+        return DeclarationError(
+            f"the function of {spec.describe()}, returned {value!r}: nodes are declared before the run"
+        )
+    return DeclarationError(
+        f"the function of {spec.describe()}, is async but returned a task, which nobody sends: make it a plain `def`, or"
+        " await the task in it with `current_run().client.run(task)`"
+    )
+
+
+def _note(error: Exception, note: str) -> None:
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
+def _chosen_uuid(task: Task[Any] | Mapping[str, Any]) -> bool:
+    if isinstance(task, Mapping):
+        return bool(task.get("taskUUID"))
+    return task.task_uuid is not UNSET
+
+
+def _says_cost(task: Task[Any] | Mapping[str, Any]) -> bool:
+    if isinstance(task, Mapping):
+        return "includeCost" in task
+    extra = task.extra if isinstance(task.extra, dict) else {}
+    return getattr(task, "include_cost", UNSET) is not UNSET or "includeCost" in extra

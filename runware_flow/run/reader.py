@@ -1,0 +1,161 @@
+"""Readers of a run: of its events, and of one `Many`'s outcomes. Objects with `__anext__`, so they may be read anywhere.
+
+Each reader has a queue. What settled is never dropped; instead, while a reader has too much unread, the run starts nothing
+new (what is in flight goes on). A reader whose own task is waiting for the run, or for another reader, does not hold the run
+up: it could not catch up. Neither does one that was closed or forgotten.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from runware_flow.graph.events import Event, NodeProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runware_flow.graph.outcomes import Outcome
+    from runware_flow.graph.scope_run import FanRun, ScopeRun
+
+__all__ = ("Completed", "CompletionReader", "EventReader", "Reader")
+
+T = TypeVar("T")
+
+EVENT_BOUND = 1024
+"""Unread events above which a run starts nothing new."""
+
+
+class Completed(NamedTuple, Generic[T]):
+    """One item of a `Many` that has its outcome: its position and how it ended."""
+
+    index: int
+    outcome: Outcome[T]
+
+
+class Reader:
+    """The queue of one reader and its place in the run."""
+
+    def __init__(self, bound: int, on_change: Callable[[], None]) -> None:
+        self.queue: deque[Any] = deque()
+        self.bound = bound
+        self.is_closed = False
+        self.is_waiting = False
+        self.owner = anyio.get_current_task().id
+        self._on_change = on_change
+        self._news = anyio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has so much unread that the run should wait for it."""
+        return len(self.queue) >= self.bound and not self.is_closed
+
+    def put(self, thing: Any) -> None:
+        """Append without waiting; the bound works on what the run admits, not here."""
+        self.queue.append(thing)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let a waiting reader look again."""
+        if self.is_waiting:
+            self._news.set()
+
+    def close(self) -> None:
+        """End the reading; what is unread is dropped, and the run is not held up any more."""
+        self.is_closed = True
+        self.queue.clear()
+        self.wake()
+        self._on_change()
+
+    async def _next(self, is_over: Callable[[], bool]) -> Any:
+        if self.is_waiting:
+            raise anyio.BusyResourceError("reading from")
+        self.owner = anyio.get_current_task().id
+        await anyio.lowlevel.checkpoint()
+        while not self.queue:
+            if self.is_closed or is_over():
+                raise StopAsyncIteration
+            self._news = anyio.Event()
+            self.is_waiting = True
+            self._on_change()
+            try:
+                await self._news.wait()
+            finally:
+                self.is_waiting = False
+        was_full = self.is_full
+        thing = self.queue.popleft()
+        if was_full:
+            self._on_change()
+        return thing
+
+
+class EventReader(Reader):
+    """The events of a run from the moment when this reader was made, in order, to the last one, `RunFinished`.
+
+    Use `async for`. A cancel while waiting loses nothing.
+    """
+
+    def __init__(self, on_change: Callable[[], None]) -> None:
+        super().__init__(EVENT_BOUND, on_change)
+        self.is_over = False
+        self._progress: dict[str, NodeProgress] = {}
+
+    def put_event(self, event: Event) -> None:
+        """Append an event; of a node's progress, only the newest is kept."""
+        if self.is_closed:
+            return
+        if isinstance(event, NodeProgress):
+            is_new = event.path not in self._progress
+            self._progress[event.path] = event
+            if not is_new:
+                return
+        self.put(event)
+
+    def __aiter__(self) -> EventReader:
+        return self
+
+    async def __anext__(self) -> Event:
+        event: Event = await self._next(lambda: self.is_over)
+        if isinstance(event, NodeProgress):
+            return self._progress.pop(event.path, event)
+        return event
+
+
+class CompletionReader(Reader, Generic[T]):
+    """The outcomes of a `Many`, as they come; those that were there already come first.
+
+    Use `async for index, outcome in reader`. It ends when all items of the fan-out have an outcome.
+    """
+
+    def __init__(self, slot: int, bound: int, find: Callable[[], FanRun], on_change: Callable[[], None]) -> None:
+        super().__init__(bound, on_change)
+        self.is_over = False
+        self._slot = slot
+        self._find = find
+        self._count = 0
+        for item in find().items:
+            if item.outcome(slot) is not None:
+                self.put_item(item)
+
+    def put_item(self, item: ScopeRun) -> None:
+        """Append an item that has its outcome."""
+        if not self.is_closed:
+            self._count += 1
+            self.put(item)
+
+    def __aiter__(self) -> CompletionReader[T]:
+        return self
+
+    async def __anext__(self) -> Completed[T]:
+        item: ScopeRun = await self._next(self._has_ended)
+        outcome: Any = item.outcome(self._slot)
+        return Completed(item.index, outcome)
+
+    def _has_ended(self) -> bool:
+        if self.is_over:
+            return True
+        fan = self._find()
+        return fan.is_ended and self._count >= fan.pulled_count

@@ -1,0 +1,190 @@
+"""What a run leaves: results, outcomes, cost and receipt, readable while it runs and after it was cancelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import msgspec
+
+from runware_flow.errors import NodeNotAvailable
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
+from runware_flow.run.many import Many
+from runware_flow.run.node import Node
+
+if TYPE_CHECKING:
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.machine import FanRun, FlowMachine
+    from runware_flow.run.accounts import Accounts
+    from runware_flow.run.flow import Flow
+
+__all__ = ("NodeRecord", "ReceiptLine", "RunResult")
+
+T = TypeVar("T")
+
+
+class NodeRecord(msgspec.Struct):
+    """What is known of a node that sent a task.
+
+    Attributes:
+        path: its identity in the run, items' keys included.
+        fingerprint: a hash of the resolved request, without what changes from one sending to the next.
+        task_uuid, task_type, model: the request of the last attempt.
+        attempts: how many there were.
+        cost: USD; `None` is unknown.
+        started, settled: seconds from the start of the run.
+    """
+
+    path: str
+    fingerprint: str
+    task_uuid: str
+    task_type: str
+    model: str | None
+    attempts: int = 1
+    cost: float | None = None
+    started: float = 0.0
+    settled: float | None = None
+
+
+class ReceiptLine(msgspec.Struct, frozen=True):
+    """What one step of the flow bought from one model.
+
+    Attributes:
+        stage: the node's path, the same for all items.
+        count: tasks that were sent and settled.
+        cost: USD, the known ones together; `None` if none is known.
+        unknown_count: tasks whose cost is not known and that may have been billed.
+    """
+
+    stage: str
+    task_type: str
+    model: str | None
+    count: int
+    cost: float | None
+    unknown_count: int
+
+
+class RunResult:
+    """Everything that came of a run. It is a view: while the run goes on, it shows what has finished so far."""
+
+    def __init__(self, flow: Flow, machine: FlowMachine, accounts: Accounts) -> None:
+        self._flow = flow
+        self._machine = machine
+        self._accounts = accounts
+
+    def __repr__(self) -> str:
+        machine = self._machine
+        return (
+            f"<RunResult of flow {self._flow.name!r}: {machine.ok_count} ok, {machine.failed_count} failed,"
+            f" {machine.skipped_count} skipped, {machine.abandoned_count} abandoned>"
+        )
+
+    @overload
+    def __getitem__(self, node: Node[T], /) -> T: ...
+    @overload
+    def __getitem__(self, node: Many[T], /) -> list[T]: ...
+    def __getitem__(self, node: Any, /) -> Any:
+        """Return the result of a node, or the results of all items in the order of the items.
+
+        Raises:
+            NodeNotAvailable: there is none; the message says why, and the `__cause__` is the error behind it.
+        """
+        if not isinstance(node, Many):
+            return _value_of(self.outcome(node), node.spec)
+        fan = self.fan_of(node)
+        problem = fan.problem()
+        if problem is not None:
+            raise _not_available(node.spec, problem)
+        slot = node.spec.slot
+        return [_value_of(item.outcome(slot), node.spec, item.index) for item in fan.items]
+
+    def outcome(self, node: Node[T], /) -> Outcome[T]:
+        """Return how a node ended.
+
+        Raises:
+            NodeNotAvailable: it has not ended yet, is of another flow, or is made once for each item.
+        """
+        spec = self._spec_of(node, Node)
+        if spec.scope.parent is not None:
+            raise NodeNotAvailable(
+                f"{spec.describe()}, is made once for each item: ask for its Many, or for a gather()"
+            )
+        outcome = self._machine.root.outcome(spec.slot)
+        if outcome is None:
+            raise NodeNotAvailable(f"{spec.describe()}, has not finished yet")
+        return outcome
+
+    def outcomes(self, many: Many[T], /) -> list[Outcome[T]]:
+        """Return how each item ended, in the order of the items; of a stopped run, those that had been pulled.
+
+        Raises:
+            NodeNotAvailable: an item has not ended yet, or there were no items because the fan-out itself failed.
+        """
+        fan = self.fan_of(many)
+        problem = fan.problem()
+        if problem is not None and not fan.items:
+            raise _not_available(many.spec, problem)
+        outcomes: list[Outcome[T]] = []
+        for item in fan.items:
+            outcome = item.outcome(many.spec.slot)
+            if outcome is None:
+                raise NodeNotAvailable(f"item {item.index} of {many.spec.describe()}, has not finished yet")
+            outcomes.append(outcome)
+        return outcomes
+
+    @property
+    def cost(self) -> float | None:
+        """What the run cost so far, in USD, summed exactly; `None` as soon as one billed task's cost is unknown."""
+        return self._accounts.total()
+
+    def receipt(self) -> list[ReceiptLine]:
+        """Return what was bought: a line for each step and model, in the order of the first purchase."""
+        return self._accounts.lines()
+
+    def record(self, node: Node[Any], /) -> NodeRecord | None:
+        """Return what is known of the request of a node, or `None` if it has sent none."""
+        return self._machine.root.record(self._spec_of(node, Node).slot)
+
+    def records(self, many: Many[Any], /) -> list[NodeRecord | None]:
+        """Return the same for each item, in the order of the items."""
+        return [item.record(many.spec.slot) for item in self.fan_of(many).items]
+
+    def _spec_of(self, node: Any, kind: type[Any]) -> NodeSpec:
+        if not isinstance(node, kind):
+            other = "result[many] and result.outcomes(many)" if isinstance(node, Many) else "a node of the flow"
+            raise TypeError(f"expected a {kind.__name__}, got {node!r}: use {other}")
+        if node.flow is not self._flow:
+            raise NodeNotAvailable(f"{node!r} does not belong to this run, which is of flow {self._flow.name!r}")
+        spec: NodeSpec = node.spec
+        return spec
+
+    def fan_of(self, many: Many[Any], /) -> FanRun:
+        """Return the state of the fan-out behind `many`; for the runner."""
+        spec = self._spec_of(many, Many)
+        fan = spec.scope.fan
+        assert fan is not None
+        if fan.scope.parent is not None:
+            raise NodeNotAvailable(f"{spec.describe()}, is made anew for each item around it: use gather()")
+        return self._machine.fan_run(fan)
+
+
+def _value_of(outcome: Outcome[T], spec: NodeSpec, index: int | None = None) -> T:
+    if isinstance(outcome, Ok):
+        return outcome.value
+    raise _not_available(spec, outcome, index)
+
+
+def _not_available(spec: NodeSpec, outcome: object, index: int | None = None) -> NodeNotAvailable:
+    name = spec.describe() if index is None else f"item {index} of {spec.describe()},"
+    cause: Exception | None = None
+    match outcome:
+        case Failed(error):
+            why, cause = f"failed: {error}", error
+        case Skipped(because, error):
+            why, cause = f"was skipped, because {because}", error
+        case Abandoned(task_uuid):
+            why = "was abandoned in flight" + (f" (task {task_uuid})" if task_uuid else "")
+        case _:
+            why = "has not finished yet"
+    problem = NodeNotAvailable(f"{name} {why}")
+    problem.__cause__ = cause
+    return problem

@@ -1,0 +1,285 @@
+"""The shell around `FlowMachine`: workers that carry out what it decides.
+
+At most `concurrency` workers loop over what is ready; they are started as there is work for them and live until the end of
+the run. A worker that finds nothing to do pulls an item, or parks. An async source has a task of its own, since waiting for
+it must not hold a worker.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+
+from runware_flow.errors import FlowFailed
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.machine import FlowMachine
+from runware_flow.graph.plan import compile_plan
+from runware_flow.lifetime import open_task_group
+from runware_flow.run.accounts import Accounts
+from runware_flow.run.context import RunContext, current_worker
+from runware_flow.run.handle import Run
+from runware_flow.run.news import News
+from runware_flow.run.performer import Performer
+from runware_flow.run.result import RunResult
+from runware_flow.run.sources import Puller
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from anyio.abc import TaskGroup
+
+    from runware_flow.graph.plan import ScopePlan
+    from runware_flow.run.flow import Flow
+    from runware_flow.run.many import Many
+    from runware_flow.run.reader import CompletionReader, EventReader
+    from runware_flow.run.requester import Requester
+    from runware_flow.run.settings import Settings
+
+__all__ = ("Runner", "open_run")
+
+_NODES_A_TURN = 16
+"""Nodes that a worker runs before it lets others in, should none of them wait for anything."""
+
+STOPPED = "the run was stopped"
+
+_CALLED = frozenset({NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL})
+
+
+@asynccontextmanager
+async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> AsyncIterator[Run]:
+    """Run `flow` beside the body of the block; see `Flow.start`."""
+    plan = compile_plan(flow.declaration)
+    async with AsyncExitStack() as stack:
+        missing: Exception | None = None
+        if client is None:
+            client, missing = await _open_client(plan, stack)
+        runner = Runner(flow, plan, settings, client, missing)
+        async with open_task_group() as task_group:
+            try:
+                runner.begin(task_group)
+                yield Run(runner)
+                await runner.wait_for_end()
+            except BaseException:
+                runner.is_cancelled = True
+                raise
+        runner.raise_failure()
+
+
+async def _open_client(plan: ScopePlan, stack: AsyncExitStack) -> tuple[Any, Exception | None]:
+    kinds = _kinds(plan)
+    if not kinds & _CALLED:
+        return None, None
+    if kinds & {NodeKind.TASK, NodeKind.BUILD}:
+        from runware_flow.client import Client  # a flow of functions does without
+
+        return await stack.enter_async_context(Client()), None
+    if not os.environ.get("RUNWARE_API_KEY"):
+        return None, None
+    try:
+        from runware_flow.client import Client
+
+        return await stack.enter_async_context(Client()), None
+    except Exception as error:  # noqa: BLE001 - told by current_run().client, should a function ask for it
+        return None, error
+
+
+def _kinds(plan: ScopePlan) -> set[NodeKind]:
+    kinds: set[NodeKind] = set()
+    for step in plan.steps:
+        kinds.add(step.kind)
+        if step.inner is not None:
+            kinds |= _kinds(step.inner)
+    return kinds
+
+
+class Runner:
+    """One run: its machine, its workers, and what they share."""
+
+    def __init__(
+        self, flow: Flow, plan: ScopePlan, settings: Settings, client: Any, missing: Exception | None = None
+    ) -> None:
+        self.flow = flow
+        self.settings = settings
+        self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
+        self.accounts = Accounts()
+        self.result = RunResult(flow, self.machine, self.accounts)
+        self.is_cancelled = False
+        self.is_finished = False
+        self.news = News(self)
+        self.performer = Performer(self.machine, self.accounts, self.news, client)
+        self.puller = Puller(self)
+        self._client = client
+        self._missing = missing
+        self._end = anyio.Event()
+        self._failure: FlowFailed | None = None
+        self._is_failure_told = False
+        self._workers: TaskGroup | None = None
+        self._worker_count = 0
+        self._parked: list[anyio.Event] = []
+        self._gate: anyio.Event | None = None
+
+    # The life of a run
+
+    def begin(self, task_group: TaskGroup) -> None:
+        """Start the run's tasks in `task_group`."""
+        progress = self.settings.progress
+        if progress:
+            from runware_flow.run.progress import PlainProgress
+
+            reader = self.news.open_events()
+            task_group.start_soon(self.news.report, reader, progress if callable(progress) else PlainProgress())
+        task_group.start_soon(self._supervise)
+
+    async def _supervise(self) -> None:
+        self.news.run_started()
+        try:
+            async with anyio.create_task_group() as workers:
+                self._workers = workers
+                self._call_worker()
+        finally:
+            machine = self.machine
+            if not machine.is_finished:
+                machine.abort("the run was cancelled")
+            self.is_finished = True
+            self.news.run_finished(self._how_it_ended())
+            self._end.set()
+
+    def _how_it_ended(self) -> str:
+        machine = self.machine
+        if machine.failure is not None:
+            return "failed"
+        if machine.stopped is None:
+            return "done"
+        return "stopped" if machine.stopped.because == STOPPED else "cancelled"
+
+    async def wait_for_end(self) -> None:
+        """Wait until the run has ended, however it did."""
+        with self.news.waiting():
+            await self._end.wait()
+
+    async def wait(self) -> RunResult:
+        """Wait until the run has ended; raise its failure."""
+        await self.wait_for_end()
+        self.raise_failure(again=True)
+        return self.result
+
+    def raise_failure(self, *, again: bool = False) -> None:
+        """Raise `FlowFailed` if the run failed and, unless `again`, nobody was told."""
+        failure = self.machine.failure
+        if failure is None or (self._is_failure_told and not again):
+            return
+        self._is_failure_told = True
+        if self._failure is None:
+            run, step, error = failure
+            self._failure = FlowFailed(
+                f"flow {self.flow.name!r}: {run.path(step)!r}, declared at {step.spec.where}, failed:"
+                f" {error or type(error).__name__} (finished results are kept in .result)",
+                result=self.result,
+                node=self.flow.handle_of(step.spec),
+            )
+            self._failure.__cause__ = error
+        raise self._failure
+
+    def stop(self) -> None:
+        """Start nothing new."""
+        self.machine.stop(STOPPED)
+        self.tell()
+
+    # Workers
+
+    def _call_worker(self) -> None:
+        if self._parked:
+            self._parked.pop().set()
+        elif self._worker_count < self.settings.concurrency and self._workers is not None:
+            self._worker_count += 1
+            self._workers.start_soon(self._work)
+
+    async def _work(self) -> None:
+        machine = self.machine
+        context = RunContext(self.flow.name, self._client, self._missing)
+        current_worker.set(context)
+        turn = _NODES_A_TURN
+        while True:
+            if self._gate is not None:
+                await self._gate.wait()
+                continue
+            job = machine.take()
+            if job is None:
+                fan = machine.next_source()
+                if fan is not None:
+                    self.puller.pull(fan)
+                    if machine.stopped is not None or machine.settled:
+                        self.tell()
+                elif machine.is_finished:
+                    self._wake_all()
+                    return
+                else:
+                    await self._park()
+                continue
+            if machine.has_work:
+                self._call_worker()
+            run, step = job
+            if step.kind is NodeKind.CALL and not step.spec.policy.is_set and not machine.watch:
+                await self.performer.call_once(run, step, context)
+            else:
+                await self.performer.perform(run, step, context)
+            if machine.stopped is not None or machine.settled:
+                self.tell()
+            turn -= 1
+            if not turn:
+                turn = _NODES_A_TURN
+                await anyio.lowlevel.checkpoint()
+
+    async def _park(self) -> None:
+        if len(self._parked) + 1 == self._worker_count and not self.machine.in_flight and not self.puller.is_busy:
+            raise RuntimeError(f"the run of {self.flow!r} cannot go on; this is a bug in runware_flow")
+        called = anyio.Event()
+        self._parked.append(called)
+        await called.wait()
+
+    def _wake_all(self) -> None:
+        parked, self._parked = self._parked, []
+        for called in parked:
+            called.set()
+
+    def start_puller(self, function: Any, *args: Any) -> None:
+        """Start the task of an async source."""
+        assert self._workers is not None
+        self._workers.start_soon(function, *args)
+
+    def tell(self) -> None:
+        """Carry out what follows from what just happened, other than running nodes."""
+        machine = self.machine
+        if machine.settled:
+            self.news.publish()
+        if machine.stopped is not None:
+            self.puller.cancel()
+            if machine.failure is not None and machine.on_error == "cancel" and self._workers is not None:
+                self._workers.cancel_scope.cancel()
+        if machine.is_finished:
+            self.admit(is_open=True)
+            self._wake_all()
+        elif machine.has_work:
+            self._call_worker()
+
+    # Readers
+
+    def open_events(self) -> EventReader:
+        """See `Run.events`."""
+        return self.news.open_events()
+
+    def open_completions(self, many: Many[Any]) -> CompletionReader[Any]:
+        """See `Run.as_completed`."""
+        return self.news.open_completions(many.spec, lambda: self.result.fan_of(many))
+
+    def admit(self, *, is_open: bool) -> None:
+        """Open or close the gate in front of new nodes."""
+        if is_open and self._gate is not None:
+            self._gate.set()
+            self._gate = None
+        elif not is_open and self._gate is None:
+            self._gate = anyio.Event()

@@ -1,0 +1,50 @@
+"""The settings of a run: a flow's keywords, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+
+from runware_flow.errors import DeclarationError
+from runware_flow.run.options import OnError
+
+if TYPE_CHECKING:
+    from runware_flow.run.options import FlowOptions
+
+__all__ = ("Settings", "read_settings")
+
+_LATER = ("limits", "budget", "journal", "cache")
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What `Flow(...)` was told, and what an `execute` overrode."""
+
+    concurrency: int = 64
+    on_error: OnError = "stop"
+    progress: Any = None
+
+
+def read_settings(base: Settings, options: FlowOptions) -> Settings:
+    """Check `options` and lay them over `base`.
+
+    Raises:
+        DeclarationError: a value that makes no sense, a keyword that does not exist, or one whose feature does not.
+    """
+    given: dict[str, Any] = dict(options)
+    for name in _LATER:
+        if given.pop(name, None) is not None:
+            raise DeclarationError(f"{name}= is not available in this version of runware_flow; leave it out")
+    concurrency = given.get("concurrency", base.concurrency)
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+        raise DeclarationError(f"concurrency= is a whole number from 1, not {concurrency!r}")
+    on_error = given.get("on_error", base.on_error)
+    if on_error not in get_args(OnError):
+        raise DeclarationError(f'on_error= is "stop", "cancel" or "continue", not {on_error!r}')
+    progress = given.get("progress", base.progress)
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise DeclarationError(f"progress= is True, None or a callable that is given each event, not {progress!r}")
+    unknown = given.keys() - {"concurrency", "on_error", "progress"}
+    if unknown:
+        raise DeclarationError(f"{sorted(unknown)[0]}= is no keyword of Flow")
+    return Settings(concurrency=concurrency, on_error=on_error, progress=progress)

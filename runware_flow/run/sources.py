@@ -1,0 +1,165 @@
+"""Where items come from: opening the source of a fan-out and pulling from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from runware_flow.errors import RunwareFlowError
+from runware_flow.graph.fingerprint import Ordinals, item_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.scope_run import FanRun
+    from runware_flow.run.runner import Runner
+
+__all__ = ("Puller",)
+
+_CLOSING_SECONDS = 5.0
+"""How long an async source may take to close when its run is cancelled."""
+
+
+class SourceError(RunwareFlowError):
+    """A fan-out cannot be pulled from; the message names it and the line that declared it."""
+
+
+class Puller:
+    """Pulls items for a run, when a worker has nothing else to do."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._machine = runner.machine
+        self._waiting: dict[FanRun, anyio.Event] = {}
+        self._scopes: dict[FanRun, anyio.CancelScope] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an async source is being waited for."""
+        return bool(self._scopes)
+
+    def pull(self, fan: FanRun) -> None:
+        """Pull one item, or let the task of an async source do it."""
+        machine = self._machine
+        try:
+            source = fan.source
+            if source is None:
+                source = fan.source = _open(fan)
+                fan.ordinals = Ordinals()
+            if isinstance(source, _AsyncSource):
+                self._ask(fan, source)
+                return
+            item = next(source)
+            key = _key(fan, item)
+        except StopIteration:
+            machine.source_ended(fan)
+            self._runner.news.source_ended()
+        except Exception as error:  # noqa: BLE001 - user code: its failure is the fan-out's
+            machine.source_failed(fan, error)
+            self._runner.news.source_ended()
+        else:
+            machine.item_pulled(fan, item, key)
+
+    def cancel(self) -> None:
+        """Stop waiting for async sources: the run takes no more items."""
+        for scope in self._scopes.values():
+            scope.cancel()
+
+    def _ask(self, fan: FanRun, source: _AsyncSource) -> None:
+        asked = self._waiting.pop(fan, None)
+        if asked is not None:
+            asked.set()
+        else:
+            self._scopes[fan] = anyio.CancelScope()
+            self._runner.start_puller(self._pull_async, fan, source.iterator)
+
+    async def _pull_async(self, fan: FanRun, iterator: AsyncIterator[Any]) -> None:
+        machine, runner = self._machine, self._runner
+        try:
+            with self._scopes[fan]:
+                async for item in iterator:
+                    machine.item_pulled(fan, item, _key(fan, item))
+                    runner.tell()
+                    if fan.is_ended:
+                        break
+                    asked = self._waiting[fan] = anyio.Event()
+                    await asked.wait()
+        except Exception as error:  # noqa: BLE001 - user code: its failure is the fan-out's
+            machine.source_failed(fan, error)
+        else:
+            machine.source_ended(fan)
+        finally:
+            self._waiting.pop(fan, None)
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                with anyio.move_on_after(_CLOSING_SECONDS, shield=True):
+                    await close()
+            if fan.is_lent:  # cancelled from outside
+                machine.source_ended(fan)
+            del self._scopes[fan]
+            runner.news.source_ended()
+            runner.tell()
+
+
+class _AsyncSource:
+    __slots__ = ("iterator",)
+
+    def __init__(self, iterator: AsyncIterator[Any]) -> None:
+        self.iterator = iterator
+
+
+def _key(fan: FanRun, item: Any) -> str:
+    name = fan.step.spec.key
+    key: str = fan.ordinals.name(str(name(item)) if name is not None else item_key(item))
+    return key
+
+
+def _open(fan: FanRun) -> Iterator[Any] | _AsyncSource:
+    spec = fan.step.spec
+    source = spec.source
+    if source is None:
+        [dep] = spec.deps
+        items = fan.around.values[dep.slot]
+        if isinstance(items, (str, bytes)):
+            raise SourceError(f"{spec.describe()}, fans out over a {type(items).__name__}, not over a list")
+        return _iterate(items, spec)
+    if source.is_one_shot:
+        if source.is_taken:
+            raise _second_time(spec)
+        source.is_taken = True
+        return _iterate(source.items, spec)
+    if isinstance(source.items, (Iterable, AsyncIterable)) or hasattr(source.items, "__getitem__"):
+        return _iterate(source.items, spec)
+    made = source.items()
+    iterated = _iterate(made, spec)
+    iterator = iterated.iterator if isinstance(iterated, _AsyncSource) else iterated
+    if iterator is made:  # an iterator, so it must be a new one for each run
+        if made is source.last_made:
+            raise _second_time(spec)
+        source.last_made = made
+    return iterated
+
+
+def _iterate(items: Any, spec: NodeSpec) -> Iterator[Any] | _AsyncSource:
+    if isinstance(items, AsyncIterable):
+        return _AsyncSource(aiter(items))
+    try:
+        return iter(items)
+    except TypeError:
+        close = getattr(items, "close", None)
+        if callable(close):
+            close()  # a coroutine, which would otherwise warn
+        raise SourceError(
+            f"{spec.describe()}, fans out over {type(items).__name__}, which cannot be iterated over: use an iterable, an"
+            " async iterable, or a callable that makes one"
+        ) from None
+
+
+def _second_time(spec: NodeSpec) -> SourceError:
+    return SourceError(
+        f"{spec.describe()}, was given an iterator, which can be gone through only once, and this is the second time: use a"
+        " list, or a callable that makes a new one"
+    )
