@@ -62,12 +62,26 @@ class Result(msgspec.Struct, kw_only=True, frozen=True, dict=True, repr_omit_def
         item = self.__dict__.get("_item")
         if item is None:
             return {name: value for name, value in msgspec.to_builtins(self).items() if value is not None}
-        decoded: dict[str, Any] = msgspec.json.decode(item)
-        return decoded
+        return _decode(item)
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         return _restore, (type(self), values, self.__dict__.get("_item"))
+
+
+def _decode(item: bytes) -> dict[str, Any]:
+    decoded: dict[str, Any]
+    try:
+        decoded = msgspec.json.decode(item)
+    except (msgspec.MsgspecError, ValueError):  # in a member that no field took: no UTF-8, or a number like 1e999
+        import json
+
+        decoded = json.loads(item.decode("utf-8", "replace"), parse_int=_integer)
+    return decoded
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) < 1000 else float(digits)
 
 
 def _restore(kind: type[Result], values: dict[str, Any], item: bytes | None) -> Result:

@@ -128,7 +128,8 @@ def _convert_mapping(mapping: Mapping[Any, Any], path: Keys, local: list[LocalMe
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise _reject(path, f"has the key {key!r}; wire names are strings")
-        _put(wire, key, value, (*path, key), local)
+        name = _convert_text(key, path)
+        _put(wire, name, value, (*path, name), local)
     return wire
 
 

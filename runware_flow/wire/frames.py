@@ -84,7 +84,9 @@ def _decode_odd_frame(raw: bytes) -> Frame:
     if single:
         around = {name: salvage.value(member) for name, member in members.items() if name not in ("data", "errors")}
         entries: list[Any] = single if salvage.is_array(single) else [single]
-        errors += [read_error(entry, msgspec.json.encode(entry), around=around) for entry in entries]
+        for entry in entries:
+            told_in = entry if salvage.is_object(entry) else around
+            errors.append(read_error(entry, salvage.dump(told_in), around=around))
     return Frame(items, tuple(errors))
 
 
@@ -111,7 +113,7 @@ def decode_reply(status: int, body: bytes) -> Frame:
     except ProtocolError:
         said = _excerpt(body) if body.strip() else "an empty body"
         code = None if status >= 400 else UNREADABLE
-        raw = msgspec.json.encode(body.decode("utf-8", "replace"))
+        raw = msgspec.json.encode({"body": body.decode("utf-8", "replace")})
         return Frame(errors=(ErrorItem(code=code, message=f"HTTP {status} with {said}", status_code=status, raw=raw),))
     if status < 400:
         return frame

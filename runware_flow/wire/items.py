@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -38,7 +39,7 @@ class ErrorItem(Struct, frozen=True, kw_only=True):
     status_code: int | None = None
     """The HTTP status, if HTTP carried the error."""
     raw: bytes = b"{}"
-    """A copy of the bytes that told of the error, always JSON."""
+    """A copy of the bytes that told of the error."""
 
 
 class Item(Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ class Item(Struct, frozen=True, kw_only=True):
     is_result: bool = False
     """A terminal success: status `success` (`ready` of a model upload), or no status and something besides the ids."""
     raw: bytes = b"{}"
-    """The item's own copy of its bytes, always a JSON object."""
+    """The item's own copy of its bytes: a JSON object; a member that nobody has read yet may turn out unreadable."""
 
     @property
     def phase(self) -> Phase:
@@ -114,7 +115,9 @@ class _Head(Struct, rename="camel"):
         )
 
 
+_NULL = Raw(b"null")
 _decode_head = msgspec.json.Decoder(_Head).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _UUIDS = tuple(name for name in _Head.__struct_encode_fields__ if name.endswith("UUID") and name != "taskUUID")
 
 
@@ -147,8 +150,11 @@ def decode_item(raw: bytes) -> Item | None:
 
 
 def _has_payload(raw: bytes) -> bool:
-    found = salvage.members(raw) or {}
-    return any(value != b"null" and name not in _NO_PAYLOAD for name, value in found.items())
+    try:
+        found = _decode_members(raw)
+    except salvage.UNREADABLE:
+        return True  # a name that is no UTF-8 is none of the ids
+    return any(name not in _NO_PAYLOAD and value != _NULL for name, value in found.items())
 
 
 def _decode_odd_item(raw: bytes) -> Item | None:
@@ -156,12 +162,12 @@ def _decode_odd_item(raw: bytes) -> Item | None:
     found = salvage.mapping(raw)
     if found is None:
         value = salvage.value(raw)
-        return None if value is None else Item(raw=msgspec.json.encode({"value": value}))
+        return None if value is None else Item(raw=salvage.dump({"value": value}))
     members, raw = found
     task_id, task_type = _text(members.get("taskUUID")), _text(members.get("taskType"))
     status = members.get("status")
     if status is not None and not isinstance(status, str):
-        status = str(status)
+        status = salvage.dump(status).decode()
     error = None
     if members.get("error") or status == "error" or (status == "failed" and task_type == "modelUpload"):
         error = read_error(members.get("error"), raw, around=members)
@@ -220,9 +226,10 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
-        return float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
+    return number if isfinite(number) else None
 
 
 def _parameter(value: Any) -> str | tuple[str, ...] | None:

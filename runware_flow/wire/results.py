@@ -37,13 +37,12 @@ def decode_result(item: Item, result_type: type[R]) -> R:
     try:
         result: R = _decoder(result_type).decode(item.raw)
     except salvage.UNREADABLE:
-        result = _decode_fields(item.raw, result_type)
+        members, raw = salvage.mapping(item.raw) or ({}, b"{}")
+        return attach_item(_decode_fields(members, result_type), raw)
     return attach_item(result, item.raw)
 
 
-def _decode_fields(raw: bytes, result_type: type[R]) -> R:
-    found = salvage.mapping(raw)
-    members = {} if found is None else found[0]
+def _decode_fields(members: dict[str, Any], result_type: type[R]) -> R:
     values: dict[str, Any] = {}
     for name, wire_name, kind in _fields(result_type):
         if wire_name not in members:

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 import msgspec
 from msgspec import Raw
 
-__all__ = ("UNREADABLE", "elements", "is_array", "is_object", "mapping", "members", "value")
+__all__ = ("UNREADABLE", "dump", "elements", "is_array", "is_object", "mapping", "members", "value")
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What a decoder raises on bytes that it cannot read."""
@@ -87,7 +87,19 @@ def mapping(data: bytes) -> tuple[dict[str, Any], bytes] | None:
     if split is None:
         return None
     found = {name: value(raw) for name, raw in split.items()}
-    return found, msgspec.json.encode(found)
+    try:
+        return found, msgspec.json.encode(found)
+    except UNREADABLE:  # it could just be read, but not one level deeper
+        found = {name: raw.decode("utf-8", "replace") for name, raw in split.items()}
+        return found, msgspec.json.encode(found)
+
+
+def dump(plain: object) -> bytes:
+    """Encode what was decoded; never raises."""
+    try:
+        return msgspec.json.encode(plain)
+    except UNREADABLE:
+        return b"{}"
 
 
 def _no_number(_: str) -> None:
