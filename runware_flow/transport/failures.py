@@ -16,35 +16,44 @@ if TYPE_CHECKING:
 __all__ = (
     "closed",
     "could_not_open",
+    "could_not_secure",
     "frame_refused",
     "frame_too_large",
-    "handshake_refused",
-    "hung_up",
+    "handshake_failed",
     "lost",
     "message_too_large",
-    "no_websocket",
     "timed_out",
 )
 
 MESSAGE_TOO_BIG = 1009
 """RFC 6455, section 7.4.1."""
 
+STATUS_LINE_BYTES = 13
+"""Enough of an HTTP reply to read its status."""
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\s")
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
 def could_not_open(address: Address, error: Exception) -> TransportError:
-    """Explain a failure of the name lookup, of TCP or of TLS; the caller chains `error` to it."""
+    """Explain a failure of the name lookup, of TCP or, where one error stands for all of them, of TLS."""
     chain = _chain(error)
-    tls = next((one for one in chain if isinstance(one, ssl.SSLError)), None)
-    if tls is not None:
-        verdict = getattr(tls, "verify_message", None) or (tls.reason or "handshake failed").lower().replace("_", " ")
-        return TransportError(f"No secure connection to {address}: {verdict}.", kind="tls", sent=False)
+    if any(isinstance(one, ssl.SSLError) for one in chain):
+        return could_not_secure(address, error)
     if any(isinstance(one, socket.gaierror) for one in chain):
         message = f"Could not connect to {address}: there is no such host, or names cannot be looked up."
         return TransportError(message, kind="refused", sent=False)
     if any(isinstance(one, TimeoutError) for one in chain):
         return TransportError(f"Could not connect to {address}: it did not answer.", kind="timeout", sent=False)
     return TransportError(f"Could not connect to {address}: {_reason(chain)}.", kind="refused", sent=False)
+
+
+def could_not_secure(address: Address, error: Exception) -> TransportError:
+    """Explain a failure of the TLS handshake."""
+    told = next((one for one in _chain(error) if isinstance(one, ssl.SSLError)), None)
+    verdict = getattr(told, "verify_message", None) or getattr(told, "reason", None) or "the other side hung up"
+    plain = str(verdict).replace("_", " ").lower() if verdict == getattr(told, "reason", None) else str(verdict)
+    return TransportError(f"No secure connection to {address}: {plain}.", kind="tls", sent=False)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -77,20 +86,19 @@ def timed_out(address: Address, seconds: float) -> TransportError:
     return TransportError(f"{address} did not answer within {seconds:g} s.", kind="timeout", sent=False)
 
 
-def handshake_refused(address: Address, status: int) -> TransportError:
-    """An HTTP reply came instead of a WebSocket."""
+def handshake_failed(address: Address, beginning: bytes) -> TransportError:
+    """No WebSocket was opened; `beginning` is how the answer began (`STATUS_LINE_BYTES` of it).
+
+    The libraries tell these cases apart differently, and not all of them; the status line tells them alike.
+    """
+    if not beginning:
+        return TransportError(f"{address} hung up during the handshake.", kind="refused", sent=False)
+    status_line = _STATUS_LINE.match(beginning)
+    if status_line is None or int(status_line[1]) == 101:
+        return TransportError(f"What answered at {address} is no WebSocket server.", kind="invalid", sent=False)
+    status = int(status_line[1])
     message = f"{address} answered HTTP {status} instead of opening a WebSocket."
     return TransportError(message, kind="refused", sent=False, status=status)
-
-
-def hung_up(address: Address) -> TransportError:
-    """The connection ended before the handshake was answered."""
-    return TransportError(f"{address} hung up during the handshake.", kind="refused", sent=False)
-
-
-def no_websocket(address: Address) -> TransportError:
-    """The handshake was answered by something that is not a WebSocket server."""
-    return TransportError(f"What answered at {address} is no WebSocket server.", kind="invalid", sent=False)
 
 
 def lost(address: Address, *, sent: bool, close_code: int | None = None) -> TransportError:

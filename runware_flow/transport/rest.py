@@ -9,15 +9,12 @@ import math
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 from .address import parse_address
 from .connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError, check_headers
-from .failures import could_not_open
 from .tls import default_context
 
 if TYPE_CHECKING:
@@ -61,6 +58,8 @@ async def open_http(
     certificate files (see `tls.py`): no proxies and no .netrc. Closing is shielded and bounded. Who needs something
     else opens an `httpx.AsyncClient` of their own.
     """
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
     import httpx
 
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
@@ -129,91 +128,40 @@ class RestTransport:
             TransportError: no reply, or none that can be read. `sent` is `False` only if the request certainly did not
                 reach the service. A reply that exceeds the limit is `too-large`.
         """
-        import httpx
+        from httpx import HTTPError, InvalidURL
 
-        progress = _Progress()
-        limits = httpx.Timeout(None, connect=self._connect_timeout)
+        from .exchange import Body, exchange, explain, prepare
+
+        content = Body(body)
         with anyio.move_on_after(timeout):
             try:
-                return await self._exchange(body, progress, limits)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                failure = self._explain(error, progress)
-            # The library's error holds the request and with it the key: it is neither cause nor context.
-            raise failure
+                request = prepare(
+                    self._http_client,
+                    self._url,
+                    content,
+                    len(body),
+                    headers={"Content-Type": "application/json", **self._headers},
+                    connect_timeout=self._connect_timeout,
+                )
+                response, answer = await exchange(self._http_client, request, self._max_reply_bytes)
+            except (HTTPError, InvalidURL) as error:
+                failure = explain(self._address, error, content, self._connect_timeout)
+            else:
+                return self._reply(response, answer)
+            raise failure  # here, where the library's error is neither its cause nor its context
         message = f"{self._address} did not reply within {timeout:g} s."
-        raise TransportError(message, kind="timeout", sent=progress.sent)
+        raise TransportError(message, kind="timeout", sent=content.begun)
 
-    async def _exchange(self, body: bytes, progress: _Progress, limits: httpx.Timeout) -> Reply:
-        request = self._http_client.stream(
-            "POST",
-            self._url,
-            content=body,
-            headers={"Content-Type": "application/json", **self._headers},
-            timeout=limits,
-            follow_redirects=False,
-            extensions={"trace": progress.trace},
+    def _reply(self, response: httpx.Response, content: bytes | None) -> Reply:
+        if content is None:
+            message = f"A reply from {self._address} is larger than the limit of {self._max_reply_bytes} bytes."
+            raise TransportError(message, kind="too-large", sent=True)
+        return Reply(
+            status=response.status_code,
+            body=content,
+            retry_after=parse_retry_after(response.headers.get("Retry-After"), now=time.time()),
+            content_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
         )
-        chunks: list[bytes] = []
-        size = 0
-        async with request as response:
-            # Leaving the loop early would leave httpx's generators to the garbage collector, which trio warns of. A
-            # cancel ends them from the inside.
-            with anyio.CancelScope() as reading:
-                async for chunk in response.aiter_bytes():
-                    size += len(chunk)
-                    if size > self._max_reply_bytes:
-                        chunks.clear()
-                        reading.cancel()
-                    else:
-                        chunks.append(chunk)
-            if size > self._max_reply_bytes:
-                message = f"A reply from {self._address} is larger than the limit of {self._max_reply_bytes} bytes."
-                raise TransportError(message, kind="too-large", sent=True)
-            headers = response.headers
-            return Reply(
-                status=response.status_code,
-                body=b"".join(chunks),
-                retry_after=parse_retry_after(headers.get("Retry-After"), now=time.time()),
-                content_type=headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-            )
-
-    def _explain(self, error: Exception, progress: _Progress) -> TransportError:
-        import httpx
-
-        address = self._address
-        if isinstance(error, httpx.ConnectTimeout):
-            message = f"{address} did not answer within {self._connect_timeout:g} s."
-            return TransportError(message, kind="timeout", sent=False)
-        if isinstance(error, httpx.PoolTimeout):
-            return TransportError(f"No connection to {address} came free in time.", kind="timeout", sent=False)
-        if isinstance(error, (httpx.ConnectError, httpx.ProxyError)):
-            return could_not_open(address, error)
-        if isinstance(error, httpx.TimeoutException):
-            return TransportError(f"{address} did not reply in time.", kind="timeout", sent=progress.sent)
-        if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError)):
-            return TransportError(f"A request for {address} cannot be sent.", kind="invalid", sent=progress.sent)
-        if isinstance(error, httpx.DecodingError):
-            message = f"The reply from {address} is not encoded as it says."
-            return TransportError(message, kind="invalid", sent=True)
-        message = f"The connection to {address} was lost before the whole reply came."
-        return TransportError(message, kind="lost", sent=progress.sent)
-
-
-class _Progress:
-    """How far a request got, by httpx's trace events; with a transport that has none it counts as sent."""
-
-    def __init__(self) -> None:
-        self._traced = False
-        self._began = False
-
-    async def trace(self, event: str, _info: dict[str, Any]) -> None:
-        self._traced = True
-        self._began = self._began or event.endswith(".send_request_headers.started")
-
-    @property
-    def sent(self) -> bool:
-        """Whether any byte of the request may have left."""
-        return self._began or not self._traced
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
@@ -223,6 +171,8 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
     """
     if value is None:
         return None
+    from email.utils import parsedate_to_datetime
+
     try:
         seconds = float(value)
     except ValueError:

@@ -6,7 +6,6 @@ the server closes first, and because it waits for ever when the stream ends befo
 
 from __future__ import annotations
 
-import re
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 __all__ = ("open_carrier",)
 
 _RECEIVE_BYTES = 64 * 2**10
-_STATUS_LINE = re.compile(rb"HTTP/1\.\d (\d{3})\b")
-_STATUS_LINE_BYTES = 13
+_HTTP = b"HTTP/"
 
 
 @asynccontextmanager
@@ -79,13 +77,13 @@ async def _open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> 
     except BaseException as error:
         await trio.aclose_forcefully(secure)
         if isinstance(error, trio.BrokenResourceError):
-            raise failures.could_not_open(address, error) from error
+            raise failures.could_not_secure(address, error) from error
         raise
     return secure
 
 
 class _Observed(trio.abc.Stream):
-    """A stream that remembers how what it carried began, and that it ended."""
+    """A stream that remembers how what it carried began, and tells when nothing more can be hoped for."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -99,8 +97,10 @@ class _Observed(trio.abc.Stream):
         finally:
             if not data:
                 self.ended.set()
-        if len(self.beginning) < _STATUS_LINE_BYTES:
-            self.beginning += data[:_STATUS_LINE_BYTES]
+        if len(self.beginning) < failures.STATUS_LINE_BYTES:
+            self.beginning += data[: failures.STATUS_LINE_BYTES]
+            if not self.beginning.startswith(_HTTP[: len(self.beginning)]):
+                self.ended.set()  # of what is not HTTP the library would wait for the end of its first line
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -110,6 +110,7 @@ class _Observed(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
+        self.ended.set()
         await self._stream.aclose()
 
 
@@ -162,7 +163,8 @@ class TrioConnection:
                     self._settled.set()
         except* Exception as group:  # noqa: BLE001 - whatever a server provokes is told, not raised
             if not self.is_open:
-                self._failure = self._explain()
+                beginning = b"" if self._stream is None else self._stream.beginning
+                self._failure = failures.handshake_failed(self._address, beginning)
                 self._failure.__cause__ = group
             self._broken = True
         finally:
@@ -185,15 +187,6 @@ class TrioConnection:
                 receive_buffer_size=_RECEIVE_BYTES,
             )
             race.cancel_scope.cancel()
-
-    def _explain(self) -> TransportError:
-        assert self._stream is not None
-        status = _STATUS_LINE.match(self._stream.beginning)
-        if status is not None and int(status[1]) != 101:
-            return failures.handshake_refused(self._address, int(status[1]))
-        if self._stream.beginning:
-            return failures.no_websocket(self._address)
-        return failures.hung_up(self._address)
 
     async def send(self, frame: bytes) -> None:
         self._check()

@@ -7,7 +7,6 @@ of the environment either: who needs one passes a connector), TLS by the rules o
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -68,4 +67,6 @@ async def open_websocket(
 
 def _on_asyncio() -> bool:
     """Tell the running event loop's library by the one public fact that differs: how it cancels."""
+    import asyncio
+
     return anyio.get_cancelled_exc_class() is asyncio.CancelledError

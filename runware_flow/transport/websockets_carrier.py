@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import anyio.lowlevel
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.protocol import State
 
 from . import failures
 from .connection import CLOSE_TIMEOUT, as_text
+from .tcp import open_tcp
 from .tls import default_context
 
 if TYPE_CHECKING:
+    import asyncio
     import ssl
     from collections.abc import AsyncGenerator
 
@@ -31,7 +32,6 @@ _log = logging.getLogger("runware_flow.transport.websockets")
 _log.setLevel(logging.INFO)
 
 _QUEUED_FRAMES = 4
-_HAPPY_EYEBALLS_DELAY = 0.25
 
 
 class _Connect(connect):
@@ -42,11 +42,14 @@ class _Connect(connect):
 
 
 class _Client(ClientConnection):
-    """A connection that does not wait for ever for a peer that should hang up and does not."""
+    """A connection that remembers how it began, and that waits in vain only so long for a peer to hang up."""
 
+    beginning = b""
     _drop: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
+        if len(self.beginning) < failures.STATUS_LINE_BYTES:
+            self.beginning += data[: failures.STATUS_LINE_BYTES]
         super().data_received(data)
         if self._drop is None and self.protocol.close_expected():
             self._drop = self.loop.call_later(CLOSE_TIMEOUT, self.transport.abort)
@@ -83,16 +86,19 @@ async def open_carrier(
 
 
 async def _open(address: Address, options: dict[str, Any]) -> ClientConnection:
-    made: list[ClientConnection] = []
+    try:
+        raw = await open_tcp(address)
+    except OSError as error:
+        raise failures.could_not_open(address, error) from error
+    made: list[_Client] = []
 
-    def create(*args: Any, **kwargs: Any) -> ClientConnection:
+    def create(*args: Any, **kwargs: Any) -> _Client:
         made.append(_Client(*args, **kwargs))
         return made[-1]
 
-    if isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):  # uvloop has no such option
-        options["happy_eyeballs_delay"] = _HAPPY_EYEBALLS_DELAY
     opening = _Connect(
         f"{address.scheme}://{address}{address.target}",
+        sock=raw,
         compression=None,
         user_agent_header=None,
         proxy=None,
@@ -109,19 +115,15 @@ async def _open(address: Address, options: dict[str, Any]) -> ClientConnection:
     except BaseException as error:
         for websocket in made:
             await _drop(websocket)
-        if isinstance(error, (OSError, InvalidHandshake)):
-            raise _explain(address, error) from error
+        # asyncio lets go of a socket whose TLS handshake failed at the next turn of the loop, and not before.
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+        raw.close()
+        beginning = made[-1].beginning if made else b""
+        if isinstance(error, OSError) and address.secure:
+            raise failures.could_not_secure(address, error) from error
+        if isinstance(error, (InvalidHandshake, OSError)):
+            raise failures.handshake_failed(address, beginning) from error
         raise
-
-
-def _explain(address: Address, error: OSError | InvalidHandshake) -> TransportError:
-    if isinstance(error, InvalidStatus):
-        return failures.handshake_refused(address, error.response.status_code)
-    if isinstance(error, InvalidMessage) and isinstance(error.__cause__, (EOFError, ConnectionError)):
-        return failures.hung_up(address)
-    if isinstance(error, InvalidHandshake):
-        return failures.no_websocket(address)
-    return failures.could_not_open(address, error)
 
 
 async def _drop(websocket: ClientConnection) -> None:
