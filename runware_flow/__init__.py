@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from runware_flow.graph.outcomes import Ok as Ok
     from runware_flow.graph.outcomes import Outcome as Outcome
     from runware_flow.graph.outcomes import Skipped as Skipped
+    from runware_flow.run.context import current_run as current_run
     from runware_flow.run.flow import Flow as Flow
-    from runware_flow.run.flow import Many as Many
-    from runware_flow.run.flow import Node as Node
+    from runware_flow.run.handle import Run as Run
+    from runware_flow.run.many import Many as Many
+    from runware_flow.run.node import Node as Node
     from runware_flow.run.result import RunResult as RunResult
-    from runware_flow.run.runner import Run as Run
-    from runware_flow.run.runner import current_run as current_run
     from runware_flow.types import MediaResult as MediaResult
     from runware_flow.types import Result as Result
     from runware_flow.types import Task as Task
@@ -60,9 +60,12 @@ _HOMES = {
         "is_runware_error",
     ),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),
-    "run.flow": ("Flow", "Many", "Node"),
+    "run.context": ("current_run",),
+    "run.flow": ("Flow",),
+    "run.handle": ("Run",),
+    "run.many": ("Many",),
+    "run.node": ("Node",),
     "run.result": ("RunResult",),
-    "run.runner": ("Run", "current_run"),
     "types": ("MediaResult", "Result", "Task"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

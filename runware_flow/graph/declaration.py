@@ -1,12 +1,12 @@
 """What a flow declares: nodes in scopes, as plain data that any number of runs share.
 
-The root scope holds the nodes that are made once. A fan-out (`map`, `each`, `node.map`) is a node of its scope that owns
-an *item scope*: the template of the nodes made once for each item. The first node of an item scope is the item itself. A
-node belongs to the deepest scope among those of its dependencies, which therefore lie on one line up to the root; so a
-node inside an item scope may use nodes of the scopes around it (a broadcast), and the way out is a gather.
+The root scope holds the nodes that are made once. A fan-out (`map`, `each`, `node.map`) is a node of its scope that
+owns an *item scope*: the template of the nodes made once for each item. The first node of an item scope is the item
+itself. A node belongs to the deepest scope among those of its dependencies, which therefore lie on one line up to the
+root; so a node inside an item scope may use nodes of the scopes around it (a broadcast), and the way out is a gather.
 
-Dependencies are given when a node is added, so a cycle cannot be declared through `Flow`; `Declaration.check` finds one in
-a declaration made by hand.
+Dependencies are given when a node is added, so a cycle cannot be declared through `Flow`; `Declaration.check` finds
+one in a declaration made by hand.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class NodeSpec:
         self.kind = kind
         self.slot = len(scope.nodes)
         self.name = name
-        self.path = f"{scope.path}/{name}" if scope.path else name
+        self.path: str = f"{scope.path}/{name}" if scope.path else name
         self.where = where
         self.work = work
         self.deps: tuple[NodeSpec, ...] = ()
@@ -126,8 +126,8 @@ class ScopeSpec:
     def __init__(self, parent: ScopeSpec | None = None, fan: NodeSpec | None = None) -> None:
         self.parent = parent
         self.fan = fan
-        self.depth = 0 if parent is None else parent.depth + 1
-        self.path = "" if fan is None else fan.path
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.path: str = "" if fan is None else fan.path
         self.nodes: list[NodeSpec] = []
         self.names: dict[str, int] = {}
         self.open_count = 0

@@ -47,7 +47,7 @@ class NodeStarted(msgspec.Struct, frozen=True):
 
 
 class NodeProgress(msgspec.Struct, frozen=True):
-    """The service said how far a node is, from 0 to 1. A slow reader gets only the newest of each node."""
+    """The service said how far a node is, from 0 to 100. A slow reader gets only the newest of each node."""
 
     time: float
     path: str

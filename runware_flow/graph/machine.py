@@ -14,8 +14,8 @@ next fan-out to pull an item from. The rules:
 * at most `concurrency` nodes run, and at most `concurrency` items of one fan-out are unfinished;
 * depth first: what became ready last runs first, and a source is only pulled when nothing is ready, so chains finish
   before new ones begin and what is pending stays small;
-* a failure skips what depends on it (`"continue"`), or also stops the run (`"stop"`, `"cancel"`): then nothing that could
-  send is started any more, while pure steps are still worked out from what finishes.
+* a failure skips what depends on it (`"continue"`), or also stops the run (`"stop"`, `"cancel"`): then nothing that
+  could send is started any more, while pure steps are still worked out from what finishes.
 
 Each call costs O(1) for each node that it settles.
 """
@@ -47,7 +47,8 @@ class FlowMachine:
         settled: nodes that settled since the shell last emptied it, in order; filled only while `watch` is set.
         failure: the first node that failed for good, while failures stop the run.
         stopped: why nothing new is started any more, or `None`.
-        ok_count, failed_count, skipped_count, abandoned_count: settled nodes by outcome; items and fan-outs do not count.
+        ok_count, failed_count, skipped_count, abandoned_count: settled nodes by outcome; items and fan-outs do not
+            count.
     """
 
     __slots__ = (
@@ -145,7 +146,7 @@ class FlowMachine:
         self._settle(run, step, ABANDONED, Abandoned(task_uuid, may_be_billed))
 
     def item_pulled(self, fan: FanRun, item: Any, key: str | None = None) -> ScopeRun | None:
-        """A source gave an item, or a `Failed` in the place of one. Returns its run, or `None` if the run has stopped."""
+        """A source gave an item, or a `Failed` in the place of one; returns its run, `None` if the run has stopped."""
         fan.is_lent = False
         if fan.is_ended:
             self._finish_fan(fan)

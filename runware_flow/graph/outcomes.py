@@ -40,8 +40,8 @@ class Abandoned(msgspec.Struct, frozen=True):
     """The node was in flight when its run was cancelled, and nobody waited for its end.
 
     Attributes:
-        task_uuid: the request's taskUUID, by which its result can still be collected; `None` if it has none yet, and for
-            a function.
+        task_uuid: the request's taskUUID, by which its result can still be collected; `None` if it has none yet, and
+            for a function.
         may_be_billed: whether the service may have the request, and so may finish and bill it.
     """
 

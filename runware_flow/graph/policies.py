@@ -47,7 +47,8 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
     """Check the policy keywords of a declaration.
 
     Raises:
-        ValueError: a value that makes no sense, or a keyword that does not exist; one sentence, without the node's name.
+        ValueError: a value that makes no sense, or a keyword that does not exist; one sentence, without the node's
+        name.
     """
     if not keywords:
         return NO_POLICY
@@ -70,9 +71,10 @@ def may_try_again(error: Exception, *, buys: bool) -> bool:
     """Tell whether a failed attempt may be followed by another.
 
     For a task (`buys`) another attempt is another purchase, so only a verdict of the service itself allows it: an error
-    that it named or a refusal to take the request (429, 503), and one that it calls retryable. After a timeout of ours, a
-    lost connection or a partial success the first purchase may still stand. A function is the user's own code: it is
-    called again after any exception of its own, but after an error of a request inside it only by the same rule.
+    that it named or a refusal to take the request (429, 503), and one that it calls retryable. After a timeout of
+    ours, a lost connection or a partial success the first purchase may still stand. A function is the user's own
+    code: it is called again after any exception of its own, but after an error of a request inside it only by the
+    same rule.
     """
     if isinstance(error, RunwareError):
         if isinstance(error, RunwareTimeoutError) or error.code in ("connection", "aborted") or error.results:

@@ -27,8 +27,8 @@ class ScopeRun:
     Attributes:
         fan, index, key: for an item, its fan-out, its position and its identity.
         cells: the state of each node; see `FlowMachine`.
-        values: the value of each node that is OK, the `FanRun` of a fan-out that has begun, the outcome of any other node
-            that has settled.
+        values: the value of each node that is OK, the `FanRun` of a fan-out that has begun, the outcome of any other
+            node that has settled.
         open_count: how many nodes have no outcome yet.
         waiters: nodes of inner scopes that wait for one of these, by slot.
         records: what the shell knows of the requests of these nodes, by slot.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runware_flow.errors import ClientStateError
 
 if TYPE_CHECKING:
-    from runware_flow.client import Client
+    from runware_flow.client.client import Client
 
 __all__ = ("RunContext", "current_run", "current_worker")
 

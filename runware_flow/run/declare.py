@@ -8,8 +8,6 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind, Source, Where
 from runware_flow.graph.policies import NO_POLICY, Policy, read_policy
@@ -27,7 +25,7 @@ _OURS = ("runware_flow.run.", "runware_flow.graph.")
 
 def caller() -> Where:
     """Find the line outside of this library's graph that is declaring something now."""
-    frame = sys._getframe(1)  # inspect.stack() would read source files for each node
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - inspect.stack() reads files, for each node
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
         frame = frame.f_back
     return Where(frame.f_code.co_filename, frame.f_lineno)
@@ -85,8 +83,8 @@ def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bo
     if found is not None:
         path, node = found
         raise DeclarationError(
-            f"the {name} declared at {where} holds {node!r} as its {path}: a node is not a value yet; use node.then, whose"
-            " builder is given the result"
+            f"the {name} declared at {where} holds {node!r} as its {path}: a node is not a value yet; use"
+            " node.then, whose builder is given the result"
         )
     if not several and isinstance(count, int) and count > 1:
         raise DeclarationError(
@@ -99,12 +97,12 @@ def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bo
 def _find_node(value: Any, path: str) -> tuple[str, Any] | None:
     if is_node(value):
         return path, value
+    held: Any = value  # keeps what isinstance would make of it out of the types below
+    inside: Iterable[tuple[Any, Any]]
     if isinstance(value, Mapping):
-        inside: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, (list, tuple)):
-        inside = enumerate(value)
-    elif isinstance(value, msgspec.Struct) and isinstance(value, Task):
-        inside = ((field, getattr(value, field)) for field in value.__struct_fields__)
+        inside = held.items()
+    elif type(value).__name__ in ("list", "tuple"):
+        inside = enumerate(held)
     else:
         return None
     for key, inner in inside:
@@ -130,8 +128,8 @@ def check_call(work: Any, count: int, where: Where, *, verb: str, may_be_async: 
         )
     if _returns_task(work):
         raise DeclarationError(
-            f"the builder {name!r}, declared at {where}, is async but returns a task: make it a plain `def`, or await the"
-            " task in it with `current_run().client.run(task)`"
+            f"the builder {name!r}, declared at {where}, is async but returns a task: make it a plain `def`, or await"
+            " the task in it with `current_run().client.run(task)`"
         )
     return NodeKind.CALL
 
@@ -195,8 +193,8 @@ def read_source(items: Any, where: Where) -> Source:
     if inspect.iscoroutine(items):
         items.close()
     raise DeclarationError(
-        f"map, declared at {where}, was given {_show(items)}: items come from an iterable, an async iterable or a callable"
-        " that makes one"
+        f"map, declared at {where}, was given {_show(items)}: items come from an iterable, an async iterable or a"
+        " callable that makes one"
     )
 
 

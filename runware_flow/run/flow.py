@@ -149,9 +149,10 @@ class Flow:
     def then(self, *given: Any, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node.
 
-        `then(task)` sends a fixed task, a struct or a dict with wire names. `then(a, b, builder)` waits for one to six nodes
-        and sends what `builder(result_a, result_b)` returns; with an `async def` in its place, awaits that. `then(function)`
-        awaits a function without arguments. Dicts as the work of three nodes or more go through `join`.
+        `then(task)` sends a fixed task, a struct or a dict with wire names. `then(a, b, builder)` waits for one to
+        six nodes and sends what `builder(result_a, result_b)` returns; with an `async def` in its place, awaits that.
+        `then(function)` awaits a function without arguments. Dicts as the work of three nodes or more go through
+        `join`.
 
         A task's node has one result: a task of several is declared with `each`.
         """
@@ -182,15 +183,20 @@ class Flow:
         self.require(nodes, where, verb="join")
         return Join[Any](self, nodes)
 
-    def each(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Many[R]:
+    @overload
+    def each(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
+    @overload
+    def each(self, task: Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Many[Any]: ...
+    def each(self, task: Task[Any] | Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Send one task of several results, and fan out over them.
 
         If some of its results fail, the finished ones go on, and one failed item stands for the rest.
         """
         where = caller()
-        if not isinstance(task, (Task, Mapping)):
-            raise DeclarationError(f"each, declared at {where}, takes a task, not {type(task).__name__}")
-        spec = self._add_task(task, policy, where, several=True)
+        given: Any = task
+        if not isinstance(given, (Task, Mapping)):
+            raise DeclarationError(f"each, declared at {where}, takes a task, not {type(given).__name__}")
+        spec = self._add_task(given, policy, where, several=True)
         spec.keeps_all = True
         return Many(self, self.declaration.add_fan(spec, name=f"{spec.name}.each", where=where))
 
@@ -228,8 +234,9 @@ class Flow:
         Items are pulled when there is nothing else to do, and never more than `concurrency` of them are unfinished.
 
         Args:
-            items: an iterable, an async iterable, or a callable that makes one for each run. An iterator can be met only
-                once: a second run is an error. A synchronous iterable is pulled on the event loop, so it must not block.
+            items: an iterable, an async iterable, or a callable that makes one for each run. An iterator can be met
+                only once: a second run is an error. A synchronous iterable is pulled on the event loop, so it must
+                not block.
             builder: called with the item, as in `then`.
             key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
         """
@@ -245,8 +252,8 @@ class Flow:
         Cancelling it leaves no worker behind; what was in flight is abandoned (use `start` to read what had finished).
 
         Args:
-            client: the client to send tasks with; it stays open. Without one, a flow that sends tasks opens one from the
-                environment and closes it.
+            client: the client to send tasks with; it stays open. Without one, a flow that sends tasks opens one from
+                the environment and closes it.
             **overrides: keywords of `Flow`, for this run alone.
 
         Raises:
@@ -344,7 +351,7 @@ class Flow:
             while scope is not None and scope.parent is not None:
                 if not scope.open_count:
                     raise DeclarationError(
-                        f"{verb}, declared at {where}, uses {node!r}, which is made once for each item, outside of its pipe:"
-                        " use gather() to bring all items together"
+                        f"{verb}, declared at {where}, uses {node!r}, which is made once for each item, outside of its"
+                        " pipe: use gather() to bring all items together"
                     )
                 scope = scope.parent

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.outcomes import Outcome
     from runware_flow.run.options import PolicyOptions, Work
 
-__all__ = ("Many", "ManyJoin")
+__all__ = ("Many", "ManyJoin", "is_many")
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -45,28 +45,26 @@ class Many(Placeholder, Generic[T_co]):
     def join(self, other: Node[A], /) -> ManyJoin[T_co, A]: ...
     @overload
     def join(self, other: Many[A], /) -> ManyJoin[T_co, A]: ...
-    def join(self, other: Any, /) -> ManyJoin[T_co, Any]:
+    def join(self, other: Any, /) -> Any:
         """Bring a second value to each item: a node's, the same for all, or that of another step of the same items."""
         where = caller()
-        if not isinstance(other, Placeholder):
+        if not is_node(other):
             raise DeclarationError(f"join, declared at {where}, takes a node or a Many, not {type(other).__name__}")
         self.flow.require((self, other), where, verb="many")
-        if isinstance(other, Many):
-            fits = other.spec.scope is self.spec.scope
-        else:
-            fits = other.spec.scope.holds(self.spec.scope)
-        if not fits:
+        scope: ScopeSpec = other.spec.scope
+        if scope is not self.spec.scope and (is_many(other) or not scope.holds(self.spec.scope)):
             raise DeclarationError(
-                f"join, declared at {where}, pairs {self!r} with {other!r}, which has other items: use gather() on one of them"
+                f"join, declared at {where}, pairs {self!r} with {other!r}, which has other items: use gather() on"
+                " one of them"
             )
-        return ManyJoin(self, other)
+        return ManyJoin[T_co, Any](self, other)
 
     def pipe(self, subpipeline: Callable[[Node[T_co]], Node[R]], /) -> Many[R]:
         """Put each item through a sub-pipeline.
 
         Args:
-            subpipeline: called once, now, with a node that stands for any one item; the nodes that it declares from it are
-                made once for each item. It returns the one whose results are the new `Many`'s.
+            subpipeline: called once, now, with a node that stands for any one item; the nodes that it declares from
+                it are made once for each item. It returns the one whose results are the new `Many`'s.
         """
         where = caller()
         self.flow.require((self,), where, verb="many")
@@ -74,10 +72,10 @@ class Many(Placeholder, Generic[T_co]):
         scope = self.spec.scope
         scope.open_count += 1
         try:
-            last: Any = subpipeline(Node[T_co](self.flow, self.spec))
+            last: object = subpipeline(Node[T_co](self.flow, self.spec))
         finally:
             scope.open_count -= 1
-        if isinstance(last, Node) and last.flow is self.flow and last.spec.scope is scope:
+        if type(last) is Node and last.flow is self.flow and last.spec.scope is scope:
             return Many(self.flow, last.spec)
         if isinstance(last, Many):
             raise DeclarationError(
@@ -114,6 +112,11 @@ class Many(Placeholder, Generic[T_co]):
         self.flow.require((self,), where, verb="many")
         name = label or f"{self.spec.name}.{kind.value}"
         return self.flow.declaration.add_gather(kind, self.spec, name=name, where=where)
+
+
+def is_many(value: object) -> bool:
+    """Tell whether `value` is a `Many`; unlike `isinstance`, leaves its type as it was declared."""
+    return isinstance(value, Many)
 
 
 class ManyJoin(Generic[A, B]):

@@ -17,7 +17,7 @@ def media_digests(request: Any) -> Iterator[tuple[str, str]]:
 
     Bytes are hashed. A file is known by its path, size and time of change, so that a large one is not read twice.
     """
-    for medium in getattr(request, "media", ()):
+    for medium in getattr(request, "local_media", ()):
         place = ".".join(str(part) for part in medium.path)
         source = medium.source
         if isinstance(source, bytes):

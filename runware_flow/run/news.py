@@ -1,4 +1,4 @@
-"""What a run tells: events to their readers, outcomes to those that wait for them, and when to wait for a slow reader."""
+"""What a run tells: events and outcomes to their readers, and when it has to wait for a slow one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runware_flow.graph.scope_run import FAILED
 from runware_flow.run.reader import CompletionReader, EventReader, Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.plan import Step
@@ -86,7 +86,7 @@ class News:
         self._runner.admit(is_open=not holds or self._machine.is_finished)
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> Generator[None]:
         """Mark that the current task waits for the run, and so reads nothing meanwhile."""
         task = anyio.get_current_task().id
         self._waiting_tasks.append(task)
@@ -133,10 +133,10 @@ class News:
                 attempt,
                 index=None if run.fan is None else run.index,
                 key=run.key,
-                task_type=record and record.task_type,
-                model=record and record.model,
-                task_uuid=record and record.task_uuid,
-                fingerprint=record and record.fingerprint,
+                task_type=record.task_type if record else None,
+                model=record.model if record else None,
+                task_uuid=record.task_uuid if record else None,
+                fingerprint=record.fingerprint if record else None,
             )
         )
 
@@ -172,11 +172,11 @@ class News:
             outcome,
             attempts=attempts,
             seconds=now - began,
-            cost=record and record.cost,
+            cost=record.cost if record else None,
             index=None if run.fan is None else run.index,
             key=run.key,
-            task_uuid=record and record.task_uuid,
-            fingerprint=record and record.fingerprint,
+            task_uuid=record.task_uuid if record else None,
+            fingerprint=record.fingerprint if record else None,
         )
 
     def source_ended(self) -> None:

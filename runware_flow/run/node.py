@@ -81,8 +81,8 @@ class Placeholder:
 class Node(Placeholder, Generic[T_co]):
     """One step of a flow and, after the run, its key: `result[node]` is a `T_co`.
 
-    Nodes are made by `Flow` and by other nodes. A node is not its result: used as text, as a truth value or inside a task it
-    raises a `TypeError` that names it.
+    Nodes are made by `Flow` and by other nodes. A node is not its result: used as text, as a truth value or inside a
+    task it raises a `TypeError` that names it.
     """
 
     __slots__ = ()
@@ -95,8 +95,8 @@ class Node(Placeholder, Generic[T_co]):
         """Add a node that follows this one.
 
         Args:
-            builder: called with this node's result; a plain function returns the task to send (and does nothing else, since
-                a retry or a plan calls it again), an `async def` does the work itself.
+            builder: called with this node's result; a plain function returns the task to send (and does nothing else,
+                since a retry or a plan calls it again), an `async def` does the work itself.
             **policy: see `PolicyOptions`.
         """
         return self.flow.declare_call((self,), builder, policy, verb="then")
@@ -127,7 +127,7 @@ class Node(Placeholder, Generic[T_co]):
         return self.flow.declare_map(self.spec, builder, key, policy)
 
     def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Node[R]:
-        """Add a pure, synchronous step: `function` is called with this node's result and its value is the new node's."""
+        """Add a pure, synchronous step: the new node's result is what `function` makes of this one's."""
         where = caller()
         check_call(function, 1, where, verb="pick", may_be_async=False)
         self.flow.require((self,), where)

@@ -1,13 +1,13 @@
-"""Running one node: calling its function, or building, preparing and sending its task, as often as its policy allows."""
+"""Running one node: its function is called, or its task built, prepared and sent, as often as its policy allows."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import msgspec
 
 from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.declaration import NodeKind
@@ -53,7 +53,7 @@ class Performer:
         self._news = news
         self._client = client
 
-    async def call_once(self, run: ScopeRun, step: Step, context: RunContext) -> None:
+    async def _call_once(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a function node that has no policy and no audience, with nothing on the way."""
         machine = self._machine
         context.has_used_client = False
@@ -75,8 +75,11 @@ class Performer:
             machine.succeed(run, step, value)
 
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
-        """Run a node of any kind to its outcome, all attempts included."""
+        """Run a node to its outcome, all attempts included."""
         machine = self._machine
+        if step.kind is NodeKind.CALL and not step.spec.policy.is_set and not machine.watch:
+            await self._call_once(run, step, context)
+            return
         flight = _InFlight()
         context.has_used_client = False
         try:
@@ -129,13 +132,9 @@ class Performer:
     async def _send(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: _InFlight) -> Any:
         spec = step.spec
         task = spec.work if step.kind is NodeKind.TASK else _build(spec, args)
-        chosen = _chosen_uuid(task)
-        request = self._client.prepare(
-            task,
-            include_cost=None if _says_cost(task) else True,
-            # A uuid that the user chose names the first attempt; the service knows it as failed.
-            task_uuid=str(uuid4()) if chosen and attempt > 1 else None,
-        )
+        if attempt > 1:
+            task = _without_uuid(task)
+        request = self._client.prepare(task, include_cost=True)
         if request.slots > 1 and not spec.keeps_all:
             raise DeclarationError(
                 f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
@@ -162,15 +161,16 @@ class Performer:
 
     async def _perform(self, run: ScopeRun, step: Step, request: Any) -> list[Any]:
         if not self._machine.watch:
-            results: list[Any] = await self._client.perform(request)
-            return results
+            silent: list[Any] = await self._client.perform(request)
+            return silent
 
         def on_progress(progress: Any) -> None:
             share = getattr(progress, "progress", progress)
             if isinstance(share, (int, float)):
                 self._news.node_progress(run, step, float(share))
 
-        return await self._client.perform(request, on_progress=on_progress)
+        results: list[Any] = await self._client.perform(request, on_progress=on_progress)
+        return results
 
     async def _in_time(self, step: Step, task_uuid: str | None, function: Any, *args: Any) -> Any:
         policy = step.spec.policy
@@ -258,11 +258,12 @@ def _build(spec: NodeSpec, args: list[Any]) -> Any:
         _note(error, f"in the builder of {spec.describe()}")
         raise
     if isinstance(task, (Task, Mapping)):
-        return task
+        return cast("Any", task)
     raise _wrong_task(task, spec)
 
 
 def _wrong_task(task: Any, spec: NodeSpec) -> DeclarationError:
+    name = type(task).__name__
     if inspect.iscoroutine(task):
         task.close()  # or Python would warn that nobody awaited it
         what = "a coroutine: give the async function itself to then, or return a task"
@@ -270,10 +271,10 @@ def _wrong_task(task: Any, spec: NodeSpec) -> DeclarationError:
         what = "None: is a `return` missing?"
     elif is_node(task):
         what = f"{task!r}: a builder makes a task out of results; use pipe or join to declare nodes"
-    elif isinstance(task, (list, tuple)):
-        what = f"a {type(task).__name__}: return one task; for several, use node.map with a builder for each"
+    elif name in ("list", "tuple"):
+        what = f"a {name}: return one task; for several, use node.map with a builder for each"
     else:
-        what = f"{type(task).__name__}: return a task or a dict with wire names; for a plain value, use pick"
+        what = f"{name}: return a task or a dict with wire names; for a plain value, use pick"
     return DeclarationError(f"the builder of {spec.describe()}, returned {what}")
 
 
@@ -283,8 +284,8 @@ def _wrong_value(value: Any, spec: NodeSpec) -> DeclarationError:
             f"the function of {spec.describe()}, returned {value!r}: nodes are declared before the run"
         )
     return DeclarationError(
-        f"the function of {spec.describe()}, is async but returned a task, which nobody sends: make it a plain `def`, or"
-        " await the task in it with `current_run().client.run(task)`"
+        f"the function of {spec.describe()}, is async but returned a task, which nobody sends: make it a plain `def`,"
+        " or await the task in it with `current_run().client.run(task)`"
     )
 
 
@@ -293,14 +294,9 @@ def _note(error: Exception, note: str) -> None:
         error.add_note(note)
 
 
-def _chosen_uuid(task: Task[Any] | Mapping[str, Any]) -> bool:
+def _without_uuid(task: Any) -> Any:
+    # An id that the user chose named the first attempt; the service knows it as failed.
     if isinstance(task, Mapping):
-        return bool(task.get("taskUUID"))
-    return task.task_uuid is not UNSET
-
-
-def _says_cost(task: Task[Any] | Mapping[str, Any]) -> bool:
-    if isinstance(task, Mapping):
-        return "includeCost" in task
-    extra = task.extra if isinstance(task.extra, dict) else {}
-    return getattr(task, "include_cost", UNSET) is not UNSET or "includeCost" in extra
+        named = cast("Mapping[str, Any]", task)
+        return {name: value for name, value in named.items() if name != "taskUUID"}
+    return msgspec.structs.replace(task, task_uuid=UNSET)

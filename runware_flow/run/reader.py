@@ -1,8 +1,10 @@
-"""Readers of a run: of its events, and of one `Many`'s outcomes. Objects with `__anext__`, so they may be read anywhere.
+"""Readers of a run: of its events, and of one `Many`'s outcomes.
 
-Each reader has a queue. What settled is never dropped; instead, while a reader has too much unread, the run starts nothing
-new (what is in flight goes on). A reader whose own task is waiting for the run, or for another reader, does not hold the run
-up: it could not catch up. Neither does one that was closed or forgotten.
+They are objects with `__anext__`, not async generators, so they may be read from inside any frame.
+
+Each reader has a queue. What settled is never dropped; instead, while a reader has too much unread, the run starts
+nothing new (what is in flight goes on). A reader whose own task is waiting for the run, or for another reader, does
+not hold the run up: it could not catch up. Neither does one that was closed or forgotten.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ EVENT_BOUND = 1024
 class Completed(NamedTuple, Generic[T]):
     """One item of a `Many` that has its outcome: its position and how it ended."""
 
-    index: int
+    index: int  # type: ignore[assignment] # pyright: ignore[reportIncompatibleMethodOverride] - hides tuple.index
     outcome: Outcome[T]
 
 

@@ -30,14 +30,12 @@ class PreparedTask(Protocol):
 class Requester(Protocol):
     """What tasks are sent with; `Client` is one."""
 
-    def prepare(
-        self, task: Task[Any] | Mapping[str, Any], *, include_cost: bool | None = None, task_uuid: str | None = None
-    ) -> Any:
+    def prepare(self, task: Task[Any] | Mapping[str, Any], /, *, include_cost: bool | None = None) -> Any:
         """Resolve a task without IO; returns a `PreparedTask`."""
         ...
 
     async def perform(
-        self, request: Any, *, on_progress: Callable[[Any], Awaitable[None] | None] | None = None
+        self, request: Any, /, *, on_progress: Callable[[Any], Awaitable[None] | None] | None = None
     ) -> list[Any]:
         """Send a prepared task and wait for all its results."""
         ...

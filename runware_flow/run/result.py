@@ -8,12 +8,13 @@ import msgspec
 
 from runware_flow.errors import NodeNotAvailable
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
-from runware_flow.run.many import Many
+from runware_flow.run.many import Many, is_many
 from runware_flow.run.node import Node
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import NodeSpec
-    from runware_flow.graph.machine import FanRun, FlowMachine
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.scope_run import FanRun
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.flow import Flow
 
@@ -88,8 +89,11 @@ class RunResult:
         Raises:
             NodeNotAvailable: there is none; the message says why, and the `__cause__` is the error behind it.
         """
-        if not isinstance(node, Many):
+        if not is_many(node):
             return _value_of(self.outcome(node), node.spec)
+        return self._values_of(node)
+
+    def _values_of(self, node: Many[Any]) -> list[Any]:
         fan = self.fan_of(node)
         problem = fan.problem()
         if problem is not None:
@@ -142,7 +146,8 @@ class RunResult:
 
     def record(self, node: Node[Any], /) -> NodeRecord | None:
         """Return what is known of the request of a node, or `None` if it has sent none."""
-        return self._machine.root.record(self._spec_of(node, Node).slot)
+        record: NodeRecord | None = self._machine.root.record(self._spec_of(node, Node).slot)
+        return record
 
     def records(self, many: Many[Any], /) -> list[NodeRecord | None]:
         """Return the same for each item, in the order of the items."""
@@ -167,7 +172,7 @@ class RunResult:
         return self._machine.fan_run(fan)
 
 
-def _value_of(outcome: Outcome[T], spec: NodeSpec, index: int | None = None) -> T:
+def _value_of(outcome: Outcome[T] | None, spec: NodeSpec, index: int | None = None) -> T:
     if isinstance(outcome, Ok):
         return outcome.value
     raise _not_available(spec, outcome, index)

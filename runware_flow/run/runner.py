@@ -1,8 +1,8 @@
 """The shell around `FlowMachine`: workers that carry out what it decides.
 
-At most `concurrency` workers loop over what is ready; they are started as there is work for them and live until the end of
-the run. A worker that finds nothing to do pulls an item, or parks. An async source has a task of its own, since waiting for
-it must not hold a worker.
+At most `concurrency` workers loop over what is ready; they are started as there is work for them and live until the
+end of the run. A worker that finds nothing to do pulls an item, or parks. An async source has a task of its own,
+since waiting for it must not hold a worker.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from runware_flow.run.result import RunResult
 from runware_flow.run.sources import Puller
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from anyio.abc import TaskGroup
 
@@ -50,7 +50,7 @@ _CALLED = frozenset({NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL})
 
 
 @asynccontextmanager
-async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> AsyncIterator[Run]:
+async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> AsyncGenerator[Run]:
     """Run `flow` beside the body of the block; see `Flow.start`."""
     plan = compile_plan(flow.declaration)
     async with AsyncExitStack() as stack:
@@ -74,13 +74,13 @@ async def _open_client(plan: ScopePlan, stack: AsyncExitStack) -> tuple[Any, Exc
     if not kinds & _CALLED:
         return None, None
     if kinds & {NodeKind.TASK, NodeKind.BUILD}:
-        from runware_flow.client import Client  # a flow of functions does without
+        from runware_flow.client.client import Client  # a flow of functions does without
 
         return await stack.enter_async_context(Client()), None
     if not os.environ.get("RUNWARE_API_KEY"):
         return None, None
     try:
-        from runware_flow.client import Client
+        from runware_flow.client.client import Client
 
         return await stack.enter_async_context(Client()), None
     except Exception as error:  # noqa: BLE001 - told by current_run().client, should a function ask for it
@@ -209,30 +209,29 @@ class Runner:
                 continue
             job = machine.take()
             if job is None:
-                fan = machine.next_source()
-                if fan is not None:
-                    self.puller.pull(fan)
-                    if machine.stopped is not None or machine.settled:
-                        self.tell()
-                elif machine.is_finished:
-                    self._wake_all()
-                    return
-                else:
+                if not self._pull():
+                    if machine.is_finished:
+                        return
                     await self._park()
                 continue
             if machine.has_work:
                 self._call_worker()
-            run, step = job
-            if step.kind is NodeKind.CALL and not step.spec.policy.is_set and not machine.watch:
-                await self.performer.call_once(run, step, context)
-            else:
-                await self.performer.perform(run, step, context)
-            if machine.stopped is not None or machine.settled:
+            await self.performer.perform(job[0], job[1], context)
+            if machine.stopped is not None or machine.settled or machine.is_finished:
                 self.tell()
             turn -= 1
             if not turn:
                 turn = _NODES_A_TURN
                 await anyio.lowlevel.checkpoint()
+
+    def _pull(self) -> bool:
+        fan = self.machine.next_source()
+        if fan is None:
+            return False
+        self.puller.pull(fan)
+        if self.machine.stopped is not None or self.machine.settled or self.machine.is_finished:
+            self.tell()
+        return True
 
     async def _park(self) -> None:
         if len(self._parked) + 1 == self._worker_count and not self.machine.in_flight and not self.puller.is_busy:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -131,9 +130,10 @@ def _open(fan: FanRun) -> Iterator[Any] | _AsyncSource:
             raise _second_time(spec)
         source.is_taken = True
         return _iterate(source.items, spec)
-    if isinstance(source.items, (Iterable, AsyncIterable)) or hasattr(source.items, "__getitem__"):
-        return _iterate(source.items, spec)
-    made = source.items()
+    given: Any = source.items
+    if hasattr(given, "__iter__") or hasattr(given, "__aiter__") or hasattr(given, "__getitem__"):
+        return _iterate(given, spec)
+    made = given()
     iterated = _iterate(made, spec)
     iterator = iterated.iterator if isinstance(iterated, _AsyncSource) else iterated
     if iterator is made:  # an iterator, so it must be a new one for each run
@@ -144,22 +144,22 @@ def _open(fan: FanRun) -> Iterator[Any] | _AsyncSource:
 
 
 def _iterate(items: Any, spec: NodeSpec) -> Iterator[Any] | _AsyncSource:
-    if isinstance(items, AsyncIterable):
+    if hasattr(items, "__aiter__"):
         return _AsyncSource(aiter(items))
     try:
-        return iter(items)
+        return cast("Iterator[Any]", iter(items))
     except TypeError:
         close = getattr(items, "close", None)
         if callable(close):
             close()  # a coroutine, which would otherwise warn
         raise SourceError(
-            f"{spec.describe()}, fans out over {type(items).__name__}, which cannot be iterated over: use an iterable, an"
-            " async iterable, or a callable that makes one"
+            f"{spec.describe()}, fans out over {type(items).__name__}, which cannot be iterated over: use an"
+            " iterable, an async iterable, or a callable that makes one"
         ) from None
 
 
 def _second_time(spec: NodeSpec) -> SourceError:
     return SourceError(
-        f"{spec.describe()}, was given an iterator, which can be gone through only once, and this is the second time: use a"
-        " list, or a callable that makes a new one"
+        f"{spec.describe()}, was given an iterator, which can be gone through only once, and this is the second time:"
+        " use a list, or a callable that makes a new one"
     )
