@@ -98,11 +98,11 @@ def _find_node(value: Any, path: str) -> tuple[str, Any] | None:
     if is_node(value):
         return path, value
     held: Any = value  # keeps what isinstance would make of it out of the types below
-    inside: Iterable[tuple[Any, Any]]
+    inside: list[tuple[Any, Any]]
     if isinstance(value, Mapping):
-        inside = held.items()
-    elif type(value).__name__ in ("list", "tuple"):
-        inside = enumerate(held)
+        inside = list(held.items())
+    elif isinstance(value, (list, tuple)):
+        inside = list(enumerate(held))
     else:
         return None
     for key, inner in inside:

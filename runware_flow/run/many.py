@@ -12,6 +12,7 @@ from runware_flow.run.node import Node, Placeholder, declare_pick
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from runware_flow.graph.declaration import ScopeSpec
     from runware_flow.graph.outcomes import Outcome
     from runware_flow.run.options import PolicyOptions, Work
 
