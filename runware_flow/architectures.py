@@ -27,7 +27,7 @@ from runware_flow.tasks import (
     Scheduler,
     Value,
 )
-from runware_flow.types import UNSET, Result, Task, UnsetType
+from runware_flow.types import UNSET, Task, UnsetType
 
 __all__ = (
     "ARCHITECTURES",
@@ -89,15 +89,15 @@ class ExactlyIllustrative(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "exactly-illustrative"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -109,43 +109,48 @@ class ExactlyIllustrative(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     settings: ImageInferenceSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Subset by model. [doc]"""
+    """Settings of the model. Subset by model. [doc]"""
 
 
 class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -154,15 +159,15 @@ class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "flux-1-dev"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -174,34 +179,37 @@ class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -210,10 +218,12 @@ class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -221,12 +231,13 @@ class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     scheduler: Scheduler | str | UnsetType = UNSET
     """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
 
-    prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    prompt_weighting: Literal["sdEmbeds"] | str | UnsetType = UNSET
 
     true_cfg_scale: float | UnsetType = UNSET
     """0 to 10. [doc]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -243,13 +254,15 @@ class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     pulid: ImageInferencePulid | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Flux1KontextDev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -258,46 +271,49 @@ class Flux1KontextDev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "flux-1-kontext-dev"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     width: int | UnsetType = UNSET
     """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
@@ -314,7 +330,9 @@ class Flux1KontextDev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     scheduler: Scheduler | str | UnsetType = UNSET
     """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
@@ -323,19 +341,22 @@ class Flux1KontextDev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 10. [doc]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -344,15 +365,15 @@ class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "flux-1-schnell"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -364,34 +385,37 @@ class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -400,10 +424,12 @@ class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -411,12 +437,13 @@ class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     scheduler: Scheduler | str | UnsetType = UNSET
     """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
 
-    prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    prompt_weighting: Literal["sdEmbeds"] | str | UnsetType = UNSET
 
     true_cfg_scale: float | UnsetType = UNSET
     """0 to 10. [doc]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
 
@@ -427,13 +454,15 @@ class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -442,15 +471,15 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "illustrious"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -462,34 +491,37 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -498,10 +530,12 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -515,6 +549,7 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -533,13 +568,15 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     vae: str | UnsetType = UNSET
 
@@ -550,15 +587,15 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "noobai"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -570,34 +607,37 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -606,10 +646,12 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -623,6 +665,7 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -641,13 +684,15 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     vae: str | UnsetType = UNSET
 
@@ -658,15 +703,15 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "pony"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -678,34 +723,37 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -714,10 +762,12 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -731,6 +781,7 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -749,13 +800,15 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     vae: str | UnsetType = UNSET
 
@@ -766,15 +819,15 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sd-1-5"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -786,34 +839,37 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -822,10 +878,12 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -839,6 +897,7 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -855,13 +914,15 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     vae: str | UnsetType = UNSET
 
@@ -872,15 +933,15 @@ class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sd-1-5-distilled"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -892,32 +953,34 @@ class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -926,10 +989,12 @@ class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -943,6 +1008,7 @@ class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -957,8 +1023,10 @@ class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -967,15 +1035,15 @@ class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sd-1-5-hyper"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -987,32 +1055,34 @@ class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1021,10 +1091,12 @@ class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1038,6 +1110,7 @@ class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -1052,8 +1125,10 @@ class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1062,15 +1137,15 @@ class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sd-1-5-lcm"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1082,32 +1157,34 @@ class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1116,10 +1193,12 @@ class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1133,6 +1212,7 @@ class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -1147,8 +1227,10 @@ class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1157,15 +1239,15 @@ class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sd-2-1"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1177,32 +1259,34 @@ class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1211,10 +1295,12 @@ class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1228,6 +1314,7 @@ class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
 
@@ -1238,8 +1325,10 @@ class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1248,15 +1337,15 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sdxl"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1268,34 +1357,37 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1304,10 +1396,12 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1321,6 +1415,7 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -1339,13 +1434,15 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     photo_maker: Mapping[str, Any] | UnsetType = UNSET
 
@@ -1358,15 +1455,15 @@ class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sdxl-distilled"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1378,32 +1475,34 @@ class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1412,10 +1511,12 @@ class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1429,6 +1530,7 @@ class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -1445,8 +1547,10 @@ class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1455,15 +1559,15 @@ class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sdxl-hyper"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1475,32 +1579,34 @@ class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1509,10 +1615,12 @@ class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1526,6 +1634,7 @@ class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -1542,8 +1651,10 @@ class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1552,15 +1663,15 @@ class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sdxl-lcm"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1572,32 +1683,34 @@ class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1606,10 +1719,12 @@ class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1623,6 +1738,7 @@ class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -1639,8 +1755,10 @@ class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1649,15 +1767,15 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sdxl-lightning"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1669,34 +1787,37 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1705,10 +1826,12 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1722,6 +1845,7 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -1740,13 +1864,15 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     vae: str | UnsetType = UNSET
 
@@ -1757,15 +1883,15 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sdxl-turbo"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1777,34 +1903,37 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1813,10 +1942,12 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1830,6 +1961,7 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -1848,13 +1980,15 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     vae: str | UnsetType = UNSET
 
@@ -1865,15 +1999,15 @@ class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "z-image"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1885,34 +2019,37 @@ class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -1921,10 +2058,12 @@ class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -1933,6 +2072,7 @@ class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
 
@@ -1941,13 +2081,15 @@ class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1956,15 +2098,15 @@ class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "z-image-turbo"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -1976,34 +2118,37 @@ class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -2012,10 +2157,12 @@ class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -2024,6 +2171,7 @@ class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -2034,13 +2182,15 @@ class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Krea2RawOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -2049,15 +2199,15 @@ class Krea2RawOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "krea-2-raw-oss"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -2069,34 +2219,37 @@ class Krea2RawOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -2105,21 +2258,26 @@ class Krea2RawOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     acceleration: Literal["none", "low", "medium", "high"] | str | UnsetType = UNSET
-    """Default none. [doc]"""
+    """How much speed to buy with quality. Default none. [doc]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Krea2TurboOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -2128,15 +2286,15 @@ class Krea2TurboOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "krea-2-turbo-oss"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -2148,51 +2306,59 @@ class Krea2TurboOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     acceleration: Literal["none", "low", "medium", "high"] | str | UnsetType = UNSET
-    """Default none. [doc]"""
+    """How much speed to buy with quality. Default none. [doc]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
 
 class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -2201,15 +2367,15 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
     architecture: ClassVar[str] = "sd3"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     positive_prompt: str
-    """2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs 4..2000; token
-    __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; length in characters; per model 2..32000, 3..45000; older docs
+    4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     width: int
@@ -2221,34 +2387,37 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
     """1 to 100; default 20. [doc]"""
@@ -2257,10 +2426,12 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; older min 1; some models max 2147483647; random seeds are uint32. [doc]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
+    2147483647; random seeds are uint32. [doc]
+    """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128. [doc]"""
@@ -2274,6 +2445,7 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
+    """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
 
@@ -2292,13 +2464,15 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     photo_maker: Mapping[str, Any] | UnsetType = UNSET
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runware_flow import catalog
-from runware_flow.catalog.surface import Parameter, operation_surface, surface, task_surface
+from runware_flow.catalog.description import describe, describe_facts
+from runware_flow.catalog.surface import Parameter, narrow_surface, operation_surface, task_surface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -72,7 +73,6 @@ BESIDE_THE_SCHEMAS: dict[str, dict[str, str]] = {
 OUTPUTS_ARE_MEDIA = frozenset({"ThreeDInference", "Tools"})
 """Results whose media stand in `outputs.files`."""
 
-UNITS = {"duration": "seconds", "ttl": "seconds", "fps": "frames a second", "targetMegapixels": "megapixels"}
 PREAMBLE = '''
 Media: TypeAlias = str | bytes | Path | MediaResult
 """A medium: a URL, a UUID, a data URI or base64 as text, its bytes, a local file, or the result of an earlier task."""
@@ -172,41 +172,6 @@ def docstring(text: str, indent: str = "    ") -> str:
     return "\n".join([f'{indent}"""{first}', *(indent + line for line in rest), f'{indent}"""'])
 
 
-def facts_of(parameter: Parameter, model_count: int) -> str:
-    """What is known of a parameter, in one line: bounds, default, unit, models that take it, note and source."""
-    facts = parameter.facts
-    parts = [bounds(facts, "array" in parameter.types)]
-    if parameter.name in UNITS:
-        parts.append(UNITS[parameter.name])
-    if facts.get("multipleOf"):
-        parts.append(f"in steps of {facts['multipleOf']}")
-    if facts.get("default") is not None:
-        parts.append(f"default {facts['default'] if not isinstance(facts['default'], bool) else str(facts['default'])}")
-    if 0 < parameter.taken_by < model_count:
-        parts.append(f"taken by {parameter.taken_by} of {model_count} models")
-    members: dict[str, Any] = facts.get("items") or {}
-    if any("." in name for name in members):
-        parts.append("known members: " + ", ".join(f"`{name}`" for name in members))
-    if facts.get("note"):
-        parts.append(str(facts["note"]).rstrip("."))
-    said = "; ".join(part for part in parts if part)
-    source = f" [{facts['source']}]" if facts else ""
-    if not re.match(r"[a-z]+[A-Z]", said):  # a wire name keeps its small letter
-        said = said[:1].upper() + said[1:]
-    return f"{said}.{source}" if said else ""
-
-
-def bounds(facts: dict[str, Any], is_array: bool) -> str:
-    """The range of a parameter's value, of its length or of its count."""
-    low, high = facts.get("min"), facts.get("max")
-    unit = " items" if is_array else " characters" if facts.get("type") == "string" else ""
-    if low is not None and high is not None:
-        return f"{low} to {high}{unit}" if low != high else f"exactly {low}{unit}"
-    if low is not None:
-        return f"at least {low}{unit}"
-    return f"at most {high}{unit}" if high is not None else ""
-
-
 def members_type(module: Module, owner: str, name: str, members: dict[str, Any], plural: bool) -> str | None:
     """Declare a TypedDict for the known members of an object, and give its name; `None` if there is nothing to say."""
     if not members or any("." in member for member in members):
@@ -218,7 +183,11 @@ def members_type(module: Module, owner: str, name: str, members: dict[str, Any],
         parameter = Parameter(
             name=member, types=set(facts["type"].split("|")), values=list(facts["enum"] or ()), facts=facts
         )
-        lines += ["", f"    {member}: {annotation(module, type_name, parameter)}", docstring(facts_of(parameter, 0))]
+        lines += [
+            "",
+            f"    {member}: {annotation(module, type_name, parameter)}",
+            docstring(describe_facts(parameter, 0)),
+        ]
     module.types[type_name] = [*lines, ""]
     return type_name
 
@@ -282,23 +251,15 @@ def task_class(
     lines = [f"class {name}(Task[{result}], kw_only=True, rename=WIRE_NAMES):"]
     lines.append(docstring(f"{summary} {delivery_of(parameters)}".strip()))
     lines += ["", f'    task_type: ClassVar[str] = "{task_type}"']
-    lines.append(f"    result_type: ClassVar[type[Result]] = {result}")
+    lines.append(f"    result_type = {result}")  # not annotated: `type` is a field of some tasks
     lines += [f'    {constant}: ClassVar[str] = "{value}"' for constant, value in own.items()]
     for parameter in sorted(parameters, key=lambda one: (not one.is_required, one.name != "model")):
         kind = annotation(module, TASKS[task_type][0], parameter)
         default = "" if parameter.is_required else " | UnsetType = UNSET"
         lines += ["", f"    {module.attribute(parameter.name)}: {kind}{default}"]
-        lines.append(docstring(field_text(parameter, model_count)))
+        lines.append(docstring(describe(parameter, model_count)))
     module.names.append(name)
     return "\n".join([*lines, "", ""])
-
-
-def field_text(parameter: Parameter, model_count: int) -> str:
-    """The docstring of a task's field."""
-    if parameter.name == "model":
-        known = f" of the {model_count} that the catalog knows for this" if model_count > 1 else ""
-        return f"The model: an AIR (`source:id@version`), or the slug of one{known}."
-    return facts_of(parameter, model_count)
 
 
 def delivery_of(parameters: Iterable[Parameter]) -> str:
@@ -404,7 +365,7 @@ def render_architectures() -> str:
     entries: dict[str, str] = {}
     for key, task_type in kinds.items():
         schema, limits = catalog.schemas()["architectureParams"][key], catalog.limits()[task_type]
-        parameters = surface([], [schema], {name: limits[name] for name in limits if name in schema["properties"]})
+        parameters = narrow_surface([], [schema], limits)
         summary = f"{TASKS[task_type][1]} For models of the architecture `{key}`."
         entries[key] = pascal_case(key)
         module.classes.append(task_class(module, entries[key], task_type, summary, parameters, architecture=key))

@@ -34,7 +34,7 @@ from runware_flow.tasks import (
     Value,
     VectorizeInputs,
 )
-from runware_flow.types import UNSET, Result, Task, UnsetType
+from runware_flow.types import UNSET, Task, UnsetType
 
 __all__ = (
     "OPERATIONS",
@@ -65,7 +65,6 @@ WIRE_NAMES = {
     "output_quality": "outputQuality",
     "output_type": "outputType",
     "positive_prompt": "positivePrompt",
-    "pre_processor_type": "preProcessorType",
     "prompt_max_length": "promptMaxLength",
     "prompt_versions": "promptVersions",
     "provider_settings": "providerSettings",
@@ -85,26 +84,29 @@ class Caption(Task[CaptionResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "caption"
-    result_type: ClassVar[type[Result]] = CaptionResult
+    result_type = CaptionResult
     operation: ClassVar[str] = "caption"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 7 that the catalog knows for this."""
 
     inputs: CaptionInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     prompt: str | UnsetType = UNSET
-    """Taken by 4 of 7 models. [doc-2025-10]"""
+    """What to work from. Taken by 4 of 7 models. [doc-2025-10]"""
 
 
 class CaptionImage(Task[CaptionResult], kw_only=True, rename=WIRE_NAMES):
@@ -113,53 +115,57 @@ class CaptionImage(Task[CaptionResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "caption"
-    result_type: ClassVar[type[Result]] = CaptionResult
+    result_type = CaptionResult
     operation: ClassVar[str] = "caption-image"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 7 that the catalog knows for this."""
 
     inputs: CaptionInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     prompt: str | UnsetType = UNSET
-    """Taken by 4 of 7 models. [doc-2025-10]"""
+    """What to work from. Taken by 4 of 7 models. [doc-2025-10]"""
 
 
 class CaptionVideo(Task[CaptionResult], kw_only=True, rename=WIRE_NAMES):
-    """Describe an image or a video. The operation `caption-video`. Delivery: sync or async; the service's own
-    default is sync.
+    """Describe an image or a video. The operation `caption-video`. Delivery: async; the service's own default is
+    async.
     """
 
     task_type: ClassVar[str] = "caption"
-    result_type: ClassVar[type[Result]] = CaptionResult
+    result_type = CaptionResult
     operation: ClassVar[str] = "caption-video"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     inputs: CaptionInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    delivery_method: Literal["async"] | str | UnsetType = UNSET
+    """How the results come; the client sets it unless told. Default async. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
-
-    prompt: str | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
 
 class ControlnetPreprocess(Task[ControlNetPreprocessResult], kw_only=True, rename=WIRE_NAMES):
@@ -168,63 +174,41 @@ class ControlnetPreprocess(Task[ControlNetPreprocessResult], kw_only=True, renam
     """
 
     task_type: ClassVar[str] = "controlNetPreprocess"
-    result_type: ClassVar[type[Result]] = ControlNetPreprocessResult
+    result_type = ControlNetPreprocessResult
     operation: ClassVar[str] = "controlnet-preprocess"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 12 that the catalog knows for this."""
 
     inputs: ControlNetPreprocessInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: ControlNetPreprocessSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 2 of 12 models; top level in 2025 API. [doc-2025-10]"""
-
-    pre_processor_type: (
-        Literal[
-            "canny",
-            "depth",
-            "mlsd",
-            "normalbae",
-            "openpose",
-            "tile",
-            "seg",
-            "lineart",
-            "lineart_anime",
-            "shuffle",
-            "scribble",
-            "softedge",
-        ]
-        | str
-        | UnsetType
-    ) = UNSET
-    """Older API. [doc-2025-10]"""
-
-    width: int | UnsetType = UNSET
-    """64 to 2048; older API. [3p]"""
-
-    height: int | UnsetType = UNSET
-    """64 to 2048; older API. [3p]"""
+    """Settings of the model. Taken by 2 of 12 models; top level in 2025 API. [doc-2025-10]"""
 
 
 class Masking(Task[ImageMaskingResult], kw_only=True, rename=WIRE_NAMES):
@@ -233,36 +217,41 @@ class Masking(Task[ImageMaskingResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageMasking"
-    result_type: ClassVar[type[Result]] = ImageMaskingResult
+    result_type = ImageMaskingResult
     operation: ClassVar[str] = "masking"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 15 that the catalog knows for this."""
 
     inputs: ImageMaskingInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: ImageMaskingSettings | Mapping[str, Any] | UnsetType = UNSET
+    """Settings of the model."""
 
 
 class PromptEnhance(Task[PromptEnhanceResult], kw_only=True, rename=WIRE_NAMES):
@@ -271,30 +260,32 @@ class PromptEnhance(Task[PromptEnhanceResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "promptEnhance"
-    result_type: ClassVar[type[Result]] = PromptEnhanceResult
+    result_type = PromptEnhanceResult
     operation: ClassVar[str] = "prompt-enhance"
 
     prompt: str
-    """1 to 300 characters. [doc]"""
+    """What to work from. 1 to 300 characters. [doc]"""
 
     model: str | UnsetType = UNSET
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     prompt_max_length: int | UnsetType = UNSET
     """12 to 400; tokens; required in 2025 docs; 3p min 5 default 200. [doc-2025-10]"""
 
     prompt_versions: int | UnsetType = UNSET
-    """1 to 5; default 1; required in 2025 docs. [doc-2025-10]"""
+    """How many results to make. 1 to 5; default 1; required in 2025 docs. [doc-2025-10]"""
 
 
 class RemoveBackground(Task[RemoveBackgroundResult], kw_only=True, rename=WIRE_NAMES):
@@ -303,43 +294,47 @@ class RemoveBackground(Task[RemoveBackgroundResult], kw_only=True, rename=WIRE_N
     """
 
     task_type: ClassVar[str] = "removeBackground"
-    result_type: ClassVar[type[Result]] = RemoveBackgroundResult
+    result_type = RemoveBackgroundResult
     operation: ClassVar[str] = "remove-background"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 13 that the catalog knows for this."""
 
     inputs: RemoveBackgroundInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default PNG. [doc]"""
+    """The file format of the results. Default PNG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: RemoveBackgroundSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 2 of 13 models; RemBG only. [doc-2025-10]"""
+    """Settings of the model. Taken by 2 of 13 models; RemBG only. [doc-2025-10]"""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 13 models."""
+    """Settings of the model's provider, under the provider's name. Taken by 1 of 13 models."""
 
 
 class RemoveBackgroundImage(Task[RemoveBackgroundResult], kw_only=True, rename=WIRE_NAMES):
@@ -348,100 +343,110 @@ class RemoveBackgroundImage(Task[RemoveBackgroundResult], kw_only=True, rename=W
     """
 
     task_type: ClassVar[str] = "removeBackground"
-    result_type: ClassVar[type[Result]] = RemoveBackgroundResult
+    result_type = RemoveBackgroundResult
     operation: ClassVar[str] = "remove-background-image"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 12 that the catalog knows for this."""
 
     inputs: RemoveBackgroundInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
-    output_format: Literal["JPG", "PNG", "WEBP", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default PNG. [doc]"""
+    output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
+    """The file format of the results. Default PNG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: RemoveBackgroundSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 12 models; RemBG only. [doc-2025-10]"""
+    """Settings of the model. Taken by 1 of 12 models; RemBG only. [doc-2025-10]"""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 12 models."""
+    """Settings of the model's provider, under the provider's name. Taken by 1 of 12 models."""
 
 
 class RemoveBackgroundVideo(Task[RemoveBackgroundResult], kw_only=True, rename=WIRE_NAMES):
     """Cut the subject of an image or a video out of its background. The operation `remove-background-video`.
-    Delivery: sync or async; the service's own default is sync.
+    Delivery: async; the service's own default is async.
     """
 
     task_type: ClassVar[str] = "removeBackground"
-    result_type: ClassVar[type[Result]] = RemoveBackgroundResult
+    result_type = RemoveBackgroundResult
     operation: ClassVar[str] = "remove-background-video"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     inputs: RemoveBackgroundInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    delivery_method: Literal["async"] | str | UnsetType = UNSET
+    """How the results come; the client sets it unless told. Default async. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
-    output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    output_type: Literal["URL"] | str | Sequence[str] | UnsetType = UNSET
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
-    output_format: Literal["JPG", "PNG", "WEBP", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default PNG. [doc]"""
+    output_format: Literal["WEBM", "MOV"] | str | UnsetType = UNSET
+    """The file format of the results."""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: RemoveBackgroundSettings | Mapping[str, Any] | UnsetType = UNSET
-    """RemBG only. [doc-2025-10]"""
+    """Settings of the model. RemBG only. [doc-2025-10]"""
 
 
 class Training(Task[TrainingResult], kw_only=True, rename=WIRE_NAMES):
-    """Train a model on examples. The operation `training`. Delivery: async; the service's own default is async."""
+    """Train a model on examples. The operation `training`."""
 
     task_type: ClassVar[str] = "training"
-    result_type: ClassVar[type[Result]] = TrainingResult
+    result_type = TrainingResult
     operation: ClassVar[str] = "training"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 6 that the catalog knows for this."""
 
     inputs: Mapping[str, Value]
+    """The media to work on."""
 
     import_model: Mapping[str, Any]
+    """How the trained model enters the account."""
 
     learning_rate: float | UnsetType = UNSET
     """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
@@ -453,12 +458,10 @@ class Training(Task[TrainingResult], kw_only=True, rename=WIRE_NAMES):
     """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
-
-    delivery_method: Literal["async"] | str | UnsetType = UNSET
-    """Default async. [inferred]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
 
 class Upscale(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
@@ -467,37 +470,41 @@ class Upscale(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "upscale"
-    result_type: ClassVar[type[Result]] = UpscaleResult
+    result_type = UpscaleResult
     operation: ClassVar[str] = "upscale"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 15 that the catalog knows for this."""
 
     inputs: UpscaleInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP", "MP4", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     upscale_factor: float | UnsetType = UNSET
     """Taken by 10 of 15 models; required in 2025 docs, optional in 1.8.0; 4 only on some models; free number on
@@ -520,13 +527,13 @@ class Upscale(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """Frames a second; taken by 4 of 15 models. [sdk-types-1.8.0]"""
 
     settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 9 of 15 models; availability per model. [doc-2025-10]"""
+    """Settings of the model. Taken by 9 of 15 models; availability per model. [doc-2025-10]"""
 
     positive_prompt: str | UnsetType = UNSET
-    """Taken by 1 of 15 models."""
+    """What to make. Taken by 1 of 15 models."""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 15 models."""
+    """Settings of the model's provider, under the provider's name. Taken by 1 of 15 models."""
 
 
 class UpscaleImage(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
@@ -535,37 +542,41 @@ class UpscaleImage(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "upscale"
-    result_type: ClassVar[type[Result]] = UpscaleResult
+    result_type = UpscaleResult
     operation: ClassVar[str] = "upscale-image"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 8 that the catalog knows for this."""
 
     inputs: UpscaleInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
-    output_format: Literal["JPG", "PNG", "WEBP", "MP4", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     upscale_factor: float | UnsetType = UNSET
     """Required in 2025 docs, optional in 1.8.0; 4 only on some models; free number on four. [doc-2025-10]"""
@@ -573,67 +584,59 @@ class UpscaleImage(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     target_megapixels: int | UnsetType = UNSET
     """Megapixels; taken by 1 of 8 models. [sdk-types-1.8.0]"""
 
-    width: int | UnsetType = UNSET
-
-    height: int | UnsetType = UNSET
-
-    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | str | UnsetType = UNSET
-
-    fps: float | UnsetType = UNSET
-    """Frames a second. [sdk-types-1.8.0]"""
-
     settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 5 of 8 models; availability per model. [doc-2025-10]"""
+    """Settings of the model. Taken by 5 of 8 models; availability per model. [doc-2025-10]"""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 8 models."""
+    """Settings of the model's provider, under the provider's name. Taken by 1 of 8 models."""
 
 
 class UpscaleVideo(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
-    """Enlarge an image or a video. The operation `upscale-video`. Delivery: sync or async; the service's own
-    default is sync.
+    """Enlarge an image or a video. The operation `upscale-video`. Delivery: async; the service's own default is
+    async.
     """
 
     task_type: ClassVar[str] = "upscale"
-    result_type: ClassVar[type[Result]] = UpscaleResult
+    result_type = UpscaleResult
     operation: ClassVar[str] = "upscale-video"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 7 that the catalog knows for this."""
 
     inputs: UpscaleInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    delivery_method: Literal["async"] | str | UnsetType = UNSET
+    """How the results come; the client sets it unless told. Default async. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
-    output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    output_type: Literal["URL"] | str | Sequence[str] | UnsetType = UNSET
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
-    output_format: Literal["JPG", "PNG", "WEBP", "MP4", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    output_format: Literal["MP4", "WEBM", "MOV"] | str | UnsetType = UNSET
+    """The file format of the results."""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     upscale_factor: float | UnsetType = UNSET
     """Taken by 2 of 7 models; required in 2025 docs, optional in 1.8.0; 4 only on some models; free number on
     four. [doc-2025-10]
     """
-
-    target_megapixels: int | UnsetType = UNSET
-    """Megapixels. [sdk-types-1.8.0]"""
 
     width: int | UnsetType = UNSET
     """Taken by 2 of 7 models. [sdk-types-1.8.0]"""
@@ -648,10 +651,10 @@ class UpscaleVideo(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """Frames a second; taken by 4 of 7 models. [sdk-types-1.8.0]"""
 
     settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 4 of 7 models; availability per model. [doc-2025-10]"""
+    """Settings of the model. Taken by 4 of 7 models; availability per model. [doc-2025-10]"""
 
     positive_prompt: str | UnsetType = UNSET
-    """Taken by 1 of 7 models."""
+    """What to make. Taken by 1 of 7 models."""
 
 
 class Vectorize(Task[VectorizeResult], kw_only=True, rename=WIRE_NAMES):
@@ -660,38 +663,41 @@ class Vectorize(Task[VectorizeResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "vectorize"
-    result_type: ClassVar[type[Result]] = VectorizeResult
+    result_type = VectorizeResult
     operation: ClassVar[str] = "vectorize"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 6 that the catalog knows for this."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["SVG"] | str | UnsetType = UNSET
-    """Default SVG. [doc]"""
+    """The file format of the results. Default SVG. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     inputs: VectorizeInputs | Mapping[str, Value] | UnsetType = UNSET
-    """Taken by 4 of 6 models; image to SVG models. [sdk-types-1.8.0]"""
+    """The media to work on. Taken by 4 of 6 models; image to SVG models. [sdk-types-1.8.0]"""
 
     positive_prompt: str | UnsetType = UNSET
-    """Taken by 4 of 6 models; text to vector models. [sdk-types-1.8.0]"""
+    """What to make. Taken by 4 of 6 models; text to vector models. [sdk-types-1.8.0]"""
 
     width: int | UnsetType = UNSET
     """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
@@ -700,36 +706,41 @@ class Vectorize(Task[VectorizeResult], kw_only=True, rename=WIRE_NAMES):
     """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
 
     settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
+    """Settings of the model. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
 
 
 class Tools(Task[ToolsResult], kw_only=True, rename=WIRE_NAMES):
     """Process media without a generative model. The operation `tools`."""
 
     task_type: ClassVar[str] = "tools"
-    result_type: ClassVar[type[Result]] = ToolsResult
+    result_type = ToolsResult
     operation: ClassVar[str] = "tools"
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     inputs: Mapping[str, Value]
+    """The media to work on."""
 
     settings: Mapping[str, Any] | UnsetType = UNSET
+    """Settings of the model."""
 
     output_format: (
         Literal["MP4", "WEBM", "MOV", "MKV", "MP3", "WAV", "AAC", "FLAC", "OGG", "PNG", "JPG", "WEBP"] | str | UnsetType
     ) = UNSET
+    """The file format of the results."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds. [doc]"""
+    """How long the result's URL lives. At least 60; seconds. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
+    """How the results come; the client sets it unless told."""
 
 
 OPERATIONS: dict[str, type[Task[Any]]] = {

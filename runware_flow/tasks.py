@@ -759,45 +759,48 @@ class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """Make or edit images. Delivery: sync or async; the service's own default is sync."""
 
     task_type: ClassVar[str] = "imageInference"
-    result_type: ClassVar[type[Result]] = ImageResult
+    result_type = ImageResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 140 that the catalog knows for this."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP", "TIFF"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     positive_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; taken by 130 of 140 models; length in characters; per model 2..32000, 3..45000;
-    older docs 4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
+    """What to make. 2 to 3000 characters; taken by 130 of 140 models; length in characters; per model 2..32000,
+    3..45000; older docs 4..2000; token __BLANK__ = no prompt; optional on a few models. [doc]
     """
 
     negative_prompt: str | UnsetType = UNSET
-    """2 to 3000 characters; taken by 50 of 140 models; length in characters. [doc]"""
+    """What to keep out. 2 to 3000 characters; taken by 50 of 140 models; length in characters. [doc]"""
 
     width: int | UnsetType = UNSET
     """128 to 2048; in steps of 64; taken by 122 of 140 models; required with height unless reference images or
@@ -817,12 +820,12 @@ class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """0 to 50; default 7; taken by 43 of 140 models; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; taken by 77 of 140 models; older min 1; some models max 2147483647; random seeds
-    are uint32. [doc]
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; taken by 77 of 140 models;
+    older min 1; some models max 2147483647; random seeds are uint32. [doc]
     """
 
     strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8; taken by 17 of 140 models. [doc]"""
+    """How far the result may leave the input. 0 to 1; default 0.8; taken by 17 of 140 models. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
     """32 to 128; taken by 16 of 140 models. [doc]"""
@@ -836,7 +839,7 @@ class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     acceleration: Literal["none", "low", "medium", "high"] | str | UnsetType = UNSET
-    """Default none; taken by 11 of 140 models. [doc]"""
+    """How much speed to buy with quality. Default none; taken by 11 of 140 models. [doc]"""
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
     """Taken by 9 of 140 models. [sdk-types-1.8.0]"""
@@ -848,7 +851,7 @@ class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """Taken by 1 of 140 models. [sdk-types-1.8.0]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
-    """Taken by 35 of 140 models. [doc]"""
+    """LoRAs to apply. Taken by 35 of 140 models. [doc]"""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
     """Taken by 1 of 140 models. [doc]"""
@@ -881,25 +884,27 @@ class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """Taken by 1 of 140 models. [doc]"""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `watermark.text`, `watermark.opacity`, `watermark.displayPosition`, `watermark.image`.
-    [doc]
+    """Watermarks and other features of some models. Known members: `watermark.text`, `watermark.opacity`,
+    `watermark.displayPosition`, `watermark.image`. [doc]
     """
 
     inputs: ImageInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
-    """Taken by 114 of 140 models. [doc]"""
+    """The media to work on. Taken by 114 of 140 models. [doc]"""
 
     settings: ImageInferenceSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 60 of 140 models; subset by model. [doc]"""
+    """Settings of the model. Taken by 60 of 140 models; subset by model. [doc]"""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 35 of 140 models; known members: `bfl.safetyTolerance`, `bfl.promptUpsampling`, `bfl.raw`,
-    `bytedance.maxSequentialImages`, `bytedance.optimizePromptMode`, `alibaba.promptExtend`, `openai.quality`,
-    `openai.background`, `openai.moderation`, `midjourney.quality`, `midjourney.stylize`, `midjourney.chaos`,
-    `midjourney.weird`, `ideogram.renderingSpeed`, `ideogram.magicPrompt`, `ideogram.styleType`,
-    `ideogram.remixStrength`, `ideogram.styleReferenceImages`, `google.safetyTolerance`, `google.imageSearch`,
-    `google.webSearch`, `bria.medium`, `bria.mode`. [doc]
+    """Settings of the model's provider, under the provider's name. Taken by 35 of 140 models; known members:
+    `bfl.safetyTolerance`, `bfl.promptUpsampling`, `bfl.raw`, `bytedance.maxSequentialImages`,
+    `bytedance.optimizePromptMode`, `alibaba.promptExtend`, `openai.quality`, `openai.background`,
+    `openai.moderation`, `midjourney.quality`, `midjourney.stylize`, `midjourney.chaos`, `midjourney.weird`,
+    `ideogram.renderingSpeed`, `ideogram.magicPrompt`, `ideogram.styleType`, `ideogram.remixStrength`,
+    `ideogram.styleReferenceImages`, `google.safetyTolerance`, `google.imageSearch`, `google.webSearch`,
+    `bria.medium`, `bria.mode`. [doc]
     """
 
     photo_maker: Mapping[str, Any] | UnsetType = UNSET
@@ -916,46 +921,50 @@ class VideoInference(Task[VideoResult], kw_only=True, rename=WIRE_NAMES):
     """Make or edit videos. Delivery: async; the service's own default is async."""
 
     task_type: ClassVar[str] = "videoInference"
-    result_type: ClassVar[type[Result]] = VideoResult
+    result_type = VideoResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 98 that the catalog knows for this."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["async"] | str | UnsetType = UNSET
-    """Default async. [doc]"""
+    """How the results come; the client sets it unless told. Default async. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["MP4", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default MP4. [doc]"""
+    """The file format of the results. Default MP4. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 4; default 1; 2025 docs max 4; generic schema shares the 1..20 rule. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 4; default 1; 2025 docs max 4; generic
+    schema shares the 1..20 rule. [doc]
+    """
 
     routing: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 97 of 98 models. [sdk-types-1.8.0]"""
+    """How the service routes the task; it documents no contents. Taken by 97 of 98 models. [sdk-types-1.8.0]"""
 
     positive_prompt: str | UnsetType = UNSET
-    """At least 2 characters; taken by 88 of 98 models; optional on some models; Kling turbo 3..3072.
-    [doc-2025-10]
+    """What to make. At least 2 characters; taken by 88 of 98 models; optional on some models; Kling turbo
+    3..3072. [doc-2025-10]
     """
 
     negative_prompt: str | UnsetType = UNSET
-    """Taken by 21 of 98 models. [doc-2025-10]"""
+    """What to keep out. Taken by 21 of 98 models. [doc-2025-10]"""
 
     width: int | UnsetType = UNSET
     """256 to 1920; in steps of 8; taken by 75 of 98 models; per model lists; exclusive with resolution on many.
@@ -971,8 +980,8 @@ class VideoInference(Task[VideoResult], kw_only=True, rename=WIRE_NAMES):
     """Taken by 53 of 98 models. [sdk-types-1.8.0]"""
 
     duration: str | float | UnsetType = UNSET
-    """1 to 10; seconds; taken by 74 of 98 models; newer models 1..15 or 3..15, some 30; enumerations per model;
-    required unless the model fixes it. [doc-2025-10]
+    """The length of what is made. 1 to 10; seconds; taken by 74 of 98 models; newer models 1..15 or 3..15, some
+    30; enumerations per model; required unless the model fixes it. [doc-2025-10]
     """
 
     fps: int | UnsetType = UNSET
@@ -984,87 +993,101 @@ class VideoInference(Task[VideoResult], kw_only=True, rename=WIRE_NAMES):
     """10 to 50; taken by 2 of 98 models. [doc-2025-10]"""
 
     seed: int | UnsetType = UNSET
-    """1 to 9223372036854776000; taken by 48 of 98 models. [doc-2025-10]"""
+    """The same seed and parameters make the same result. 1 to 9223372036854776000; taken by 48 of 98 models.
+    [doc-2025-10]
+    """
 
     cfg_scale: float | UnsetType = UNSET
     """0 to 50; taken by 7 of 98 models. [doc-2025-10]"""
 
     acceleration: Literal["none", "low", "medium", "high"] | str | UnsetType = UNSET
-    """Default none; taken by 1 of 98 models. [doc-2025-10]"""
+    """How much speed to buy with quality. Default none; taken by 1 of 98 models. [doc-2025-10]"""
 
     accelerator_options: VideoInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
     """Taken by 1 of 98 models. [doc]"""
 
     lora: Sequence[VideoInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
-    """Taken by 2 of 98 models. [doc-2025-10]"""
+    """LoRAs to apply. Taken by 2 of 98 models. [doc-2025-10]"""
 
     speech: VideoInferenceSpeech | Mapping[str, Any] | UnsetType = UNSET
     """Taken by 5 of 98 models. [doc-2025-10]"""
 
     safety: VideoInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
+    """Checks of the content, told by `nsfw_content` of the result."""
 
     inputs: VideoInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 46 of 98 models; known members: `google.enhancePrompt`, `google.generateAudio`,
-    `bytedance.cameraFixed`, `minimax.promptOptimizer`, `pixverse.style`, `pixverse.motionMode`,
-    `pixverse.soundEffectContent`, `vidu.movementAmplitude`, `vidu.bgm`, `vidu.style`. [doc-2025-10]
+    """Settings of the model's provider, under the provider's name. Taken by 46 of 98 models; known members:
+    `google.enhancePrompt`, `google.generateAudio`, `bytedance.cameraFixed`, `minimax.promptOptimizer`,
+    `pixverse.style`, `pixverse.motionMode`, `pixverse.soundEffectContent`, `vidu.movementAmplitude`,
+    `vidu.bgm`, `vidu.style`. [doc-2025-10]
     """
 
     settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 35 of 98 models."""
+    """Settings of the model. Taken by 35 of 98 models."""
 
 
 class AudioInference(Task[AudioResult], kw_only=True, rename=WIRE_NAMES):
     """Make speech, music or sounds. Delivery: sync or async; the service's own default is sync."""
 
     task_type: ClassVar[str] = "audioInference"
-    result_type: ClassVar[type[Result]] = AudioResult
+    result_type = AudioResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 20 that the catalog knows for this."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["MP3", "WAV", "FLAC", "OGG", "MP4", "MOV", "WEBM"] | str | UnsetType = UNSET
-    """Default MP3. [doc]"""
+    """The file format of the results. Default MP3. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 3; default 1. [doc-2025-10]"""
+    """How many results to make; of a given seed each takes the next. 1 to 3; default 1. [doc-2025-10]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     positive_prompt: str | UnsetType = UNSET
-    """2 to 2000 characters; taken by 11 of 20 models; required on 8 of 11 models that have it. [3p]"""
+    """What to make. 2 to 2000 characters; taken by 11 of 20 models; required on 8 of 11 models that have it.
+    [3p]
+    """
 
     negative_prompt: str | UnsetType = UNSET
-    """Taken by 5 of 20 models. [sdk-types-1.8.0]"""
+    """What to keep out. Taken by 5 of 20 models. [sdk-types-1.8.0]"""
 
     duration: float | UnsetType = UNSET
-    """10 to 300; seconds; default 30; taken by 6 of 20 models; default 30 is 3p. [doc-2025-10]"""
+    """The length of what is made. 10 to 300; seconds; default 30; taken by 6 of 20 models; default 30 is 3p.
+    [doc-2025-10]
+    """
 
     seed: int | UnsetType = UNSET
-    """0 to 9223372036854776000; taken by 10 of 20 models. [sdk-types-1.8.0]"""
+    """The same seed and parameters make the same result. 0 to 9223372036854776000; taken by 10 of 20 models.
+    [sdk-types-1.8.0]
+    """
 
     steps: int | UnsetType = UNSET
     """At least 1; taken by 6 of 20 models. [sdk-types-1.8.0]"""
 
     strength: float | UnsetType = UNSET
-    """0 to 1; taken by 5 of 20 models. [sdk-types-1.8.0]"""
+    """How far the result may leave the input. 0 to 1; taken by 5 of 20 models. [sdk-types-1.8.0]"""
 
     cfg_scale: float | UnsetType = UNSET
     """At least 0; taken by 4 of 20 models. [sdk-types-1.8.0]"""
@@ -1075,52 +1098,57 @@ class AudioInference(Task[AudioResult], kw_only=True, rename=WIRE_NAMES):
     audio_settings: AudioInferenceAudioSettings | Mapping[str, Any] | UnsetType = UNSET
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Known members: `elevenlabs.music.sections[].duration`, `elevenlabs.music.sections[].sectionName`.
-    [doc-2025-10]
+    """Settings of the model's provider, under the provider's name. Known members:
+    `elevenlabs.music.sections[].duration`, `elevenlabs.music.sections[].sectionName`. [doc-2025-10]
     """
 
     inputs: Mapping[str, Value] | UnsetType = UNSET
-    """Taken by 11 of 20 models. [sdk-types-1.8.0]"""
+    """The media to work on. Taken by 11 of 20 models. [sdk-types-1.8.0]"""
 
     settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 18 of 20 models. [sdk-types-1.8.0]"""
+    """Settings of the model. Taken by 18 of 20 models. [sdk-types-1.8.0]"""
 
     advanced_features: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 3 of 20 models."""
+    """Watermarks and other features of some models. Taken by 3 of 20 models."""
 
 
 class TextInference(Task[TextResult], kw_only=True, rename=WIRE_NAMES):
     """Ask a language model. Delivery: sync or async or stream; the service's own default is sync."""
 
     task_type: ClassVar[str] = "textInference"
-    result_type: ClassVar[type[Result]] = TextResult
+    result_type = TextResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 22 that the catalog knows for this."""
 
     messages: Sequence[TextInferenceMessage | Mapping[str, Any]]
-    """At least 1 items; last role must be user. [sdk-types-1.8.0]"""
+    """The conversation so far. At least 1 items; last role must be user. [sdk-types-1.8.0]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async", "stream"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     output_format: Literal["TEXT", "JSON"] | str | UnsetType = UNSET
-    """Default TEXT. [doc]"""
+    """The file format of the results. Default TEXT. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 20; default 1; stream: must be 1. [doc]"""
+    """How many results to make; of a given seed each takes the next. 1 to 20; default 1; stream: must be 1.
+    [doc]
+    """
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: TextInferenceSettings | Mapping[str, Any] | UnsetType = UNSET
+    """Settings of the model."""
 
     seed: int | UnsetType = UNSET
-    """Taken by 15 of 22 models. [sdk-types-1.8.0]"""
+    """The same seed and parameters make the same result. Taken by 15 of 22 models. [sdk-types-1.8.0]"""
 
     tools: Sequence[Mapping[str, Any]] | UnsetType = UNSET
     """Taken by 21 of 22 models. [sdk-types-1.8.0]"""
@@ -1132,122 +1160,133 @@ class TextInference(Task[TextResult], kw_only=True, rename=WIRE_NAMES):
     """Taken by 6 of 22 models; 6 models. [sdk-types-1.8.0]"""
 
     include_usage: bool | UnsetType = UNSET
-    """Default False. [sdk-types-1.8.0]"""
+    """Whether each result tells its token usage. Default False. [sdk-types-1.8.0]"""
 
     inputs: Mapping[str, Value] | UnsetType = UNSET
-    """Taken by 19 of 22 models. [sdk-types-1.8.0]"""
+    """The media to work on. Taken by 19 of 22 models. [sdk-types-1.8.0]"""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 22 models."""
+    """Settings of the model's provider, under the provider's name. Taken by 1 of 22 models."""
 
 
 class ThreeDInference(Task[ThreeDResult], kw_only=True, rename=WIRE_NAMES):
     """Make 3D models. Delivery: sync or async; the service's own default is async."""
 
     task_type: ClassVar[str] = "3dInference"
-    result_type: ClassVar[type[Result]] = ThreeDResult
+    result_type = ThreeDResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 7 that the catalog knows for this."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default async. [doc]"""
+    """How the results come; the client sets it unless told. Default async. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["GLB", "FBX"] | str | UnsetType = UNSET
-    """Default GLB; FBX on one model. [doc]"""
+    """The file format of the results. Default GLB; FBX on one model. [doc]"""
 
     number_results: int | UnsetType = UNSET
-    """1 to 4; default 1. [3p]"""
+    """How many results to make; of a given seed each takes the next. 1 to 4; default 1. [3p]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     positive_prompt: str | UnsetType = UNSET
-    """At most 1024 characters; taken by 6 of 7 models; limit seen on one model. [3p]"""
+    """What to make. At most 1024 characters; taken by 6 of 7 models; limit seen on one model. [3p]"""
 
     negative_prompt: str | UnsetType = UNSET
-    """Taken by 1 of 7 models. [sdk-types-1.8.0]"""
+    """What to keep out. Taken by 1 of 7 models. [sdk-types-1.8.0]"""
 
     inputs: ThreeDInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
+    """The media to work on."""
 
     seed: int | UnsetType = UNSET
-    """Taken by 4 of 7 models. [sdk-types-1.8.0]"""
+    """The same seed and parameters make the same result. Taken by 4 of 7 models. [sdk-types-1.8.0]"""
 
     settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 6 of 7 models. [sdk-types-1.8.0]"""
+    """Settings of the model. Taken by 6 of 7 models. [sdk-types-1.8.0]"""
 
 
 class Caption(Task[CaptionResult], kw_only=True, rename=WIRE_NAMES):
     """Describe an image or a video. Delivery: sync or async; the service's own default is sync."""
 
     task_type: ClassVar[str] = "caption"
-    result_type: ClassVar[type[Result]] = CaptionResult
+    result_type = CaptionResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 7 that the catalog knows for this."""
 
     inputs: CaptionInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     prompt: str | UnsetType = UNSET
-    """Taken by 4 of 7 models. [doc-2025-10]"""
+    """What to work from. Taken by 4 of 7 models. [doc-2025-10]"""
 
 
 class Upscale(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """Enlarge an image or a video. Delivery: sync or async; the service's own default is sync."""
 
     task_type: ClassVar[str] = "upscale"
-    result_type: ClassVar[type[Result]] = UpscaleResult
+    result_type = UpscaleResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 15 that the catalog knows for this."""
 
     inputs: UpscaleInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP", "MP4", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     upscale_factor: float | UnsetType = UNSET
     """Taken by 10 of 15 models; required in 2025 docs, optional in 1.8.0; 4 only on some models; free number on
@@ -1270,13 +1309,13 @@ class Upscale(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """Frames a second; taken by 4 of 15 models. [sdk-types-1.8.0]"""
 
     settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 9 of 15 models; availability per model. [doc-2025-10]"""
+    """Settings of the model. Taken by 9 of 15 models; availability per model. [doc-2025-10]"""
 
     positive_prompt: str | UnsetType = UNSET
-    """Taken by 1 of 15 models."""
+    """What to make. Taken by 1 of 15 models."""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 15 models."""
+    """Settings of the model's provider, under the provider's name. Taken by 1 of 15 models."""
 
 
 class RemoveBackground(Task[RemoveBackgroundResult], kw_only=True, rename=WIRE_NAMES):
@@ -1285,42 +1324,46 @@ class RemoveBackground(Task[RemoveBackgroundResult], kw_only=True, rename=WIRE_N
     """
 
     task_type: ClassVar[str] = "removeBackground"
-    result_type: ClassVar[type[Result]] = RemoveBackgroundResult
+    result_type = RemoveBackgroundResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 13 that the catalog knows for this."""
 
     inputs: RemoveBackgroundInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """Default PNG. [doc]"""
+    """The file format of the results. Default PNG. [doc]"""
 
     output_quality: int | UnsetType = UNSET
-    """20 to 99; default 95. [doc]"""
+    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: RemoveBackgroundSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 2 of 13 models; RemBG only. [doc-2025-10]"""
+    """Settings of the model. Taken by 2 of 13 models; RemBG only. [doc-2025-10]"""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 13 models."""
+    """Settings of the model's provider, under the provider's name. Taken by 1 of 13 models."""
 
 
 class ImageMasking(Task[ImageMaskingResult], kw_only=True, rename=WIRE_NAMES):
@@ -1329,71 +1372,80 @@ class ImageMasking(Task[ImageMaskingResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     task_type: ClassVar[str] = "imageMasking"
-    result_type: ClassVar[type[Result]] = ImageMaskingResult
+    result_type = ImageMaskingResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 15 that the catalog knows for this."""
 
     inputs: ImageMaskingInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: ImageMaskingSettings | Mapping[str, Any] | UnsetType = UNSET
+    """Settings of the model."""
 
 
 class ControlNetPreprocess(Task[ControlNetPreprocessResult], kw_only=True, rename=WIRE_NAMES):
     """Turn an image into a guide for a ControlNet. Delivery: sync or async; the service's own default is sync."""
 
     task_type: ClassVar[str] = "controlNetPreprocess"
-    result_type: ClassVar[type[Result]] = ControlNetPreprocessResult
+    result_type = ControlNetPreprocessResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 12 that the catalog knows for this."""
 
     inputs: ControlNetPreprocessInputs | Mapping[str, Value]
+    """The media to work on."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """Default JPG. [doc]"""
+    """The file format of the results. Default JPG. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     settings: ControlNetPreprocessSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 2 of 12 models; top level in 2025 API. [doc-2025-10]"""
+    """Settings of the model. Taken by 2 of 12 models; top level in 2025 API. [doc-2025-10]"""
 
     pre_processor_type: (
         Literal[
@@ -1426,66 +1478,71 @@ class PromptEnhance(Task[PromptEnhanceResult], kw_only=True, rename=WIRE_NAMES):
     """Write better versions of a prompt. Delivery: sync or async; the service's own default is sync."""
 
     task_type: ClassVar[str] = "promptEnhance"
-    result_type: ClassVar[type[Result]] = PromptEnhanceResult
+    result_type = PromptEnhanceResult
 
     prompt: str
-    """1 to 300 characters. [doc]"""
+    """What to work from. 1 to 300 characters. [doc]"""
 
     model: str | UnsetType = UNSET
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     prompt_max_length: int | UnsetType = UNSET
     """12 to 400; tokens; required in 2025 docs; 3p min 5 default 200. [doc-2025-10]"""
 
     prompt_versions: int | UnsetType = UNSET
-    """1 to 5; default 1; required in 2025 docs. [doc-2025-10]"""
+    """How many results to make. 1 to 5; default 1; required in 2025 docs. [doc-2025-10]"""
 
 
 class Vectorize(Task[VectorizeResult], kw_only=True, rename=WIRE_NAMES):
     """Make an SVG from an image or a prompt. Delivery: sync or async; the service's own default is sync."""
 
     task_type: ClassVar[str] = "vectorize"
-    result_type: ClassVar[type[Result]] = VectorizeResult
+    result_type = VectorizeResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 6 that the catalog knows for this."""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """Default sync. [doc]"""
+    """How the results come; the client sets it unless told. Default sync. [doc]"""
 
     upload_endpoint: str | UnsetType = UNSET
+    """Where the service puts the bytes of each result, by HTTP PUT."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds; only with URL output. [doc]"""
+    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
 
     output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Default URL. [doc]"""
+    """Whether results come as a URL or as data. Default URL. [doc]"""
 
     output_format: Literal["SVG"] | str | UnsetType = UNSET
-    """Default SVG. [doc]"""
+    """The file format of the results. Default SVG. [doc]"""
 
     routing: Mapping[str, Any] | UnsetType = UNSET
+    """How the service routes the task; it documents no contents."""
 
     inputs: VectorizeInputs | Mapping[str, Value] | UnsetType = UNSET
-    """Taken by 4 of 6 models; image to SVG models. [sdk-types-1.8.0]"""
+    """The media to work on. Taken by 4 of 6 models; image to SVG models. [sdk-types-1.8.0]"""
 
     positive_prompt: str | UnsetType = UNSET
-    """Taken by 4 of 6 models; text to vector models. [sdk-types-1.8.0]"""
+    """What to make. Taken by 4 of 6 models; text to vector models. [sdk-types-1.8.0]"""
 
     width: int | UnsetType = UNSET
     """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
@@ -1494,21 +1551,23 @@ class Vectorize(Task[VectorizeResult], kw_only=True, rename=WIRE_NAMES):
     """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
 
     settings: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
+    """Settings of the model. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
 
 
 class Training(Task[TrainingResult], kw_only=True, rename=WIRE_NAMES):
     """Train a model on examples. Delivery: async; the service's own default is async."""
 
     task_type: ClassVar[str] = "training"
-    result_type: ClassVar[type[Result]] = TrainingResult
+    result_type = TrainingResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one of the 6 that the catalog knows for this."""
 
     inputs: Mapping[str, Value]
+    """The media to work on."""
 
     import_model: Mapping[str, Any]
+    """How the trained model enters the account."""
 
     learning_rate: float | UnsetType = UNSET
     """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
@@ -1520,47 +1579,53 @@ class Training(Task[TrainingResult], kw_only=True, rename=WIRE_NAMES):
     """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["async"] | str | UnsetType = UNSET
-    """Default async. [inferred]"""
+    """How the results come; the client sets it unless told. Default async. [inferred]"""
 
 
 class Tools(Task[ToolsResult], kw_only=True, rename=WIRE_NAMES):
     """Process media without a generative model."""
 
     task_type: ClassVar[str] = "tools"
-    result_type: ClassVar[type[Result]] = ToolsResult
+    result_type = ToolsResult
 
     model: str
     """The model: an AIR (`source:id@version`), or the slug of one."""
 
     inputs: Mapping[str, Value]
+    """The media to work on."""
 
     settings: Mapping[str, Any] | UnsetType = UNSET
+    """Settings of the model."""
 
     output_format: (
         Literal["MP4", "WEBM", "MOV", "MKV", "MP3", "WAV", "AAC", "FLAC", "OGG", "PNG", "JPG", "WEBP"] | str | UnsetType
     ) = UNSET
+    """The file format of the results."""
 
     ttl: int | UnsetType = UNSET
-    """At least 60; seconds. [doc]"""
+    """How long the result's URL lives. At least 60; seconds. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
+    """Where the service posts each finished result."""
 
     include_cost: bool | UnsetType = UNSET
-    """Default False. [doc]"""
+    """Whether each result tells its cost in USD. Default False. [doc]"""
 
     delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
+    """How the results come; the client sets it unless told."""
 
 
 class ModelSearch(Task[ModelSearchResult], kw_only=True, rename=WIRE_NAMES):
     """Search the models that the account can use."""
 
     task_type: ClassVar[str] = "modelSearch"
-    result_type: ClassVar[type[Result]] = ModelSearchResult
+    result_type = ModelSearchResult
 
     search: str | UnsetType = UNSET
     """Required in TS 1.6.8. [sdk-types-1.8.0]"""
@@ -1636,7 +1701,7 @@ class ModelUpload(Task[ModelUploadResult], kw_only=True, rename=WIRE_NAMES):
     """Bring a model of one's own to the service."""
 
     task_type: ClassVar[str] = "modelUpload"
-    result_type: ClassVar[type[Result]] = ModelUploadResult
+    result_type = ModelUploadResult
 
     category: Literal["checkpoint", "lora", "lycoris", "vae", "embeddings"] | str
     """2025 also controlnet. [sdk-types-1.8.0]"""
@@ -1695,7 +1760,7 @@ class ImageUpload(Task[ImageUploadResult], kw_only=True, rename=WIRE_NAMES):
     """Store an image for later tasks (the service prefers `MediaStorage`)."""
 
     task_type: ClassVar[str] = "imageUpload"
-    result_type: ClassVar[type[Result]] = ImageUploadResult
+    result_type = ImageUploadResult
 
     image: Media
     """URL, data URI or base64; stored at max 2048 px per side. [doc]"""
@@ -1705,7 +1770,7 @@ class MediaStorage(Task[MediaStorageResult], kw_only=True, rename=WIRE_NAMES):
     """Store media for later tasks, or delete them."""
 
     task_type: ClassVar[str] = "mediaStorage"
-    result_type: ClassVar[type[Result]] = MediaStorageResult
+    result_type = MediaStorageResult
 
     operation: Literal["upload", "delete"] | str
 
@@ -1717,7 +1782,7 @@ class AccountManagement(Task[AccountManagementResult], kw_only=True, rename=WIRE
     """Read the account's details and usage."""
 
     task_type: ClassVar[str] = "accountManagement"
-    result_type: ClassVar[type[Result]] = AccountManagementResult
+    result_type = AccountManagementResult
 
     operation: Literal["getDetails", "getUsageActivity", "getUsagePerformance", "getUsageErrors"] | str
 
@@ -1740,14 +1805,14 @@ class GetResponse(Task[Result], kw_only=True, rename=WIRE_NAMES):
     """Ask for the state of a task by its `task_uuid`; the client does this by itself."""
 
     task_type: ClassVar[str] = "getResponse"
-    result_type: ClassVar[type[Result]] = Result
+    result_type = Result
 
 
 class GetTaskDetails(Task[TaskDetailsResult], kw_only=True, rename=WIRE_NAMES):
     """Look up what a past task asked and answered, by its `task_uuid`."""
 
     task_type: ClassVar[str] = "getTaskDetails"
-    result_type: ClassVar[type[Result]] = TaskDetailsResult
+    result_type = TaskDetailsResult
 
 
 TASK_TYPES: dict[str, type[Task[Any]]] = {

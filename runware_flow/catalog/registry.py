@@ -53,8 +53,11 @@ class Registry(Struct, frozen=True, rename="camel", dict=True):
         """Names of models that look like `identifier`, best first, at most three."""
         pool = self.models if ":" in identifier else self.airs
         lowered = identifier.lower()
+        stem = lowered.partition("@")[0]
+        versions = [name for name in pool if "@" in lowered and name.partition("@")[0] == stem]
         close = get_close_matches(lowered, pool, n=3, cutoff=0.6)
-        return close or [name for name in pool if lowered in name][:3]
+        inside = [name for name in pool if lowered in name]
+        return list(dict.fromkeys([*versions, *close, *inside]))[:3]
 
 
 def resolve_model(identifier: str, registry: Registry | None = None) -> tuple[str, str | None]:

@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("Parameter", "operation_surface", "surface", "task_surface")
+__all__ = ("Parameter", "narrow_surface", "operation_surface", "surface", "task_surface")
 
 _IDS = frozenset({"taskType", "taskUUID"})
 _VIDEO_FORMATS = frozenset({"MP4", "WEBM", "MOV"})
@@ -46,15 +46,42 @@ def task_surface(task_type: str, schemas: Mapping[str, Any], limits: Mapping[str
 def operation_surface(
     operation: str, task_type: str, schemas: Mapping[str, Any], limits: Mapping[str, Any]
 ) -> list[Parameter]:
-    """The union over the models of one operation.
+    """The union over the models of one operation, and over the operation's own entry.
 
     The catalog does not say which models belong to `upscale-video` rather than `upscale-image`; what they put out does.
+    Operations on videos are delivered as `async` only (protocol facts, section 2).
     """
     models = [schema for schema in schemas["modelParams"].values() if _task_type(schema) == task_type]
     medium = operation.rpartition("-")[2]
     if medium in ("image", "video"):
         models = [schema for schema in models if _makes_video(schema) == (medium == "video")]
-    return surface(models, [schemas["kindParams"][operation]], limits.get(task_type, {}))
+    facts = dict(limits.get(task_type, {}))
+    if medium == "video":
+        facts["deliveryMethod"] = {**facts["deliveryMethod"], "enum": ["async"], "default": "async"}
+    return narrow_surface(models, [schemas["kindParams"][operation]], facts)
+
+
+def narrow_surface(
+    models: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], limits: Mapping[str, Any]
+) -> list[Parameter]:
+    """Unite schemas as `surface` does, without the parameters and the values that only the limits know."""
+    named = {name for schema in (*models, *others) for name in schema["properties"]}
+    known = {name: facts for name, facts in limits.items() if name in named}
+    parameters = surface(models, others, known)
+    for parameter in parameters:
+        allowed = _values(schema["properties"].get(parameter.name, {}) for schema in (*models, *others))
+        if allowed:
+            parameter.values = [value for value in parameter.values if value in allowed]
+            if parameter.facts.get("default") not in allowed:
+                parameter.facts["default"] = None
+    return parameters
+
+
+def _values(members: Iterable[Mapping[str, Any]]) -> list[Any]:
+    found: list[Any] = []
+    for member in members:
+        found += member.get("enum", [member["const"]] if "const" in member else [])
+    return found
 
 
 def surface(

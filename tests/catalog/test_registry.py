@@ -1,0 +1,104 @@
+"""The registry: models by AIR and slug, and what is said of those it lacks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from runware_flow import catalog
+from runware_flow.catalog import Registry, resolve, resolve_model
+from runware_flow.errors import RunwareError
+from runware_flow.tasks import TASK_TYPES
+
+TINY = Registry.from_json(
+    b'{"version":"1","models":{"a:1@1":{"taskType":"caption","id":"alpha","more":1}},"unknown":[],'
+    b'"architectureTaskTypes":{"sdxl":"imageInference"}}'
+)
+
+
+def refusal(wire: dict[str, Any], registry: Registry | None = None) -> RunwareError:
+    with pytest.raises(RunwareError) as caught:
+        resolve(wire, registry)
+    assert (caught.value.code, caught.value.parameter) == ("validation", "model")
+    return caught.value
+
+
+def test_catalog_import_reads_no_file() -> None:
+    program = "import builtins, io, os\nimport runware_flow.catalog as c\nprint(c.load_registry.cache_info().currsize)"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["0"]
+
+
+def test_registry_has_every_model_by_air_and_by_slug() -> None:
+    registry = catalog.load_registry()
+    assert len(registry.models) == len(registry.airs) == 363
+    assert {entry.task_type for entry in registry.models.values()} <= set(TASK_TYPES)
+    assert registry is catalog.load_registry()
+
+
+@pytest.mark.parametrize("identifier", ["runware:101@1", "bfl-flux-1-dev"])
+def test_resolve_model_gives_air_and_task_type(identifier: str) -> None:
+    assert resolve_model(identifier) == ("runware:101@1", "imageInference")
+
+
+def test_resolve_model_of_unknown_air_leaves_it_to_the_service() -> None:
+    assert resolve_model("civitai:133005@782002") == ("civitai:133005@782002", None)
+
+
+def test_resolve_model_of_unknown_slug_suggests_near_ones() -> None:
+    with pytest.raises(
+        RunwareError, match=r"no model is called 'bfl-flux-1-dve' \(did you mean bfl-flux-1-dev"
+    ) as caught:
+        resolve_model("bfl-flux-1-dve")
+    assert (caught.value.raw_code, caught.value.retryable) == ("unknownModel", False)
+
+
+def test_resolve_model_of_nonsense_suggests_nothing() -> None:
+    with pytest.raises(RunwareError, match=r"no model is called 'qqqqqqqqqqqq'$"):
+        resolve_model("qqqqqqqqqqqq")
+
+
+def test_resolve_completes_a_task_without_changing_it() -> None:
+    wire = {"model": "bfl-flux-1-dev", "positivePrompt": "x"}
+    assert resolve(wire) == {"model": "runware:101@1", "positivePrompt": "x", "taskType": "imageInference"}
+    assert "taskType" not in wire
+
+
+def test_resolve_keeps_the_task_type_it_is_given() -> None:
+    assert resolve({"model": "new:1@1", "taskType": "caption"})["taskType"] == "caption"
+    assert resolve({"model": "alpha", "taskType": "upscale"}, TINY) == {"model": "a:1@1", "taskType": "upscale"}
+
+
+def test_resolve_without_model_needs_a_task_type() -> None:
+    assert resolve({"taskType": "modelSearch"}) == {"taskType": "modelSearch"}
+    assert refusal({"positivePrompt": "x"}).raw_code == "missingModel"
+
+
+def test_resolve_unknown_air_without_task_type_says_what_to_pass() -> None:
+    error = refusal({"model": "runware:101@7"})
+    assert error.raw_code == "unknownModel"
+    assert "pass its taskType" in error.message
+    assert "did you mean runware:101@1 or" in error.message
+
+
+@pytest.mark.parametrize("model", [5, "", ["a"], {}])
+def test_resolve_model_that_is_no_text_is_refused(model: object) -> None:
+    assert refusal({"model": model, "taskType": "caption"}).raw_code == "invalidModel"
+
+
+def test_resolve_takes_a_newer_registry() -> None:
+    assert resolve_model("alpha", TINY) == ("a:1@1", "caption")
+    assert TINY.architecture_task_types == {"sdxl": "imageInference"}
+
+
+def test_model_schema_is_that_of_the_air() -> None:
+    schema = catalog.model_schema("runware:400@1")
+    assert schema is not None
+    assert schema["properties"]["model"] == {"const": "runware:400@1"}
+    assert catalog.model_schema("new:1@1") is None
+
+
+def test_limits_know_every_task_type() -> None:
+    assert set(TASK_TYPES) <= set(catalog.limits())
