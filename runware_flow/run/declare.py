@@ -97,12 +97,11 @@ def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bo
 def _find_node(value: Any, path: str) -> tuple[str, Any] | None:
     if is_node(value):
         return path, value
-    held: Any = value  # keeps what isinstance would make of it out of the types below
-    inside: list[tuple[Any, Any]]
-    if isinstance(value, Mapping):
-        inside = list(held.items())
-    elif isinstance(value, (list, tuple)):
-        inside = list(enumerate(held))
+    inside: Iterable[tuple[Any, Any]]
+    if _is_a(value, Mapping):
+        inside = value.items()
+    elif _is_a(value, (list, tuple)):
+        inside = enumerate(value)
     else:
         return None
     for key, inner in inside:
@@ -110,6 +109,11 @@ def _find_node(value: Any, path: str) -> tuple[str, Any] | None:
         if found is not None:
             return found
     return None
+
+
+def _is_a(value: object, kinds: Any) -> bool:
+    # isinstance, which would turn an Any into a list of unknown things.
+    return isinstance(value, kinds)
 
 
 def check_call(work: Any, count: int, where: Where, *, verb: str, may_be_async: bool = True) -> NodeKind:

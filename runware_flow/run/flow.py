@@ -13,7 +13,7 @@ from runware_flow.run.declare import call_name, caller, check_call, check_task, 
 from runware_flow.run.many import Many
 from runware_flow.run.node import Join, Node, Placeholder
 from runware_flow.run.settings import Settings, read_settings
-from runware_flow.types import Task
+from runware_flow.types import Result, Task
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -83,7 +83,7 @@ class Flow:
     @overload
     def then(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
-    def then(self, task: Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Node[Any]: ...
+    def then(self, task: Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
     @overload
     def then(self, function: Callable[[], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
@@ -91,7 +91,7 @@ class Flow:
     @overload
     def then(
         self, a: Node[A], builder: Callable[[A], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
-    ) -> Node[Any]: ...
+    ) -> Node[Result]: ...
     @overload
     def then(
         self, a: Node[A], b: Node[B], builder: Callable[[A, B], Work[R]], /, **policy: Unpack[PolicyOptions]
@@ -99,7 +99,7 @@ class Flow:
     @overload
     def then(
         self, a: Node[A], b: Node[B], builder: Callable[[A, B], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
-    ) -> Node[Any]: ...
+    ) -> Node[Result]: ...
     @overload
     def then(
         self,
@@ -186,7 +186,7 @@ class Flow:
     @overload
     def each(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
-    def each(self, task: Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Many[Any]: ...
+    def each(self, task: Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Many[Result]: ...
     def each(self, task: Task[Any] | Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Send one task of several results, and fan out over them.
 
@@ -219,7 +219,7 @@ class Flow:
         *,
         key: Callable[[A], str] | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Many[Any]: ...
+    ) -> Many[Result]: ...
     def map(
         self,
         items: Any,

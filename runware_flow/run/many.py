@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.declaration import ScopeSpec
     from runware_flow.graph.outcomes import Outcome
     from runware_flow.run.options import PolicyOptions, Work
+    from runware_flow.types import Result
 
 __all__ = ("Many", "ManyJoin", "is_many")
 
@@ -35,7 +36,9 @@ class Many(Placeholder, Generic[T_co]):
     @overload
     def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
-    def then(self, builder: Callable[[T_co], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]) -> Many[Any]: ...
+    def then(
+        self, builder: Callable[[T_co], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
+    ) -> Many[Result]: ...
     def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Add a step that follows for each item; see `Node.then`."""
         where = caller()
@@ -132,7 +135,9 @@ class ManyJoin(Generic[A, B]):
     @overload
     def then(self, builder: Callable[[A, B], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
-    def then(self, builder: Callable[[A, B], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]) -> Many[Any]: ...
+    def then(
+        self, builder: Callable[[A, B], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
+    ) -> Many[Result]: ...
     def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Add a step for each item; the builder is called with both results."""
         flow = self._many.flow

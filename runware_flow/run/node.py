@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from runware_flow.run.flow import Flow
     from runware_flow.run.many import Many
     from runware_flow.run.options import PolicyOptions, Work
+    from runware_flow.types import Result
 
 __all__ = ("Join", "Node")
 
@@ -90,7 +91,9 @@ class Node(Placeholder, Generic[T_co]):
     @overload
     def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
-    def then(self, builder: Callable[[T_co], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]) -> Node[Any]: ...
+    def then(
+        self, builder: Callable[[T_co], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
+    ) -> Node[Result]: ...
     def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node that follows this one.
 
@@ -118,7 +121,7 @@ class Node(Placeholder, Generic[T_co]):
         *,
         key: Callable[[A], str] | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Many[Any]: ...
+    ) -> Many[Result]: ...
     def map(
         self, builder: Any, /, *, key: Callable[[Any], str] | None = None, **policy: Unpack[PolicyOptions]
     ) -> Many[Any]:
@@ -148,7 +151,7 @@ class Join(Generic[*Ts]):
     @overload
     def then(
         self, builder: Callable[[Unpack[Ts]], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
-    ) -> Node[Any]: ...
+    ) -> Node[Result]: ...
     def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node that waits for all of them; the builder is called with their results, in order."""
         return self.flow.declare_call(self._nodes, builder, policy, verb="then")
