@@ -101,7 +101,7 @@ def _find_node(value: Any, path: str) -> tuple[str, Any] | None:
     if _is_a(value, Mapping):
         inside = value.items()
     elif _is_a(value, (list, tuple)):
-        inside = enumerate(value)
+        inside = enumerate[Any](value)
     else:
         return None
     for key, inner in inside:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.declaration import Where
     from runware_flow.run.handle import Run
-    from runware_flow.run.options import FlowOptions, Items, OnError, PolicyOptions, Progress, Work
+    from runware_flow.run.options import FlowOptions, Items, OnError, PolicyOptions, Progress, WireTask, Work
     from runware_flow.run.requester import Requester
     from runware_flow.run.result import RunResult
 
@@ -83,14 +83,14 @@ class Flow:
     @overload
     def then(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
-    def then(self, task: Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
+    def then(self, task: WireTask, /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
     @overload
     def then(self, function: Callable[[], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
     def then(self, a: Node[A], builder: Callable[[A], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
     def then(
-        self, a: Node[A], builder: Callable[[A], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
+        self, a: Node[A], builder: Callable[[A], WireTask], /, **policy: Unpack[PolicyOptions]
     ) -> Node[Result]: ...
     @overload
     def then(
@@ -98,7 +98,7 @@ class Flow:
     ) -> Node[R]: ...
     @overload
     def then(
-        self, a: Node[A], b: Node[B], builder: Callable[[A, B], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
+        self, a: Node[A], b: Node[B], builder: Callable[[A, B], WireTask], /, **policy: Unpack[PolicyOptions]
     ) -> Node[Result]: ...
     @overload
     def then(
@@ -186,8 +186,8 @@ class Flow:
     @overload
     def each(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
-    def each(self, task: Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Many[Result]: ...
-    def each(self, task: Task[Any] | Mapping[str, Any], /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
+    def each(self, task: WireTask, /, **policy: Unpack[PolicyOptions]) -> Many[Result]: ...
+    def each(self, task: Task[Any] | WireTask, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Send one task of several results, and fan out over them.
 
         If some of its results fail, the finished ones go on, and one failed item stands for the rest.
@@ -214,7 +214,7 @@ class Flow:
     def map(
         self,
         items: Items[A],
-        builder: Callable[[A], Mapping[str, Any]],
+        builder: Callable[[A], WireTask],
         /,
         *,
         key: Callable[[A], str] | None = None,

@@ -10,11 +10,11 @@ from runware_flow.run.declare import caller, check_call, is_node
 from runware_flow.run.node import Node, Placeholder, declare_pick
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from runware_flow.graph.declaration import ScopeSpec
     from runware_flow.graph.outcomes import Outcome
-    from runware_flow.run.options import PolicyOptions, Work
+    from runware_flow.run.options import PolicyOptions, WireTask, Work
     from runware_flow.types import Result
 
 __all__ = ("Many", "ManyJoin", "is_many")
@@ -36,9 +36,7 @@ class Many(Placeholder, Generic[T_co]):
     @overload
     def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
-    def then(
-        self, builder: Callable[[T_co], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
-    ) -> Many[Result]: ...
+    def then(self, builder: Callable[[T_co], WireTask], /, **policy: Unpack[PolicyOptions]) -> Many[Result]: ...
     def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Add a step that follows for each item; see `Node.then`."""
         where = caller()
@@ -135,9 +133,7 @@ class ManyJoin(Generic[A, B]):
     @overload
     def then(self, builder: Callable[[A, B], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
-    def then(
-        self, builder: Callable[[A, B], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
-    ) -> Many[Result]: ...
+    def then(self, builder: Callable[[A, B], WireTask], /, **policy: Unpack[PolicyOptions]) -> Many[Result]: ...
     def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Add a step for each item; the builder is called with both results."""
         flow = self._many.flow

@@ -9,12 +9,12 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.run.declare import caller, check_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from runware_flow.graph.declaration import NodeSpec, Where
     from runware_flow.run.flow import Flow
     from runware_flow.run.many import Many
-    from runware_flow.run.options import PolicyOptions, Work
+    from runware_flow.run.options import PolicyOptions, WireTask, Work
     from runware_flow.types import Result
 
 __all__ = ("Join", "Node")
@@ -91,9 +91,7 @@ class Node(Placeholder, Generic[T_co]):
     @overload
     def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
-    def then(
-        self, builder: Callable[[T_co], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
-    ) -> Node[Result]: ...
+    def then(self, builder: Callable[[T_co], WireTask], /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
     def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node that follows this one.
 
@@ -116,7 +114,7 @@ class Node(Placeholder, Generic[T_co]):
     @overload
     def map(
         self: Node[Iterable[A]],
-        builder: Callable[[A], Mapping[str, Any]],
+        builder: Callable[[A], WireTask],
         /,
         *,
         key: Callable[[A], str] | None = None,
@@ -149,9 +147,7 @@ class Join(Generic[*Ts]):
     @overload
     def then(self, builder: Callable[[Unpack[Ts]], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
-    def then(
-        self, builder: Callable[[Unpack[Ts]], Mapping[str, Any]], /, **policy: Unpack[PolicyOptions]
-    ) -> Node[Result]: ...
+    def then(self, builder: Callable[[Unpack[Ts]], WireTask], /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
     def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node that waits for all of them; the builder is called with their results, in order."""
         return self.flow.declare_call(self._nodes, builder, policy, verb="then")

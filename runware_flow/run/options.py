@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from runware_flow.graph.events import Event
 from runware_flow.types import Task
 
-__all__ = ("FlowOptions", "Items", "OnError", "PolicyOptions", "Progress", "Work")
+__all__ = ("FlowOptions", "Items", "OnError", "PolicyOptions", "Progress", "WireTask", "Work")
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -18,6 +18,9 @@ OnError: TypeAlias = Literal["stop", "cancel", "continue"]
 
 Work: TypeAlias = Task[R] | Coroutine[Any, Any, R]
 """What a builder, or an async function, returns for a node of type `R`."""
+
+WireTask: TypeAlias = Mapping[str, Any]
+"""A task as a dict with wire names; its results are plain `Result`s to a type checker."""
 
 Items: TypeAlias = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | AsyncIterable[T]]
 """Where a fan-out's items come from. A callable is called once a run."""
