@@ -77,7 +77,9 @@ def resolve_model(identifier: str, registry: Registry | None = None) -> tuple[st
         return air, registry.models[air].task_type
     if ":" in identifier and "@" in identifier:
         return identifier, None
-    raise _unknown(f"no model is called {identifier!r}", identifier, registry)
+    raise _unknown(
+        f"no model is called {identifier!r}; one newer than the catalog goes by its AIR", identifier, registry
+    )
 
 
 def resolve(wire: Mapping[str, Any], registry: Registry | None = None) -> dict[str, Any]:
@@ -86,17 +88,19 @@ def resolve(wire: Mapping[str, Any], registry: Registry | None = None) -> dict[s
     A task type that is given stays, whatever the registry says: models newer than the registry work with it.
 
     Raises:
-        RunwareError: code `validation`: the model is unknown and no task type is given (raw code `unknownModel`), the
-            model is no text (`invalidModel`), or there is neither model nor task type (`missingModel`).
+        RunwareError: code `validation`: the model is unknown and no task type is given (raw code `unknownModel`), one
+            of them is no text (`invalidModel`, `invalidTaskType`), or there is neither (`missingModel`).
     """
     registry = _bundled() if registry is None else registry
     model, task_type = wire.get("model"), wire.get("taskType")
+    if task_type is not None and not isinstance(task_type, str):
+        raise _refuse(f"a taskType is a text, not {task_type!r}", "invalidTaskType", parameter="taskType")
     if model is None:
         if task_type:
             return dict(wire)
         raise _refuse("a task needs a model, or a taskType", "missingModel")
     if not isinstance(model, str) or not model:
-        raise _refuse(f"a model is named by its AIR or its slug, not by {model!r}", "invalidModel", task_type)
+        raise _refuse(f"a model is named by its AIR or its slug, not by {model!r}", "invalidModel")
     air, known = resolve_model(model, registry)
     if not task_type and known is None:
         raise _unknown(f"the model {model} is not in the registry; pass its taskType too", model, registry)
@@ -114,5 +118,5 @@ def _unknown(problem: str, identifier: str, registry: Registry) -> RunwareError:
     return _refuse(f"{problem} (did you mean {' or '.join(names)}?)" if names else problem, "unknownModel")
 
 
-def _refuse(message: str, raw_code: str, task_type: str | None = None) -> RunwareError:
-    return RunwareError(message, code="validation", raw_code=raw_code, parameter="model", task_type=task_type)
+def _refuse(message: str, raw_code: str, *, parameter: str = "model") -> RunwareError:
+    return RunwareError(message, code="validation", raw_code=raw_code, parameter=parameter)

@@ -22,7 +22,20 @@ PENDING = frozenset({"processing", "queued", "pending", "scheduled", "waiting"})
 UPLOAD_STEPS = frozenset({"validated", "downloaded", "optimized", "stored"})
 """Statuses that a model upload passes through before `ready` or `failed` (section 7, modelUpload)."""
 
-_NO_PAYLOAD = frozenset({"taskType", "taskUUID", "status", "progress", "cost"})
+_NO_PAYLOAD = frozenset(
+    {
+        "cost",
+        "deliveryMethod",
+        "model",
+        "numberResults",
+        "progress",
+        "status",
+        "taskType",
+        "taskUUID",
+        "webhookURL",
+    }
+)
+"""Members that make no result by themselves: ids, state, and what an acknowledgement may echo of the request."""
 
 
 class ErrorItem(Struct, frozen=True, kw_only=True):

@@ -49,14 +49,14 @@ def test_resolve_model_of_unknown_air_leaves_it_to_the_service() -> None:
 
 def test_resolve_model_of_unknown_slug_suggests_near_ones() -> None:
     with pytest.raises(
-        RunwareError, match=r"no model is called 'bfl-flux-1-dve' \(did you mean bfl-flux-1-dev"
+        RunwareError, match=r"no model is called 'bfl-flux-1-dve'; .* \(did you mean bfl-flux-1-dev"
     ) as caught:
         resolve_model("bfl-flux-1-dve")
     assert (caught.value.raw_code, caught.value.retryable) == ("unknownModel", False)
 
 
 def test_resolve_model_of_nonsense_suggests_nothing() -> None:
-    with pytest.raises(RunwareError, match=r"no model is called 'qqqqqqqqqqqq'$"):
+    with pytest.raises(RunwareError, match=r"no model is called 'qqqqqqqqqqqq'; [^(]*$"):
         resolve_model("qqqqqqqqqqqq")
 
 
@@ -86,6 +86,11 @@ def test_resolve_unknown_air_without_task_type_says_what_to_pass() -> None:
 @pytest.mark.parametrize("model", [5, "", ["a"], {}])
 def test_resolve_model_that_is_no_text_is_refused(model: object) -> None:
     assert refusal({"model": model, "taskType": "caption"}).raw_code == "invalidModel"
+
+
+def test_resolve_task_type_that_is_no_text_is_refused() -> None:
+    with pytest.raises(RunwareError, match="a taskType is a text, not 5"):
+        resolve({"taskType": 5})
 
 
 def test_resolve_takes_a_newer_registry() -> None:

@@ -51,7 +51,9 @@ def test_frame_sync_item_without_own_id_is_result_without_slot(payload: dict[str
     assert done.slot is None
 
 
-@pytest.mark.parametrize("empty", [{"text": None}, {"cost": 0.1}, {"progress": 3}, {"status": None}, {"error": None}])
+@pytest.mark.parametrize(
+    "empty", [{"text": None}, {"cost": 0.1}, {"progress": 3}, {"deliveryMethod": "async"}, {"error": None}]
+)
 def test_frame_item_with_nothing_but_ids_is_no_result(empty: dict[str, Any]) -> None:
     assert not item(**empty).is_result
 
