@@ -8,12 +8,12 @@ AnyIO wraps whatever leaves a task group in an ExceptionGroup, also when nothing
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from anyio.abc import TaskGroup
 
@@ -21,7 +21,7 @@ __all__ = ("open_task_group",)
 
 
 @asynccontextmanager
-async def open_task_group() -> AsyncIterator[TaskGroup]:
+async def open_task_group() -> AsyncGenerator[TaskGroup]:
     """Open a task group from which a single exception leaves unwrapped, traceback and cause kept.
 
     Cancellation is not touched. The group is left only when all its tasks have ended; cancel `task_group.cancel_scope`
@@ -31,7 +31,7 @@ async def open_task_group() -> AsyncIterator[TaskGroup]:
         async with anyio.create_task_group() as task_group:
             yield task_group
     except BaseExceptionGroup as group:
-        single = _single(group)
+        single = _single(cast("BaseExceptionGroup[BaseException]", group))
         if single is None:
             raise
         cause, context, suppress = single.__cause__, single.__context__, single.__suppress_context__

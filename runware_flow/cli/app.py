@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,7 +44,9 @@ def demo(
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 0,
-    latency: Annotated[str, typer.Option(help="Seconds a task takes: 0.05, or a range such as 0.5-3.")] = "0.05",
+    latency: Annotated[
+        str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
+    ] = "0.05",
     seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
     fault: Annotated[list[str] | None, typer.Option(help="A fault to show; may be given several times.")] = None,
     backend: Annotated[str, typer.Option(help="asyncio or trio.")] = "asyncio",
@@ -52,13 +54,16 @@ def serve(
     """Serve the emulator until interrupted; prints one line of JSON with the options of a client."""
     from runware_flow.emulator.commands import serve_command
 
-    serve_command(host=host, port=port, latency=latency, seed=seed, faults=fault or (), backend=backend)
+    taken = _latency(latency)
+    raise typer.Exit(serve_command(host=host, port=port, latency=taken, seed=seed, faults=fault or (), backend=backend))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def emulate(
     command: typer.Context,
-    latency: Annotated[str, typer.Option(help="Seconds a task takes: 0.05, or a range such as 0.5-3.")] = "0.05",
+    latency: Annotated[
+        str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
+    ] = "0.05",
     seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
     fault: Annotated[list[str] | None, typer.Option(help="A fault to show; may be given several times.")] = None,
 ) -> None:
@@ -67,4 +72,13 @@ def emulate(
 
     if not command.args:
         raise typer.BadParameter("name the command to run: runware-flow emulate -- python examples/poster.py")
-    raise typer.Exit(emulate_command(command.args, latency=latency, seed=seed, faults=fault or ()))
+    raise typer.Exit(emulate_command(command.args, latency=_latency(latency), seed=seed, faults=fault or ()))
+
+
+def _latency(text: str) -> Any:
+    from runware_flow.emulator.commands import parse_latency
+
+    try:
+        return parse_latency(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither seconds (0.05) nor a range (0.5..3)") from None

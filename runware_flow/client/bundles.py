@@ -29,7 +29,7 @@ def bundle(entries: Iterable[Outgoing], *, by_lane: bool) -> list[list[Outgoing]
     """
     waiting = list(entries)
     if by_lane:
-        waiting.sort(key=lambda entry: entry.lane.value)
+        waiting.sort(key=lambda entry: (entry.lane.value, entry.joins))
     bundles: list[list[Outgoing]] = []
     for (joins, _), run in groupby(waiting, key=lambda entry: (entry.joins, entry.lane if by_lane else None)):
         group = list(run)

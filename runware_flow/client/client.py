@@ -32,7 +32,7 @@ from runware_flow.types import Result, Task
 from runware_flow.wire.codec import encode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
     from typing import Self, Unpack
@@ -82,7 +82,7 @@ class Client(AsyncContextManagerMixin):
         return f"<Client {self._settings.transport}, {state}>"
 
     @asynccontextmanager
-    async def __asynccontextmanager__(self) -> AsyncIterator[Self]:
+    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
         if self._home is not None:
             raise ClientStateError("a client is entered once; make another Client for another block")
         self._home = _here()
@@ -256,7 +256,7 @@ class Client(AsyncContextManagerMixin):
         return self._here().statistics()
 
     @asynccontextmanager
-    async def _submission(self, prepared: requests.Prepared, timeout: float | None) -> AsyncIterator[Delivery[Any]]:
+    async def _submission(self, prepared: requests.Prepared, timeout: float | None) -> AsyncGenerator[Delivery[Any]]:
         conversation = self._here()
         request = prepared.request
         if prepared.local_media:

@@ -51,6 +51,7 @@ class Conversation:
         self._machine = machine
         self._link = link
         self._log_sink = log_sink
+        self._is_verbose = log_sink is not None or _LOGGER.isEnabledFor(logging.DEBUG)
         self._deliveries: dict[TaskId, Delivery[Any]] = {}
         self._connecting: list[_Connecting] = []
         self._due: float | None = None
@@ -120,12 +121,16 @@ class Conversation:
         match command:
             case commands.Send(entries):
                 self._link.send(entries)
+                if self._is_verbose:
+                    self._log(_sent(entries))
             case commands.Deliver(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
                     delivery.take(command)
             case commands.Settle(task_id, error):
                 if (delivery := self._deliveries.pop(task_id, None)) is not None:
                     delivery.settle(error)
+                if self._is_verbose:
+                    self._log(commands.Log("task", "settled", {"task": task_id, "error": error and error.raw_code}))
             case commands.Progress(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
                     delivery.take_progress(command)
@@ -178,6 +183,12 @@ class Conversation:
             if self._due is not None and now >= self._due:
                 self._due = None
                 self._handle(events.TimerFired(now))
+
+
+def _sent(entries: tuple[commands.Outgoing, ...]) -> commands.Log:
+    lanes = [entry.lane.value for entry in entries]
+    counts = {lane: lanes.count(lane) for lane in sorted(set(lanes))}
+    return commands.Log("send", "sent", {**counts, "bytes": sum(len(entry.body) for entry in entries)})
 
 
 class _Connecting:

@@ -206,6 +206,7 @@ class ExchangeLink:
     async def _exchange(self, entries: list[Outgoing], report: Report) -> None:
         task_ids = tuple(entry.task_id for entry in entries if entry.task_id is not None)
         lane = entries[0].lane
+        event: events.Event | None = None
         with anyio.CancelScope() as scope:
             if len(task_ids) == 1:
                 self._alone[task_ids[0]] = scope
@@ -213,7 +214,7 @@ class ExchangeLink:
                 reply = await self._rest.post(encode_frame([entry.body for entry in entries]), timeout=self._timeout)
             except TransportError as error:
                 now = anyio.current_time()
-                event: events.Event = events.ExchangeFailed(now, task_ids, lane, error.message, error.sent)
+                event = events.ExchangeFailed(now, task_ids, lane, error.message, error.sent)
             else:
                 frame = decode_reply(reply.status, reply.body)
                 event = events.ExchangeFinished(
@@ -222,5 +223,5 @@ class ExchangeLink:
         for task_id in task_ids:
             if self._alone.get(task_id) is scope:
                 del self._alone[task_id]
-        if not scope.cancelled_caught:
+        if event is not None:  # otherwise nobody waits for it any more
             report(event)

@@ -16,7 +16,7 @@ from runware_flow.errors import RunwareError
 from runware_flow.transport.download import open_download
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     import httpx
 
@@ -62,7 +62,7 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
 
 
 @asynccontextmanager
-async def _open_media(result: MediaResult, http_client: httpx.AsyncClient) -> AsyncIterator[AsyncIterator[bytes]]:
+async def _open_media(result: MediaResult, http_client: httpx.AsyncClient) -> AsyncGenerator[AsyncIterator[bytes]]:
     reference = result.reference
     if reference.startswith(("http://", "https://")):
         async with open_download(http_client, reference) as chunks:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runware_flow.errors import RunwareError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     import httpx
 
@@ -20,7 +20,7 @@ MAX_DOWNLOAD_BYTES = 4 * 2**30
 @asynccontextmanager
 async def open_download(
     http_client: httpx.AsyncClient, url: str, *, max_bytes: int = MAX_DOWNLOAD_BYTES
-) -> AsyncIterator[AsyncIterator[bytes]]:
+) -> AsyncGenerator[AsyncIterator[bytes]]:
     """Open a file of the service for reading in chunks. Leaving the block closes the connection.
 
     Result files need no key (Runware documentation), so none is sent: the address came from a server.

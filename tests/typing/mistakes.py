@@ -2,7 +2,7 @@
 
 Both tools report an ignore comment that hides nothing, so a mistake that starts to be accepted fails the check.
 """
-# pyright: reportUnnecessaryTypeIgnoreComment=true, enableTypeIgnoreComments=false
+# pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Caption(inputs={"image": "https://example.com/kite.jpg"})  # type: ignore[call-a
 
 # A Node is not the picture it stands for.
 Upscale(model="runware:504@1", inputs={"image": art})  # type: ignore[dict-item] # pyright: ignore[reportArgumentType]
-art.url  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnusedExpression]
+art.url  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 # What a builder is given has the type of the node before it; what it returns is a task.
-art.then(lambda image: Caption(model="runware:150@2", inputs={"image": image.text}))  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType, reportUnknownLambdaType]
-art.then(lambda image: 42)  # type: ignore[arg-type, return-value, call-overload] # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownLambdaType]
+art.then(lambda image: Caption(model="runware:150@2", inputs={"image": image.text}))  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+art.then(lambda image: 42)  # type: ignore[arg-type, return-value] # pyright: ignore[reportArgumentType, reportCallIssue]
 flow.then(42)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
 flow.then("a kite")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
 

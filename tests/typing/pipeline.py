@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, assert_type
+from typing import assert_type
 
-from runware_flow import Client, Flow, Many, Node, Outcome, RunResult
+from runware_flow import Client, Flow, Many, Node, Outcome, Result, RunResult
 from runware_flow.results import CaptionResult, ImageResult, TextResult, UpscaleResult
 from runware_flow.tasks import Caption, ImageInference, TextInference, Upscale
 
@@ -72,8 +72,7 @@ assert_type(pictures, Many[ImageResult])
 
 # A plain dict with wire names.
 wire = flow.then({"model": "runware:400@1", "positivePrompt": "a kite"})
-link_of_wire = wire.pick(lambda result: result.raw)
-assert_type(link_of_wire, Node[dict[str, Any]])
+assert_type(wire, Node[Result])
 
 
 # Covariance: a function over any medium takes both.

@@ -1,0 +1,239 @@
+"""A client's block: how it opens, fails, is cancelled and closes, and what leaves it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+
+import anyio
+import pytest
+
+from runware_flow import Client, ClientStateError, RunwareError
+from runware_flow.emulator import Emulator
+from runware_flow.tasks import ImageInference
+
+TASK = ImageInference(model="runware:400@1", positive_prompt="a kite", width=512, height=512)
+KEY = "rw-secret-0123456789"
+
+
+class Boom(Exception):
+    """An exception of the user's."""
+
+
+def test_client_body_exception_leaves_as_itself(run, open_pair):
+    async def main():
+        cause = KeyError("why")
+        with pytest.raises(Boom) as caught:
+            async with open_pair() as (_, client):
+                await client.run(TASK)
+                raise Boom from cause
+        assert caught.value.__cause__ is cause
+
+    run(main)
+
+
+def test_submit_body_exception_leaves_as_itself(run, open_pair):
+    async def main():
+        async with open_pair() as (_, client):
+            with pytest.raises(Boom):
+                async with client.submit(TASK):
+                    raise Boom
+
+    run(main)
+
+
+def test_client_never_used_needs_no_service(run, transport):
+    async def main():
+        async with Client(KEY, transport=transport, ws_base_url="ws://127.0.0.1:9/v1") as client:
+            assert "open" in repr(client)
+        assert "closed" in repr(client)
+
+    run(main)
+
+
+def test_client_rejected_key_fails_every_call_and_not_the_block(run, open_pair, transport, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    async def main():
+        errors = []
+        async with open_pair({"api_key": KEY}) as (emulator, client):
+
+            async def one():
+                with pytest.raises(RunwareError) as caught:
+                    await client.run(TASK)
+                errors.append(caught.value)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(one)
+            await one()
+            if transport == "websocket":
+                with pytest.raises(RunwareError):
+                    await client.connect()
+        assert [error.code for error in errors] == ["auth"] * 4
+        assert not emulator.log.tasks
+        assert not any(KEY in f"{error} {error!r} {error.__dict__}" for error in errors)
+
+    run(main)
+    assert KEY not in caplog.text
+
+
+def test_client_unreachable_host_is_one_clear_error(run, transport):
+    async def main():
+        with socket.socket() as reserved:
+            reserved.bind(("127.0.0.1", 0))
+            port = reserved.getsockname()[1]
+            options = {"http_base_url": f"http://127.0.0.1:{port}/v1", "ws_base_url": f"ws://127.0.0.1:{port}/v1"}
+            async with Client(KEY, transport=transport, retry_delay=0.01, **options) as client:
+                with pytest.raises(RunwareError, match=f"127.0.0.1:{port}") as caught:
+                    await client.run(TASK)
+        assert caught.value.code == "connection"
+
+    run(main)
+
+
+def test_client_connect_opens_before_the_first_task(run):
+    async def main():
+        async with Emulator() as emulator, Client(**emulator.client_options) as client:
+            await client.connect()
+            assert emulator.log.authentications == 1
+            await client.connect()
+            await client.run(TASK)
+        assert emulator.log.connections == 1
+
+    run(main)
+
+
+def test_client_outside_its_block_says_so(run, open_pair):
+    async def main():
+        early = Client(KEY)
+        with pytest.raises(ClientStateError, match="was not entered"):
+            await early.run(TASK)
+        async with open_pair() as (_, client):
+            pass
+        with pytest.raises(ClientStateError, match="is closed"):
+            await client.run(TASK)
+        with pytest.raises(ClientStateError, match="entered once"):
+            async with client:
+                pass
+
+    run(main)
+
+
+def test_client_used_from_another_thread_says_so(run, open_pair, backend):
+    async def main():
+        caught = []
+        async with open_pair() as (_, client):
+
+            def elsewhere():
+                try:
+                    anyio.run(client.run, TASK, backend=backend)
+                except ClientStateError as error:
+                    caught.append(str(error))
+
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            await anyio.to_thread.run_sync(thread.join)
+        assert "thread" in caught[0]
+
+    run(main)
+
+
+def test_client_closing_fails_calls_that_others_still_wait_for(run, open_pair):
+    async def main():
+        errors = []
+        async with anyio.create_task_group() as group, open_pair(faults=["never"]) as (_, client):
+
+            async def one():
+                with pytest.raises(RunwareError) as caught:
+                    await client.run(TASK)
+                errors.append(caught.value)
+
+            group.start_soon(one)
+            await anyio.wait_all_tasks_blocked()
+        assert [error.code for error in errors] == ["aborted"]
+
+    run(main)
+
+
+def test_client_user_connector_is_used(run):
+    async def main():
+        from runware_flow.transport.websocket import open_websocket
+
+        urls = []
+
+        def connector(url, **options):
+            urls.append(url)
+            return open_websocket(url, **options)
+
+        async with Emulator() as emulator:
+            async with Client(**emulator.client_options, connector=connector) as client:
+                await client.run(TASK)
+            assert urls == [emulator.client_options["ws_base_url"]]
+
+    run(main)
+
+
+def test_client_user_http_client_is_used_and_stays_open(run):
+    async def main():
+        import httpx
+
+        async with Emulator() as emulator, httpx.AsyncClient() as http_client:
+            async with Client(**emulator.client_options, transport="rest", http_client=http_client) as client:
+                await client.run(TASK)
+            assert not http_client.is_closed
+        assert emulator.log.posts
+
+    run(main)
+
+
+def test_client_debug_log_goes_to_the_sink_without_key_or_prompt(run, open_pair):
+    async def main():
+        entries = []
+        options = {"debug": True, "log_sink": entries.append}
+        async with open_pair(options) as (emulator, client):
+            await client.run(ImageInference(model="runware:400@1", positive_prompt="a very private kite"))
+            with pytest.raises(RunwareError):
+                await client.run({"model": "runware:400@1", "positivePrompt": "a kite", "width": -1, "height": 64})
+        assert entries
+        text = " ".join(map(repr, entries))
+        assert emulator.client_options["api_key"] not in text
+        assert "private" not in text
+
+    run(main)
+
+
+@pytest.mark.parametrize("delivery", ["sync", "async"])
+def test_client_cancelled_at_every_turn_leaves_nothing_behind(run, transport, delivery):
+    """A cancel after the n-th turn of the loop, for n = 0, 1, 2, ... until the call is through."""
+
+    async def attempt(emulator, turns):
+        """Cancel after so many turns; tell whether the call finished before."""
+        finished = False
+
+        async def work():
+            nonlocal finished
+            async with Client(**emulator.client_options, transport=transport) as client:
+                await client.run(TASK, delivery=delivery)
+            finished = True
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        return finished
+
+    async def main():
+        async with Emulator(latency=0.0) as emulator:
+            turns = 0
+            while not await attempt(emulator, turns):
+                turns += 1 + turns // 20
+            await anyio.wait_all_tasks_blocked()
+            with anyio.fail_after(5):
+                while emulator.log.open_connections:  # noqa: ASYNC110  # the log is no event source
+                    await anyio.sleep(0.01)
+            assert turns > 10
+
+    run(main)

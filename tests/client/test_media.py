@@ -1,0 +1,205 @@
+"""Local media on their way in, and results on their way out."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import anyio
+import pytest
+from PIL import Image
+
+from runware_flow import RunwareError, file_to_data_uri
+from runware_flow.client.media import INLINE_LIMIT_BYTES, LocalMediaPlacer, extension_of
+from runware_flow.results import ImageResult
+from runware_flow.tasks import Caption, ImageInference, Upscale
+from runware_flow.wire.codec import LocalMedia
+
+
+def picture(size=64, color="red", format_="PNG"):
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), color).save(buffer, format_)
+    return buffer.getvalue()
+
+
+def noise(size=512):
+    buffer = io.BytesIO()
+    Image.effect_noise((size, size), 90).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("head", "extension"),
+    [
+        (picture(format_="JPEG"), ".jpg"),
+        (picture(), ".png"),
+        (picture(format_="WEBP"), ".webp"),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", ".wav"),
+        (b"\x00\x00\x00\x18ftypmp42", ".mp4"),
+        (b"glTF\x02", ".glb"),
+        (b"  <svg xmlns=", ".svg"),
+        (b"who knows", ".bin"),
+    ],
+)
+def test_extension_comes_from_the_content(head, extension):
+    assert extension_of(head[:64]) == extension
+
+
+def test_file_to_data_uri_takes_paths_and_bytes(run, tmp_path):
+    async def main():
+        path = tmp_path / "kite.dat"
+        path.write_bytes(picture())
+        uri = await file_to_data_uri(path)
+        assert uri == await file_to_data_uri(picture())
+        assert uri.startswith("data:image/png;base64,")
+        assert base64.b64decode(uri.partition(",")[2]) == picture()
+        note = tmp_path / "note.txt"
+        note.write_text("hello")
+        assert (await file_to_data_uri(str(note))).startswith("data:text/plain;base64,")
+
+    run(main)
+
+
+def test_run_takes_bytes_and_paths_as_media(run, open_pair, tmp_path):
+    async def main():
+        path = tmp_path / "kite.png"
+        path.write_bytes(picture(96))
+        async with open_pair() as (_, client):
+            (caption,) = await client.run(Caption(model="runware:150@2", inputs={"image": path}))
+            (big,) = await client.run(Upscale(model="runware:504@1", inputs={"image": picture(96)}, upscale_factor=2))
+            content = await client.read(big)
+        assert "96 x 96" in caption.text
+        assert Image.open(io.BytesIO(content)).size == (192, 192)
+
+    run(main)
+
+
+def test_run_large_local_medium_is_uploaded_once_for_many_tasks(run, open_pair, tmp_path):
+    async def main():
+        large = noise()
+        assert len(large) > INLINE_LIMIT_BYTES - 80_000
+        path = tmp_path / "noise.png"
+        path.write_bytes(large + b"\0" * INLINE_LIMIT_BYTES)
+        async with open_pair() as (emulator, client), anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(client.run, Caption(model="runware:150@2", inputs={"image": path}))
+        uploads = [task for task in emulator.log.tasks if task.task_type == "mediaStorage"]
+        captions = [task for task in emulator.log.tasks if task.task_type == "caption"]
+        assert len(captions) == 5
+        assert len({task.request["inputs"]["image"] for task in captions}) == 1
+        assert not captions[0].request["inputs"]["image"].startswith("data:")
+        assert len(uploads) <= 1
+
+    run(main)
+
+
+def test_run_missing_file_names_the_parameter_and_sends_nothing(run, open_pair, tmp_path):
+    async def main():
+        async with open_pair() as (emulator, client):
+            with pytest.raises(RunwareError, match=r"inputs\.image: cannot read .*nowhere\.png") as caught:
+                await client.run(Caption(model="runware:150@2", inputs={"image": tmp_path / "nowhere.png"}))
+            assert caught.value.parameter == "inputs.image"
+            assert not emulator.log.tasks
+
+    run(main)
+
+
+def test_placer_cancelled_upload_harms_nobody(run):
+    async def main():
+        started = anyio.Event()
+        uploads = []
+
+        async def upload(uri):
+            uploads.append(uri)
+            started.set()
+            if len(uploads) == 1:
+                await anyio.sleep_forever()
+            return "the-uuid"
+
+        placer = LocalMediaPlacer(upload)
+        medium = LocalMedia(("image",), b"x" * (INLINE_LIMIT_BYTES + 1))
+        wire = {}
+        first = anyio.CancelScope()
+
+        async def cancelled():
+            with first:
+                await placer.place({}, [medium])
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancelled)
+            await started.wait()
+            group.start_soon(placer.place, wire, [medium])
+            await anyio.wait_all_tasks_blocked()
+            first.cancel()
+        assert wire == {"image": "the-uuid"}
+        await placer.place(wire, [medium])
+        assert len(uploads) == 2
+
+    run(main)
+
+
+def test_save_writes_the_whole_file_with_the_contents_extension(run, open_pair, tmp_path):
+    async def main():
+        async with open_pair() as (_, client):
+            (image,) = await client.run(
+                ImageInference(model="runware:400@1", positive_prompt="a kite", width=512, height=256)
+            )
+            path = await client.save(image, tmp_path / "new" / "folder" / "kite")
+            named = await client.save(image, tmp_path / "kite.jpeg")
+        assert path == tmp_path / "new" / "folder" / "kite.jpg"
+        assert Image.open(io.BytesIO(path.read_bytes())).size == (512, 256)
+        assert named.name == "kite.jpeg"
+        assert sorted(entry.name for entry in path.parent.iterdir()) == ["kite.jpg"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("form", ["base64Data", "dataURI"])
+def test_save_and_read_take_media_that_came_as_data(run, open_pair, tmp_path, form):
+    async def main():
+        async with open_pair() as (_, client):
+            (image,) = await client.run(
+                ImageInference(model="runware:400@1", positive_prompt="a kite", width=256, height=256, output_type=form)
+            )
+            inside = ImageResult(image_data_uri=image.image_data_uri, image_base64_data=image.image_base64_data)
+            assert Image.open(io.BytesIO(await client.read(inside))).size == (256, 256)
+            assert (await client.save(inside, tmp_path / "kite")).suffix == ".jpg"
+
+    run(main)
+
+
+def test_save_file_that_is_gone_is_a_clear_error_and_leaves_no_file(run, open_pair, tmp_path):
+    async def main():
+        async with open_pair() as (emulator, client):
+            gone = ImageResult(image_url=f"{emulator.base_url}/image/os/a00/ws/2/ii/none.jpg")
+            with pytest.raises(RunwareError, match="is gone") as caught:
+                await client.save(gone, tmp_path / "kite")
+            assert caught.value.code == "notFound"
+            with pytest.raises(RunwareError, match="cannot be read here"):
+                await client.read(ImageResult(image_url="file:///etc/passwd"))
+        assert not list(tmp_path.iterdir())
+
+    run(main)
+
+
+def test_save_never_sends_the_key(run, transport):
+    async def main():
+        import httpx
+
+        from runware_flow import Client
+
+        seen = []
+
+        def answer(request):
+            seen.append(request.headers)
+            return httpx.Response(200, content=picture())
+
+        async with (
+            httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client,
+            Client("rw-secret-key", transport=transport, http_client=http_client) as client,
+        ):
+            assert await client.read(ImageResult(image_url="https://example.com/kite.png")) == picture()
+        assert "authorization" not in seen[0]
+        assert not any("rw-secret-key" in value for value in seen[0].values())
+
+    run(main)
