@@ -3,7 +3,7 @@
     RunwareFlowError                 the root: `except RunwareFlowError` catches all of it
     ├── RunwareError                 a request failed; `code` is one of the twelve stable codes
     │   └── RunwareTimeoutError      a deadline of ours passed (also a TimeoutError)
-    ├── TransportError               bytes could not be carried (in `runware_flow.transport`, for those who write a connector)
+    ├── TransportError               bytes could not be carried (in `transport`, for those who write a connector)
     ├── ProtocolError                the other side sent what is no frame of the protocol
     ├── ClientStateError             a client used outside its block, its loop or its thread (also a RuntimeError)
     ├── DeclarationError             a flow that cannot work, at the line that declared it (also a TypeError)

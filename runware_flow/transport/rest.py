@@ -15,6 +15,7 @@ import anyio
 
 from .address import parse_address
 from .connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError, check_headers
+from .loading import load
 from .tls import default_context
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ async def open_http(
     """
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
+    await load("httpcore")  # httpx imports it late, when the first client is made, and it imports trio
+    await load("runware_flow.transport.exchange")
     import httpx
 
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)

@@ -14,6 +14,7 @@ import anyio
 
 from .address import parse_address
 from .connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, Connection, check_headers
+from .loading import load
 
 if TYPE_CHECKING:
     import ssl
@@ -51,8 +52,10 @@ async def open_websocket(
     address = parse_address(url, ("ws", "wss"))
     checked = check_headers(headers or {})
     if _on_asyncio():
+        await load("runware_flow.transport.websockets_carrier")
         from .websockets_carrier import open_carrier
     else:
+        await load("runware_flow.transport.trio_carrier")
         from .trio_carrier import open_carrier
     carrier = open_carrier(
         address,
