@@ -7,6 +7,11 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
+from hypothesis import settings
+
+# Properties are judged by what holds, never by how long an example took on a busy machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 T = TypeVar("T")
 Run = Callable[..., Any]

@@ -85,7 +85,8 @@ def resolve_model(identifier: str, registry: Registry | None = None) -> tuple[st
 def resolve(wire: Mapping[str, Any], registry: Registry | None = None) -> dict[str, Any]:
     """Complete a task given as a wire dict: its model as an AIR, and its task type from the model if it has none.
 
-    A task type that is given stays, whatever the registry says: models newer than the registry work with it.
+    A task type that is given stays, whatever the registry says, and with it a model that the registry lacks passes as
+    it is, as in the official clients: the service may know newer models, and the account's own.
 
     Raises:
         RunwareError: code `validation`: the model is unknown and no task type is given (raw code `unknownModel`), one
@@ -101,10 +102,12 @@ def resolve(wire: Mapping[str, Any], registry: Registry | None = None) -> dict[s
         raise _refuse("a task needs a model, or a taskType", "missingModel")
     if not isinstance(model, str) or not model:
         raise _refuse(f"a model is named by its AIR or its slug, not by {model!r}", "invalidModel")
+    if task_type:
+        return {**wire, "model": registry.airs.get(model, model)}
     air, known = resolve_model(model, registry)
-    if not task_type and known is None:
+    if known is None:
         raise _unknown(f"the model {model} is not in the registry; pass its taskType too", model, registry)
-    return {**wire, "taskType": task_type or known, "model": air}
+    return {**wire, "taskType": known, "model": air}
 
 
 def _bundled() -> Registry:

@@ -107,3 +107,9 @@ def test_model_schema_is_that_of_the_air() -> None:
 
 def test_limits_know_every_task_type() -> None:
     assert set(TASK_TYPES) <= set(catalog.limits())
+
+
+def test_resolve_with_a_task_type_passes_unknown_models_as_they_are() -> None:
+    wire = {"taskType": "imageInference", "model": "my-own-model"}
+    assert resolve(wire) == wire
+    assert resolve({"taskType": "imageInference", "model": "bfl-flux-2-dev"})["model"] == "runware:400@1"
