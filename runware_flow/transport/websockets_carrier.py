@@ -104,7 +104,7 @@ async def _open(address: Address, options: dict[str, Any]) -> ClientConnection:
         proxy=None,
         open_timeout=None,
         ping_interval=None,
-        close_timeout=None,
+        close_timeout=CLOSE_TIMEOUT,
         max_queue=_QUEUED_FRAMES,
         logger=_log,
         create_connection=cast("type[ClientConnection]", create),
