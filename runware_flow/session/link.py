@@ -154,6 +154,9 @@ class Link:
             self._received_at = at
             body = authentication_body(self._options.api_key, self.session_id)
             self._send(Outgoing(body, Lane.CONTROL, joins=False))
+        else:
+            # It was given up while it was being opened, perhaps before the driver had anything to close.
+            self._emit(CloseConnection("not wanted any more"))
 
     def received(self, frame: Frame, at: float) -> RunwareError | None:
         """A frame came. Returns the error of a rejected key, for every waiting task."""
@@ -251,17 +254,17 @@ class Link:
     def _keep_alive(self, at: float) -> None:
         if self.state is not LinkState.OPEN:
             return
-        silence = at - self._received_at
-        if silence >= self._options.silence_timeout:
-            self._give_up("silent", f"nothing came for {silence:.0f} s")
+        # Times are compared as they were set: a difference of two may round to just below what it should be.
+        silent_at = self._received_at + self._options.silence_timeout
+        if at >= silent_at:
+            self._give_up("silent", f"nothing came for {at - self._received_at:.0f} s")
             return
-        since_ping = at - max(self._received_at, self._pinged_at)
-        if since_ping >= self._options.ping_interval:
+        ping_at = max(self._received_at, self._pinged_at) + self._options.ping_interval
+        if at >= ping_at:
             self._pinged_at = at
-            since_ping = 0.0
             self._send(Outgoing(PING, Lane.CONTROL))
-        next_ping = at + self._options.ping_interval - since_ping
-        self._agenda.set(LinkDue.KEEPALIVE, min(next_ping, self._received_at + self._options.silence_timeout))
+            ping_at = at + self._options.ping_interval
+        self._agenda.set(LinkDue.KEEPALIVE, min(ping_at, silent_at))
 
     def _next_look(self) -> float:
         return min(self._options.ping_interval, self._options.silence_timeout)

@@ -44,11 +44,11 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The interval as a share of the elapsed time, where earlier tasks tell nothing."""
     floor: float = 0.02
     """No two frames of asks leave within this time, and no task is asked for again sooner."""
-    floor_share: float = 0.04
+    floor_share: float = 0.03
     """The shortest interval of a task, as a share of the time it runs."""
     ceiling: float = 10.0
     """The longest interval, whatever is predicted."""
-    quantile: float = 0.15
+    quantile: float = 0.1
     """The share of the still running that should be ready when they are asked for: about 1/quantile asks a task."""
     samples: int = 64
     """How many durations are remembered for each task type and model."""

@@ -12,9 +12,9 @@ changes nothing. What they can say:
     overdue     it did not manage a sync task within its budget; the task runs on and is billed [doc]
 
 A refusal before anything was accepted ends the task, whatever its number of results. Of an accepted task each failure
-fills one slot; when nothing is pending, failures are among the answers, and the service says so twice in a row, the
-slots still open are taken as failed with them (the documented example has one error for what may be several
-generations).
+fills one slot. When nothing is pending, slots are still open, and the service says so again and again, nothing more is
+expected: with failures among the answers they speak for the open slots too (the documented example has one error for
+what may be several generations), without any the task is done with fewer results than were asked for.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ BUSY_CODES = frozenset(
 REFUSALS = frozenset({"validation", "auth", "quota"})
 """Stable codes that speak of the request, not of one of its results."""
 
-_SHORT_LIMIT = 4
-_SHORT_TIME = 15.0
+_SHORT = (4, 15.0)
+"""How many replies in a row, over how many seconds, must leave slots open before nothing more is expected."""
+_SHORT_WITH_FAILURE = (3, 2.0)
+"""The same where some results have failed, which is reason enough for others to be missing."""
 _STRAGGLERS = 2.0
 """After the failure of one result of a pushed task, the time left for the others to arrive."""
 
@@ -175,6 +177,9 @@ def _read_asked(
     retry_after: float | None,
 ) -> None:
     """Something came for a task that is asked for and not full yet."""
+    if said.pending:
+        # Also when this frame is the second half of a split reply, whose first half counted as the answer.
+        entry.shorts = 0
     if said.busy is not None:
         tracker.poller.strained(at, retry_after)
         tracker.ask_later(entry, at)
@@ -183,7 +188,6 @@ def _read_asked(
     elif said.unknown and not said.kept and not said.accepted:
         tracker.unknown(entry, lane, at)
     elif said.pending or entry.tally.filled == 0:
-        entry.shorts = 0
         if said.kept or said.accepted:
             if entry.asked_at is not None:
                 entry.lower = max(entry.lower, entry.asked_at - entry.sent_at)
@@ -198,8 +202,8 @@ def _read_short(tracker: Tracker, entry: Entry, at: float) -> None:
     if entry.shorts == 0:
         entry.short_since = at
     entry.shorts += 1
-    lasting = entry.shorts >= _SHORT_LIMIT and at - entry.short_since >= _SHORT_TIME
-    if lasting or (entry.error is not None and entry.shorts >= 2):
+    times, seconds = _SHORT if entry.error is None else _SHORT_WITH_FAILURE
+    if entry.shorts >= times and at - entry.short_since >= seconds:
         data = {"task": entry.task_id, "expected": entry.tally.slots, "came": entry.tally.filled}
         tracker.emit(Log("task", "the service is done with fewer results than expected", data, "warning"))
         _finish(tracker, entry, at)

@@ -9,7 +9,8 @@ import msgspec
 from runware_flow.session.commands import Lane, Log, Outgoing
 from runware_flow.session.events import FrameReceived, Submission
 from runware_flow.session.machine import SessionMachine
-from runware_flow.session.options import Secret, SessionOptions
+from runware_flow.secret import Secret
+from runware_flow.session.options import SessionOptions
 from runware_flow.testing.playbook import Playbook
 from runware_flow.types import TaskId
 from runware_flow.wire.frames import Frame, decode_frame, decode_reply
