@@ -222,24 +222,54 @@ class Declaration:
         Raises:
             DeclarationError: there is a cycle; the message names its nodes and the lines that declared them.
         """
-        waiting: dict[NodeSpec, int] = {}
-        after: dict[NodeSpec, list[NodeSpec]] = {}
-        for spec in self.specs():
-            before = _before(spec)
-            waiting[spec] = len(before)
-            for dep in before:
-                after.setdefault(dep, []).append(spec)
-        free = [spec for spec, count in waiting.items() if count == 0]
-        while free:
-            for spec in after.get(free.pop(), ()):
-                waiting[spec] -= 1
-                if waiting[spec] == 0:
-                    free.append(spec)
-        stuck = {spec for spec, count in waiting.items() if count > 0}
+        stuck = knotted({spec: _before(spec) for spec in self.specs()})
         if stuck:
             cycle = _cycle_in(stuck)
             lines = " -> ".join(f"{spec.path!r} (declared at {spec.where})" for spec in [*cycle, cycle[0]])
             raise DeclarationError(f"the nodes of flow {self.name!r} wait for each other: {lines}")
+
+    def two_pass_scopes(self) -> set[ScopeSpec]:
+        """Find the item scopes whose items may wait for a gather of all of them, by whatever way.
+
+        The items of such a scope are all unfinished at once, so no window may hold back the last ones.
+        """
+        before = {spec: _before(spec) for spec in self.specs()}
+        for gather in before:
+            if gather.of is not None:  # with a window, the last item is pulled only when others have finished
+                before[gather] = [*before[gather], *_all_inside(gather.of.scope)]
+        knot = knotted(before, both_ways=True)
+        return {spec.of.scope for spec in knot if spec.of is not None}
+
+
+def knotted(before: dict[NodeSpec, list[NodeSpec]], *, both_ways: bool = False) -> set[NodeSpec]:
+    """Find the nodes that wait for each other, and those behind them; with `both_ways`, only those between as well."""
+    after: dict[NodeSpec, list[NodeSpec]] = {spec: [] for spec in before}
+    for spec, deps in before.items():
+        for dep in deps:
+            after[dep].append(spec)
+    left = _without_ends(before, after)
+    if both_ways and left:
+        inside = {spec: [other for other in after[spec] if other in left] for spec in left}
+        left = _without_ends(inside, {spec: [other for other in before[spec] if other in left] for spec in left})
+    return left
+
+
+def _without_ends(before: dict[NodeSpec, list[NodeSpec]], after: dict[NodeSpec, list[NodeSpec]]) -> set[NodeSpec]:
+    waiting = {spec: len(deps) for spec, deps in before.items()}
+    free = [spec for spec, count in waiting.items() if count == 0]
+    while free:
+        for spec in after[free.pop()]:
+            waiting[spec] -= 1
+            if waiting[spec] == 0:
+                free.append(spec)
+    return {spec for spec, count in waiting.items() if count > 0}
+
+
+def _all_inside(scope: ScopeSpec) -> Iterator[NodeSpec]:
+    for spec in scope.nodes:
+        yield spec
+        if spec.item_scope is not None:
+            yield from _all_inside(spec.item_scope)
 
 
 def _before(spec: NodeSpec) -> list[NodeSpec]:

@@ -53,10 +53,11 @@ class ScopePlan:
         cells: how many arguments each step waits for, if all those of outer scopes are there.
         outer: for each argument from an outer scope: the step, how many scopes up, and which slot.
         gathers: the steps around this scope that collect one of its steps over all items.
+        is_windowed: only so many items are unfinished at a time; not where each waits for a gather of all.
         first: the steps that wait for nothing, last declared first.
     """
 
-    __slots__ = ("cells", "first", "gathers", "outer", "size", "spec", "steps")
+    __slots__ = ("cells", "first", "gathers", "is_windowed", "outer", "size", "spec", "steps")
 
     def __init__(self, spec: ScopeSpec) -> None:
         self.spec = spec
@@ -66,6 +67,7 @@ class ScopePlan:
         self.outer: tuple[tuple[Step, int, int], ...] = ()
         self.gathers: tuple[Step, ...] = ()
         self.first: tuple[Step, ...] = ()
+        self.is_windowed = True
 
 
 def compile_plan(declaration: Declaration) -> ScopePlan:
@@ -76,6 +78,8 @@ def compile_plan(declaration: Declaration) -> ScopePlan:
     """
     declaration.check()
     plans = {scope: ScopePlan(scope) for scope in declaration.scopes}
+    for scope in declaration.two_pass_scopes():
+        plans[scope].is_windowed = False
     following: dict[Step, list[Step]] = {}
     for plan in plans.values():
         outer: list[tuple[Step, int, int]] = []

@@ -45,14 +45,20 @@ def is_async(function: object) -> bool:
     return not isinstance(function, type) and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
-def call_name(function: Any, after: str | None) -> str:
-    """Name the node of a function: its own name, or for a lambda one made from the node that it follows."""
+def call_name(function: Any) -> str:
+    """Name the node of a function: its own name, or for a lambda the type of the first task that it makes."""
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__name__", None) or type(function).__name__
-    if name == "<lambda>":
-        return f"{after}.then" if after else "then"
-    return str(name)
+    return _name_of_lambda(function) if name == "<lambda>" else str(name)
+
+
+def _name_of_lambda(function: Any) -> str:
+    for name in function.__code__.co_names:
+        made = function.__globals__.get(name)
+        if isinstance(made, type) and issubclass(made, Task) and made.task_type:
+            return made.task_type
+    return "lambda"
 
 
 def read_options(options: PolicyOptions, where: Where) -> tuple[str | None, Policy]:
@@ -121,7 +127,7 @@ def check_call(work: Any, count: int, where: Where, *, verb: str, may_be_async: 
     if not callable(work) or is_node(work):
         raise DeclarationError(f"{verb}, declared at {where}, {_instead(work)}")
     code = getattr(work, "__code__", None)
-    name = call_name(work, None)
+    name = call_name(work)
     if count != _plain_arity(code, work):
         _check_arity(work, name, count, where, verb)
     if not is_async(work):

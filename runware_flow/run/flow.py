@@ -318,7 +318,7 @@ class Flow:
         """Add the spec of a builder or an async function."""
         kind = check_call(work, len(deps), where, verb=verb)
         label, checked = read_options(policy, where)
-        name = label or call_name(work, deps[0].name if deps else None)
+        name = label or call_name(work)
         return self.declaration.add(kind, work, deps, name=name, where=where, policy=checked)
 
     def declare_map(self, source: Any, builder: Any, key: Any, policy: PolicyOptions) -> Many[Any]:
@@ -328,9 +328,8 @@ class Flow:
         if key is not None:
             check_call(key, 1, where, verb="map(key=)", may_be_async=False)
         label, checked = read_options(policy, where)
-        name = label or call_name(builder, None)
-        fan_name = "map" if label is None and name == "then" else name
-        item = self.declaration.add_fan(source, name=fan_name, where=where, key=key)
+        name = label or call_name(builder)
+        item = self.declaration.add_fan(source, name=name, where=where, key=key)
         step = self.declaration.add(kind, builder, (item,), name=name, where=where, policy=checked)
         return Many(self, step)
 

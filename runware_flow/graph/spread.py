@@ -1,0 +1,299 @@
+"""How an outcome spreads: what becomes ready, what is skipped, which gathers and fan-outs are complete.
+
+This is the inner half of `FlowMachine`: the state and its consequences, without the events from outside.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.outcomes import Failed, Outcome, Skipped
+from runware_flow.graph.plan import MAX_WAITS
+from runware_flow.graph.scope_run import ABANDONED, FAILED, OK, READY, RUNNING, SETTLED, SKIPPED, FanRun, ScopeRun
+
+if TYPE_CHECKING:
+    from runware_flow.graph.plan import ScopePlan, Step
+
+__all__ = ("Spread", "because_of")
+
+_UNCOUNTED = frozenset({NodeKind.ITEM, NodeKind.FAN})
+
+
+class Spread:
+    """The state of a run and what follows from a node's outcome; see `FlowMachine` for the attributes."""
+
+    __slots__ = (
+        "_ready",
+        "_sources",
+        "_todo",
+        "abandoned_count",
+        "active",
+        "concurrency",
+        "failed_count",
+        "failure",
+        "in_flight",
+        "ok_count",
+        "on_error",
+        "root",
+        "settled",
+        "skipped_count",
+        "stopped",
+        "watch",
+    )
+
+    def __init__(self, plan: ScopePlan, *, concurrency: int, on_error: str) -> None:
+        self.concurrency = concurrency
+        self.on_error = on_error
+        self.in_flight: int = 0
+        self.watch = False
+        self.settled: list[tuple[ScopeRun, Step]] = []
+        self.failure: tuple[ScopeRun, Step, Exception] | None = None
+        self.stopped: Skipped | None = None
+        self.ok_count = self.failed_count = self.skipped_count = self.abandoned_count = 0
+        self.active: dict[FanRun, None] = {}
+        self._ready: list[tuple[ScopeRun, Step]] = []
+        self._sources: list[deque[FanRun]] = []
+        self._todo: list[tuple[ScopeRun, Step, int, Any]] = []
+        self.root = ScopeRun(plan)
+        for step in plan.first:
+            if step.kind is not NodeKind.FAN:
+                self._make_ready(self.root, step)
+        for step in reversed(plan.first):
+            if step.kind is NodeKind.FAN:
+                self._make_ready(self.root, step)
+
+    def _settle_ok(self, run: ScopeRun, step: Step, value: Any) -> None:
+        cells = run.cells
+        slot = step.slot
+        cells[slot] = OK
+        run.values[slot] = value
+        if step.kind is not NodeKind.ITEM:
+            self.ok_count += 1
+        if self.watch:
+            self.settled.append((run, step))
+        for waiting in step.next:
+            left = cells[waiting.slot]
+            if left == 1:
+                self._make_ready(run, waiting)
+            elif left < MAX_WAITS:
+                cells[waiting.slot] = left - 1
+        if step.is_watched:
+            self._tell_inside(run, step)
+        if step.gathers:
+            self._count(run, step)
+        run.open_count -= 1
+        if run.open_count == 0:
+            self._close(run)
+
+    def _make_ready(self, run: ScopeRun, step: Step) -> None:
+        if self.stopped is not None and not step.is_pure:
+            self._settle(run, step, SKIPPED, self.stopped)
+        elif step.kind is NodeKind.FAN:
+            assert step.inner is not None
+            run.cells[step.slot] = RUNNING
+            fan = run.values[step.slot] = FanRun(run, step, step.inner)
+            self.active[fan] = None
+            self._offer(fan)
+        else:
+            run.cells[step.slot] = READY
+            self._ready.append((run, step))
+
+    def _fail(self, run: ScopeRun, step: Step, error: Exception) -> None:
+        self._settle(run, step, FAILED, Failed(error))
+        self._failed_for_good(run, step, error)
+
+    def _failed_for_good(self, run: ScopeRun, step: Step, error: Exception) -> None:
+        if self.on_error == "continue":
+            return
+        if self.failure is None and self.stopped is None:
+            self.failure = (run, step, error)
+        self.stop(f"{run.path(step)} failed and ended the run", error)
+
+    def stop(self, because: str, error: Exception | None = None) -> None:
+        """Start nothing new that could send; what runs is waited for, pure steps are still worked out."""
+        if self.stopped is not None:
+            return
+        self.stopped = skipped = Skipped(because, error)
+        ready, self._ready = self._ready, []
+        for run, step in ready:
+            if step.is_pure:
+                self._ready.append((run, step))
+            else:
+                self._settle(run, step, SKIPPED, skipped)
+        for fan in list(self.active):
+            if not fan.is_ended:
+                fan.problem_outcome = skipped
+                self._end_fan(fan)
+
+    def _settle(self, run: ScopeRun, step: Step, cell: int, outcome: Outcome[Any]) -> None:
+        # A failure may skip a chain of any length: a list of what is to be done instead of a recursion.
+        todo = self._todo
+        todo.append((run, step, cell, outcome))
+        if len(todo) > 1:
+            return
+        done = 0
+        while done < len(todo):
+            self._settle_one(*todo[done])
+            done += 1
+            if done > 256:
+                del todo[1:done]  # the first entry stays: it says that somebody is at it
+                done = 1
+        todo.clear()
+
+    def _settle_one(self, run: ScopeRun, step: Step, cell: int, outcome: Any) -> None:
+        slot = step.slot
+        if run.cells[slot] >= SETTLED:
+            return
+        run.cells[slot] = cell
+        if not isinstance(run.values[slot], FanRun):
+            run.values[slot] = outcome
+        if cell == FAILED or step.kind not in _UNCOUNTED:
+            self._tally(cell)
+        if self.watch:
+            self.settled.append((run, step))
+        skipped = outcome if cell == SKIPPED else because_of(run, step, cell, outcome)
+        self._skip_after(run, step, skipped)
+        if step.gathers:
+            self._count(run, step, skipped)
+        run.open_count -= 1
+        if run.open_count == 0:
+            self._close(run)
+
+    def _skip_after(self, run: ScopeRun, step: Step, skipped: Skipped) -> None:
+        for waiting in step.next:
+            if run.cells[waiting.slot] < MAX_WAITS:
+                self._settle(run, waiting, SKIPPED, skipped)
+        if step.is_watched and run.waiters is not None:
+            for inside, waiting in run.waiters.pop(step.slot, ()):
+                if inside.cells[waiting.slot] < MAX_WAITS:
+                    self._settle(inside, waiting, SKIPPED, skipped)
+        if step.inner is not None:  # a fan-out without items, or without all of them
+            for gather in step.inner.gathers:
+                if run.cells[gather.slot] < MAX_WAITS:
+                    self._settle(run, gather, SKIPPED, skipped)
+
+    def _tally(self, cell: int) -> None:
+        if cell == FAILED:
+            self.failed_count += 1
+        elif cell == SKIPPED:
+            self.skipped_count += 1
+        else:
+            self.abandoned_count += 1
+
+    # Values that cross scopes
+
+    def _wait_outside(self, run: ScopeRun) -> None:
+        """Let a new item wait for, or be skipped by, the outer nodes that it uses and that are not there yet."""
+        skips: list[tuple[Step, Skipped]] = []
+        for step, hops, slot in run.plan.outer:
+            outside = run.above(hops)
+            cell = outside.cells[slot]
+            if cell == OK:
+                continue
+            if cell >= SETTLED:
+                value = outside.values[slot]
+                before = outside.plan.steps[slot]
+                skips.append((step, value if cell == SKIPPED else because_of(outside, before, cell, value)))
+                continue
+            run.cells[step.slot] += 1
+            if outside.waiters is None:
+                outside.waiters = {}
+            outside.waiters.setdefault(slot, []).append((run, step))
+        for step, skipped in skips:
+            self._settle(run, step, SKIPPED, skipped)
+
+    def _tell_inside(self, run: ScopeRun, step: Step) -> None:
+        if run.waiters is None:
+            return
+        for inside, waiting in reversed(run.waiters.pop(step.slot, ())):
+            left = inside.cells[waiting.slot]
+            if left == 1:
+                self._make_ready(inside, waiting)
+            elif left < MAX_WAITS:
+                inside.cells[waiting.slot] = left - 1
+
+    # Fan-outs
+
+    def _offer(self, fan: FanRun) -> None:
+        if fan.is_queued or fan.is_lent or fan.is_ended:
+            return
+        if fan.open_count >= self.concurrency and fan.plan.is_windowed:
+            return
+        depth = fan.plan.spec.depth
+        while len(self._sources) <= depth:
+            self._sources.append(deque())
+        self._sources[depth].append(fan)
+        fan.is_queued = True
+
+    def _count(self, run: ScopeRun, step: Step, skipped: Skipped | None = None) -> None:
+        fan = run.fan
+        assert fan is not None
+        for place in step.gathers:
+            fan.counts[place] += 1
+            gather = fan.plan.gathers[place]
+            if skipped is not None and gather.kind is NodeKind.GATHER:
+                if fan.around.cells[gather.slot] < MAX_WAITS:
+                    self._settle(fan.around, gather, SKIPPED, skipped)
+            elif fan.is_ended and fan.counts[place] == fan.pulled_count:
+                self._finish_gather(fan, gather)
+
+    def _finish_gather(self, fan: FanRun, gather: Step) -> None:
+        if fan.around.cells[gather.slot] >= SETTLED or fan.problem_outcome is not None:
+            return
+        assert gather.spec.of is not None
+        slot = gather.spec.of.slot
+        if gather.kind is NodeKind.GATHER:
+            if any(item.cells[slot] != OK for item in fan.items):
+                return  # its skip is among what is still to be done
+            values = [item.values[slot] for item in fan.items]
+        else:
+            values = [item.outcome(slot) for item in fan.items]
+        self._settle_ok(fan.around, gather, values)
+
+    def _end_fan(self, fan: FanRun) -> None:
+        fan.is_ended = True
+        if fan.is_queued:
+            self._sources[fan.plan.spec.depth].remove(fan)
+            fan.is_queued = False
+        problem = fan.problem_outcome
+        for place, gather in enumerate(fan.plan.gathers):
+            if problem is not None and fan.around.cells[gather.slot] < MAX_WAITS:
+                skipped = because_of(fan.around, fan.step, FAILED, problem) if isinstance(problem, Failed) else problem
+                self._settle(fan.around, gather, SKIPPED, skipped)
+            elif fan.counts[place] == fan.pulled_count:
+                self._finish_gather(fan, gather)
+        self._finish_fan(fan)
+
+    def _finish_fan(self, fan: FanRun) -> None:
+        if fan.open_count or not fan.is_ended or fan.is_lent or fan not in self.active:
+            return
+        del self.active[fan]
+        run, step = fan.around, fan.step
+        problem = fan.problem_outcome
+        if isinstance(problem, Failed):
+            self._settle(run, step, FAILED, problem)
+        elif problem is not None:
+            self._settle(run, step, SKIPPED, problem)
+        else:
+            self.ok_count -= 1  # a fan-out is not counted; _settle_ok will
+            self._settle_ok(run, step, fan)
+
+    def _close(self, run: ScopeRun) -> None:
+        fan = run.fan
+        if fan is None:
+            return
+        fan.open_count -= 1
+        del fan.live[run.index]
+        if fan.is_ended:
+            self._finish_fan(fan)
+        else:
+            self._offer(fan)
+
+
+def because_of(run: ScopeRun, step: Step, cell: int, outcome: Any) -> Skipped:
+    if cell == ABANDONED:
+        return Skipped(f"{run.path(step)} was abandoned")
+    error = outcome.error if isinstance(outcome, Failed) else None
+    return Skipped(f"{run.path(step)} failed", error)

@@ -1,0 +1,126 @@
+"""`FlowMachine` against a slow reference, over random declarations, failures and orders of events."""
+
+from __future__ import annotations
+
+from flow_world import Driver, Reference, World, place_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runware_flow.graph.declaration import PURE, NodeKind
+from runware_flow.graph.scope_run import SETTLED, FanRun
+
+QUICK = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def worlds(draw):
+    """A declaration of up to 14 steps, nested fan-outs, gathers and broadcasts included, and what goes wrong in it."""
+    world = World()
+    for _ in range(draw(st.integers(1, 14))):
+        nodes = [spec for spec in world.declaration.specs() if spec.kind is not NodeKind.FAN]
+        if not nodes:
+            world.node()
+            continue
+        kind = draw(st.sampled_from(["node", "node", "node", "join", "fan", "over", "gather", "settled", "pick"]))
+        first = draw(st.sampled_from(nodes))
+        line = [spec for spec in nodes if spec.scope.holds(first.scope) or first.scope.holds(spec.scope)]
+        if kind == "fan":
+            world.fan(width=draw(st.integers(0, 6)))
+        elif kind == "over" and first.scope.depth < 2:
+            world.fan(first, width=draw(st.integers(0, 3)))
+        elif kind in ("gather", "settled") and first.scope.depth:
+            world.gather(first, NodeKind(kind))
+        elif kind == "join":
+            world.node(first, draw(st.sampled_from(line)))
+        else:
+            world.node(first, kind=NodeKind.PICK if kind == "pick" else NodeKind.CALL)
+    places = sorted(Reference(world).outcomes())
+    calls = {spec.path for spec in world.declaration.specs() if spec.kind in (NodeKind.CALL, NodeKind.PICK)}
+    candidates = [place for place in places if place[0] in calls]
+    if candidates:
+        world.fails = draw(st.sets(st.sampled_from(candidates), max_size=4))
+    sources = sorted(path for path in world.widths)
+    if sources and draw(st.integers(0, 3)) == 0:
+        world.broken_sources = {draw(st.sampled_from(sources)): draw(st.integers(0, 3))}
+    return world
+
+
+def drive(driver, data, limit=10_000):
+    """Take random steps until the run is finished or `limit` is reached."""
+    for _ in range(limit):
+        if driver.machine.is_finished:
+            return
+        moves = [driver.start, driver.pull]
+        if driver.running:
+            moves.append(lambda: driver.settle(data.draw(st.integers(0, 7))))
+        order = data.draw(st.permutations(moves))
+        assert any(move() is not False for move in order), f"cannot go on: {driver.describe()}"
+
+
+@given(worlds(), st.integers(1, 5), st.data())
+@QUICK
+def test_machine_any_declaration_gives_the_outcomes_of_the_reference(world, concurrency, data):
+    driver = Driver(world, world.machine(concurrency=concurrency))
+    drive(driver, data)
+    assert driver.outcomes() == Reference(world).outcomes()
+    assert len(driver.started) == len(set(driver.started)), "a node ran twice"
+    assert driver.machine.in_flight == 0
+    assert not driver.machine.active
+    assert not driver.machine.has_work
+
+
+@given(worlds(), st.integers(1, 5), st.sampled_from(["stop", "cancel"]), st.data())
+@QUICK
+def test_machine_failure_that_stops_starts_nothing_that_could_send(world, concurrency, on_error, data):
+    driver = Driver(world, world.machine(concurrency=concurrency, on_error=on_error))
+    drive(driver, data)
+    everything = Reference(world).outcomes()
+    for place, outcome in driver.outcomes().items():
+        assert outcome in (everything[place], "Skipped"), place
+    assert all(step.kind in PURE for step in driver.started_after_stop)
+    assert (driver.machine.failure is None) == (driver.machine.stopped is None)
+    assert len(driver.started) == len(set(driver.started))
+    assert not driver.machine.active
+
+
+@given(worlds(), st.integers(1, 4), st.integers(0, 40), st.data())
+@QUICK
+def test_machine_abort_at_any_point_leaves_an_outcome_for_everything(world, concurrency, steps, data):
+    driver = Driver(world, world.machine(concurrency=concurrency))
+    machine = driver.machine
+    drive(driver, data, limit=steps)
+    before = {place: outcome for place, outcome in driver.outcomes().items() if outcome is not None}
+    running = [place_of(*job) for job in driver.running]
+    for run, step in driver.running:
+        machine.abandon(run, step, "uuid", may_be_billed=True)
+    if not machine.is_finished:
+        machine.abort("the run was cancelled")
+    assert machine.is_finished
+    assert machine.in_flight == 0
+    assert not machine.active
+    after = driver.outcomes()
+    assert None not in after.values()
+    assert {place: after[place] for place in before if after[place] != "Skipped"}.items() <= before.items()
+    assert all(after[place] == "Abandoned" for place in running)
+
+
+@given(worlds(), st.integers(1, 4), st.data())
+@QUICK
+def test_machine_watched_run_reports_each_outcome_once(world, concurrency, data):
+    machine = world.machine(concurrency=concurrency)
+    machine.watch = True
+    driver = Driver(world, machine)
+    drive(driver, data)
+    told = [place_of(run, step) for run, step in machine.settled]
+    assert len(told) == len(set(told))
+    settled = set()
+    runs = [machine.root]
+    while runs:
+        run = runs.pop()
+        for step in run.plan.steps:
+            assert run.cells[step.slot] >= SETTLED
+            settled.add(place_of(run, step))
+            if isinstance(run.values[step.slot], FanRun):
+                runs.extend(run.values[step.slot].items)
+    # The first steps of a declaration are made ready, not settled, before anybody can watch.
+    assert set(told) == settled
