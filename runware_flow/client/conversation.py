@@ -115,22 +115,20 @@ class Conversation:
 
     def _handle(self, event: events.Event) -> None:
         for command in self._machine.handle(event):
+            if self._is_verbose:
+                self._note(command)
             self._carry_out(command)
 
     def _carry_out(self, command: commands.Command) -> None:
         match command:
             case commands.Send(entries):
                 self._link.send(entries)
-                if self._is_verbose:
-                    self._log(_sent(entries))
             case commands.Deliver(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
                     delivery.take(command)
             case commands.Settle(task_id, error):
                 if (delivery := self._deliveries.pop(task_id, None)) is not None:
                     delivery.settle(error)
-                if self._is_verbose:
-                    self._log(commands.Log("task", "settled", {"task": task_id, "error": error and error.raw_code}))
             case commands.Progress(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
                     delivery.take_progress(command)
@@ -160,6 +158,18 @@ class Conversation:
             waiter.ended.set()
         self._connecting.clear()
 
+    def _note(self, command: commands.Command) -> None:
+        match command:
+            case commands.Send(entries):
+                lanes = [entry.lane.value for entry in entries]
+                counts = {lane: lanes.count(lane) for lane in sorted(set(lanes))}
+                size = sum(len(entry.body) for entry in entries)
+                self._log(commands.Log("send", "sent", {**counts, "bytes": size}))
+            case commands.Settle(task_id, error):
+                self._log(commands.Log("task", "settled", {"task": task_id, "error": error and error.raw_code}))
+            case _:
+                pass
+
     def _log(self, line: commands.Log) -> None:
         if self._log_sink is not None:
             self._log_sink(LogEntry(line.category, line.message, line.data, time.time()))
@@ -183,12 +193,6 @@ class Conversation:
             if self._due is not None and now >= self._due:
                 self._due = None
                 self._handle(events.TimerFired(now))
-
-
-def _sent(entries: tuple[commands.Outgoing, ...]) -> commands.Log:
-    lanes = [entry.lane.value for entry in entries]
-    counts = {lane: lanes.count(lane) for lane in sorted(set(lanes))}
-    return commands.Log("send", "sent", {**counts, "bytes": sum(len(entry.body) for entry in entries)})
 
 
 class _Connecting:

@@ -1,29 +1,33 @@
-"""Fetches the files that results name: by http(s) only, streamed, bounded, and never with the API key."""
+"""Fetches the files that results name: by http(s) only, in pieces, bounded, and never with the API key."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+
+import anyio
 
 from runware_flow.errors import RunwareError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import Awaitable, Callable
 
     import httpx
 
-__all__ = ("MAX_DOWNLOAD_BYTES", "open_download")
+__all__ = ("MAX_DOWNLOAD_BYTES", "download")
 
 MAX_DOWNLOAD_BYTES = 4 * 2**30
 
 
-@asynccontextmanager
-async def open_download(
-    http_client: httpx.AsyncClient, url: str, *, max_bytes: int = MAX_DOWNLOAD_BYTES
-) -> AsyncGenerator[AsyncIterator[bytes]]:
-    """Open a file of the service for reading in chunks. Leaving the block closes the connection.
+async def download(
+    http_client: httpx.AsyncClient,
+    url: str,
+    sink: Callable[[bytes], Awaitable[None]],
+    *,
+    max_bytes: int = MAX_DOWNLOAD_BYTES,
+) -> None:
+    """Hand a file of the service to `sink`, piece by piece. A cancel, or an error of `sink`, closes the connection.
 
-    Result files need no key (Runware documentation), so none is sent: the address came from a server.
+    Result files need no key [doc], so none is sent: the address came from a server.
 
     Raises:
         RunwareError: `notFound` when the file is gone (its `ttl` has passed, say), `connection` when the network or the
@@ -37,11 +41,37 @@ async def open_download(
         async with http_client.stream("GET", url, follow_redirects=True) as response:
             if response.status_code >= 400:
                 raise _refused(url, response.status_code)
-            yield _bounded(response.aiter_bytes(), url, max_bytes)
+            await _drain(response, url, sink, max_bytes)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = str(error) or type(error).__name__
         raise RunwareError(
-            f"downloading {url} failed: {error or type(error).__name__}", code="connection", raw_code="downloadFailed"
+            f"downloading {url} failed: {reason}", code="connection", raw_code="downloadFailed"
         ) from error
+
+
+async def _drain(response: httpx.Response, url: str, sink: Callable[[bytes], Awaitable[None]], max_bytes: int) -> None:
+    """Read to the end, or until something fails.
+
+    httpx reads through async generators, and one that is left half-way is left to the garbage collector, which trio
+    warns of. So whatever ends the reading early, a cancel included, is kept for a moment, the generators are ended from
+    the inside by a cancel of their own, and then it goes on its way unchanged.
+    """
+    failure: BaseException | None = None
+    taken = 0
+    with anyio.CancelScope() as reading:
+        async for piece in response.aiter_bytes():
+            taken += len(piece)
+            try:
+                if taken > max_bytes:
+                    raise RunwareError(
+                        f"{url} is larger than {max_bytes} bytes", code="validation", raw_code="valueTooLarge"
+                    )
+                await sink(piece)
+            except BaseException as error:  # noqa: BLE001  # raised again below
+                failure = error
+                reading.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _refused(url: str, status: int) -> RunwareError:
@@ -53,12 +83,3 @@ def _refused(url: str, status: int) -> RunwareError:
             status_code=status,
         )
     return RunwareError(f"downloading {url} failed: HTTP {status}", code="connection", status_code=status)
-
-
-async def _bounded(chunks: AsyncIterator[bytes], url: str, max_bytes: int) -> AsyncIterator[bytes]:
-    taken = 0
-    async for chunk in chunks:
-        taken += len(chunk)
-        if taken > max_bytes:
-            raise RunwareError(f"{url} is larger than {max_bytes} bytes", code="validation", raw_code="valueTooLarge")
-        yield chunk

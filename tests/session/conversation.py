@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from runware_flow.session.commands import Lane, Log, Outgoing
-from runware_flow.session.events import FrameReceived, Submission
-from runware_flow.session.machine import SessionMachine
 from runware_flow.secret import Secret
+from runware_flow.session.commands import Lane, Log, OpenConnection, Outgoing, Send, SessionReady, SetTimer, Settle
+from runware_flow.session.events import ConnectionOpened, ConnectRequested, FrameReceived, Submission
+from runware_flow.session.machine import SessionMachine
 from runware_flow.session.options import SessionOptions
 from runware_flow.testing.playbook import Playbook
 from runware_flow.types import TaskId
@@ -107,3 +107,19 @@ def ask(task_id: str = "t1", **changes: Any) -> Outgoing:
 def look(task_id: str = "t1", **changes: Any) -> Outgoing:
     body = msgspec.json.encode({"taskType": "getTaskDetails", "taskUUID": task_id})
     return Outgoing(body, Lane.LOOKUP, TaskId(task_id), **changes)
+
+
+def opened(**changes: Any) -> Playbook[Any]:
+    """A playbook whose session is authenticated at 0.2, with its transcript so far accepted."""
+    play = playbook(**changes)
+    play >> ConnectRequested(0.0) << OpenConnection() << SetTimer(changes.get("auth_timeout", 15.0))
+    play >> ConnectionOpened(0.1) << Send((auth(),))
+    play >> welcome(0.2) << SessionReady() << SetTimer(30.2)
+    play.check()
+    return play
+
+
+def errors(play: Playbook[Any]) -> dict[str, Any]:
+    return {
+        settle.task_id: settle.error and (settle.error.code, settle.error.raw_code) for settle in play.commands(Settle)
+    }

@@ -22,6 +22,7 @@ from runware_flow.session.events import (
     TaskSubmitted,
     TimerFired,
 )
+from runware_flow.session.inflight import TaskState
 from runware_flow.session.machine import SessionMachine
 from runware_flow.session.options import SessionOptions
 from runware_flow.wire.frames import decode_frame, decode_reply
@@ -41,7 +42,7 @@ class SessionRules(RuleBasedStateMachine):
         closes=st.booleans(),
         inside=st.booleans(),
     )
-    def begin(self, seed: int, empty: bool, closes: bool, inside: bool) -> None:  # noqa: FBT001
+    def begin(self, seed: int, empty: bool, closes: bool, inside: bool) -> None:
         # Retries are what an unlucky network uses up; running out of them is tested by transcripts.
         options = SessionOptions(api_key=Secret(KEY), duplex=self.duplex, max_retries=10**6, ack_timeout=5.0)
         self.world = World(options, seed)
@@ -59,7 +60,7 @@ class SessionRules(RuleBasedStateMachine):
         failing=st.sets(st.integers(0, 2), max_size=2),
         named=st.booleans(),
     )
-    def submit(self, delivery: str, durations: list[float], failing: set[int], named: bool) -> None:  # noqa: FBT001
+    def submit(self, delivery: str, durations: list[float], failing: set[int], named: bool) -> None:
         self.count += 1
         failures = {index for index in failing if index < len(durations)}
         task = submission(f"task-{self.count}", delivery, len(durations))
@@ -88,6 +89,7 @@ class SessionRules(RuleBasedStateMachine):
     )
     def weather(self, **faults: float) -> None:
         self.world.faults = Faults(**faults)
+        self.world.is_ambiguous |= self.world.service.empty_for_unknown and faults["lose"] + faults["delay"] > 0
 
     @precondition(lambda self: self.duplex)
     @rule()
@@ -160,13 +162,17 @@ MEMBERS = st.fixed_dictionaries(
     {},
     optional={
         "taskUUID": st.sampled_from(NAMES),
-        "taskType": st.sampled_from(["imageInference", "getResponse", "getTaskDetails", "authentication", "ping", None]),
+        "taskType": st.sampled_from(
+            ["imageInference", "getResponse", "getTaskDetails", "authentication", "ping", None]
+        ),
         "status": st.sampled_from(["success", "processing", "error", "ready", "validated", "strange", None, 3]),
         "progress": st.sampled_from([0, 50.5, "x", None]),
         "imageUUID": st.sampled_from(["a", "b", 5]),
         "text": JSON,
         "error": JSON,
-        "code": st.sampled_from(["conflictTaskUUID", "taskNotFound", "rateLimitExceeded", "timeout", "invalidApiKey", 1]),
+        "code": st.sampled_from(
+            ["conflictTaskUUID", "taskNotFound", "rateLimitExceeded", "timeout", "invalidApiKey", 1]
+        ),
         "message": st.text(max_size=5),
         "request": JSON,
         "response": JSON,
@@ -178,10 +184,20 @@ FRAMES = st.fixed_dictionaries(
 )
 
 
+def assert_nothing_is_forgotten(machine: SessionMachine, *, duplex: bool) -> None:
+    """Each task in flight waits for something that is sure to come: a time, or by REST the outcome of a POST."""
+    tracker = machine._tracker
+    if not tracker.is_open:
+        return
+    for task_id, entry in tracker.entries.items():
+        is_posted = not duplex and (entry.state is TaskState.SENT or entry.asking is not None)
+        assert is_posted or task_id in tracker._asks or task_id in tracker._deadlines, entry
+
+
 @pytest.mark.parametrize("duplex", [True, False])
 @settings(max_examples=300, deadline=None)
 @given(frames=st.lists(FRAMES, max_size=6), status=st.sampled_from([200, 400, 404, 429, 500]))
-def test_machine_any_frames_never_crash_it(duplex: bool, frames: list[Any], status: int) -> None:  # noqa: FBT001
+def test_machine_any_frames_never_crash_it(duplex: bool, frames: list[Any], status: int) -> None:
     machine = SessionMachine(SessionOptions(api_key=Secret(KEY), duplex=duplex))
     commands: list[Any] = []
     at = 0.0
@@ -201,6 +217,7 @@ def test_machine_any_frames_never_crash_it(duplex: bool, frames: list[Any], stat
             ids = tuple(task.task_id for task in (submission("t1"), submission("t2")))[: 1 + index % 2]
             commands += machine.handle(ExchangeFinished(at, ids, lane, status, decode_reply(status, raw)))
         commands += machine.handle(TimerFired(at))
+        assert_nothing_is_forgotten(machine, duplex=duplex)
     commands += machine.handle(SessionClosed(at))
     settled = [command.task_id for command in commands if isinstance(command, Settle)]
     assert sorted(settled) == ["t1", "t2"]

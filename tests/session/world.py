@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from runware_flow.secret import Secret
 from runware_flow.session.commands import (
     CloseConnection,
     Command,
@@ -41,7 +42,6 @@ from runware_flow.session.events import (
     TimerFired,
 )
 from runware_flow.session.machine import SessionMachine
-from runware_flow.secret import Secret
 from runware_flow.session.options import SessionOptions
 from runware_flow.types import TaskId
 from runware_flow.wire.frames import decode_frame, decode_reply
@@ -195,6 +195,9 @@ class World:
         self._queue: list[tuple[float, int, Any]] = []
         self._count = 0
         self._same = 0
+        self.is_ambiguous = False
+        """Replies were lost while empty ones mean "unknown": nobody can tell which ask an empty frame answers, and a
+        task may be sent again that the service knows. Its conflict keeps it from being bought again."""
         self._epoch = 0
         """Number of the connection that stands or is being opened; frames of older ones die."""
         self.connected = False
@@ -267,7 +270,9 @@ class World:
             case CloseConnection():
                 self._epoch += 1
                 self.connected = False
-                self.after(self.latency, lambda: self.feed(ConnectionLost(self.now, "closed by us", self.random.random())))
+                self.after(
+                    self.latency, lambda: self.feed(ConnectionLost(self.now, "closed by us", self.random.random()))
+                )
             case Send(entries):
                 self._send(entries)
             case SetTimer(at):
@@ -356,7 +361,7 @@ class World:
         if body["taskType"] in ("getResponse", "getTaskDetails"):
             if task_id not in self.service.known:
                 self.unknowns[task_id] = self.unknowns.get(task_id, 0) + 1
-        elif self._is_pushed(body):
+        elif self._is_pushed(body) and not self.is_ambiguous:
             raise AssertionError("a sync task that the service knows was sent again")
 
     def _is_pushed(self, body: dict[str, Any]) -> bool:
@@ -369,7 +374,9 @@ class World:
         replay = self._undelivered if resumed is not None and resumed == self._session else []
         self._undelivered = []
         self._session = self._session if replay else f"session-{self._epoch}"
-        self._transmit(json.dumps({"data": [{"taskType": "authentication", "connectionSessionUUID": self._session}]}).encode())
+        self._transmit(
+            json.dumps({"data": [{"taskType": "authentication", "connectionSessionUUID": self._session}]}).encode()
+        )
         for payload in replay:
             self._transmit(payload)
 

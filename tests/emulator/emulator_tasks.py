@@ -1,0 +1,63 @@
+"""Tasks as they go over the wire, and a service to give them to, with no event loop."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.emulator.faults import FaultBook
+from runware_flow.emulator.models import load_models
+from runware_flow.emulator.service import Service
+from runware_flow.emulator.sessions import Session
+from runware_flow.emulator.settings import Settings
+
+if TYPE_CHECKING:
+    from runware_flow.emulator.jobs import Frame
+
+
+def make_id() -> str:
+    return str(uuid.uuid4())
+
+
+def image(prompt: str = "a red kite", **parameters: Any) -> dict[str, Any]:
+    task = {"taskType": "imageInference", "taskUUID": make_id(), "model": "runware:101@1", "positivePrompt": prompt}
+    return {**task, "width": 256, "height": 128, **parameters}
+
+
+def caption(medium: str, **parameters: Any) -> dict[str, Any]:
+    task = {"taskType": "caption", "taskUUID": make_id(), "model": "runware:150@2", "inputs": {"image": medium}}
+    return {**task, **parameters}
+
+
+def text(question: str, **parameters: Any) -> dict[str, Any]:
+    task = {"taskType": "textInference", "taskUUID": make_id(), "model": "google:gemma@4-31b"}
+    return {**task, "messages": [{"role": "user", "content": question}], **parameters}
+
+
+def poll(task: dict[str, Any]) -> dict[str, Any]:
+    return {"taskType": "getResponse", "taskUUID": task["taskUUID"]}
+
+
+def make_service(*faults: str, **settings: Any) -> Service:
+    settings = {"latency": 1.0, "base_url": "http://emulator", **settings}
+    return Service(Settings(**settings), load_models(), FaultBook(faults))
+
+
+def open_session(service: Service, session_id: str | None = None, now: float = 0.0) -> Session:
+    task = {"apiKey": service.settings.api_key, "connectionSessionUUID": session_id}
+    session = service.authenticate(task, now)
+    assert isinstance(session, Session)
+    return session
+
+
+def submit(service: Service, *tasks: Any, now: float = 0.0, session: Session | None = None) -> Frame:
+    return service.receive(tasks, now, session).frame
+
+
+def ask(service: Service, task: dict[str, Any], now: float) -> Frame:
+    service.advance(now)
+    return submit(service, poll(task), now=now)
+
+
+def codes(frame: Frame) -> list[str]:
+    return [entry["code"] for entry in frame.errors]

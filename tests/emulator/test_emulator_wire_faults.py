@@ -1,0 +1,109 @@
+"""Faults of the wire: what a client sees when frames, answers and connections go wrong."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from emulator_clients import open_rest, open_socket, wait_until
+from emulator_tasks import image, poll
+
+from runware_flow.emulator import Emulator
+
+pytestmark = pytest.mark.usefixtures("watched")
+
+
+def test_killed_connection_ends_without_a_closing_frame_and_keeps_the_frame(run) -> None:
+    from websockets.exceptions import ConnectionClosedError
+
+    async def main() -> None:
+        async with Emulator(latency=0, faults=["kill:nth=2"]) as emulator:
+            async with open_socket(emulator, authenticated=False) as client:
+                session_id = (await client.authenticate(emulator))["data"][0]["connectionSessionUUID"]
+                task = image()
+                await client.send(task)
+                with pytest.raises(ConnectionClosedError) as caught:
+                    await client.receive()
+                assert caught.value.rcvd is None
+            async with open_socket(emulator, authenticated=False) as client:
+                await client.authenticate(emulator, session_id)
+                assert (await client.receive())["data"][0]["taskUUID"] == task["taskUUID"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("fault", ["cut:nth=1", "swallow-ack:nth=1"])
+def test_cut_request_was_carried_out(run, fault) -> None:
+    async def main() -> None:
+        async with Emulator(latency=0, faults=[fault]) as emulator, open_rest(emulator) as rest:
+            task = image(deliveryMethod="async")
+            with pytest.raises(httpx.RemoteProtocolError):
+                await rest.post(task)
+            body = await rest.post(task, status=400)
+            assert body["errors"][0]["code"] == "conflictTaskUUID"
+            assert (await rest.wait(task["taskUUID"]))[0]["status"] == "success"
+
+    run(main)
+
+
+def test_http_faults_have_their_status_headers_and_body(run) -> None:
+    async def main() -> None:
+        faults = ["http:nth=1,status=429,retry_after=0.5", "http:nth=2,status=502,body=text", "http:nth=3,body=empty"]
+        async with Emulator(latency=0, faults=faults) as emulator, open_rest(emulator) as rest:
+            answers = [await rest.client.post(rest.url, json=[image()]) for _ in range(4)]
+            assert [answer.status_code for answer in answers] == [429, 502, 503, 200]
+            assert answers[0].headers["retry-after"] == "0.5"
+            assert answers[0].json()["errors"][0]["code"] == "rateLimitExceeded"
+            assert answers[1].text.startswith("<html>")
+            assert answers[2].content == b""
+            assert len(emulator.log.tasks) == 1
+
+    run(main)
+
+
+def test_frames_are_duplicated_split_and_emptied(run) -> None:
+    async def main() -> None:
+        faults = ["duplicate:nth=2", "split:nth=3", "empty-data:nth=4", "empty-errors:nth=5"]
+        async with Emulator(latency=0, faults=faults) as emulator, open_socket(emulator) as client:
+            first = await client.ask(image())
+            assert await client.receive() == first
+            await client.send(image(numberResults=2))
+            assert [len((await client.receive())["data"]) for _ in range(2)] == [1, 1]
+            assert await client.ask(image()) == {"data": []}
+            assert (await client.receive())["data"]
+            assert (await client.ask(image()))["errors"] == []
+
+    run(main)
+
+
+def test_frames_that_wait_are_merged(run) -> None:
+    async def main() -> None:
+        latency = {"imageInference": (0.0, 0.02)}
+        async with Emulator(latency=latency, faults=["merge:seconds=0.1"]) as emulator, open_socket(emulator) as client:
+            tasks = [image() for _ in range(3)]
+            await client.send(*tasks)
+            body = await client.receive()
+            assert {item["taskUUID"] for item in body["data"]} == {task["taskUUID"] for task in tasks}
+
+    run(main)
+
+
+def test_lost_frame_is_found_by_a_poll_of_an_async_task(run) -> None:
+    async def main() -> None:
+        async with Emulator(latency=0, faults=["drop-frame:nth=2"]) as emulator, open_socket(emulator) as client:
+            task = image(deliveryMethod="async")
+            await client.send(task)
+            await wait_until(lambda: bool(emulator.log.asked) and emulator.log.asked[0].ready_at != [None])
+            assert (await client.ask(poll(task)))["data"][0]["status"] == "success"
+
+    run(main)
+
+
+def test_faults_can_be_added_and_cleared_while_it_runs(run) -> None:
+    async def main() -> None:
+        async with Emulator(latency=0) as emulator, open_rest(emulator) as rest:
+            emulator.faults.add("http:status=503")
+            await rest.post(image(), status=503)
+            emulator.faults.clear()
+            await rest.post(image())
+
+    run(main)

@@ -1,0 +1,202 @@
+"""The official Python client (runware-sdk 1.8.0) against the emulator: the proof that it speaks the real protocol.
+
+The client polls for the first time after one second, so the asynchronous calls of a test run side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import runware
+import runware.client
+import runware.content
+import runware.validate
+from PIL import Image
+from runware import RunOptions, Runware, RunwareError
+
+from runware_flow.emulator import Emulator, run_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PROMPT = "A lighthouse at dusk"
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with run_in_thread(latency=0.05) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def hosts(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's schema and content hosts are constants of three modules."""
+    options = emulator.client_options
+    monkeypatch.setattr(runware.client, "SCHEMAS_BASE_URL", options["schemas_base_url"])
+    monkeypatch.setattr(runware.validate, "SCHEMAS_BASE_URL", options["schemas_base_url"])
+    monkeypatch.setattr(runware.content, "CONTENT_BASE_URL", options["content_base_url"])
+
+
+@pytest.fixture(params=["websocket", "rest"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def open_client(emulator: Emulator, transport: str):
+    @asynccontextmanager
+    async def opener(**overrides: Any):
+        options = emulator.client_options
+        settings = {
+            "api_key": options["api_key"],
+            "transport": transport,
+            "ws_base_url": options["ws_base_url"],
+            "http_base_url": options["http_base_url"],
+            "timeout": 10_000,
+            "max_retries": 0,
+            **overrides,
+        }
+        async with Runware(**settings) as client:
+            yield client
+
+    return opener
+
+
+def image(**parameters: Any) -> dict[str, Any]:
+    return {"model": "runware:400@1", "positivePrompt": PROMPT, "width": 512, "height": 256, **parameters}
+
+
+@pytest.mark.parametrize("delivery", ["sync", "async"])
+def test_official_client_runs_image_upscale_and_caption(open_client, emulator, delivery) -> None:
+    async def main() -> None:
+        async with open_client() as client:
+            (picture,) = await client.run(image(deliveryMethod=delivery, seed=5, includeCost=True))
+            assert picture["seed"] == 5
+            assert picture["cost"] > 0
+            source = {"inputs": {"image": picture["imageURL"]}, "deliveryMethod": delivery}
+            big, caption = await asyncio.gather(
+                client.run({"model": "runware:504@1", "upscaleFactor": 2, **source}),
+                client.run({"model": "runware:150@2", **source}),
+            )
+            assert PROMPT in caption[0]["text"]
+            data = await fetch(big[0]["imageURL"])
+            assert Image.open(io.BytesIO(data)).size == (1024, 512)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("delivery", ["sync", "async"])
+def test_official_client_text_and_several_results_arrive(open_client, delivery) -> None:
+    async def main() -> None:
+        async with open_client() as client:
+            seen: list[str] = []
+            question = {
+                "model": "google:gemma@4-31b",
+                "messages": [{"role": "user", "content": "Explain quantum computing"}],
+                "includeUsage": True,
+                "deliveryMethod": delivery,
+            }
+            three = image(numberResults=3, deliveryMethod=delivery)
+            options = RunOptions(on_result=lambda item: seen.append(item["imageUUID"]))
+            text, pictures = await asyncio.gather(client.run(question), client.run(three, options))
+            assert "Explain quantum computing" in text[0]["text"]
+            assert text[0]["usage"]["totalTokens"] > 3
+            assert len({picture["imageUUID"] for picture in pictures}) == 3
+            assert len({picture["seed"] for picture in pictures}) == 3
+            assert sorted(seen) == sorted(picture["imageUUID"] for picture in pictures)
+
+    asyncio.run(main())
+
+
+def test_official_client_slugs_and_community_models_pass(open_client) -> None:
+    async def main() -> None:
+        async with open_client() as client:
+            slug, community = await asyncio.gather(
+                client.run({"model": "bfl-flux-2-dev", "positivePrompt": PROMPT, "deliveryMethod": "sync"}),
+                client.run(
+                    {
+                        "model": "civitai:133005@782002",
+                        "taskType": "imageInference",
+                        "positivePrompt": "A professional headshot portrait",
+                        "negativePrompt": "blurry, distorted",
+                        "width": 1024,
+                        "height": 1024,
+                        "steps": 30,
+                        "scheduler": "DPMSolverMultistep",
+                        "deliveryMethod": "sync",
+                    }
+                ),
+            )
+            assert slug[0]["imageURL"]
+            assert community[0]["imageURL"]
+
+    asyncio.run(main())
+
+
+def test_official_client_utilities_answer(open_client, emulator) -> None:
+    async def main() -> None:
+        async with open_client() as client:
+            (account,) = await client.account_management({"operation": "getDetails"})
+            assert account["balance"]["currency"] == "USD"
+            (found,) = await client.model_search({"search": "flux", "limit": 3})
+            assert len(found["results"]) == 3
+            (picture,) = await client.run(image(deliveryMethod="sync", outputType="dataURI"))
+            (stored,) = await client.media_storage({"operation": "upload", "media": picture["imageDataURI"]})
+            (caption,) = await client.run(
+                {"model": "runware:150@2", "inputs": {"image": stored["mediaUUID"]}, "deliveryMethod": "sync"}
+            )
+            assert PROMPT in caption["text"]
+            (uploaded,) = await client.image_upload({"image": picture["imageDataURI"]})
+            assert uploaded["imageURL"].startswith("http")
+            (details,) = await client.get_task_details({"taskUUID": caption["taskUUID"]})
+            assert details["response"]["data"][0]["text"] == caption["text"]
+
+    asyncio.run(main())
+
+
+def test_official_client_error_has_its_parameter_and_code(open_client) -> None:
+    async def main() -> None:
+        async with open_client() as client:
+            for delivery in ("sync", "async"):
+                with pytest.raises(RunwareError) as caught:
+                    await client.run(image(width=999, deliveryMethod=delivery))
+                assert caught.value.code == "validation"
+                assert caught.value.parameter == "width"
+                assert caught.value.task_uuid
+
+    asyncio.run(main())
+
+
+def test_official_client_failing_task_is_an_error(open_client, emulator) -> None:
+    async def main() -> None:
+        emulator.faults.add("fail:prompt=doomed,code=contentPolicyViolation")
+        async with open_client() as client:
+            tasks = [image(positivePrompt="doomed", deliveryMethod=delivery) for delivery in ("sync", "async")]
+            for error in await asyncio.gather(*map(client.run, tasks), return_exceptions=True):
+                assert isinstance(error, RunwareError)
+                assert error.code == "safety"
+
+    asyncio.run(main())
+
+
+def test_official_client_bad_key_is_rejected(open_client, transport) -> None:
+    async def main() -> None:
+        with pytest.raises(RunwareError) as caught:
+            async with open_client(api_key="wrong") as client:
+                await client.run(image())
+        assert caught.value.code == "auth"
+
+    asyncio.run(main())
+
+
+async def fetch(url: str) -> bytes:
+    import httpx
+
+    async with httpx.AsyncClient(trust_env=False) as client:
+        response = await client.get(url)
+        assert response.status_code == 200
+        return response.content
