@@ -130,7 +130,7 @@ def _search(service: Service, task: dict[str, Any]) -> dict[str, Any]:
             found.append(_model(air, entry))
     if task.get("category") not in (None, _CATEGORY) or task.get("source") == "community":
         found = []
-    if task.get("sort") in {"name", "-name"}:
+    if task.get("sort") in ("name", "-name"):
         found.sort(key=lambda one: str(one["name"]), reverse=task["sort"] == "-name")
     limit, offset = task.get("limit"), task.get("offset")
     first = offset if isinstance(offset, int) and offset > 0 else 0

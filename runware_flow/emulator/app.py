@@ -35,10 +35,7 @@ class App:
         self._idle = anyio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection (WebSocket), request (HTTP) or lifespan."""
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-            return
+        """Serve one connection (WebSocket) or request (HTTP)."""
         self._active += 1
         try:
             if scope["type"] == "websocket":
@@ -50,21 +47,13 @@ class App:
             if not self._active:
                 self._idle.set()
 
-    async def aclose(self, grace: float = 2.0) -> None:
+    async def aclose(self, grace: float) -> None:
         """Close WebSockets with 1001, answer waiting requests with 503, and wait for both, `grace` seconds at most."""
         self._shell.closing.set()
         with anyio.move_on_after(grace):
             while self._active:
                 self._idle = anyio.Event()
                 await self._idle.wait()
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
 
 
 def create_app(shell: Shell) -> App:

@@ -144,6 +144,7 @@ def _check_values(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | 
             _check_choice(name, value, rule.get("enum") or _const(rule) or (kind.formats or None))
         elif name == "outputType":
             for one in as_list(value) or [value]:
+                _check_type("outputType", one, "string")
                 _check_choice(name, one, rule.get("enum") or _const(rule) or limit.get("enum"))
         else:
             _check_choice(name, value, rule.get("enum") or _const(rule))
@@ -165,7 +166,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def _check_type(name: str, value: Any, type_: str) -> None:
-    if type_ not in _TYPES or name == "outputType":
+    if type_ not in _TYPES or (name == "outputType" and isinstance(value, list)):
         return
     expected = _TYPES[type_]
     integral = type_ == "integer" and isinstance(value, float) and value.is_integer()

@@ -134,7 +134,7 @@ class Emulator:
         async with open_task_group() as workers:
             try:
                 await workers.start(shell.run)
-                workers.start_soon(server.run)
+                await workers.start(server.run)
                 yield
             finally:
                 with anyio.CancelScope(shield=True):
@@ -159,7 +159,8 @@ def run_in_thread(*, backend: str = "asyncio", **options: Any) -> Generator[Emul
 
 def _prepare() -> Models:
     """Do what blocks: import the server, the framework and the drawing library, and read the catalog."""
-    for name in ("hypercorn.asyncio", "hypercorn.trio", "starlette.routing", "starlette.responses", "PIL.Image"):
+    servers = ("hypercorn.asyncio.tcp_server", "hypercorn.trio.tcp_server")
+    for name in (*servers, "starlette.routing", "starlette.responses", "PIL.Image"):
         importlib.import_module(name)
     return load_models()
 

@@ -228,7 +228,8 @@ def _wrap(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
 ) -> list[str]:
     lines = [""]
-    for word in text.split():
+    pieces = (word[at : at + 24] for word in text.split() for at in range(0, len(word), 24))
+    for word in pieces:
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and draw.textlength(longer, font=font) > width:
             lines.append(word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import anyio
 import anyio.to_thread
 
 from runware_flow.emulator.inputs import InputReader
+from runware_flow.emulator.jobs import Frame
 from runware_flow.emulator.media import make_file
 from runware_flow.emulator.pictures import as_data_uri
 from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.service import Reception
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,10 +24,12 @@ if TYPE_CHECKING:
 
     from runware_flow.emulator.gallery import Medium
     from runware_flow.emulator.jobs import Job
-    from runware_flow.emulator.service import Reception, Service
+    from runware_flow.emulator.service import Service
     from runware_flow.emulator.sessions import Session
 
 __all__ = ("Shell",)
+
+_logger = logging.getLogger("runware_flow.emulator")
 
 _CACHE_BYTES = 64 * 2**20
 
@@ -62,7 +67,12 @@ class Shell:
 
     def receive(self, tasks: Sequence[Any], session: Session | None = None) -> Reception:
         """Give an array of tasks to the service and start what they need."""
-        reception = self.service.receive(tasks, time.monotonic(), session)
+        try:
+            reception = self.service.receive(tasks, time.monotonic(), session)
+        except Exception:
+            _logger.exception("a request that the emulator could not handle")
+            problem = Problem("internalServerError", "The request could not be handled.")
+            return Reception(Frame(errors=[problem.entry()], status=problem.status))
         for job in reception.waiting:
             self._settled[job] = anyio.Event()
         for job in reception.started:
@@ -112,6 +122,10 @@ class Shell:
                 job.renderings = []
                 self.service.finish(job, time.monotonic())
         except Problem as problem:
+            self.service.fail(job, problem, time.monotonic())
+        except Exception:
+            _logger.exception("a task that the emulator could not carry out")
+            problem = Problem("internalServerError", "The task could not be carried out.")
             self.service.fail(job, problem, time.monotonic())
         self._wake.set()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runware_flow.emulator.asgi import Send
 
-__all__ = ("cut",)
+__all__ = ("cut", "is_closed")
 
 
 def cut(send: Send) -> bool:
@@ -24,6 +24,11 @@ def cut(send: Send) -> bool:
     with contextlib.suppress(OSError):
         found.shutdown(socket.SHUT_RDWR)
     return True
+
+
+def is_closed(send: Send) -> bool:
+    """Tell whether the connection under an ASGI `send` is known to be gone: the server then drops what is sent."""
+    return bool(getattr(getattr(send, "__self__", None), "closed", False))
 
 
 def _find_socket(send: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import msgspec
 from runware_flow.emulator.jobs import Frame
 from runware_flow.emulator.jsonvalues import as_object, is_list
 from runware_flow.emulator.problems import Problem
-from runware_flow.emulator.sockets import cut
+from runware_flow.emulator.sockets import cut, is_closed
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from runware_flow.emulator.sessions import Session
     from runware_flow.emulator.shell import Shell
 
-__all__ = ("Connection", "read_tasks")
+__all__ = ("Connection", "read_tasks", "serve_websocket")
+
+_logger = logging.getLogger("runware_flow.emulator")
 
 
 def read_tasks(raw: bytes | str, limit: int) -> list[Any] | Problem:
@@ -53,7 +56,8 @@ class Connection:
     async def run(self, receive: Receive) -> None:
         """Serve until the peer leaves, silence ends it, or the emulator stops."""
         log = self._service.log
-        await self._send({"type": "websocket.accept"})
+        if not await self._emit({"type": "websocket.accept"}):
+            return
         log.connections += 1
         log.open_connections += 1
         try:
@@ -168,13 +172,22 @@ class Connection:
             while queue:
                 frame.absorb(queue.popleft())
         lost = faults.strike("drop-frame") is not None
-        for body in self._bodies(frame):
-            if not lost:
-                await self._send({"type": "websocket.send", "text": msgspec.json.encode(body).decode()})
-                self._service.log.frames_sent += 1
+        for body in [] if lost else self._bodies(frame):
+            if not await self._emit({"type": "websocket.send", "text": msgspec.json.encode(body).decode()}):
+                return False
+            self._service.log.frames_sent += 1
         self._active_at = time.monotonic()
         self._service.sent(frame, self._active_at)
         return True
+
+    async def _emit(self, message: dict[str, Any]) -> bool:
+        """Send one message; False if the peer is gone."""
+        try:
+            await self._send(message)
+        except Exception as error:  # noqa: BLE001 - servers raise what their sockets raise while these are closed
+            _logger.debug("the connection is gone: %r", error)
+            return False
+        return not is_closed(self._send)
 
     def _bodies(self, frame: Frame) -> list[dict[str, Any]]:
         faults = self._service.faults
@@ -203,7 +216,7 @@ class Connection:
         await self._close(1001, workers)
 
     async def _close(self, code: int, workers: TaskGroup) -> None:
-        await self._send({"type": "websocket.close", "code": code})
+        await self._emit({"type": "websocket.close", "code": code})
         workers.cancel_scope.cancel()
 
 

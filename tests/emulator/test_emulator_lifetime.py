@@ -20,6 +20,7 @@ from emulator_tasks import image
 from runware_flow.emulator import Emulator, run_in_thread
 from runware_flow.emulator.commands import emulate_command, parse_latency
 
+pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.usefixtures("watched")
 
 
