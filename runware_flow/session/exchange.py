@@ -52,8 +52,10 @@ def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
         elif event.lane is Lane.SUBMIT:
             is_whole = entry.submission.delivery == "sync"
             read_parts(tracker, entry, parts, event.at, is_whole=is_whole, retry_after=event.retry_after)
+            _go_on(tracker, entry, event)
         else:
             _read_answer(tracker, entry, parts, event)
+            _go_on(tracker, entry, event)
     for task_id in groups:
         tracker.emit(Log("receive", "dropped what came for a task that was not asked for", {"task": task_id}))
     if silent:
@@ -92,6 +94,19 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
             tracker.look_up(entry, event.at, None)
         else:
             tracker.retry(entry, error, event.at)
+
+
+def _go_on(tracker: Tracker, entry: Entry, event: ExchangeFinished) -> None:
+    """Let a task go on whose reply said nothing decisive: no more will come of this POST."""
+    if tracker.entries.get(entry.task_id) is not entry or not _is_awaiting(entry, event.lane):
+        return
+    if event.lane is not Lane.SUBMIT:
+        entry.asking = None
+        tracker.ask_later(entry, event.at)
+    elif entry.resends_freely:
+        tracker.accepted(entry, event.at)
+    else:
+        tracker.look_up(entry, event.at, None)
 
 
 def _is_passing(status: int) -> bool:

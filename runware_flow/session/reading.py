@@ -187,13 +187,13 @@ def _read_asked(
         return
     elif said.unknown and not said.kept and not said.accepted:
         tracker.unknown(entry, lane, at)
-    elif said.pending or entry.tally.filled == 0:
+    elif said.pending or entry.tally.filled == 0 or not said.kept:
         if said.kept or said.accepted:
             if entry.asked_at is not None:
                 entry.lower = max(entry.lower, entry.asked_at - entry.sent_at)
             tracker.answered(entry)
             tracker.ask_later(entry, at)
-    elif said.kept:
+    else:
         _read_short(tracker, entry, at)
 
 

@@ -144,12 +144,13 @@ class Tracker:
 
     def _unanswered(self, entry: Entry, at: float) -> None:
         lane, entry.asking = entry.asking, None
+        if lane is not None and entry.saw_empty:
+            entry.unanswered = 0
+            self.unknown(entry, lane, at)
+            return
         entry.unanswered += 1
         entry.alone = entry.alone or entry.unanswered > 1
-        if lane is not None and entry.saw_empty:
-            self.unknown(entry, lane, at)
-        else:
-            self._asks.set(entry.task_id, at)
+        self._asks.set(entry.task_id, at)
 
     # Sending
 

@@ -286,7 +286,7 @@ def test_key_is_in_no_repr():
 
 
 def test_transitions_every_state_is_reached_and_left():
-    reached = {state for state in TRANSITIONS.values()} | {LinkState.IDLE, LinkState.CLOSED}
+    reached = set(TRANSITIONS.values()) | {LinkState.IDLE, LinkState.CLOSED}
     assert reached == set(LinkState)
     assert {state for state, _ in TRANSITIONS} == set(LinkState) - {LinkState.REJECTED, LinkState.CLOSED}
 

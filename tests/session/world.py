@@ -351,9 +351,9 @@ class World:
             data += told[0]
             errors += told[1]
             self._schedule_pushes(body)
-        if data or errors or not any(body["taskType"] == "authentication" for body in bodies):
-            if data or errors or self.service.empty_for_unknown:
-                self._reply(data, errors)
+        asked = [body for body in bodies if body["taskType"] not in ("authentication", "ping")]
+        if data or errors or (asked and self.service.empty_for_unknown):
+            self._reply(data, errors)
 
     def _note(self, body: dict[str, Any]) -> None:
         """The machine may send a sync task again only if the service does not know it and has said so."""

@@ -1,0 +1,47 @@
+"""What is due when."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runware_flow.session.agenda import Agenda
+
+KEYS = st.sampled_from("abcdef")
+TIMES = st.integers(0, 20).map(float)
+STEPS = st.one_of(
+    st.tuples(st.just("set"), KEYS, TIMES),
+    st.tuples(st.just("drop"), KEYS, TIMES),
+    st.tuples(st.just("pop"), KEYS, TIMES),
+)
+
+
+@given(st.lists(STEPS, max_size=60))
+def test_agenda_any_history_agrees_with_a_dict(steps: list[tuple[str, str, float]]) -> None:
+    agenda: Agenda[str] = Agenda()
+    model: dict[str, float] = {}
+    for verb, key, at in steps:
+        if verb == "set":
+            agenda.set(key, at)
+            model[key] = at
+        elif verb == "drop":
+            agenda.drop(key)
+            model.pop(key, None)
+        else:
+            due = agenda.pop_due(at)
+            assert [model[each] for each in due] == sorted(model[each] for each in due)
+            assert set(due) == {each for each, when in model.items() if when <= at}
+            for each in due:
+                del model[each]
+        assert agenda.next_at == min(model.values(), default=None)
+        assert len(agenda) == len(model)
+        assert all((each in agenda) == (each in model) for each in "abcdef")
+
+
+def test_agenda_leftovers_do_not_pile_up():
+    agenda: Agenda[str] = Agenda()
+    for number in range(10_000):
+        agenda.set("key", float(number))
+    assert len(agenda._heap) < 100
+    agenda.clear()
+    assert agenda.next_at is None
