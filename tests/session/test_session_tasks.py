@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conversation import (
+from session_conversation import (
     SESSION,
     ask,
     auth,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from world import KEY, Plan, World, submission
+from session_world import KEY, Plan, World, submission
 
 from runware_flow.secret import Secret
 from runware_flow.session.commands import Command, Settle

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from world import KEY, Faults, Plan, World, submission
+from session_world import KEY, Faults, Plan, World, submission
 
 from runware_flow.errors import ClientStateError
 from runware_flow.secret import Secret

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conversation import (
+from session_conversation import (
     PING,
     SESSION,
     auth,
@@ -278,7 +278,7 @@ def test_unreadable_frame_is_logged_and_harmless():
 
 
 def test_key_is_in_no_repr():
-    from conversation import KEY
+    from session_conversation import KEY
 
     play = opened()
     shown = repr(options()) + repr(play.machine) + repr(play.commands()) + repr(auth())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conversation import (
+from session_conversation import (
     ask,
     done,
     errors,
@@ -303,7 +303,7 @@ def test_sync_texts_without_ids_are_all_delivered():
 
 
 def test_log_says_nothing_of_prompts_or_results():
-    from conversation import options
+    from session_conversation import options
 
     from runware_flow.session.machine import SessionMachine
 
