@@ -170,7 +170,7 @@ def test_pipeline_cancelled_at_every_turn_leaves_nothing_running_and_results_rea
         async with Emulator(latency=0.0) as emulator:
             turns = 0
             while not await attempt(emulator, turns):
-                turns += 1 + turns // 15
+                turns += 1 + turns // 10
             gc.collect()
             assert turns > 20
 

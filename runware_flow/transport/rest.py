@@ -65,10 +65,10 @@ async def open_http(
     await load("runware_flow.transport.exchange")
     import httpx
 
-    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+    from .pools import Pools
+
     http_client = httpx.AsyncClient(
-        verify=ssl_context or await default_context(),
-        limits=limits,
+        transport=Pools(max_connections=max_connections, verify=ssl_context or await default_context()),
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
         follow_redirects=False,

@@ -229,7 +229,7 @@ def test_client_cancelled_at_every_turn_leaves_nothing_behind(run, transport, de
         async with Emulator(latency=0.0) as emulator:
             turns = 0
             while not await attempt(emulator, turns):
-                turns += 1 + turns // 20
+                turns += 1 + turns // 12
             await anyio.wait_all_tasks_blocked()
             with anyio.fail_after(5):
                 while emulator.log.open_connections:  # noqa: ASYNC110  # the log is no event source
