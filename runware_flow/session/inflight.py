@@ -45,6 +45,7 @@ TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
     (TaskState.SENT, "acknowledged"): TaskState.ASKED,
     (TaskState.SENT, "sync answer lost or overdue"): TaskState.ASKED,
     (TaskState.SENT, "not acknowledged in time"): TaskState.WAITING,
+    (TaskState.SENT, "not acknowledged twice"): TaskState.ASKED,
     (TaskState.SENT, "async or read-only, connection lost"): TaskState.WAITING,
     (TaskState.SENT, "refused for now (429, 503, ...)"): TaskState.WAITING,
     (TaskState.SENT, "batch refused"): TaskState.WAITING,

@@ -59,12 +59,16 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     unknown_limit: int = 3
     """How often the service must say, to `getResponse` and `getTaskDetails` both, that it knows no such task, before a
     task that it never acknowledged is sent again under the same taskUUID, or given up."""
-    unknown_timeout: float = 60.0
-    """For how long it must say so of a task that it did acknowledge, before that one is given up."""
+    unknown_patience: float = 5.0
+    """For how long it must say so of a sync task that was sent. Whether `getResponse` knows a sync task while it runs
+    is not documented; most are done within this time, and then it does."""
+    unknown_timeout: float = 150.0
+    """For how long it must say so of a task that it did acknowledge, before that one is given up: longer than the 120 s
+    that a sync task may take."""
 
     def unknown_wait(self, round_number: int) -> float:
         """Seconds before asking again after the service did not know the task for the `round_number`-th time."""
-        return min(0.25 * 2.0 ** min(round_number - 1, 30), self.ceiling)
+        return min(0.25 * 2.0 ** min(round_number - 1, 30), 2.0)
 
     def reply_wait(self, unanswered: int) -> float:
         """Seconds to wait for the reply to an ask, after so many without one."""

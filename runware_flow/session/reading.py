@@ -252,7 +252,8 @@ def _hear_failure(entry: Entry, part: Part, said: _Sayings) -> None:
     code = failure.code
     if code == "conflictTaskUUID" and entry.may_be_known:
         said.accepted = True
-    elif code in UNKNOWN_CODES and entry.state is TaskState.ASKED and is_entry:
+    elif code in UNKNOWN_CODES and entry.may_be_known and is_entry:
+        # After a resend it is a late answer to an ask from before.
         said.unknown = True
     elif is_entry and _is_busy(failure):
         said.busy = failure

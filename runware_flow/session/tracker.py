@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Tracker",)
 
+_DEAF = 6
+"""Asks in a row without a reply, a minute and a half, before a task that was overdue anyway is given up."""
+
 _REPLAY_GRACE = 0.25
 """After a resume the service first sends again what it could not deliver; a lookup before that would be idle."""
 
@@ -134,13 +137,18 @@ class Tracker:
             self._unanswered(entry, at)
         elif not entry.resends_freely:
             self.look_up(entry, at, timed_out(entry, "the service did not answer in time"))
-        elif entry.unacknowledged >= 1:
-            self.settle(entry, timed_out(entry, "the service did not acknowledge the task, nor on a second try"))
-        else:
+        elif entry.unacknowledged == 0:
             entry.unacknowledged += 1
             entry.alone = True
             entry.move("not acknowledged in time")
             self.send(entry, at)
+        elif entry.submission.is_read_only:
+            self.settle(entry, timed_out(entry, "the service did not answer, nor on a second try"))
+        else:
+            # What was lost may be the acknowledgements: a look before it is given up costs nothing.
+            entry.fallback = timed_out(entry, "the service did not acknowledge the task, nor on a second try")
+            entry.move("not acknowledged twice")
+            self.ask_now(entry, at)
 
     def _unanswered(self, entry: Entry, at: float) -> None:
         lane, entry.asking = entry.asking, None
@@ -150,7 +158,10 @@ class Tracker:
             return
         entry.unanswered += 1
         entry.alone = entry.alone or entry.unanswered > 1
-        self._asks.set(entry.task_id, at)
+        if entry.fallback is not None and not entry.confirmed and entry.unanswered >= _DEAF:
+            self.settle(entry, entry.fallback)
+        else:
+            self.ask_now(entry, at)
 
     # Sending
 
@@ -257,9 +268,10 @@ class Tracker:
             entry.unknown_since = at
         entry.unknowns += 1
         policy = self.options.poll
-        is_over = entry.unknowns >= policy.unknown_limit
+        needed = 0.0 if entry.resends_freely or entry.sends == 0 else policy.unknown_patience
         if entry.confirmed:
-            is_over = is_over and at - entry.unknown_since >= policy.unknown_timeout
+            needed = policy.unknown_timeout
+        is_over = entry.unknowns >= policy.unknown_limit and at - entry.unknown_since >= needed
         if is_over:
             self._give_up_unknown(entry, at)
         else:

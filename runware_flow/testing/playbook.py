@@ -7,15 +7,15 @@
     play << Send(ANY)
     play.check()
 
-`>>` puts in an event at once; `<<` says which command is expected next. Nothing is compared before `check`, which prints
-the whole transcript with the places where it differs, so that a failure is read like a log. A playbook that is used as a
-context manager is checked at the end of its block. Works for any machine with `handle(event) -> list[command]`.
+`>>` puts in an event at once; `<<` says which command is expected next. Nothing is compared before `check`, which
+prints the whole transcript with the places where it differs, so that a failure is read like a log. A playbook that is
+used as a context manager is checked at the end of its block. Works for any machine with `handle(event) -> list[command]`.
 """
 
 from __future__ import annotations
 
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -50,6 +50,7 @@ class SessionRules(RuleBasedStateMachine):
         self.world.service.closes_sync = closes
         self.world.service.errors_in_items = inside
         self.count = 0
+        self.has_lost = False
         # The first connection is made in peace: before the first authentication a failure is an error, by design.
         self.world.submit(submission("first"), Plan([0.1]))
         assert self.world.run_until_settled(CALM)
@@ -84,11 +85,12 @@ class SessionRules(RuleBasedStateMachine):
         split=st.sampled_from([0.0, 0.7]),
         delay=st.sampled_from([0.0, 0.5]),
         refuse=st.sampled_from([0.0, 0.5]),
-        lose=st.sampled_from([0.0, 0.3]),
+        lose=st.sampled_from([0.0, 0.2]),
         status=st.sampled_from([0.0, 0.3]),
     )
     def weather(self, **faults: float) -> None:
         self.world.faults = Faults(**faults)
+        self.has_lost |= faults["lose"] > 0
         self.world.is_ambiguous |= self.world.service.empty_for_unknown and faults["lose"] + faults["delay"] > 0
 
     @precondition(lambda self: self.duplex)
@@ -119,8 +121,9 @@ class SessionRules(RuleBasedStateMachine):
         task, plan = self.world.submissions[task_id], self.world.plans[task_id]
         delivered = self.world.delivered.get(task_id, [])
         if task.is_read_only:
-            assert settled.error is None
-            assert len(delivered) == 1
+            # Two lost answers in a row are an error: reading is repeated once, and the caller may repeat it at will.
+            is_excused = self.has_lost and settled.error is not None and settled.error.raw_code == "timeout"
+            assert is_excused or (settled.error is None and len(delivered) == 1)
             return
         assert [bool(each.item) != bool(each.error) for each in delivered] == [True] * len(delivered)
         failed = [each for each in delivered if each.error is not None]
