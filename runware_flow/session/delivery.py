@@ -15,7 +15,6 @@ the slot stays open and the next poll, which has both in one frame, fills it.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -55,7 +54,7 @@ class Tally:
     def take(self, parts: Sequence[Part]) -> list[Arrival]:
         """Count what one frame says of the task; return the terminal parts that are new, in their order."""
         arrivals: list[Arrival] = []
-        seen: Counter[int] = Counter()
+        seen: dict[int, int] = {}
         is_cumulative = any(isinstance(part, Item) and part.status is not None for part in parts)
         for index, part in enumerate(parts):
             is_failure = isinstance(part, ErrorItem) or part.error is not None
@@ -78,13 +77,13 @@ class Tally:
         self._named.add(slot)
         return True
 
-    def _is_new_loose(self, part: Part, seen: Counter[int]) -> bool:
+    def _is_new_loose(self, part: Part, seen: dict[int, int]) -> bool:
         # The whole content of a text may be long: its hash is enough to tell copies from results.
         key = hash(content(part))
-        seen[key] += 1
-        if seen[key] <= self._loose.get(key, 0) or seen[key] > self.slots:
+        count = seen[key] = seen.get(key, 0) + 1
+        if count <= self._loose.get(key, 0) or count > self.slots:
             return False
-        self._loose[key] = seen[key]
+        self._loose[key] = count
         return True
 
 

@@ -92,11 +92,12 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
 class _Sayings:
     """What the parts of one task in one frame say, taken together."""
 
-    __slots__ = ("accepted", "busy", "kept", "overdue", "pending", "refused", "unknown")
+    __slots__ = ("accepted", "busy", "has_terminal", "kept", "overdue", "pending", "refused", "unknown")
 
     def __init__(self) -> None:
         self.kept: list[Part] = []
         """What counts for slots and positions."""
+        self.has_terminal = False
         self.accepted = False
         self.pending = False
         self.unknown = False
@@ -134,7 +135,8 @@ def read_parts(
         entry.unknowns = 0
     if said.kept or said.unknown or said.busy:
         tracker.answered(entry)
-    tracker.take(entry, said.kept)
+    if said.has_terminal:
+        tracker.take(entry, said.kept)
     has_verdict = entry.tally.filled > 0
     if entry.tally.is_full or (is_whole and has_verdict):
         _finish(tracker, entry, at)
@@ -237,7 +239,9 @@ def _hear_item(tracker: Tracker, entry: Entry, item: Item, said: _Sayings) -> No
         said.accepted = True
         return
     said.kept.append(item)
-    if phase != "done":
+    if phase == "done":
+        said.has_terminal = True
+    else:
         # A status that nobody has heard of is no proof of work going on, but it is an answer: ask again.
         said.pending = True
         if entry.told != (item.progress, item.status):
@@ -261,6 +265,7 @@ def _hear_failure(entry: Entry, part: Part, said: _Sayings) -> None:
         said.overdue = failure
     else:
         said.refused = failure
+        said.has_terminal = True
         said.kept.append(part)
 
 

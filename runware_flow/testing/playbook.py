@@ -9,7 +9,7 @@
 
 `>>` puts in an event at once; `<<` says which command is expected next. Nothing is compared before `check`, which
 prints the whole transcript with the places where it differs, so that a failure is read like a log. A playbook that is
-used as a context manager is checked at the end of its block. Works for any machine with `handle(event) -> list[command]`.
+used as a context manager is checked at the end of its block. Works for any machine with `handle(event) -> commands`.
 """
 
 from __future__ import annotations
