@@ -1,55 +1,123 @@
-"""200 chains of three tasks, 50 ms each, concurrency 64: the time beside the ideal, on every backend and transport.
+"""200 chains of three 50 ms tasks, concurrency 64: the time beside the ideal, the official SDK and a task group.
 
 The ideal is what the latencies alone cost: the longest chain (3 x 50 ms) times the waves that 200 chains need at
-concurrency 64 (4), 0.60 s.
+concurrency 64 (4), 0.60 s. Everybody talks to the same emulator, in a process of its own, and has an open connection
+and ten chains behind them when the clock starts. "Client alone" is our client in an AnyIO task group with a
+CapacityLimiter, without a flow.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 
-from benchmarks.service import emulator_process
+from benchmarks.service import emulator_process, official_client
 from runware_flow import Client, Flow
 from runware_flow.tasks import Caption, ImageInference, Upscale
 
 LATENCY = 0.05
+WARM_UP = 10
+
+Chain = Callable[[str], Awaitable[str]]
 
 
-def declare(chains: int, concurrency: int, delivery: str) -> tuple[Flow, Any]:
-    """The three-stage pipeline, once for each prompt."""
-    flow = Flow("chains", concurrency=concurrency)
-    art = flow.map(
-        [f"chain number {number}" for number in range(chains)],
+def tasks(delivery: str) -> tuple[Any, Any, Any]:
+    """The three builders."""
+    return (
         lambda prompt: ImageInference(
             model="runware:400@1", positive_prompt=prompt, width=512, height=512, delivery_method=delivery
         ),
-    )
-    big = art.then(
         lambda image: Upscale(
             model="runware:504@1", inputs={"image": image}, upscale_factor=2, delivery_method=delivery
-        )
+        ),
+        lambda image: Caption(model="runware:150@2", inputs={"image": image}, delivery_method=delivery),
     )
-    text = big.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}, delivery_method=delivery))
-    return flow, text
 
 
-async def measure(options: dict[str, Any], transport: str, delivery: str, chains: int, concurrency: int) -> float:
-    """Seconds from the start of the run to its end; the connection is open and warm before."""
-    flow, text = declare(chains, concurrency, delivery)
-    warm, _ = declare(10, 10, delivery)
+def prompts(count: int) -> list[str]:
+    """Different prompts, each to be found again in its caption."""
+    return [f"chain number {number}" for number in range(count)]
+
+
+def check(captions: list[str]) -> None:
+    """Every caption must be that of its own chain."""
+    for prompt, caption in zip(prompts(len(captions)), captions, strict=True):
+        assert f'"{prompt}"' in caption, (prompt, caption)
+
+
+async def flow(options: dict[str, Any], transport: str, delivery: str, chains: int, concurrency: int) -> float:
+    """A flow with one map and two stages after it."""
+
+    async def once(count: int) -> list[str]:
+        art, big, text = tasks(delivery)
+        declared = Flow("chains", concurrency=concurrency)
+        last = declared.map(prompts(count), art).then(big).then(text)
+        return [caption.text for caption in (await declared.execute(client))[last]]
+
     async with Client(**options, transport=transport) as client:
-        await warm.execute(client)
+        await once(WARM_UP)
         started = time.perf_counter()
-        result = await flow.execute(client)
+        captions = await once(chains)
         taken = time.perf_counter() - started
-    for number, caption in enumerate(result[text]):
-        assert f"chain number {number}" in caption.text, caption
+    check(captions)
     return taken
+
+
+async def timed(chain: Chain, chains: int, concurrency: int) -> float:
+    """Run `chain` for every prompt in a plain task group."""
+    captions = [""] * chains
+    limiter = anyio.CapacityLimiter(concurrency)
+
+    async def one(number: int, prompt: str) -> None:
+        async with limiter:
+            captions[number] = await chain(prompt)
+
+    for count in (WARM_UP, chains):
+        started = time.perf_counter()
+        async with anyio.create_task_group() as group:
+            for number, prompt in enumerate(prompts(count)):
+                group.start_soon(one, number, prompt)
+        taken = time.perf_counter() - started
+    check(captions)
+    return taken
+
+
+async def client_alone(options: dict[str, Any], transport: str, delivery: str, chains: int, concurrency: int) -> float:
+    """Our client, a plain task group."""
+    art, big, text = tasks(delivery)
+    async with Client(**options, transport=transport) as client:
+
+        async def chain(prompt: str) -> str:
+            (image,) = await client.run(art(prompt))
+            (large,) = await client.run(big(image))
+            (caption,) = await client.run(text(large))
+            return str(caption.text)
+
+        return await timed(chain, chains, concurrency)
+
+
+async def official(options: dict[str, Any], transport: str, delivery: str, chains: int, concurrency: int) -> float:
+    """The official SDK, a plain task group."""
+    async with official_client(options, transport) as client:
+
+        async def chain(prompt: str) -> str:
+            more = {"deliveryMethod": delivery}
+            image = await client.run(
+                {"model": "runware:400@1", "positivePrompt": prompt, "width": 512, "height": 512, **more}
+            )
+            large = await client.run(
+                {"model": "runware:504@1", "inputs": {"image": image[0]["imageURL"]}, "upscaleFactor": 2, **more}
+            )
+            caption = await client.run({"model": "runware:150@2", "inputs": {"image": large[0]["imageURL"]}, **more})
+            return str(caption[0]["text"])
+
+        return await timed(chain, chains, concurrency)
 
 
 def main() -> None:
@@ -58,17 +126,23 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=200)
     parser.add_argument("--concurrency", type=int, default=64)
     options = parser.parse_args()
+    size = (options.chains, options.concurrency)
     ideal = 3 * LATENCY * math.ceil(options.chains / options.concurrency)
     print(f"{options.chains} chains of three {LATENCY * 1000:.0f} ms tasks, concurrency {options.concurrency}")
-    print(f"{'backend':8} {'transport':10} {'delivery':9} {'seconds':>8} {'ideal':>6} {'ratio':>6}")
+    print(f"{'transport':10} {'delivery':9} {'who':22} {'seconds':>8} {'of ideal':>9} {'of official':>12}")
     with emulator_process(latency=str(LATENCY)) as service:
-        for backend in ("asyncio", "trio"):
-            for transport in ("websocket", "rest"):
-                for delivery in ("sync", "async"):
-                    taken = anyio.run(
-                        measure, service, transport, delivery, options.chains, options.concurrency, backend=backend
+        for transport in ("websocket", "rest"):
+            for delivery in ("sync", "async"):
+                theirs = asyncio.run(official(service, transport, delivery, *size))
+                rows = {"official SDK, asyncio": theirs}
+                for backend in ("asyncio", "trio"):
+                    for name, measured in (("client alone", client_alone), ("flow", flow)):
+                        taken = anyio.run(measured, service, transport, delivery, *size, backend=backend)
+                        rows[f"{name}, {backend}"] = taken
+                for who, taken in rows.items():
+                    print(
+                        f"{transport:10} {delivery:9} {who:22} {taken:8.2f} {taken / ideal:9.2f} {taken / theirs:12.2f}"
                     )
-                    print(f"{backend:8} {transport:10} {delivery:9} {taken:8.2f} {ideal:6.2f} {taken / ideal:6.2f}")
 
 
 if __name__ == "__main__":
