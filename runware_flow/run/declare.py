@@ -5,20 +5,32 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind, Source, Where
 from runware_flow.graph.policies import NO_POLICY, Policy, read_policy
-from runware_flow.types import Task
+from runware_flow.types import UNSET, Task
 
 if TYPE_CHECKING:
     from types import CodeType
 
     from runware_flow.run.options import PolicyOptions
 
-__all__ = ("call_name", "caller", "check_call", "check_task", "is_async", "is_node", "read_options", "read_source")
+__all__ = (
+    "call_name",
+    "caller",
+    "check_call",
+    "check_task",
+    "has_method",
+    "is_async",
+    "is_node",
+    "read_options",
+    "read_source",
+)
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 _OURS = ("runware_flow.run.", "runware_flow.graph.")
 
@@ -28,7 +40,12 @@ def caller() -> Where:
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - inspect.stack() reads files, for each node
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
         frame = frame.f_back
-    return Where(frame.f_code.co_filename, frame.f_lineno)
+    return _where(frame.f_code.co_filename, frame.f_lineno)
+
+
+@functools.lru_cache(maxsize=256)
+def _where(file: str, line: int) -> Where:
+    return Where(file, line)  # shared by all nodes that one line of a loop declares
 
 
 def is_node(value: object) -> bool:
@@ -79,13 +96,15 @@ def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bo
     """Check a fixed task and return the name of its type; `several` says that it may have several results."""
     if isinstance(task, Task):
         name = type(task).task_type or type(task).__name__
-        values: dict[str, Any] = {field: getattr(task, field) for field in task.__struct_fields__}
-        count = values.get("number_results", values.get("prompt_versions"))
+        count = getattr(task, "number_results", getattr(task, "prompt_versions", None))
+        # Most of the many fields are not set, and most of those that are hold plain values.
+        given = ((field, getattr(task, field)) for field in task.__struct_fields__)
+        held = {field: value for field, value in given if value is not UNSET and type(value) not in _PLAIN}
     else:
         name = str(task.get("taskType") or task.get("model") or "task")
-        values = dict(task)
-        count = values.get("numberResults", values.get("promptVersions"))
-    found = _find_node(values, "")
+        count = task.get("numberResults", task.get("promptVersions"))
+        held = dict(task)
+    found = _find_node(held, "")
     if found is not None:
         path, node = found
         raise DeclarationError(
@@ -189,6 +208,11 @@ def _instead(value: Any) -> str:
     return f"was given {_show(value)}: use a task, a dict with wire names, or a function (a builder) that returns one"
 
 
+def has_method(value: object, *names: str) -> bool:
+    """Tell whether the type of `value` has one of the methods; a class does not count as one of its instances."""
+    return any(hasattr(type(value), name) for name in names)
+
+
 def read_source(items: Any, where: Where) -> Source:
     """Check what a map is to pull from."""
     if is_node(items):
@@ -198,7 +222,7 @@ def read_source(items: Any, where: Where) -> Source:
         raise DeclarationError(f"map, declared at {where}, was given one {type(items).__name__}: put it in a list")
     if isinstance(items, (Iterator, AsyncIterator)):
         return Source(items, is_one_shot=True)
-    if isinstance(items, (Iterable, AsyncIterable, Callable)) or hasattr(items, "__getitem__"):  # type: ignore[arg-type]
+    if callable(items) or has_method(items, "__iter__", "__aiter__", "__getitem__"):
         return Source(items, is_one_shot=False)
     if inspect.iscoroutine(items):
         items.close()

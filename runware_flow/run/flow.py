@@ -241,9 +241,9 @@ class Flow:
             key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
         """
         source = read_source(items, caller())
-        for spec in self.declaration.specs():  # the same iterator in two maps is one source, met twice
-            if source.is_one_shot and spec.source is not None and spec.source.items is items:
-                source = spec.source
+        if source.is_one_shot:  # the same iterator in two maps is one source, met twice
+            known = (spec.source for spec in self.declaration.specs() if spec.source is not None)
+            source = next((other for other in known if other.items is items), source)
         return self.declare_map(source, builder, key, policy)
 
     async def execute(self, client: Requester | None = None, **overrides: Unpack[FlowOptions]) -> RunResult:

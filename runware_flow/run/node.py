@@ -72,6 +72,9 @@ class Placeholder:
                 "cannot be iterated over before the run; use node.map, or flow.each for a task of many results"
             )
 
+        def __contains__(self, item: object) -> bool:
+            self._refuse("holds nothing before the run; use node.then, whose builder is given the result")
+
         def __len__(self) -> int:
             self._refuse("has no length before the run; use node.map")
 

@@ -131,7 +131,9 @@ class Runner:
             from runware_flow.run.progress import PlainProgress
 
             reader = self.news.open_events()
-            task_group.start_soon(self.news.report, reader, progress if callable(progress) else PlainProgress())
+            task_group.start_soon(
+                self.news.report, reader, progress if callable(progress) else PlainProgress(self.flow.name)
+            )
         task_group.start_soon(self._supervise)
 
     async def _supervise(self) -> None:
@@ -141,6 +143,7 @@ class Runner:
                 self._workers = workers
                 self._call_worker()
         finally:
+            self.puller.close()
             machine = self.machine
             if not machine.is_finished:
                 machine.abort("the run was cancelled")
@@ -177,7 +180,7 @@ class Runner:
             run, step, error = failure
             self._failure = FlowFailed(
                 f"flow {self.flow.name!r}: {run.path(step)!r}, declared at {step.spec.where}, failed:"
-                f" {error or type(error).__name__} (finished results are kept in .result)",
+                f" {str(error) or type(error).__name__} (finished results are kept in .result)",
                 result=self.result,
                 node=self.flow.handle_of(step.spec),
             )

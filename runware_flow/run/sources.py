@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
 from runware_flow.errors import RunwareFlowError
 from runware_flow.graph.fingerprint import Ordinals, item_key
+from runware_flow.run.declare import has_method
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,6 +35,7 @@ class Puller:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._machine = runner.machine
+        self._opened: dict[FanRun, Any] = {}
         self._waiting: dict[FanRun, anyio.Event] = {}
         self._scopes: dict[FanRun, anyio.CancelScope] = {}
 
@@ -48,6 +52,7 @@ class Puller:
             if source is None:
                 source = fan.source = _open(fan)
                 fan.ordinals = Ordinals()
+                self._opened[fan] = source
             if isinstance(source, _AsyncSource):
                 self._ask(fan, source)
                 return
@@ -55,10 +60,10 @@ class Puller:
             key = _key(fan, item)
         except StopIteration:
             machine.source_ended(fan)
-            self._runner.news.source_ended()
+            self._ended(fan)
         except Exception as error:  # noqa: BLE001 - user code: its failure is the fan-out's
             machine.source_failed(fan, error)
-            self._runner.news.source_ended()
+            self._ended(fan)
         else:
             machine.item_pulled(fan, item, key)
 
@@ -66,6 +71,19 @@ class Puller:
         """Stop waiting for async sources: the run takes no more items."""
         for scope in self._scopes.values():
             scope.cancel()
+
+    def close(self) -> None:
+        """Close the sources that the run has not come to the end of."""
+        for fan in list(self._opened):
+            self._ended(fan)
+
+    def _ended(self, fan: FanRun) -> None:
+        source = self._opened.pop(fan, None)
+        fan.source = fan.ordinals = None
+        if _is_ours(fan, source):
+            with suppress(Exception):  # its items are pulled; what its clean-up says concerns no node
+                source.close()
+        self._runner.news.source_ended()
 
     def _ask(self, fan: FanRun, source: _AsyncSource) -> None:
         asked = self._waiting.pop(fan, None)
@@ -99,7 +117,7 @@ class Puller:
             if fan.is_lent:  # cancelled from outside
                 machine.source_ended(fan)
             del self._scopes[fan]
-            runner.news.source_ended()
+            self._ended(fan)
             runner.tell()
 
 
@@ -108,6 +126,13 @@ class _AsyncSource:
 
     def __init__(self, iterator: AsyncIterator[Any]) -> None:
         self.iterator = iterator
+
+
+def _is_ours(fan: FanRun, source: Any) -> bool:
+    # A generator is only good for the run; of the rest (an open file, say) we close what was made for it.
+    declared = fan.step.spec.source
+    made_for_us = declared is not None and callable(declared.items) and hasattr(source, "close")
+    return isinstance(source, GeneratorType) or made_for_us
 
 
 def _key(fan: FanRun, item: Any) -> str:
@@ -131,7 +156,7 @@ def _open(fan: FanRun) -> Iterator[Any] | _AsyncSource:
         source.is_taken = True
         return _iterate(source.items, spec)
     given: Any = source.items
-    if hasattr(given, "__iter__") or hasattr(given, "__aiter__") or hasattr(given, "__getitem__"):
+    if has_method(given, "__iter__", "__aiter__", "__getitem__"):
         return _iterate(given, spec)
     made = given()
     iterated = _iterate(made, spec)
@@ -144,7 +169,7 @@ def _open(fan: FanRun) -> Iterator[Any] | _AsyncSource:
 
 
 def _iterate(items: Any, spec: NodeSpec) -> Iterator[Any] | _AsyncSource:
-    if hasattr(items, "__aiter__"):
+    if has_method(items, "__aiter__"):
         return _AsyncSource(aiter(items))
     try:
         return cast("Iterator[Any]", iter(items))

@@ -1,0 +1,75 @@
+"""An in-memory service behind the two methods that a run needs of a client, and tasks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import anyio.lowlevel
+import msgspec
+
+from runware_flow.client.request import Prepared, prepare
+from runware_flow.results import CaptionResult, ImageResult, UpscaleResult
+from runware_flow.tasks import Caption, ImageInference, Upscale
+
+Answer = Callable[[Prepared, int], Any]
+
+
+class Service:
+    """Makes what it is asked for, at once; `answer` may change that for a request, given how many came before it."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.answer = answer
+        self.sent: list[Prepared] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+
+    def prepare(self, task: Any, /, *, include_cost: bool | None = None) -> Prepared:
+        return prepare(task, new_task_id=str(uuid4()), include_cost=include_cost)
+
+    async def perform(self, request: Prepared, /, *, on_progress: Any = None) -> list[Any]:
+        self.sent.append(request)
+        count = len(self.sent)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await anyio.lowlevel.checkpoint()
+            if on_progress is not None:
+                on_progress(50.0)
+            answer = None if self.answer is None else self.answer(request, count)
+            if hasattr(answer, "__await__"):
+                answer = await answer
+            if isinstance(answer, Exception):
+                raise answer
+            return [self.result(request, slot) for slot in range(request.slots)] if answer is None else answer
+        finally:
+            self.in_flight -= 1
+
+    def result(self, request: Prepared, slot: int = 0, **more: Any) -> Any:
+        """A result that says what it was made of."""
+        wire = request.wire
+        made_of = wire.get("positivePrompt") or wire.get("inputs", {}).get("image")
+        item: dict[str, Any] = {"taskType": request.task_type, "taskUUID": request.task_id}
+        if wire.get("includeCost"):
+            item["cost"] = 0.0012
+        if request.task_type == "caption":
+            item["text"] = f"caption of {made_of}"
+        else:
+            item |= {"imageURL": f"{request.task_type}({made_of}){slot or ''}", "imageUUID": str(uuid4())}
+        return msgspec.convert({**item, **more}, request.request.result_type)
+
+
+def art(prompt: str = "a kite", **more: Any) -> ImageInference:
+    return ImageInference(model="runware:400@1", positive_prompt=prompt, width=512, height=512, **more)
+
+
+def upscale(image: ImageResult) -> Upscale:
+    return Upscale(model="runware:504@1", inputs={"image": image}, upscale_factor=2)
+
+
+def caption(image: ImageResult | UpscaleResult) -> Caption:
+    return Caption(model="runware:150@2", inputs={"image": image})
+
+
+__all__ = ("CaptionResult", "Service", "art", "caption", "upscale")
