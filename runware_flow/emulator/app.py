@@ -85,8 +85,8 @@ class _Pages:
         medium = self._service.gallery.by_path(request.url.path, time.monotonic())
         if medium is None:
             return PlainTextResponse("not found", status_code=404)
-        data = await self._shell.open_medium(medium)
         self._service.log.fetches += 1
+        data = await self._shell.open_medium(medium)
         return Response(data, media_type=medium.content_type, headers={"Cache-Control": "public, max-age=86400"})
 
     async def log(self, _request: Request) -> Response:

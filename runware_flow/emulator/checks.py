@@ -66,7 +66,7 @@ def check_task(task: Mapping[str, Any], models: Models, settings: Settings) -> P
         return Problem("unsupportedTaskType", message, parameter="taskType")
     try:
         schema = _check_model(task, kind, models, settings)
-        _check_names(task, kind, schema, models)
+        _check_names(task, kind, models)
         _check_values(task, kind, schema, models)
         _check_required(task, kind, schema)
         _check_dimensions(task, kind, schema, settings)
@@ -92,7 +92,7 @@ def _check_model(task: Mapping[str, Any], kind: Kind, models: Models, settings: 
     known = settings.models.get(air) or models.task_type(air)
     if known is None:
         source, _, rest = air.partition(":")
-        curated = source in models.sources() and source not in _OPEN_SOURCES
+        curated = source in models.sources and source not in _OPEN_SOURCES
         if curated or (source == "runware" and re.fullmatch(r"\d+@\d+", rest)):
             raise Problem("modelNotFound", f"The model '{air}' does not exist.", parameter="model")
         return None
@@ -102,15 +102,10 @@ def _check_model(task: Mapping[str, Any], kind: Kind, models: Models, settings: 
     return models.schema(air)
 
 
-def _check_names(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None, models: Models) -> None:
-    known = set(models.limits.get(kind.task_type, ())) | _LEGACY_NAMES
-    for entry in models.schemas["kindParams"].values():
-        if entry.get("properties", {}).get("taskType", {}).get("const") == kind.task_type:
-            known |= set(entry["properties"])
-    if schema is not None:
-        known |= set(schema.get("properties", ()))
+def _check_names(task: Mapping[str, Any], kind: Kind, models: Models) -> None:
+    known = models.parameters.get(kind.task_type, frozenset[str]())
     for name in task:
-        if name not in known:
+        if name not in known and name not in _LEGACY_NAMES:
             message = f"Unknown parameter '{name}' for the task type '{task['taskType']}'."
             raise Problem("unknownParameter", message, parameter=name)
 

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 __all__ = ("FAULT_KINDS", "Fault", "FaultBook", "parse_fault")
 
 FAULT_KINDS: dict[str, str] = {
-    "reject-key": "an authentication is refused (`code`, default invalidApiKey)",
-    "slow-auth": "the answer to an authentication comes `seconds` late",
+    "reject-key": "an authentication is refused (`code`, default invalidApiKey; `shape`: errors, error or legacy)",
+    "slow-auth": "the answer to an authentication comes `seconds` late; what waits for the session may come before it",
+    "stray-frame": "a frame with a pong comes before the answer to an authentication",
+    "rotate-session": "a session that is resumed gets another connectionSessionUUID",
+    "swallow-pong": "a ping is not answered",
     "swallow-ack": "a task is accepted, its acknowledgement never sent; on REST the connection is cut",
     "delay-ack": "the acknowledgement comes `seconds` late",
     "empty-ack": "the acknowledgement is an empty `data` list",
     "drop-poll": "the answer to a getResponse is never sent; on REST the connection is cut",
-    "reject": "a task is refused at submit (`code`, default invalidParameter; `status`)",
+    "reject": "a task is refused at submit (`code`, default invalidParameter; `status`; `shape`: errors or error)",
     "fail": "a task fails once its time is over (`code`, default inferenceError); `index` fails one result only",
     "never": "a task never finishes",
     "slow": "a task takes `seconds` longer",
@@ -31,10 +34,13 @@ FAULT_KINDS: dict[str, str] = {
     "drop-frame": "a frame from the service is lost, on its way to a client that stays connected",
     "duplicate": "a frame from the service is sent twice",
     "split": "a frame is sent as one frame an item",
+    "shuffle": "the items of a frame come in the opposite order",
     "merge": "frames that wait, or come within `seconds` (default 0.02), are sent as one",
     "empty-data": "an empty `data` frame goes out before a frame",
     "empty-errors": "a frame carries an empty `errors` list beside its data",
     "http": "a POST is answered with `status` (default 503) and not carried out; `retry_after`, `code`, `body`",
+    "truncate-stream": "a text stream ends without finishReason and without [DONE]",
+    "split-stream": "a text stream comes in pieces of seven bytes, which cut through characters",
     "cut": "a POST is carried out, and the connection cut in place of an answer",
 }
 """Each kind of fault and what it does."""
@@ -52,7 +58,8 @@ class Fault:
         task_type, model, prompt: only for such tasks; `prompt` is a part of the prompt or of the last message.
         index: only this result of the task, from 0.
         code, message, status, retry_after, seconds: what the fault does, see `FAULT_KINDS`.
-        shape: `errors` or `item`: where a failed generation is reported.
+        shape: `errors` or `item`: where a failed generation is reported; `error`: under that key instead of `errors`;
+            `legacy`: as the first version of the service refused a key.
         body: `json`, `text` or `empty`: the body of an `http` fault.
     """
 

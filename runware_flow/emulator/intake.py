@@ -36,10 +36,14 @@ def refuse(service: Service, task: dict[str, Any], now: float) -> Problem | None
     problem = answers.check(task) if task_type in UTILITIES else check_task(task, service.models, service.settings)
     if problem is None:
         problem = _check_inputs(service, task, now)
+    capacity = service.settings.capacity
+    if problem is None and capacity is not None and service.running >= capacity:
+        problem = Problem("rateLimitExceeded", "The queue is full; try again later.")
     fault = service.faults.strike("reject", task) if problem is None else None
     if fault is not None:
         message = fault.message or "The task was refused."
-        return Problem(fault.code or "invalidParameter", message, status=fault.status)
+        code, shape = fault.code or "invalidParameter", fault.shape or "errors"
+        return Problem(code, message, status=fault.status, shape=shape)
     return problem
 
 
@@ -69,7 +73,9 @@ def make_job(service: Service, task: dict[str, Any], now: float, session: Sessio
     count = 5 if kind.task_type == "modelUpload" else result_count(kind, task)
     slow = service.faults.strike("slow", task)
     extra = 0.0 if slow is None else slow.seconds or 1.0
-    slots = [Slot(index, now + extra + _latency(service, task, kind.task_type, index)) for index in range(count)]
+    queue = str(task.get("model") or kind.task_type)
+    seconds = [extra + _latency(service, task, kind.task_type, index) for index in range(count)]
+    slots = [Slot(index, service.queues.enter(queue, now, seconds[index])) for index in range(count)]
     job = Job(
         task=task,
         kind=kind,

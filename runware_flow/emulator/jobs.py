@@ -99,6 +99,8 @@ class Frame:
     is_lost: bool = False
     """A fault took something out of it; on REST, where one answer belongs to one request, the connection is cut."""
     status: int = 200
+    shape: str = "errors"
+    """How errors are written: `errors` (a list), `error` (one object), `legacy` (as of old for a refused key)."""
     queued_at: float = 0.0
 
     @property
@@ -114,6 +116,11 @@ class Frame:
 
     def body(self) -> dict[str, Any]:
         """Return the JSON object that is sent."""
+        if self.errors and self.shape == "error":
+            return {"error": self.errors[0]}
+        if self.errors and self.shape == "legacy":
+            old = {"errorMessageContentId": 1212, "errorId": 19, "errorMessage": self.errors[0]["message"]}
+            return {"error": True, **old}
         if self.errors:
             return {"data": self.data, "errors": self.errors}
         return {"data": self.data}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -41,9 +41,20 @@ class Models:
         found: dict[str, Any] | None = self.schemas["modelParams"].get(air)
         return found
 
+    @cached_property
     def sources(self) -> frozenset[str]:
-        """Return the sources (the part of an AIR before the colon) of the catalog."""
+        """The sources (the part of an AIR before the colon) of the catalog."""
         return frozenset(air.partition(":")[0] for air in self.registry["models"])
+
+    @cached_property
+    def parameters(self) -> dict[str, frozenset[str]]:
+        """The names of all parameters that anything of a task type takes, by task type."""
+        names = {task_type: set(rules) for task_type, rules in self.limits.items()}
+        for schemas in (self.schemas["kindParams"], self.schemas["architectureParams"], self.schemas["modelParams"]):
+            for schema in schemas.values():
+                properties = schema.get("properties", {})
+                names.setdefault(properties.get("taskType", {}).get("const", ""), set()).update(properties)
+        return {task_type: frozenset(found) for task_type, found in names.items()}
 
 
 @lru_cache(maxsize=1)

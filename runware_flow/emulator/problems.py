@@ -46,6 +46,7 @@ class Problem(Exception):
         *,
         parameter: str | list[str] | None = None,
         status: int | None = None,
+        shape: str = "errors",
         **details: Any,
     ) -> None:
         super().__init__(message)
@@ -53,6 +54,7 @@ class Problem(Exception):
         self.message = message
         self.parameter = parameter
         self.status = http_status(code) if status is None else status
+        self.shape = shape
         self.details = details
 
     def entry(self, task_type: Any = None, task_uuid: Any = None) -> dict[str, Any]:

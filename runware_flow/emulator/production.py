@@ -39,6 +39,8 @@ def find_inputs(task: Mapping[str, Any]) -> list[Input]:
     for prefix, place in places:
         for name in _INPUT_FIELDS:
             value = place.get(name)
+            if value is None:
+                continue
             for one in as_list(value) or [value]:
                 nested = as_object(one)
                 medium = nested.get("image") or nested.get("video") or one

@@ -11,7 +11,8 @@ import msgspec
 from runware_flow.emulator.jobs import Frame
 from runware_flow.emulator.jsonvalues import as_object
 from runware_flow.emulator.problems import Problem
-from runware_flow.emulator.sockets import cut
+from runware_flow.emulator.sockets import cut, is_closed
+from runware_flow.emulator.sse import stream_text
 from runware_flow.emulator.websocket import read_tasks
 
 if TYPE_CHECKING:
@@ -64,8 +65,16 @@ class RestEndpoint:
         return tasks if problem is None else problem
 
     async def _perform(self, tasks: list[Any], receive: Receive, send: Send) -> None:
+        streams = [task for task in map(as_object, tasks) if task.get("deliveryMethod") == "stream"]
+        if streams and len(tasks) > 1:
+            problem = Problem("invalidParameter", "A stream is asked for alone.", parameter="deliveryMethod")
+            await _answer(send, problem.status, _errors(problem))
+            return
         reception = self._shell.receive(tasks)
         frame = reception.frame
+        if streams and reception.waiting:
+            await stream_text(self._shell, reception.waiting[0], send)
+            return
         if frame.delay:
             await anyio.sleep(frame.delay)
         if reception.waiting and not await self._wait(reception.waiting, receive):
@@ -80,8 +89,9 @@ class RestEndpoint:
         body = frame.body()
         if self._service.faults.strike("empty-errors") is not None:
             body.setdefault("errors", [])
-        await _answer(send, frame.status, body)
-        self._service.sent(frame, time.monotonic())
+        if not is_closed(send):
+            self._service.sent(frame, time.monotonic())
+            await _answer(send, frame.status, body)
 
     async def _wait(self, jobs: list[Any], receive: Receive) -> bool:
         """Wait for sync jobs; False if the client left before, who may ask getResponse for them."""
@@ -108,7 +118,7 @@ class RestEndpoint:
 
 
 def _errors(problem: Problem) -> dict[str, Any]:
-    return Frame(errors=[problem.entry()]).body()
+    return Frame(errors=[problem.entry()], shape=problem.shape).body()
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes | Problem | None:

@@ -23,6 +23,7 @@ from runware_flow.emulator.jobs import Frame, Job, Slot
 from runware_flow.emulator.jsonvalues import as_object, is_object
 from runware_flow.emulator.log import Log, TaskEntry
 from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.queues import Queues
 from runware_flow.emulator.sessions import Session, Sessions
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Service:
         self.log = Log()
         self.gallery = Gallery()
         self.sessions = Sessions(settings)
+        self.queues = Queues(settings.parallel)
+        self.running = 0
         self.jobs: OrderedDict[str, Job] = OrderedDict()
         self._agenda: list[tuple[float, int, Job, Slot | None]] = []
         self._order = itertools.count()
@@ -79,13 +82,18 @@ class Service:
         if problem is not None:
             return problem
         self.log.authentications += 1
-        return self.sessions.open(task.get("connectionSessionUUID"), now)
+        session_id = task.get("connectionSessionUUID")
+        session = self.sessions.open(session_id, now)
+        if session.session_id == session_id and self.faults.strike("rotate-session") is not None:
+            self.sessions.rename(session)
+        return session
 
     def check_key(self, key: Any) -> Problem | None:
         """Say what is wrong with an API key."""
         fault = self.faults.strike("reject-key")
         if fault is not None:
-            return Problem(fault.code or "invalidApiKey", fault.message or "Invalid API key.", parameter="apiKey")
+            message, shape = fault.message or "Invalid API key.", fault.shape or "errors"
+            return Problem(fault.code or "invalidApiKey", message, parameter="apiKey", shape=shape)
         if not isinstance(key, str) or not key:
             return Problem("missingApiKey", "Missing value for 'apiKey' parameter.", parameter="apiKey")
         if key != self.settings.api_key:
@@ -111,10 +119,14 @@ class Service:
         frame = reception.frame
         task_type = task.get("taskType")
         problem = intake.refuse(self, task, now)
+        if problem is None and session is not None and task.get("deliveryMethod") == "stream":
+            problem = Problem("invalidParameter", "A stream is asked for over HTTP.", parameter="deliveryMethod")
         if problem is not None:
             self._reject(task, problem, frame)
         elif task_type == "getResponse":
             self._poll(task, now, reception)
+        elif task_type == "ping" and self.faults.strike("swallow-pong") is not None:
+            return
         elif answers.is_immediate(task):
             answer = answers.answer(self, task, now)
             if isinstance(answer, Problem):
@@ -126,7 +138,7 @@ class Service:
 
     def _reject(self, task: dict[str, Any], problem: Problem, frame: Frame) -> None:
         frame.errors.append(problem.entry(task.get("taskType"), task.get("taskUUID")))
-        frame.status = max(frame.status, problem.status)
+        frame.status, frame.shape = max(frame.status, problem.status), problem.shape
         rejected = {"taskUUID": task.get("taskUUID"), "taskType": task.get("taskType"), "code": problem.code}
         self.log.rejected.append(rejected)
 
@@ -138,6 +150,7 @@ class Service:
     def _accept(self, task: dict[str, Any], now: float, session: Session | None, reception: Reception) -> None:
         job = intake.make_job(self, task, now, session)
         self._remember(job)
+        self.running += 1
         recipes = self._known_recipes(job, now)
         if recipes is None:
             job.needs_inputs = True
@@ -243,6 +256,7 @@ class Service:
                     frame = pushes.setdefault(job, Frame(queued_at=now))
                     self.add_result(frame, job, slot, polled=False)
                 if job.is_settled:
+                    self.running -= 1
                     moved.settled.append(job)
         for job, frame in pushes.items():
             session = self.sessions.get(job.session_id)
@@ -326,12 +340,23 @@ class Service:
         return frame
 
     def sent(self, frame: Frame, now: float) -> None:
-        """Say that a frame has left: its results are delivered, and sync tasks delivered whole are closed."""
+        """Say that a frame is leaving: its results are delivered, and sync tasks delivered whole are closed.
+
+        Said before the bytes go, so that a client that has the answer never finds the service behind it.
+        """
         for job, slot in frame.delivers:
-            if slot.delivered_at is None:
-                slot.delivered_at = now
-                entry = self.log.task(job.task_id)
-                if entry is not None:
-                    entry.delivered_at[slot.index] = now
+            self._mark(job, slot, now if slot.delivered_at is None else slot.delivered_at)
             if job.delivery != "async" and all(slot.delivered_at is not None for slot in job.slots):
                 job.is_closed = True
+
+    def returned(self, frame: Frame) -> None:
+        """Take back what `sent` said of a frame: the connection was gone."""
+        for job, slot in frame.delivers:
+            self._mark(job, slot, None)
+            job.is_closed = False
+
+    def _mark(self, job: Job, slot: Slot, delivered_at: float | None) -> None:
+        slot.delivered_at = delivered_at
+        entry = self.log.task(job.task_id)
+        if entry is not None:
+            entry.delivered_at[slot.index] = delivered_at

@@ -57,13 +57,21 @@ class Sessions:
         self._expire(now)
         session = self._sessions.get(session_id) if isinstance(session_id, str) else None
         if session is None:
-            self._count += 1
-            session = Session(make_uuid("session", self._settings.seed, self._settings.base_url, self._count))
+            session = Session(self._make_id())
             self._sessions[session.session_id] = session
         while session.outbox and session.lost_at is not None and self._is_old(session.outbox[0], now):
             session.outbox.popleft()
         session.lost_at = None
         return session
+
+    def _make_id(self) -> str:
+        self._count += 1
+        return make_uuid("session", self._settings.seed, self._settings.base_url, self._count)
+
+    def rename(self, session: Session) -> None:
+        """Give a session another id; the tasks that run for it follow."""
+        session.session_id = self._make_id()
+        self._sessions[session.session_id] = session
 
     def lose(self, session: Session, connection: object, now: float) -> None:
         """Say that a connection has ended; a session that has moved to another connection keeps it."""

@@ -49,6 +49,10 @@ class Settings:
     """Several getResponse tasks in one frame: one answer, or one for each task (a guess)."""
     require_dimensions: bool = False
     """Refuse an image without width and height. The schemas ask for them, the official README leaves them out."""
+    parallel: int | None = None
+    """Results of one model that are made at the same time; the rest waits in the model's queue [doc]."""
+    capacity: int | None = None
+    """Tasks that may run or wait at once; one more is refused with 429, rateLimitExceeded [doc]."""
     balance: float = 100.0
     """USD on the account; it falls with what is billed."""
     max_frame_bytes: int = 64 * 2**20

@@ -125,8 +125,8 @@ class Shell:
             self.service.fail(job, problem, time.monotonic())
         except Exception:
             _logger.exception("a task that the emulator could not carry out")
-            problem = Problem("internalServerError", "The task could not be carried out.")
-            self.service.fail(job, problem, time.monotonic())
+            failure = Problem("internalServerError", "The task could not be carried out.")
+            self.service.fail(job, failure, time.monotonic())
         self._wake.set()
 
     async def open_medium(self, medium: Medium) -> bytes:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runware_flow.emulator.gallery import Recipe
 
-__all__ = ("Answer", "answer", "describe", "enhance")
+__all__ = ("Answer", "answer", "describe", "enhance", "reasoning")
 
 _OPENINGS = ("Here is what can be said about", "In short, this is about", "Let us look at", "You asked about")
 _SENTENCES = (
@@ -89,6 +89,12 @@ def answer(task: Mapping[str, Any], index: int) -> Answer:
         "totalTokens": prompt_tokens + len(kept),
     }
     return Answer("".join(kept).rstrip(), "length" if cut else "stop", usage)
+
+
+def reasoning(task: Mapping[str, Any]) -> str:
+    """Think aloud about the last message of the user."""
+    asked = _plain(as_object(as_list(task.get("messages"))[-1]).get("content"))
+    return f"The user asks: “{asked}”. First the words themselves, then what is meant by them. That settles it."
 
 
 def _plain(content: Any) -> str:

@@ -105,8 +105,11 @@ class Connection:
         delay = 0.0 if slow is None else slow.seconds or 1.0
         opened = self._service.authenticate(task, time.monotonic())
         if isinstance(opened, Problem):
-            self._queue(Frame(errors=[opened.entry("authentication")], delay=delay), workers, own=True)
+            refusal = Frame(errors=[opened.entry("authentication")], delay=delay, shape=opened.shape)
+            self._queue(refusal, workers, own=True)
             return
+        if self._service.faults.strike("stray-frame") is not None:
+            self._queue(Frame(data=[{"taskType": "ping", "pong": True}]), workers, own=True)
         item = {"taskType": "authentication", "connectionSessionUUID": opened.session_id}
         if self._session is not None and self._session is not opened:
             self._service.sessions.lose(self._session, self, time.monotonic())
@@ -129,7 +132,12 @@ class Connection:
         self._wake()
 
     async def _queue_later(self, frame: Frame, delay: float, workers: TaskGroup, own: bool) -> None:
-        await anyio.sleep(delay)
+        try:
+            await anyio.sleep(delay)
+        except BaseException:
+            if self._session is not None and not own:
+                self._session.outbox.append(frame)  # the connection ends first: whoever resumes gets it
+            raise
         self._queue(frame, workers, own=own)
 
     def _wake(self) -> None:
@@ -172,12 +180,13 @@ class Connection:
             while queue:
                 frame.absorb(queue.popleft())
         lost = faults.strike("drop-frame") is not None
-        for body in [] if lost else self._bodies(frame):
-            if not await self._emit({"type": "websocket.send", "text": msgspec.json.encode(body).decode()}):
-                return False
-            self._service.log.frames_sent += 1
         self._active_at = time.monotonic()
         self._service.sent(frame, self._active_at)
+        for body in [] if lost else self._bodies(frame):
+            self._service.log.frames_sent += 1
+            if not await self._emit({"type": "websocket.send", "text": msgspec.json.encode(body).decode()}):
+                self._service.returned(frame)
+                return False
         return True
 
     async def _emit(self, message: dict[str, Any]) -> bool:
@@ -194,6 +203,8 @@ class Connection:
         bodies = [frame.body()]
         if faults.strike("split") is not None:
             bodies = [{"data": [item]} for item in frame.data] + [{"errors": [entry]} for entry in frame.errors]
+        if faults.strike("shuffle") is not None:
+            bodies = [{**body, "data": list(reversed(body.get("data", [])))} for body in bodies]
         if faults.strike("empty-errors") is not None:
             bodies = [{**body, "errors": body.get("errors", [])} for body in bodies]
         if faults.strike("duplicate") is not None:

@@ -114,3 +114,28 @@ def test_slow_task_takes_longer() -> None:
     session = open_session(service)
     submit(service, image(), session=session)
     assert service.next_due() == 3.0
+
+
+def test_refusals_take_the_shape_they_are_told() -> None:
+    service = make_service("reject:nth=1,shape=error")
+    body = submit(service, image()).body()
+    assert body["error"]["code"] == "invalidParameter"
+    assert "errors" not in body
+
+
+def test_rotated_session_keeps_its_frames_under_a_new_id() -> None:
+    service = make_service("rotate-session")
+    session = open_session(service)
+    before = session.session_id
+    task = image()
+    submit(service, task, session=session)
+    assert open_session(service, before) is session
+    assert session.session_id != before
+    service.advance(1.0)
+    assert session.outbox[0].data[0]["taskUUID"] == task["taskUUID"]
+
+
+def test_swallowed_pong_is_nothing() -> None:
+    service = make_service("swallow-pong:nth=1")
+    assert submit(service, {"taskType": "ping"}).is_empty
+    assert submit(service, {"taskType": "ping"}).data == [{"taskType": "ping", "pong": True}]

@@ -262,3 +262,22 @@ def test_service_forgets_the_oldest_tasks_beyond_its_memory() -> None:
         "imageInference",
         "imageInference",
     ]
+
+
+def test_service_full_queue_refuses_with_429() -> None:
+    service = make_service(capacity=2)
+    tasks = [image(deliveryMethod="async") for _ in range(3)]
+    frame = submit(service, *tasks)
+    assert codes(frame) == ["rateLimitExceeded"]
+    service.advance(1.0)
+    assert submit(service, tasks[2], now=1.0).data
+    assert submit(make_service(capacity=0), image()).status == 429
+
+
+def test_service_busy_model_lets_tasks_wait_their_turn() -> None:
+    service = make_service(parallel=2)
+    tasks = [image(deliveryMethod="async") for _ in range(5)]
+    submit(service, *tasks)
+    for now, done in ((1.0, 2), (2.0, 4), (3.0, 5)):
+        service.advance(now)
+        assert sum(entry.ready_at != [None] for entry in service.log.tasks) == done

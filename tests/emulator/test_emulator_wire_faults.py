@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 from emulator_clients import open_rest, open_socket, wait_until
-from emulator_tasks import image, poll
+from emulator_tasks import image, poll, text
 
 from runware_flow.emulator import Emulator
 
@@ -105,5 +107,60 @@ def test_faults_can_be_added_and_cleared_while_it_runs(run) -> None:
             await rest.post(image(), status=503)
             emulator.faults.clear()
             await rest.post(image())
+
+    run(main)
+
+
+def test_stray_frame_comes_before_the_answer_to_the_key(run) -> None:
+    async def main() -> None:
+        async with (
+            Emulator(faults=["stray-frame", "reject-key:nth=2,shape=legacy"]) as emulator,
+            open_socket(emulator, authenticated=False) as client,
+        ):
+            assert (await client.authenticate(emulator))["data"][0] == {"taskType": "ping", "pong": True}
+            assert (await client.receive())["data"][0]["taskType"] == "authentication"
+            body = await client.authenticate(emulator)
+            assert body["error"] is True
+            assert body["errorMessage"]
+
+    run(main)
+
+
+async def read_stream(emulator: Emulator, task: dict[str, Any]) -> bytes:
+    async with open_rest(emulator) as rest, rest.client.stream("POST", rest.url, json=[task]) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        return b"".join([chunk async for chunk in response.aiter_raw()])
+
+
+def test_text_streams_end_fail_and_break_off_as_told(run) -> None:
+    async def main() -> None:
+        faults = ["split-stream:nth=2", "truncate-stream:nth=3", "fail:prompt=doomed,code=providerError"]
+        async with Emulator(latency=0.01, faults=faults) as emulator:
+            whole = await read_stream(emulator, text("hé", deliveryMethod="stream"))
+            assert whole.endswith(b"data: [DONE]\n\n")
+            assert b'"finishReason":"stop"' in whole
+            pieces = await read_stream(emulator, text("hé", deliveryMethod="stream"))
+            assert pieces.count(b"delta") == whole.count(b"delta")
+            broken = await read_stream(emulator, text("hé", deliveryMethod="stream"))
+            assert b"finishReason" not in broken
+            assert b"[DONE]" not in broken
+            doomed = await read_stream(emulator, text("doomed", deliveryMethod="stream"))
+            assert b'"code":"providerError"' in doomed
+            settings = {"thinkingLevel": "high"}
+            assert b"reasoningContent" in await read_stream(
+                emulator, text("why", deliveryMethod="stream", settings=settings)
+            )
+            assert all(entry.is_delivered for entry in emulator.log.asked)
+
+    run(main)
+
+
+def test_text_stream_is_refused_over_websocket_and_beside_other_tasks(run) -> None:
+    async def main() -> None:
+        async with Emulator() as emulator, open_rest(emulator) as rest, open_socket(emulator) as client:
+            task = text("hi", deliveryMethod="stream")
+            assert (await client.ask(task))["errors"][0]["parameter"] == "deliveryMethod"
+            assert (await rest.post(task, image(), status=400))["errors"]
+            assert (await rest.post({**task, "messages": []}, status=400))["errors"]
 
     run(main)

@@ -158,6 +158,27 @@ def test_official_client_utilities_answer(open_client, emulator) -> None:
     asyncio.run(main())
 
 
+def test_official_client_streams_text(open_client) -> None:
+    async def main() -> None:
+        async with open_client() as client:
+            question = {
+                "model": "google:gemma@4-31b",
+                "messages": [{"role": "user", "content": "Tell me about “Türkiye”"}],
+                "includeCost": True,
+            }
+            stream = await client.stream(question)
+            words = [word async for word in stream.text_stream]
+            result = await stream.result()
+            assert "".join(words) == result.text
+            assert "“Türkiye”" in result.text
+            assert len(words) > 10
+            assert result.finish_reason == "stop"
+            assert result.usage["totalTokens"] > 3
+            assert result.cost > 0
+
+    asyncio.run(main())
+
+
 def test_official_client_error_has_its_parameter_and_code(open_client) -> None:
     async def main() -> None:
         async with open_client() as client:
