@@ -130,7 +130,7 @@ def _format(job: Job, recipe: Recipe) -> str:
     if recipe.process == "tone":
         return "WAV"  # nothing in reach writes MP3; what is served is what the address says
     if recipe.process == "film":
-        return asked if asked in {"MP4", "MOV"} else "MOV"
+        return "MOV" if asked == "MOV" else "MP4"  # one container serves both; nothing in reach writes WEBM
     return asked or (job.kind.formats[0] if job.kind.formats else "PNG")
 
 
