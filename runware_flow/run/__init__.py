@@ -1,0 +1,1 @@
+"""What users declare and run: `Flow`, `Node`, `Many`, the runner behind them, and the result."""
