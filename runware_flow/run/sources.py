@@ -114,8 +114,6 @@ class Puller:
             if close is not None:
                 with anyio.move_on_after(_CLOSING_SECONDS, shield=True):
                     await close()
-            if fan.is_lent:  # cancelled from outside
-                machine.source_ended(fan)
             del self._scopes[fan]
             self._ended(fan)
             runner.tell()

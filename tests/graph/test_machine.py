@@ -144,6 +144,22 @@ def test_fail_of_one_item_skips_the_gather_at_once_and_not_the_other_items():
     assert (type(first), type(second), type(third)) == (Ok, Failed, Ok)
 
 
+def test_broadcast_that_comes_after_the_item_was_skipped_changes_nothing():
+    world = World(fails={("bad", ())})
+    bad, good = world.node(name="bad"), world.node(name="good")
+    item = world.fan(width=2)
+    node = world.node(item, bad, good)
+    driver = Driver(world, world.machine(concurrency=3))
+    driver.start()
+    driver.start()
+    driver.pull()
+    driver.settle(0)
+    [run] = driver.machine.fan_run(item.scope.fan).items
+    assert run.outcome(node.slot).because == "bad failed"
+    driver.finish()
+    assert driver.machine.skipped_count == 2
+
+
 def test_fail_in_stop_mode_skips_what_is_ready_and_finishes_pure_steps():
     world = World(fails={("bad", ())})
     world.node(name="bad")
