@@ -31,7 +31,7 @@ async def open_task_group() -> AsyncGenerator[TaskGroup]:
         async with anyio.create_task_group() as task_group:
             yield task_group
     except BaseExceptionGroup as group:
-        single = _single(cast("BaseExceptionGroup[BaseException]", group))
+        single = _single(group)
         if single is None:
             raise
         cause, context, suppress = single.__cause__, single.__context__, single.__suppress_context__
@@ -41,8 +41,11 @@ async def open_task_group() -> AsyncGenerator[TaskGroup]:
             single.__cause__, single.__context__, single.__suppress_context__ = cause, context, suppress
 
 
-def _single(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    if len(group.exceptions) != 1:
-        return None
-    inner = group.exceptions[0]
-    return _single(inner) if isinstance(inner, BaseExceptionGroup) else inner
+def _single(error: BaseException) -> BaseException | None:
+    """The one exception at the bottom of nested groups of one; None if a group holds several."""
+    while isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        if len(group.exceptions) != 1:
+            return None
+        error = group.exceptions[0]
+    return error
