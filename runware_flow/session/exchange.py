@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from runware_flow.session.events import ExchangeFailed, ExchangeFinished
     from runware_flow.session.tracker import Tracker
+    from runware_flow.types import TaskId
 
 __all__ = ("exchange_failed", "exchange_finished")
 
@@ -33,15 +34,9 @@ BUSY = frozenset({429, 503})
 
 def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
     """Apply the reply to one POST."""
-    groups, nameless = group(event.frame)
-    errors = [part for part in nameless if isinstance(part, ErrorItem)]
-    if len(event.task_ids) == 1 and (event.status < 400 or not _is_passing(event.status)):
-        # Whatever stands in the reply to a POST of one task belongs to that task.
-        task_id = event.task_ids[0]
-        adopted: list[Part] = [msgspec.structs.replace(part, task_id=task_id) for part in nameless]
-        if adopted:
-            groups.setdefault(task_id, []).extend(adopted)
-            errors = []
+    if event.status < 400:
+        tracker.poller.relieved(event.at)
+    groups, errors = _by_task(event)
     silent: list[Entry] = []
     for task_id in event.task_ids:
         entry = tracker.entries.get(task_id)
@@ -94,6 +89,19 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
             tracker.look_up(entry, event.at, None)
         else:
             tracker.retry(entry, error, event.at)
+
+
+def _by_task(event: ExchangeFinished) -> tuple[dict[TaskId, list[Part]], list[ErrorItem]]:
+    """What the reply says of each task, and its errors of no task."""
+    groups, nameless = group(event.frame)
+    if len(event.task_ids) != 1 or _is_passing(event.status):
+        return groups, [part for part in nameless if isinstance(part, ErrorItem)]
+    # Whatever stands in the reply to a POST of one task belongs to that task.
+    task_id = event.task_ids[0]
+    adopted: list[Part] = [msgspec.structs.replace(part, task_id=task_id) for part in nameless]
+    if adopted:
+        groups.setdefault(task_id, []).extend(adopted)
+    return groups, []
 
 
 def _go_on(tracker: Tracker, entry: Entry, event: ExchangeFinished) -> None:
@@ -160,7 +168,7 @@ def _read_answer(tracker: Tracker, entry: Entry, parts: list[Part], event: Excha
     code = parts[0].code if isinstance(parts[0], ErrorItem) else None
     is_alone = len(event.task_ids) == 1
     if is_alone and event.status == 404 and stable_code(code, 404) == "notFound":
-        tracker.answered(entry)
+        tracker.answered(entry, event.at)
         tracker.unknown(entry, event.lane, event.at)
     elif is_alone and event.status in (401, 403) and isinstance(parts[0], ErrorItem):
         tracker.settle(entry, _said([parts[0]], event, entry))
@@ -189,7 +197,7 @@ def _ask_silence(
         elif _is_passing(event.status):
             _ask_failed(tracker, entry, _said(errors, event, entry), event.at)
         else:
-            tracker.answered(entry)
+            tracker.answered(entry, event.at)
             tracker.unknown(entry, event.lane, event.at)
 
 

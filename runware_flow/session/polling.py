@@ -55,7 +55,9 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     min_samples: int = 4
     """How many it takes to believe them."""
     reply_timeout: float = 2.0
-    """An ask without a reply on a WebSocket is repeated after this time, doubling up to `LONGEST`."""
+    """An ask without a reply on a WebSocket is repeated after this time at most, and then after longer ones."""
+    reply_floor: float = 0.5
+    """And after this time at least, where replies usually come at once."""
     unknown_limit: int = 3
     """How often the service must say, to `getResponse` and `getTaskDetails` both, that it knows no such task, before a
     task that it never acknowledged is sent again under the same taskUUID, or given up."""
@@ -69,10 +71,6 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     def unknown_wait(self, round_number: int) -> float:
         """Seconds before asking again after the service did not know the task for the `round_number`-th time."""
         return min(0.25 * 2.0 ** min(round_number - 1, 30), 2.0)
-
-    def reply_wait(self, unanswered: int) -> float:
-        """Seconds to wait for the reply to an ask, after so many without one."""
-        return min(self.reply_timeout * 2.0 ** min(unanswered, 30), 30.0)
 
 
 def next_ask(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> float:
@@ -147,6 +145,8 @@ class Poller:
         self.pressure = 1.0
         """By how much every interval is stretched."""
         self.rejected_batches = 0
+        self._changed_at = 0.0
+        self._reply_time: float | None = None
 
     @property
     def may_join(self) -> bool:
@@ -163,11 +163,28 @@ class Poller:
         self.open_at = max(self.open_at, at + self.policy.floor * self.pressure)
 
     def strained(self, at: float, retry_after: float | None) -> None:
-        """The service said that it is overloaded (429, 503, `rateLimitExceeded`)."""
-        self.pressure = min(self.pressure * 2.0, self._SLOWEST)
+        """The service said that it is overloaded (429, 503, `rateLimitExceeded`). A burst of refusals counts as one."""
+        if self.pressure <= 1.0 or at - self._changed_at >= 0.25 * self.pressure:
+            self.pressure = min(self.pressure * 2.0, self._SLOWEST)
+            self._changed_at = at
         self.open_at = max(self.open_at, at + (0.25 * self.pressure if retry_after is None else retry_after))
 
-    def relieved(self) -> None:
-        """The service answered an ask."""
-        if self.pressure > 1.0:
-            self.pressure = max(1.0, self.pressure * 0.9)
+    def relieved(self, at: float) -> None:
+        """The service answered: with every second of answers the pressure falls."""
+        if self.pressure > 1.0 and at - self._changed_at >= 1.0:
+            self.pressure = max(1.0, self.pressure * 0.7)
+            self._changed_at = at
+
+    def answered(self, at: float, asked_at: float) -> None:
+        """An ask that left at `asked_at` has its reply."""
+        taken = max(0.0, at - asked_at)
+        self._reply_time = taken if self._reply_time is None else 0.9 * self._reply_time + 0.1 * taken
+        self.relieved(at)
+
+    def reply_wait(self, unanswered: int) -> float:
+        """Seconds to wait for the reply to an ask, after so many without one: by what replies take, within bounds."""
+        policy = self.policy
+        usual = policy.reply_timeout
+        if self._reply_time is not None:
+            usual = min(max(8.0 * self._reply_time, policy.reply_floor), usual)
+        return min(usual * 1.5 ** min(unanswered, 30), 10.0)

@@ -134,7 +134,7 @@ def read_parts(
         entry.confirmed = True
         entry.unknowns = 0
     if said.kept or said.unknown or said.busy:
-        tracker.answered(entry)
+        tracker.answered(entry, at)
     if said.has_terminal:
         tracker.take(entry, said.kept)
     has_verdict = entry.tally.filled > 0
@@ -193,7 +193,7 @@ def _read_asked(
         if said.kept or said.accepted:
             if entry.asked_at is not None:
                 entry.lower = max(entry.lower, entry.asked_at - entry.sent_at)
-            tracker.answered(entry)
+            tracker.answered(entry, at)
             tracker.ask_later(entry, at)
     else:
         _read_short(tracker, entry, at)

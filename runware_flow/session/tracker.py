@@ -212,7 +212,7 @@ class Tracker:
         joins = not entry.alone and self.poller.may_join
         self._send_out(Outgoing(entry.ask_body(lane), lane, entry.task_id, joins=joins))
         if self.options.duplex:
-            self._deadlines.set(entry.task_id, at + self.options.poll.reply_wait(entry.unanswered))
+            self._deadlines.set(entry.task_id, at + self.poller.reply_wait(entry.unanswered))
 
     def accepted(self, entry: Entry, at: float) -> None:
         """The service has the task, or may have it: ask for its results from now on."""
@@ -245,13 +245,15 @@ class Tracker:
         wait = self.options.ack_timeout if entry.tally.filled else self.options.sync_timeout
         self._deadlines.set(entry.task_id, at + wait)
 
-    def answered(self, entry: Entry) -> None:
+    def answered(self, entry: Entry, at: float) -> None:
         """The ask that was out has its reply."""
-        if entry.asking is not None:
-            entry.asking = None
-            entry.unanswered = 0
-            self._deadlines.drop(entry.task_id)
-            self.poller.relieved()
+        if entry.asking is None:
+            return
+        if entry.asking is Lane.POLL and entry.asked_at is not None:
+            self.poller.answered(at, entry.asked_at)
+        entry.asking = None
+        entry.unanswered = 0
+        self._deadlines.drop(entry.task_id)
 
     def saw_empty_frame(self) -> None:
         """A frame without items came: whichever ask it answers, nothing was known of the task."""

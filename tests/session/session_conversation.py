@@ -11,6 +11,7 @@ from runware_flow.session.commands import Lane, Log, OpenConnection, Outgoing, S
 from runware_flow.session.events import ConnectionOpened, ConnectRequested, FrameReceived, Submission
 from runware_flow.session.machine import SessionMachine
 from runware_flow.session.options import SessionOptions
+from runware_flow.session.polling import PollPolicy
 from runware_flow.testing.playbook import Playbook
 from runware_flow.types import TaskId
 from runware_flow.wire.frames import Frame, decode_frame, decode_reply
@@ -20,7 +21,8 @@ SESSION = "5e55-0001"
 
 
 def options(**changes: Any) -> SessionOptions:
-    return SessionOptions(api_key=Secret(KEY), **changes)
+    # The wait for a reply is held at 2 s, so that transcripts need not know what the replies before took.
+    return SessionOptions(api_key=Secret(KEY), poll=PollPolicy(reply_floor=2.0), **changes)
 
 
 def playbook(**changes: Any) -> Playbook[Any]:

@@ -94,12 +94,30 @@ def test_pressure_grows_is_bounded_and_fades():
     poller.strained(10.0, 5.0)
     assert (poller.pressure, poller.open_at) == (2.0, 15.0)
     assert poller.next_ask(KIND, 0.0) == 2 * POLICY.initial
+    for step in range(20):
+        poller.strained(11.0 + 5 * step, None)
+    assert poller.pressure == 16.0
+    for step in range(20):
+        poller.relieved(200.0 + step)
+    assert poller.pressure == 1.0
+
+
+def test_pressure_of_a_burst_counts_once_and_outlasts_the_answers_beside_it():
+    poller = Poller(POLICY)
     for _ in range(20):
         poller.strained(10.0, None)
-    assert poller.pressure == 16.0
-    for _ in range(100):
-        poller.relieved()
-    assert poller.pressure == 1.0
+        poller.relieved(10.0)
+    assert poller.pressure == 2.0
+
+
+def test_lost_reply_is_awaited_by_what_replies_take():
+    poller = Poller(POLICY)
+    assert [poller.reply_wait(number) for number in (0, 1, 99)] == [2.0, 3.0, 10.0]
+    poller.answered(1.01, 1.0)
+    assert poller.reply_wait(0) == POLICY.reply_floor
+    for _ in range(50):
+        poller.answered(11.0, 1.0)
+    assert poller.reply_wait(0) == POLICY.reply_timeout
 
 
 def test_frames_of_asks_keep_their_distance():
@@ -115,9 +133,8 @@ def test_batches_are_given_up_after_three_refusals():
     assert not poller.may_join
 
 
-def test_waits_grow_and_are_bounded():
+def test_unknown_waits_grow_and_are_bounded():
     assert [POLICY.unknown_wait(number) for number in (1, 2, 3, 99)] == [0.25, 0.5, 1.0, 2.0]
-    assert [POLICY.reply_wait(number) for number in (0, 1, 99)] == [2.0, 4.0, 30.0]
 
 
 class Chains(World):

@@ -376,8 +376,8 @@ def test_accepted_task_that_the_service_forgets_ends_with_a_clear_error():
 
 def test_lost_poll_reply_is_asked_for_again_alone_after_a_while():
     with polled() as play:
-        play >> TimerFired(3.1) << Send((ask(),)) << SetTimer(7.1)
-        play >> TimerFired(7.1) << Send((ask(joins=False),)) << SetTimer(15.1)
+        play >> TimerFired(3.1) << Send((ask(),)) << SetTimer(6.1)
+        play >> TimerFired(6.1) << Send((ask(joins=False),)) << SetTimer(10.6)
         play >> received(7.2, done()) << Deliver("t1", 0, item=ANY) << Settle("t1") << SetTimer(30.2)
 
 
