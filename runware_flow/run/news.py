@@ -81,8 +81,11 @@ class News:
     def _admit(self) -> None:
         """Open the run's gate, or close it while a reader that could catch up has too much unread."""
         readers = self._readers
+        if not any(reader.is_holding for reader in readers):
+            self._runner.admit(is_open=True)
+            return
         stuck = {reader.owner for reader in readers if reader.is_waiting}.union(self._waiting_tasks)
-        holds = any(reader.is_full and reader.owner not in stuck for reader in readers)
+        holds = any(reader.is_holding and reader.owner not in stuck for reader in readers)
         self._runner.admit(is_open=not holds or self._machine.is_finished)
 
     @contextmanager
@@ -157,7 +160,6 @@ class News:
                 self._put(self._settled(run, step))
         if any(step.kind is NodeKind.FAN for _, step in settled):
             self.source_ended()
-        self._admit()
 
     def _settled(self, run: ScopeRun, step: Step) -> NodeSettled:
         now = self.time()

@@ -28,7 +28,10 @@ __all__ = ("Completed", "CompletionReader", "EventReader", "Reader")
 T = TypeVar("T")
 
 EVENT_BOUND = 1024
-"""Unread events above which a run starts nothing new."""
+"""Unread events above which a run starts nothing new, until half of them are read."""
+
+_READS_A_TURN = 16
+"""Reads after which a reader that never has to wait lets others in."""
 
 
 class Completed(NamedTuple, Generic[T]):
@@ -46,19 +49,21 @@ class Reader:
         self.bound = bound
         self.is_closed = False
         self.is_waiting = False
+        self.is_holding = False
+        """It has so much unread that the run should wait until half of it is read."""
         self.owner = anyio.get_current_task().id
         self._on_change = on_change
+        self._turn = _READS_A_TURN
         self._news = anyio.Event()
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it has so much unread that the run should wait for it."""
-        return len(self.queue) >= self.bound and not self.is_closed
 
     def put(self, thing: Any) -> None:
         """Append without waiting; the bound works on what the run admits, not here."""
         self.queue.append(thing)
-        self.wake()
+        if self.is_waiting:
+            self._news.set()
+        if not self.is_holding and len(self.queue) >= self.bound:
+            self.is_holding = True
+            self._on_change()
 
     def wake(self) -> None:
         """Let a waiting reader look again."""
@@ -68,6 +73,7 @@ class Reader:
     def close(self) -> None:
         """End the reading; what is unread is dropped, and the run is not held up any more."""
         self.is_closed = True
+        self.is_holding = False
         self.queue.clear()
         self.wake()
         self._on_change()
@@ -75,21 +81,27 @@ class Reader:
     async def _next(self, is_over: Callable[[], bool]) -> Any:
         if self.is_waiting:
             raise anyio.BusyResourceError("reading from")
-        self.owner = anyio.get_current_task().id
-        await anyio.lowlevel.checkpoint()
+        self._turn -= 1
+        if self._turn:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._turn = _READS_A_TURN
+            self.owner = anyio.get_current_task().id
+            await anyio.lowlevel.checkpoint()
         while not self.queue:
             if self.is_closed or is_over():
                 raise StopAsyncIteration
             self._news = anyio.Event()
+            self.owner = anyio.get_current_task().id
             self.is_waiting = True
             self._on_change()
             try:
                 await self._news.wait()
             finally:
                 self.is_waiting = False
-        was_full = self.is_full
         thing = self.queue.popleft()
-        if was_full:
+        if self.is_holding and len(self.queue) <= self.bound // 2:
+            self.is_holding = False
             self._on_change()
         return thing
 
