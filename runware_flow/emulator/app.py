@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from runware_flow.emulator.content import Content
 from runware_flow.emulator.rest import RestEndpoint
 from runware_flow.emulator.websocket import serve_websocket
 
@@ -66,6 +67,7 @@ def create_app(shell: Shell) -> App:
         Route("/__emulator__/log", pages.log),
         Route("/schemas/registry.json", pages.registry),
         Route("/schemas/resolve/{model:path}", pages.resolve),
+        Route("/content/{path:path}", pages.content),
         Route("/{folder}/os/{rest:path}", pages.medium),
     ]
     return App(shell, Router(routes=routes))
@@ -77,6 +79,7 @@ class _Pages:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._service = shell.service
+        self._content: Content | None = None
 
     async def medium(self, request: Request) -> Response:
         """A picture or file that a result names, drawn now if nobody looked before; 404 once its ttl is over."""
@@ -88,6 +91,13 @@ class _Pages:
         self._service.log.fetches += 1
         data = await self._shell.open_medium(medium)
         return Response(data, media_type=medium.content_type, headers={"Cache-Control": "public, max-age=86400"})
+
+    async def content(self, request: Request) -> Response:
+        """What the curated models are and cost (protocol facts, section 10)."""
+        if self._content is None:
+            self._content = Content(self._service)
+        found = self._content.get(str(request.path_params["path"]), request.query_params)
+        return _json({"error": "not found"}, 404) if found is None else _json(found)
 
     async def log(self, _request: Request) -> Response:
         """Everything that `emulator.log` has, for other processes."""

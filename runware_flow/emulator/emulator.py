@@ -106,6 +106,8 @@ class Emulator:
         return self._service
 
     async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise RuntimeError("this emulator runs already")
         stack = AsyncExitStack()
         await stack.enter_async_context(self._serve())
         self._stack = stack

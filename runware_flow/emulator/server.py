@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
+from runware_flow.emulator.sockets import cut_connection
+
 if TYPE_CHECKING:
     import socket
 
@@ -36,7 +38,7 @@ class Server:
         self._stop = anyio.Event()
         self._idle = anyio.Event()
         self._ended = anyio.Event()
-        self._open = 0
+        self._open: set[Any] = set()
         self._context: Any = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -62,6 +64,8 @@ class Server:
             while self._open:
                 self._idle = anyio.Event()
                 await self._idle.wait()
+        for connection in self._open:
+            cut_connection(connection)  # a peer that does not read holds a write that no cancel reaches
         self._stop.set()
         await self._ended.wait()
 
@@ -101,13 +105,13 @@ class Server:
 
     async def _guard(self, connection: Any) -> None:
         """Run one connection; its errors (nonsense from the peer, a socket that is gone) end nothing else."""
-        self._open += 1
+        self._open.add(connection)
         try:
             await connection.run()
         except Exception as error:  # noqa: BLE001 - see above
             _logger.debug("a connection ended with %r", error)
         finally:
-            self._open -= 1
+            self._open.discard(connection)
             self._idle.set()
 
 

@@ -13,17 +13,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runware_flow.emulator.asgi import Send
 
-__all__ = ("cut", "is_closed")
+__all__ = ("cut", "cut_connection", "is_closed")
 
 
 def cut(send: Send) -> bool:
     """Shut down the socket under an ASGI `send`; False if it was not found."""
-    found = _find_socket(send)
-    if found is None:
-        return False
+    found = _find_server(send)
+    if found is not None:
+        cut_connection(found)
+    return found is not None
+
+
+def cut_connection(connection: Any) -> None:
+    """Shut down the socket of one of Hypercorn's `TCPServer`s; whoever waits to read or write it is released."""
+    writer = getattr(connection, "writer", None)
+    found = connection.stream.socket if writer is None else writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         found.shutdown(socket.SHUT_RDWR)
-    return True
 
 
 def is_closed(send: Send) -> bool:
@@ -31,13 +37,12 @@ def is_closed(send: Send) -> bool:
     return bool(getattr(getattr(send, "__self__", None), "closed", False))
 
 
-def _find_socket(send: Any) -> Any:
+def _find_server(send: Any) -> Any:
     owner: Any = getattr(send, "__self__", None)
     for _ in range(6):
         if owner is None:
             return None
         if type(owner).__name__ == "TCPServer":
-            writer = getattr(owner, "writer", None)
-            return owner.stream.socket if writer is None else writer.get_extra_info("socket")
+            return owner
         owner = getattr(getattr(owner, "send", None), "__self__", None)
     return None

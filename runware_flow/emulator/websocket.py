@@ -227,7 +227,10 @@ class Connection:
         await self._close(1001, workers)
 
     async def _close(self, code: int, workers: TaskGroup) -> None:
-        await self._emit({"type": "websocket.close", "code": code})
+        with anyio.move_on_after(0.5) as closing:
+            await self._emit({"type": "websocket.close", "code": code})
+        if closing.cancelled_caught:
+            cut(self._send)  # the peer does not read
         workers.cancel_scope.cancel()
 
 

@@ -87,7 +87,9 @@ async def open_socket(emulator: Emulator, *, authenticated: bool = True):
     from websockets.sync.client import connect
 
     url = emulator.client_options["ws_base_url"]
-    connection = await anyio.to_thread.run_sync(lambda: connect(url, proxy=None).__enter__())
+    connection = await anyio.to_thread.run_sync(
+        lambda: connect(url, proxy=None, max_size=None, close_timeout=1).__enter__()
+    )
     try:
         client = Socket(connection)
         if authenticated:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import socket
 import struct
+from contextlib import AsyncExitStack, suppress
 
 import anyio
 import pytest
-from emulator_clients import open_rest, open_socket
+from emulator_clients import open_rest, open_socket, wait_until
 from emulator_tasks import image
+from websockets.exceptions import ConnectionClosed
 
 from runware_flow.emulator import Emulator
 
@@ -151,5 +155,25 @@ def test_bytes_that_are_no_protocol_are_dropped(run, data) -> None:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
             await rest.post(image())
+
+    run(main)
+
+
+@pytest.mark.parametrize("ends", ["silence", "stop"])
+def test_client_that_never_reads_is_cut(run, ends) -> None:
+    async def main() -> None:
+        big = base64.b64encode(os.urandom(1_000_000)).decode()
+        idle_timeout = 1.0 if ends == "silence" else 120
+        async with AsyncExitStack() as clients, Emulator(latency=0, idle_timeout=idle_timeout) as emulator:
+            client = await clients.enter_async_context(open_socket(emulator))
+            stored = {"taskType": "mediaStorage", "taskUUID": image()["taskUUID"], "operation": "upload", "media": big}
+            await client.ask(stored)
+            details = {"taskType": "getTaskDetails", "taskUUID": stored["taskUUID"]}
+            with suppress(ConnectionClosed):
+                for _ in range(30):
+                    await client.send(details)
+            if ends == "silence":
+                await wait_until(lambda: emulator.log.open_connections == 0)
+        assert emulator.log.open_connections == 0
 
     run(main)

@@ -135,6 +135,20 @@ def test_emulator_used_outside_its_block_says_so() -> None:
         _ = Emulator().client_options
 
 
+def test_emulator_entered_twice_says_so_and_can_be_used_again(run) -> None:
+    async def main() -> None:
+        emulator = Emulator(latency=0)
+        async with emulator:
+            with pytest.raises(RuntimeError, match="already"):
+                async with emulator:
+                    pass
+        async with emulator, open_rest(emulator) as rest:
+            await rest.post(image())
+        assert len(emulator.log.asked) == 1
+
+    run(main)
+
+
 def test_emulator_in_a_thread_serves_synchronous_code(backend) -> None:
     import httpx
 

@@ -199,6 +199,38 @@ def test_official_client_utilities_answer(open_client, emulator) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("transport", ["rest"])
+def test_official_client_reads_the_content_service(open_client) -> None:
+    async def main() -> None:
+        async with open_client() as client:
+            content = client.content
+            models = await content.list_models({"category": "image", "capability": "io:text-to-image"})
+            assert len(models) > 100
+            page = await content.list_models(
+                {"search": "flux", "paginate": True, "limit": 2, "offset": 1, "sort": "name"}
+            )
+            assert (len(page["items"]), page["offset"]) == (2, 1)
+            assert page["items"] == sorted(page["items"], key=lambda model: model["name"])
+            model = await content.get_model("runware:400@1")
+            assert model is not None
+            assert model == await content.get_model(model["model"])
+            assert await fetch(model["coverImage"])
+            assert (await content.get_model_pricing("runware:400@1"))["pricingExamples"]
+            assert (await content.get_model_examples("runware:400@1"))[0]["request"]["model"] == "runware:400@1"
+            assert await content.get_model_guides("runware:400@1")
+            assert await content.get_model("nobody:1@1") is None
+            assert await content.get_model_examples("nobody:1@1") == []
+            capabilities = {one["id"] for one in await content.list_capabilities()}
+            assert all(one in capabilities for model in models for one in model["capabilities"])
+            (first, *_) = await content.list_collections({"category": "video"})
+            assert (await content.get_collection(first["id"]))["models"][0]["category"] == "video"
+            assert {one["id"] for one in await content.list_creators()} >= {"google", "openai"}
+            assert (await content.get_creator("google"))["models"]
+            assert await content.get_creator("nobody") is None
+
+    asyncio.run(main())
+
+
 def test_official_client_streams_text(open_client) -> None:
     async def main() -> None:
         async with open_client() as client:
