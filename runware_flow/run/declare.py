@@ -143,7 +143,7 @@ def _is_a(value: object, kinds: Any) -> bool:
 
 def check_call(work: Any, count: int, where: Where, *, verb: str, may_be_async: bool = True) -> NodeKind:
     """Check what is to be called with `count` results, and tell whether it is a builder or an async function."""
-    if not callable(work) or is_node(work):
+    if not callable(work) or is_node(work) or (isinstance(work, type) and issubclass(work, Task)):
         raise DeclarationError(f"{verb}, declared at {where}, {_instead(work)}")
     code = getattr(work, "__code__", None)
     name = call_name(work)
@@ -185,8 +185,10 @@ def _check_arity(work: Any, name: str, count: int, where: Where, verb: str) -> N
         signature.bind(*[None] * count)
     except TypeError:
         called = f"with {count} result{'' if count == 1 else 's'}" if count else "without arguments"
+        text = str(signature)
         raise DeclarationError(
-            f"{verb}, declared at {where}, calls {name!r} {called}, but its parameters are {signature}"
+            f"{verb}, declared at {where}, calls {name!r} {called}, but its parameters are"
+            f" {text if len(text) <= 100 else text[:97] + '...'}"
         ) from None
 
 
@@ -203,6 +205,10 @@ def _instead(value: Any) -> str:
         return "was given a coroutine that is already called: give the async function itself"
     if is_node(value):
         return f"was given {value!r} where a builder belongs: nodes come first, the builder last"
+    if isinstance(value, type):
+        return (
+            f"was given the class {value.__name__}: give a task, `{value.__name__}(...)`, or a builder that returns one"
+        )
     if isinstance(value, (Task, Mapping)):
         return "was given a task where a builder belongs: wrap it, `lambda _: ...`, or declare it with flow.then(task)"
     return f"was given {_show(value)}: use a task, a dict with wire names, or a function (a builder) that returns one"

@@ -137,7 +137,11 @@ class RunResult:
 
     @property
     def cost(self) -> float | None:
-        """What the run cost so far, in USD, summed exactly; `None` as soon as one billed task's cost is unknown."""
+        """What the nodes' tasks cost so far, in USD, summed exactly; `None` as soon as one billed task's cost is
+        unknown.
+
+        What a function buys by itself, through `current_run().client`, is not seen here.
+        """
         return self._accounts.total()
 
     def receipt(self) -> list[ReceiptLine]:

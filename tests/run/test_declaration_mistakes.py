@@ -102,6 +102,8 @@ MISTAKES = {
     "nothing": (lambda flow: flow.then(), "was given nothing"),
     "None": (lambda flow: flow.then(None), "was given None"),
     "list": (lambda flow: flow.then([art()]), "a task, a dict with wire names, or a function"),
+    "class of a task": (lambda flow: flow.then(ImageInference), r"give a task, `ImageInference\(...\)`"),
+    "class as builder": (lambda flow: flow.then(one).then(ImageInference), "or a builder that returns one"),
     "coroutine": (lambda flow: flow.then(one()), "give the async function itself"),
     "nodes only": (lambda flow: flow.then(flow.then(one), flow.then(one)), "give a builder as the last argument"),
     "task last": (lambda flow: flow.then(flow.then(one), art()), "was given a task where a builder belongs"),
