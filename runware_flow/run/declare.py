@@ -141,9 +141,13 @@ def _is_a(value: object, kinds: Any) -> bool:
     return isinstance(value, kinds)
 
 
+def _is_task_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Task)
+
+
 def check_call(work: Any, count: int, where: Where, *, verb: str, may_be_async: bool = True) -> NodeKind:
     """Check what is to be called with `count` results, and tell whether it is a builder or an async function."""
-    if not callable(work) or is_node(work) or (isinstance(work, type) and issubclass(work, Task)):
+    if not callable(work) or is_node(work) or _is_task_class(work):
         raise DeclarationError(f"{verb}, declared at {where}, {_instead(work)}")
     code = getattr(work, "__code__", None)
     name = call_name(work)
@@ -196,7 +200,7 @@ def _returns_task(work: Any) -> bool:
     annotation = getattr(work, "__annotations__", {}).get("return")
     if isinstance(annotation, str):
         annotation = getattr(work, "__globals__", {}).get(annotation)
-    return isinstance(annotation, type) and issubclass(annotation, Task)
+    return _is_task_class(annotation)
 
 
 def _instead(value: Any) -> str:
