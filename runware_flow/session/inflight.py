@@ -70,6 +70,8 @@ class Entry:
     """The service has shown that it knows the task."""
     has_history: bool = False
     """A loss or a resend blurred its duration: nothing is learnt from it."""
+    went_down: bool = False
+    """The connection was lost after the last send, before any answer to it."""
     retries: int = 0
     unacknowledged: int = 0
     """Sends whose acknowledgement did not come in time."""

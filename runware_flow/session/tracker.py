@@ -99,6 +99,7 @@ class Tracker:
             entry.asking = None
             entry.has_history = entry.has_history or entry.sends > 0
             if entry.state is TaskState.SENT:
+                entry.went_down = True
                 lost = "async or read-only, connection lost" if entry.resends_freely else "sync answer lost or overdue"
                 entry.move(lost)
 
@@ -107,6 +108,8 @@ class Tracker:
             self.send(entry, at)
         elif entry.state is TaskState.ASKED:
             grace = 0.0 if entry.sends == 0 or entry.confirmed else _REPLAY_GRACE
+            if entry.unknowns:
+                grace = self.options.poll.unknown_wait(entry.unknowns)
             self._asks.set(entry.task_id, at + grace)
 
     # Time
@@ -175,6 +178,7 @@ class Tracker:
             self.submits += 1
         entry.sends += 1
         entry.sent_at = at
+        entry.went_down = False
         submission, duplex = entry.submission, self.options.duplex
         joins = not entry.alone and (duplex or submission.delivery == "async")
         self._send_out(Outgoing(submission.body, Lane.SUBMIT, submission.task_id, joins=joins))
@@ -280,9 +284,10 @@ class Tracker:
             self.ask_later(entry, at, policy.unknown_wait(entry.unknowns))
 
     def _give_up_unknown(self, entry: Entry, at: float) -> None:
-        may_resend = entry.may_send and entry.fallback is None and entry.retries < self.options.max_retries
-        if may_resend:
-            entry.retries += 1
+        # A send that went down with its connection was no try that the service refused.
+        has_tries = entry.went_down or entry.retries < self.options.max_retries
+        if entry.may_send and entry.fallback is None and has_tries:
+            entry.retries += not entry.went_down
             entry.unknowns = 0
             entry.move("not known to the service")
             self.emit(Log("retry", "the service does not know the task; sending it again", {"task": entry.task_id}))

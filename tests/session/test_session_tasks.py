@@ -351,6 +351,17 @@ def test_lost_sync_task_that_the_service_never_met_is_sent_again_under_its_id(sh
     assert errors(play) == {"t1": None}
 
 
+def test_send_that_went_down_with_its_connection_uses_up_no_retry():
+    play = lost_sync_task(max_retries=0)
+    at = 2.5
+    while play.machine.statistics().resends == 0 and at < 60:
+        play >> received(at, errors=[problem("taskNotFound")])
+        at += 0.5
+        play >> TimerFired(at)
+    play >> received(at, image())
+    assert errors(play) == {"t1": None}
+
+
 def test_late_copy_of_an_unknown_answer_does_not_fail_the_task_that_was_sent_again():
     play = lost_sync_task()
     at = 2.5
