@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
-from runware_flow.emulator.sockets import cut_connection
+from runware_flow.emulator.sockets import close_connection, cut_connection
 
 if TYPE_CHECKING:
     import socket
@@ -53,6 +53,8 @@ class Server:
                     await accept(connections)
                     connections.cancel_scope.cancel()
         finally:
+            for connection in self._open:
+                close_connection(connection)  # accepted, but cancelled before its first step
             self._ended.set()
 
     async def aclose(self, grace: float = 0.5) -> None:
@@ -78,7 +80,7 @@ class Server:
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             connection = TCPServer(application, loop, config, self._context, _state(), reader, writer)
-            connections.start_soon(self._guard, connection)
+            self._start(connections, connection)
 
         server = await asyncio.start_server(connected, sock=self._listener, backlog=1024)
         try:
@@ -95,7 +97,7 @@ class Server:
         async def accept() -> None:
             while True:
                 stream: Any = await listener.accept()
-                connections.start_soon(self._guard, TCPServer(application, config, self._context, _state(), stream))
+                self._start(connections, TCPServer(application, config, self._context, _state(), stream))
 
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
         async with listener, anyio.create_task_group() as workers:
@@ -103,14 +105,18 @@ class Server:
             await self._stop.wait()
             workers.cancel_scope.cancel()
 
+    def _start(self, connections: TaskGroup, connection: Any) -> None:
+        self._open.add(connection)
+        connections.start_soon(self._guard, connection)
+
     async def _guard(self, connection: Any) -> None:
         """Run one connection; its errors (nonsense from the peer, a socket that is gone) end nothing else."""
-        self._open.add(connection)
         try:
             await connection.run()
         except Exception as error:  # noqa: BLE001 - see above
             _logger.debug("a connection ended with %r", error)
         finally:
+            close_connection(connection)
             self._open.discard(connection)
             self._idle.set()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runware_flow.emulator.asgi import Send
 
-__all__ = ("cut", "cut_connection", "is_closed")
+__all__ = ("close_connection", "cut", "cut_connection", "is_closed")
 
 
 def cut(send: Send) -> bool:
@@ -30,6 +30,15 @@ def cut_connection(connection: Any) -> None:
     found = connection.stream.socket if writer is None else writer.get_extra_info("socket")
     with contextlib.suppress(OSError):
         found.shutdown(socket.SHUT_RDWR)
+
+
+def close_connection(connection: Any) -> None:
+    """Close the socket of one of Hypercorn's `TCPServer`s, which on trio leaves it open when it is cancelled."""
+    writer = getattr(connection, "writer", None)
+    if writer is None:
+        connection.stream.socket.close()
+    else:
+        writer.close()
 
 
 def is_closed(send: Send) -> bool:

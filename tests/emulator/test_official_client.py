@@ -16,7 +16,7 @@ import runware.client
 import runware.content
 import runware.validate
 from PIL import Image
-from runware import RunOptions, Runware, RunwareError
+from runware import InvokeOptions, RunOptions, Runware, RunwareError
 
 from runware_flow.emulator import Emulator, run_in_thread
 
@@ -227,6 +227,26 @@ def test_official_client_reads_the_content_service(open_client) -> None:
             assert {one["id"] for one in await content.list_creators()} >= {"google", "openai"}
             assert (await content.get_creator("google"))["models"]
             assert await content.get_creator("nobody") is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("transport", ["rest"])
+def test_official_client_invokes_serverless_apps(open_client, emulator) -> None:
+    async def main() -> None:
+        async with open_client(serverless_base_url=emulator.client_options["serverless_base_url"]) as client:
+            sync = InvokeOptions(delivery_method="sync")
+            task = await client.invoke("my-app", "generate", {"prompt": "a cat"}, options=sync)
+            assert task["status"] == "completed"
+            assert task["output"]["payload"] == {"prompt": "a cat"}
+            again = await client.invoke("my-app", "generate", {"prompt": "a dog"}, task_id=task["id"], options=sync)
+            assert again["output"] == task["output"]
+            assert (await client.get_task("my-app", task["id"]))["status"] == "completed"
+            failed = await client.invoke("my-app", "generate", {"error": "no"}, options=sync)
+            assert (failed["status"], failed["error"]) == ("failed", "no")
+            with pytest.raises(RunwareError) as caught:
+                await client.get_task("my-app", task["id"], environment="staging")
+            assert caught.value.status_code == 404
 
     asyncio.run(main())
 
