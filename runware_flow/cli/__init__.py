@@ -14,22 +14,18 @@ def main() -> NoReturn:
         from runware_flow.cli.app import app
     except ImportError:
         sys.exit("the command line needs its extra: pip install 'runware-flow[cli,emulator]'")
-    from click.exceptions import Abort, ClickException, Exit
-
     from runware_flow.errors import RunwareFlowError
 
     try:
-        status = app(standalone_mode=False)
-    except ClickException as error:  # a wrong option: Click says it well, with the usage
-        error.show()
-        sys.exit(error.exit_code)
-    except Exit as leaving:
-        sys.exit(leaving.exit_code)
-    except (KeyboardInterrupt, Abort):
+        app()  # ends in SystemExit, by itself for a wrong usage
+    except KeyboardInterrupt:
         sys.stderr.write("runware-flow: interrupted\n")
         sys.exit(130)
     except ImportError as error:
         sys.exit(f"runware-flow: {error.name} is not installed: pip install 'runware-flow[cli,emulator]'")
-    except (RunwareFlowError, OSError) as error:
+    except RunwareFlowError as error:
         sys.exit(f"runware-flow: {error}")
-    sys.exit(status)
+    except OSError as error:
+        place = "" if error.filename is None else f"{error.filename}: "
+        sys.exit(f"runware-flow: {place}{error.strerror or error}")
+    sys.exit(0)

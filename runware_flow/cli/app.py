@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
 __all__ = ("app",)
+
+Backend: TypeAlias = Literal["asyncio", "trio"]
 
 app = typer.Typer(
     name="runware-flow",
     help="Pipelines of generative media on the Runware API, and an emulator of it to try them on.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help and one-line errors, for people and for pipes
 )
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for pictures and captions.")] = Path("out"),
-    backend: Annotated[str, typer.Option(help="asyncio or trio.")] = "asyncio",
+    backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
     """Make, enlarge and describe six pictures on the emulator: no key, no network, no cost."""
     import anyio
@@ -43,13 +46,13 @@ def demo(
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 0,
     latency: Annotated[
         str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
     ] = "0.05",
     seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
     fault: Annotated[list[str] | None, typer.Option(help="A fault to show; may be given several times.")] = None,
-    backend: Annotated[str, typer.Option(help="asyncio or trio.")] = "asyncio",
+    backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
     """Serve the emulator until interrupted; prints one line of JSON with the options of a client."""
     from runware_flow.emulator.commands import serve_command

@@ -6,6 +6,7 @@ import re
 from pathlib import Path  # noqa: TC003  # msgspec reads the annotations of its structs
 from typing import TYPE_CHECKING
 
+import anyio
 import msgspec
 
 from runware_flow import Client, Flow
@@ -54,6 +55,7 @@ async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoRepo
 
     `show` is called whenever something has happened. A cancel leaves the pictures that are complete.
     """
+    await anyio.Path(out).mkdir(parents=True, exist_ok=True)
     flow = Flow("demo", concurrency=8)
     art = flow.map(
         PROMPTS,
@@ -76,7 +78,7 @@ async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoRepo
             picture = await client.save(run.result[big][number], out / f"{number + 1:02}-{name}")
             items.append(DemoItem(prompt, picture, run.result[text][number].text or ""))
     summary = out / "summary.md"
-    summary.write_text(_summarise(items), encoding="utf-8")
+    await anyio.Path(summary).write_text(_summarise(items), encoding="utf-8")
     return DemoReport(tuple(items), run.result.cost, board.seconds, summary)
 
 

@@ -1,0 +1,100 @@
+"""The command line as a user meets it: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+from PIL import Image
+
+COMMAND = [sys.executable, "-m", "runware_flow"]
+
+
+def call(*arguments, **options):
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_demo_leaves_pictures_and_a_summary(tmp_path, backend):
+    done = call("demo", "--out", str(tmp_path / "out"), "--backend", backend)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"18 tasks in \d+\.\d s; a real service would have billed \$0\.\d+", done.stdout)
+    pictures = sorted((tmp_path / "out").glob("*.jpg"))
+    assert len(pictures) == 6
+    for picture in pictures:
+        with Image.open(picture) as opened:
+            assert opened.size == (1536, 1024)
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert all(picture.name in summary for picture in pictures)
+    assert '"A red kite over green hills"' in summary
+
+
+def test_demo_into_a_place_that_cannot_be_written_is_one_sentence():
+    done = call("demo", "--out", "/proc/nowhere")
+    assert done.returncode == 1
+    assert done.stderr == "runware-flow: /proc/nowhere: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nonsense"], "No such command 'nonsense'"),
+        (["demo", "--backend", "curio"], "'--backend'"),
+        (["serve", "--port", "80000"], "'--port'"),
+        (["serve", "--latency", "soon"], "'soon' is neither seconds (0.05) nor a range (0.5..3)"),
+        (["emulate"], "name the command to run"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong_and_exits_with_two(arguments, sentence):
+    done = call(*arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_unknown_fault_is_one_sentence():
+    done = call("serve", "--fault", "nonsense")
+    assert done.returncode == 1
+    assert "there is no fault 'nonsense'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_serve_prints_its_options_answers_and_stops_cleanly():
+    with subprocess.Popen([*COMMAND, "serve"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        options = json.loads(process.stdout.readline())
+        assert set(options) == {
+            "api_key",
+            "http_base_url",
+            "ws_base_url",
+            "schemas_base_url",
+            "content_base_url",
+            "serverless_base_url",
+        }
+        with urllib.request.urlopen(options["schemas_base_url"] + "/registry.json") as reply:
+            assert "models" in json.load(reply)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_emulate_runs_a_command_in_the_emulators_environment_and_gives_its_exit_code():
+    program = "import os; print(os.environ['RUNWARE_WS_BASE_URL'], os.environ['RUNWARE_API_KEY']); raise SystemExit(7)"
+    done = call("emulate", "--", sys.executable, "-c", program)
+    assert done.returncode == 7
+    assert done.stdout.startswith("ws://127.0.0.1:")
+
+
+def test_interrupted_demo_leaves_no_traceback(tmp_path):
+    command = [*COMMAND, "demo", "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.readline()  # the run has begun
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
