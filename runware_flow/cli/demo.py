@@ -11,14 +11,13 @@ import msgspec
 
 from runware_flow import Client, Flow
 from runware_flow.emulator import Emulator
-from runware_flow.lifetime import open_task_group
 from runware_flow.tasks import Caption, ImageInference, Upscale
 from runware_flow.view.progress import ProgressBoard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runware_flow import Run
+    from runware_flow.graph.events import Event
 
 __all__ = ("PROMPTS", "DemoItem", "DemoReport", "run_demo")
 
@@ -56,7 +55,13 @@ async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoRepo
     `show` is called whenever something has happened. A cancel leaves the pictures that are complete.
     """
     await anyio.Path(out).mkdir(parents=True, exist_ok=True)
-    flow = Flow("demo", concurrency=8)
+    board = ProgressBoard()
+
+    def watch(event: Event) -> None:
+        board.take(event)
+        show(board)
+
+    flow = Flow("demo", concurrency=8, progress=watch)
     art = flow.map(
         PROMPTS,
         lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt, width=768, height=512),
@@ -67,25 +72,16 @@ async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoRepo
     )
     text = big.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}), label="caption")
 
-    board = ProgressBoard()
     async with Emulator(seed=7, latency=(0.4, 1.2)) as emulator, Client(**emulator.client_options) as client:
-        async with flow.start(client) as run, open_task_group() as readers:
-            readers.start_soon(_watch, run, board, show)
-            await run.wait()
+        result = await flow.execute(client)
         items: list[DemoItem] = []
         for number, prompt in enumerate(PROMPTS):
             name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
-            picture = await client.save(run.result[big][number], out / f"{number + 1:02}-{name}")
-            items.append(DemoItem(prompt, picture, run.result[text][number].text or ""))
+            picture = await client.save(result[big][number], out / f"{number + 1:02}-{name}")
+            items.append(DemoItem(prompt, picture, result[text][number].text or ""))
     summary = out / "summary.md"
     await anyio.Path(summary).write_text(_summarise(items), encoding="utf-8")
-    return DemoReport(tuple(items), run.result.cost, board.seconds, summary)
-
-
-async def _watch(run: Run, board: ProgressBoard, show: Callable[[ProgressBoard], None]) -> None:
-    async for event in run.events():
-        board.take(event)
-        show(board)
+    return DemoReport(tuple(items), result.cost, board.seconds, summary)
 
 
 def _summarise(items: list[DemoItem]) -> str:
