@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from runware_flow.client.options import ClientKeywords
     from runware_flow.graph.outcomes import Failed, Ok
+    from runware_flow.session.events import SentBefore
     from runware_flow.types import Delivery as DeliveryMethod
     from runware_flow.types import MediaResult
 
@@ -224,9 +225,14 @@ class Client(AsyncContextManagerMixin):
         timeout: float | None = None,
         on_result: Callable[[Any], Awaitable[None] | None] | None = None,
         on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        sent_before: SentBefore = "no",
     ) -> list[Any]:
-        """Send a prepared task and wait for all its results; arguments and errors are those of `run`."""
-        async with self._submission(prepared, timeout) as delivery:
+        """Send a prepared task and wait for all its results; arguments and errors are those of `run`.
+
+        `sent_before` says whether an earlier process sent this very task: with `"yes"` it is only asked for, with
+        `"maybe"` it is sent (again) under its taskUUID if the service does not know it; see `Submission`.
+        """
+        async with self._submission(prepared, timeout, sent_before) as delivery:
             if on_result is None and on_progress is None:
                 return await delivery.wait_results()
             while (event := await delivery.next_event()) is not None:
@@ -256,10 +262,12 @@ class Client(AsyncContextManagerMixin):
         return self._here().statistics()
 
     @asynccontextmanager
-    async def _submission(self, prepared: requests.Prepared, timeout: float | None) -> AsyncGenerator[Delivery[Any]]:
+    async def _submission(
+        self, prepared: requests.Prepared, timeout: float | None, sent_before: SentBefore = "no"
+    ) -> AsyncGenerator[Delivery[Any]]:
         conversation = self._here()
         request = prepared.request
-        if prepared.local_media:
+        if prepared.local_media and sent_before != "yes":
             await self._media.place(request.wire, prepared.local_media)
         seconds = self._settings.poll_timeout if timeout is None else timeout
         delivery: Delivery[Any] = Delivery(request, deadline=anyio.current_time() + seconds, timeout=seconds)
@@ -270,6 +278,7 @@ class Client(AsyncContextManagerMixin):
             model=request.model,
             delivery="async" if request.delivery == "async" or "webhookURL" in request.wire else "sync",
             slots=request.slots,
+            sent_before=sent_before,
         )
         conversation.submit(delivery, submission)
         try:
