@@ -1,0 +1,154 @@
+"""A streamed text task as a machine: server-sent events in, pieces of text and one result or one error out."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runware_flow.errors import ProtocolError, RunwareError
+from runware_flow.wire.frames import decode_frame
+from runware_flow.wire.problems import to_error
+from runware_flow.wire.sse import EventDecoder
+
+if TYPE_CHECKING:
+    from runware_flow.wire.sse import ServerEvent
+
+__all__ = ("Delta", "DeltaKind", "StreamMachine", "StreamResult")
+
+
+class DeltaKind(Enum):
+    """Which of the two texts a piece belongs to."""
+
+    TEXT = "text"
+    REASONING = "reasoning"
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """A piece of the answer, or of the model's reasoning before it."""
+
+    kind: DeltaKind
+    text: str
+
+
+class StreamResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished stream came to."""
+
+    task_uuid: str
+    text: str
+    reasoning: str
+    """Empty for models that do not reason aloud."""
+    finish_reason: str | None
+    """`stop`, `length`, `content_filter`, `unknown` [sdk]; None if the service ended the stream without a word."""
+    usage: dict[str, Any] | None
+    """By wire names: `promptTokens`, `completionTokens`, `totalTokens`, sometimes `thinkingTokens` [sdk]."""
+    cost: float | None
+    """USD, if the request asked for it; None is unknown, never free."""
+
+
+class StreamMachine:
+    """Follows one stream from its first byte to its end.
+
+    `feed` gives pieces in their order; `end` judges how it ended. Of finish reason, usage and cost the last value
+    counts, because the service may send them in chunks of their own [sdk].
+    """
+
+    def __init__(self, task_uuid: str) -> None:
+        self._task_uuid = task_uuid
+        self._events = EventDecoder()
+        self._pieces: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
+        self._finish_reason: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._cost: float | None = None
+        self.is_done = False
+        """Whether the service said that nothing more comes."""
+
+    def feed(self, piece: bytes) -> list[Delta]:
+        """Take the next bytes of the body.
+
+        Raises:
+            RunwareError: an event says that the task failed, or is none of the protocol (raw code `parseError`).
+        """
+        deltas: list[Delta] = []
+        try:
+            events = self._events.feed(piece)
+        except ValueError as error:
+            raise self._unreadable(str(error)) from None
+        for event in events:
+            if not self.is_done:
+                deltas.extend(self._take(event))
+        return deltas
+
+    def end(self) -> StreamResult:
+        """The body has ended: the result.
+
+        Raises:
+            RunwareError: `connection`, raw code `streamTruncated`: it broke off, with neither a finish reason nor
+                `[DONE]`. The official clients take that for a clean end.
+        """
+        if not self.is_done and self._finish_reason is None:
+            raise RunwareError(
+                "the stream broke off before its end; what was streamed so far is in stream.text",
+                code="connection",
+                raw_code="streamTruncated",
+                task_type="textInference",
+                task_uuid=self._task_uuid,
+            )
+        return StreamResult(
+            task_uuid=self._task_uuid,
+            text="".join(self._pieces[DeltaKind.TEXT]),
+            reasoning="".join(self._pieces[DeltaKind.REASONING]),
+            finish_reason=self._finish_reason,
+            usage=self._usage,
+            cost=self._cost,
+        )
+
+    def _take(self, event: ServerEvent) -> list[Delta]:
+        if event.data.strip() == "[DONE]":
+            self.is_done = True
+            return []
+        try:
+            chunk = msgspec.json.decode(event.data, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            raise self._unreadable("an event of the stream is no JSON object") from None
+        self._raise_failure(chunk, event.data)
+        finish_reason, usage, cost = chunk.get("finishReason"), chunk.get("usage"), chunk.get("cost")
+        if isinstance(finish_reason, str):
+            self._finish_reason = finish_reason
+        if isinstance(usage, dict):
+            self._usage = usage
+        if isinstance(cost, int | float) and not isinstance(cost, bool):
+            self._cost = float(cost)
+        return self._deltas(chunk.get("delta"))
+
+    def _deltas(self, delta: Any) -> list[Delta]:
+        if not isinstance(delta, dict):
+            return []
+        found: list[Delta] = []
+        for name, kind in (("reasoningContent", DeltaKind.REASONING), ("text", DeltaKind.TEXT)):
+            text: Any = delta.get(name)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            if isinstance(text, str) and text:
+                self._pieces[kind].append(text)
+                found.append(Delta(kind, text))
+        return found
+
+    def _raise_failure(self, chunk: dict[str, Any], data: str) -> None:
+        if not (chunk.get("error") or chunk.get("errors")):
+            return
+        try:
+            errors = decode_frame(data).errors
+        except ProtocolError:
+            errors = ()
+        if not errors:
+            raise self._unreadable("the stream ends with an error that cannot be read")
+        raise to_error(errors[0], task_type="textInference", task_uuid=self._task_uuid)
+
+    def _unreadable(self, problem: str) -> RunwareError:
+        return RunwareError(
+            problem,
+            code="serverError",
+            raw_code="parseError",
+            task_type="textInference",
+            task_uuid=self._task_uuid,
+        )
