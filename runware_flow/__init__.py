@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runware_flow.client.client import Client as Client
+    from runware_flow.client.conversation import LogEntry as LogEntry
     from runware_flow.client.delivery import Delivery as Delivery
     from runware_flow.client.delivery import Progress as Progress
     from runware_flow.client.media import file_to_data_uri as file_to_data_uri
     from runware_flow.client.options import ClientOptions as ClientOptions
+    from runware_flow.client.stream import TextStream as TextStream
     from runware_flow.errors import ClientStateError as ClientStateError
     from runware_flow.errors import DeclarationError as DeclarationError
     from runware_flow.errors import FlowFailed as FlowFailed
+    from runware_flow.errors import JournalError as JournalError
     from runware_flow.errors import NodeNotAvailable as NodeNotAvailable
     from runware_flow.errors import ProtocolError as ProtocolError
     from runware_flow.errors import RunwareError as RunwareError
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareTimeoutError as RunwareTimeoutError
     from runware_flow.errors import create_runware_error as create_runware_error
     from runware_flow.errors import is_runware_error as is_runware_error
+    from runware_flow.graph.events import NodeProgress as NodeProgress
+    from runware_flow.graph.events import NodeSettled as NodeSettled
+    from runware_flow.graph.events import NodeStarted as NodeStarted
+    from runware_flow.graph.events import RunFinished as RunFinished
+    from runware_flow.graph.events import RunStarted as RunStarted
     from runware_flow.graph.outcomes import Abandoned as Abandoned
     from runware_flow.graph.outcomes import Failed as Failed
     from runware_flow.graph.outcomes import Ok as Ok
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     from runware_flow.run.many import Many as Many
     from runware_flow.run.node import Node as Node
     from runware_flow.run.result import RunResult as RunResult
+    from runware_flow.session.streaming import StreamResult as StreamResult
     from runware_flow.types import MediaResult as MediaResult
     from runware_flow.types import Result as Result
     from runware_flow.types import Task as Task
@@ -44,13 +53,16 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "client.client": ("Client",),
+    "client.conversation": ("LogEntry",),
     "client.delivery": ("Delivery", "Progress"),
     "client.media": ("file_to_data_uri",),
     "client.options": ("ClientOptions",),
+    "client.stream": ("TextStream",),
     "errors": (
         "ClientStateError",
         "DeclarationError",
         "FlowFailed",
+        "JournalError",
         "NodeNotAvailable",
         "ProtocolError",
         "RunwareError",
@@ -59,6 +71,7 @@ _HOMES = {
         "create_runware_error",
         "is_runware_error",
     ),
+    "graph.events": ("NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted"),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),
     "run.context": ("current_run",),
     "run.flow": ("Flow",),
@@ -66,6 +79,7 @@ _HOMES = {
     "run.many": ("Many",),
     "run.node": ("Node",),
     "run.result": ("RunResult",),
+    "session.streaming": ("StreamResult",),
     "types": ("MediaResult", "Result", "Task"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

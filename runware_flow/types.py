@@ -122,6 +122,11 @@ class MediaResult(Result, kw_only=True, frozen=True):
         raise ValueError(f"this {type(self).__name__} (task {self.task_uuid}) carries no URL")
 
     @property
+    def uuid(self) -> str | None:
+        """The medium's own UUID, by which the service knows it, if it came with one."""
+        return self._form("uuid")
+
+    @property
     def reference(self) -> str:
         """What a later task is given to use this medium as its input: the URL, else the UUID, else the data itself.
 

@@ -14,12 +14,13 @@ import anyio
 from anyio import AsyncContextManagerMixin
 
 from runware_flow.client import request as requests
-from runware_flow.client.conversation import Conversation
+from runware_flow.client.conversation import Conversation, print_entry
 from runware_flow.client.delivery import Delivery, Progress
 from runware_flow.client.links import ExchangeLink, Link, SocketLink
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import read_settings
 from runware_flow.client.storage import read_media, save_media
+from runware_flow.client.stream import TextStream, open_stream
 from runware_flow.errors import ClientStateError
 from runware_flow.lifetime import open_task_group
 from runware_flow.session.events import Submission
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
 
     from runware_flow.client.options import ClientKeywords
     from runware_flow.graph.outcomes import Failed, Ok
+    from runware_flow.results import TextResult
     from runware_flow.session.events import SentBefore
+    from runware_flow.session.machine import SessionStatistics
     from runware_flow.types import Delivery as DeliveryMethod
     from runware_flow.types import MediaResult
 
@@ -101,7 +104,8 @@ class Client(AsyncContextManagerMixin):
                     retry_strategy=settings.retry_strategy,
                 )
             )
-            conversation = Conversation(machine, link, log_sink=settings.log_sink if settings.debug else None)
+            sink = (settings.log_sink or print_entry) if settings.debug else None
+            conversation = Conversation(machine, link, log_sink=sink)
             self._conversation = conversation
             workers.start_soon(conversation.run)
             try:
@@ -197,6 +201,38 @@ class Client(AsyncContextManagerMixin):
         """
         return self._submission(self.prepare(task, delivery=delivery), timeout)
 
+    @asynccontextmanager
+    async def stream(
+        self, task: Task[TextResult] | Mapping[str, Any], *, timeout: float | None = None
+    ) -> AsyncGenerator[TextStream]:
+        """Send a text task on entering the block, and read its answer inside while it is written.
+
+        Always by one POST of its own, whatever the client's transport. Leaving the block, or a cancel, closes that
+        connection at once; what the service has begun is billed. A stream is never sent again by itself.
+
+        ```python
+        async with client.stream(TextInference(model="google:gemma@4-31b", messages=[...])) as stream:
+            async for word in stream.text:
+                print(word, end="", flush=True)
+            print((await stream.result()).usage)
+        ```
+
+        Args:
+            task: a `TextInference`, or a dict with wire names; its taskUUID is kept. `number_results` must be 1.
+            timeout: seconds for the whole stream, instead of the client's `timeout`.
+
+        Raises:
+            RunwareError: on entering, `validation` for a task that cannot stream; from the readers and from
+                `result()`, what the service or the connection says, and `connection` for a stream that broke off.
+        """
+        self._here()
+        prepared = requests.prepare(task, new_task_id=str(uuid.uuid4()), streams=True)
+        if prepared.local_media:
+            await self._media.place(prepared.request.wire, prepared.local_media)
+        seconds = self._settings.timeout if timeout is None else timeout
+        async with open_stream(await self._rest(), prepared, timeout=seconds) as stream:
+            yield stream
+
     def prepare(
         self,
         task: Task[Any] | Mapping[str, Any],
@@ -244,8 +280,8 @@ class Client(AsyncContextManagerMixin):
     async def save(self, result: MediaResult, path: str | os.PathLike[str]) -> Path:
         """Write a result's medium to a file, and return its path.
 
-        A path without an extension gets that of the content; folders are made; the file appears whole or not at all,
-        also after a cancel.
+        A path without the extension of a medium gets that of the content; an existing folder gets a file named by the
+        result's UUID; missing folders are made. The file appears whole or not at all, also after a cancel.
 
         Raises:
             RunwareError: `notFound` when the service no longer has the file, `connection` when the download failed.
@@ -257,7 +293,7 @@ class Client(AsyncContextManagerMixin):
         """The bytes of a result's medium. Errors are those of `save`."""
         return await read_media(result, await self._http())
 
-    def statistics(self) -> Any:
+    def statistics(self) -> SessionStatistics:
         """What the session knows of itself, frozen: tasks in flight, reconnects, polls."""
         return self._here().statistics()
 
@@ -288,12 +324,18 @@ class Client(AsyncContextManagerMixin):
 
     async def _open_link(self) -> Link:
         settings = self._settings
-        headers = {"User-Agent": _user_agent(settings.user_agent_prefix)}
         if settings.transport == "websocket":
+            headers = {"User-Agent": _user_agent(settings.user_agent_prefix)}
             return SocketLink(settings.connector or open_websocket, settings.ws_base_url, headers)
-        headers["Authorization"] = f"Bearer {settings.api_key.reveal()}"
-        rest = RestTransport(await self._http(), settings.http_base_url, headers=headers)
-        return ExchangeLink(rest, timeout=settings.timeout)
+        return ExchangeLink(await self._rest(), timeout=settings.timeout)
+
+    async def _rest(self) -> RestTransport:
+        settings = self._settings
+        headers = {
+            "User-Agent": _user_agent(settings.user_agent_prefix),
+            "Authorization": f"Bearer {settings.api_key.reveal()}",
+        }
+        return RestTransport(await self._http(), settings.http_base_url, headers=headers)
 
     async def _http(self) -> httpx.AsyncClient:
         async with self._http_lock:

@@ -7,6 +7,7 @@ effect on the tables here. Waiting is done by three kinds of workers only: the l
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 
     from runware_flow.client.delivery import Delivery
     from runware_flow.client.links import Link
-    from runware_flow.session.machine import SessionMachine
+    from runware_flow.session.machine import SessionMachine, SessionStatistics
     from runware_flow.types import TaskId
 
     LogSink = Callable[["LogEntry"], Any]
 
-__all__ = ("Conversation", "LogEntry")
+__all__ = ("Conversation", "LogEntry", "print_entry")
 
 _LOGGER = logging.getLogger("runware_flow")
+_LOGGER.addHandler(logging.NullHandler())  # a library is silent until its user asks for its log
 _LEVELS = {"debug": logging.DEBUG, "warning": logging.WARNING}
 
 
@@ -40,6 +42,12 @@ class LogEntry(msgspec.Struct, frozen=True):
     data: dict[str, Any]
     timestamp: float
     """Seconds since the epoch."""
+
+
+def print_entry(entry: LogEntry) -> None:
+    """A log sink for people: one line on standard error."""
+    data = " ".join(f"{name}={value}" for name, value in entry.data.items())
+    sys.stderr.write(f"runware_flow {entry.category}: {entry.message} {data}\n")
 
 
 class Conversation:
@@ -109,7 +117,7 @@ class Conversation:
         """End the session: every task still in flight settles with an error. Closing twice is fine."""
         self._handle(events.SessionClosed(anyio.current_time()))
 
-    def statistics(self) -> Any:
+    def statistics(self) -> SessionStatistics:
         """What the session machine knows of itself, frozen."""
         return self._machine.statistics()
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from runware_flow.client.conversation import LogEntry
     from runware_flow.transport.connection import Connector
 
 __all__ = ("ClientKeywords", "ClientOptions", "Settings", "read_settings")
@@ -47,8 +48,12 @@ class ClientKeywords(TypedDict, total=False):
     retry_strategy: Literal["exponential", "linear"]
     max_reconnect_attempts: float
     debug: bool
+    """Log what the session does: to `log_sink`, else as lines on standard error. Without it the standard logger
+    `runware_flow` gets the entries."""
     validate: bool
-    log_sink: Callable[..., Any] | None
+    """Not there yet; `True` is refused."""
+    log_sink: Callable[[LogEntry], Any] | None
+    """Called with each `LogEntry` while `debug` is on."""
     http_client: httpx.AsyncClient | None
     """A client of yours for HTTP: proxies, certificates, pools. It stays yours: it is not closed."""
     connector: Connector | None
@@ -150,6 +155,8 @@ def _check(values: dict[str, Any]) -> None:
             raise _invalid(
                 name, f"Client({name}={value!r}): must be {'positive' if name in _POSITIVE else '0 or more'}"
             )
+    if values.get("validate"):
+        raise _invalid("validate", "Client(validate=True) is not there yet; the service validates every request itself")
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             raise _invalid(name, f"Client({name}={values[name]!r}): choose one of {', '.join(map(repr, choices))}")

@@ -11,7 +11,7 @@ from runware_flow import catalog
 from runware_flow.errors import RunwareError
 from runware_flow.results import RESULT_TYPES
 from runware_flow.types import Delivery, Result, Task
-from runware_flow.wire.codec import LocalMedia, Request, build_request, to_wire
+from runware_flow.wire.codec import LocalMedia, Request, build_request, slots_of, to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,6 +67,11 @@ class Prepared(msgspec.Struct, frozen=True):
         """How many results are expected."""
         return self.request.slots
 
+    @property
+    def result_type(self) -> type[Result]:
+        """What its results decode as."""
+        return self.request.result_type
+
 
 def prepare(
     task: Task[Any] | Mapping[str, Any],
@@ -74,6 +79,7 @@ def prepare(
     new_task_id: str,
     delivery: Delivery | None = None,
     include_cost: bool | None = None,
+    streams: bool = False,
 ) -> Prepared:
     """Complete a task: resolve its model, choose its delivery, give it an id. Sends nothing, reads no file.
 
@@ -82,6 +88,7 @@ def prepare(
         new_task_id: the id for a task that brings none of its own.
         delivery: overrides what the task says; `async` if neither says anything, as the official clients do.
         include_cost: asks for the cost unless the task says otherwise.
+        streams: whether the answer is to be read while it is written.
 
     Raises:
         RunwareError: `code="validation"`, naming the parameter, for what can be seen to be wrong without the service.
@@ -90,7 +97,10 @@ def prepare(
     wire = catalog.resolve(wire)
     task_type: str = wire["taskType"]
     task_id = _task_id(wire.get("taskUUID"), new_task_id)
-    _choose_delivery(wire, task_type, delivery)
+    if streams:
+        _stream(wire, task_type)
+    else:
+        _choose_delivery(wire, task_type, delivery)
     if include_cost is not None and task_type not in UTILITIES:
         wire.setdefault("includeCost", include_cost)
     wire = {"taskType": task_type, "taskUUID": task_id, **_without_head(wire)}
@@ -111,8 +121,23 @@ def _choose_delivery(wire: dict[str, Any], task_type: str, delivery: Delivery | 
         return
     chosen = delivery or wire.get("deliveryMethod") or "async"
     if chosen not in ("sync", "async"):
-        raise _invalid("deliveryMethod", f"run() and submit() take deliveryMethod 'sync' or 'async', not {chosen!r}")
+        way_out = "use client.stream() for it" if chosen == "stream" else "choose 'sync' or 'async'"
+        raise _invalid("deliveryMethod", f"run() and submit() do not take deliveryMethod={chosen!r}: {way_out}")
     wire["deliveryMethod"] = chosen
+
+
+def _stream(wire: dict[str, Any], task_type: str) -> None:
+    if task_type != "textInference":
+        raise _invalid("taskType", f"only textInference streams, not {task_type}; use client.run() for it")
+    if slots_of(wire) > 1:
+        raise RunwareError(
+            "a stream has one result; use client.run() for numberResults > 1",
+            code="validation",
+            raw_code="notImplemented",
+            parameter="numberResults",
+            task_type=task_type,
+        )
+    wire["deliveryMethod"] = "stream"
 
 
 def _result_type(task: Task[Any] | Mapping[str, Any], task_type: str) -> type[Result]:

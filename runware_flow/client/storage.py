@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import mimetypes
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,11 +45,13 @@ async def read_media(result: MediaResult, http_client: httpx.AsyncClient) -> byt
 async def save_media(result: MediaResult, path: str | os.PathLike[str], http_client: httpx.AsyncClient) -> Path:
     """Write a result's medium to `path` and return where it is.
 
-    A path without an extension gets that of the content (a JPEG becomes `.jpg` whatever was asked for). Folders are
-    made. The file appears whole or not at all, also after a cancel or a crash: the content is written piece by piece to
-    a temporary file beside it, which is then renamed.
+    A path without the extension of a medium gets that of the content; an existing folder gets a file named by the
+    result's UUID. Missing folders are made. The file appears whole or not at all, also after a cancel or a crash: the
+    content is written piece by piece to a temporary file beside it, which is then renamed.
     """
     target = Path(path)
+    if await anyio.Path(target).is_dir():
+        target /= result.uuid or result.task_uuid
     await anyio.Path(target.parent).mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     head = b""
@@ -61,7 +64,7 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
                 await file.write(piece)
 
             await _hand_over(result, http_client, write)
-        if not target.suffix:
+        if mimetypes.guess_type(target.name)[0] is None:
             target = target.with_name(target.name + extension_of(head))
         await anyio.Path(partial).replace(target)
     finally:

@@ -11,9 +11,11 @@ from .connection import CLOSE_TIMEOUT, TransportError
 from .failures import could_not_open
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from .address import Address
+
+    Take = Callable[[bytes], bool]
 
 __all__ = ("Body", "exchange", "explain", "prepare")
 
@@ -67,9 +69,12 @@ def prepare(
 
 
 async def exchange(
-    http_client: httpx.AsyncClient, request: httpx.Request, limit: int
+    http_client: httpx.AsyncClient, request: httpx.Request, limit: int, take: Take | None = None
 ) -> tuple[httpx.Response, bytes | None]:
     """Send a request and read its whole reply; the body is `None` if it exceeds `limit` bytes.
+
+    With `take`, a reply that is a stream of events is handed over piece by piece until `take` says that it has enough;
+    its body is empty here.
 
     A reply is never given up half-way by leaving a loop or a generator: that would leave httpx's own generators to the
     garbage collector, which trio warns of. A cancel ends them from the inside.
@@ -78,10 +83,15 @@ async def exchange(
     try:
         if response.is_stream_consumed:  # a transport that made its reply in memory
             return response, response.content if len(response.content) <= limit else None
+        streams = take if _is_event_stream(response) else None
         pieces: list[bytes] = []
         size = 0
         with anyio.CancelScope() as reading:
             async for piece in response.aiter_raw():
+                if streams is not None:
+                    if streams(piece):
+                        reading.cancel()
+                    continue
                 size += len(piece)
                 if size > limit:
                     reading.cancel()
@@ -91,6 +101,10 @@ async def exchange(
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await response.aclose()
     return response, None if size > limit else _decode(response, pieces, limit)
+
+
+def _is_event_stream(response: httpx.Response) -> bool:
+    return response.status_code == 200 and response.headers.get("Content-Type", "").startswith("text/event-stream")
 
 
 def _decode(response: httpx.Response, pieces: list[bytes], limit: int) -> bytes | None:

@@ -20,7 +20,7 @@ from .tls import default_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     import httpx
 
@@ -131,6 +131,26 @@ class RestTransport:
             TransportError: no reply, or none that can be read. `sent` is `False` only if the request certainly did not
                 reach the service. A reply that exceeds the limit is `too-large`.
         """
+        return await self._exchange(body, timeout, {}, None)
+
+    async def stream(self, body: bytes, take: Callable[[bytes], bool], *, timeout: float | None = None) -> Reply | None:
+        """Send `body` and hand the reply to `take`, piece by piece as it comes, if it is a stream of events.
+
+        `take` is called synchronously, must not raise, and returns whether it has enough; then the connection closes.
+
+        Returns:
+            None after a stream. Any other reply as it is, with nothing given to `take`.
+
+        Raises:
+            TransportError: as for `post`; pieces that came before stay taken.
+        """
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        reply = await self._exchange(body, timeout, headers, take)
+        return None if reply.status == 200 and reply.content_type == "text/event-stream" else reply
+
+    async def _exchange(
+        self, body: bytes, timeout: float | None, more_headers: dict[str, str], take: Callable[[bytes], bool] | None
+    ) -> Reply:
         from httpx import HTTPError, InvalidURL
 
         from .exchange import Body, exchange, explain, prepare
@@ -143,10 +163,10 @@ class RestTransport:
                     self._url,
                     content,
                     len(body),
-                    headers={"Content-Type": "application/json", **self._headers},
+                    headers={"Content-Type": "application/json", **more_headers, **self._headers},
                     connect_timeout=self._connect_timeout,
                 )
-                response, answer = await exchange(self._http_client, request, self._max_reply_bytes)
+                response, answer = await exchange(self._http_client, request, self._max_reply_bytes, take)
             except (HTTPError, InvalidURL) as error:
                 failure = explain(self._address, error, content, self._connect_timeout)
             else:

@@ -146,9 +146,14 @@ def test_save_writes_the_whole_file_with_the_contents_extension(run, open_pair, 
             )
             path = await client.save(image, tmp_path / "new" / "folder" / "kite")
             named = await client.save(image, tmp_path / "kite.jpeg")
+            dotted = await client.save(image, tmp_path / "mr. smith")
+            (tmp_path / "album").mkdir()
+            inside = await client.save(image, tmp_path / "album")
         assert path == tmp_path / "new" / "folder" / "kite.jpg"
         assert Image.open(io.BytesIO(path.read_bytes())).size == (512, 256)
         assert named.name == "kite.jpeg"
+        assert dotted.name == "mr. smith.jpg"
+        assert inside == tmp_path / "album" / f"{image.image_uuid}.jpg"
         assert sorted(entry.name for entry in path.parent.iterdir()) == ["kite.jpg"]
 
     run(main)

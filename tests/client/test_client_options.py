@@ -48,6 +48,7 @@ def test_settings_without_key_say_where_to_put_it(key):
         ({"http_base_url": "api.runware.ai"}, "must start with http:// or https://"),
         ({"ws_base_url": "https://x"}, "must start with ws:// or wss://"),
         ({"colour": "red"}, "takes no option 'colour'"),
+        ({"validate": True}, "not there yet"),
     ],
 )
 def test_settings_that_cannot_work_are_named(options, sentence):

@@ -159,3 +159,9 @@ def test_example_is_short_tested_and_tells_how_to_try_it(path):
     assert len(text.splitlines()) < LIMIT_LINES
     assert f'example("{path.stem}"' in Path(__file__).read_text(encoding="utf-8") or path.stem == "poster"
     assert f"-- python examples/{path.name}" in text
+
+
+def test_streaming_prints_the_answer_and_what_it_used(example):
+    *_, answer, usage = example("streaming").splitlines()
+    assert "lighthouses" in answer
+    assert usage.startswith("[stop] {'promptTokens': ")
