@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def emulator_process(*, latency: str) -> Iterator[dict[str, Any]]:
-    """Start `runware-flow serve` with `latency` and give the client options that it prints."""
-    command = [sys.executable, "-m", "runware_flow", "serve", "--port", "0", "--latency", latency]
+def emulator_process(*, latency: str, backend: str = "asyncio") -> Iterator[dict[str, Any]]:
+    """Start `runware-flow serve` with `latency` on `backend` and give the client options that it prints."""
+    command = [sys.executable, "-m", "runware_flow", "serve", "--port", "0", "--latency", latency, "--backend", backend]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -61,7 +61,7 @@ class Emulator:
         **settings: Any,
     ) -> None:
         self._host, self._port = host, port
-        self._faults = FaultBook(faults)
+        self._faults = FaultBook(faults, seed)
         self._settings = Settings(seed=seed, latency=latency, **settings)
         self._service: Service | None = None
         self._base_url = ""
@@ -132,7 +132,7 @@ class Emulator:
             raise
         self._service = Service(settings, models, self._faults)
         shell = Shell(self._service)
-        server = Server(create_app(shell), listener)
+        server = Server(create_app(shell), listener, self._faults)
         async with open_task_group() as workers:
             try:
                 await workers.start(shell.run)

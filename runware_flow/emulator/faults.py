@@ -1,7 +1,8 @@
 """What can go wrong with the service, as data: in process as `Fault(...)`, on the command line as `kind:key=value,...`.
 
 A fault of some kind waits for events of that kind (an authentication, an acknowledgement, a poll, ...), counts those
-that fit its conditions, and strikes at the ones it names: all of them, the `nth`, or each `every`-th.
+that fit its conditions, and strikes at the ones it names: all of them, the `nth`, each `every`-th, or by `chance`,
+which is drawn from the emulator's seed: the same seed and the same order of events make the same faults.
 """
 
 from __future__ import annotations
@@ -10,11 +11,26 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.emulator.jsonvalues import as_list, as_object
+from runware_flow.emulator.settings import draw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ("FAULT_KINDS", "Fault", "FaultBook", "parse_fault")
+__all__ = ("BYTE_FAULTS", "FAULT_KINDS", "Fault", "FaultBook", "parse_fault")
+
+BYTE_FAULTS: dict[str, str] = {
+    "kill-mid-frame": "the connection ends in the middle of a message of the service, after `after` bytes (half of it)",
+    "reset": "the connection is reset in place of a message, or after `after` bytes of it",
+    "half-open": "from a message on nothing passes in either direction, and the connection stays open",
+    "fragment": "a message comes in pieces of `size` bytes (default 7)",
+    "throttle": "a message comes at `rate` bytes a second (default 10,000)",
+    "delay": "a message, and what follows it, comes `seconds` late (default 0.1)",
+    "slow-reader": "what the client sends on a connection is read at `rate` bytes a second (default 10,000)",
+    "refuse-connection": "a connection is reset as soon as it is open",
+}
+"""What happens to bytes: events are the service's messages on all connections (WebSocket frames, HTTP answers, media
+too), and for the last two the connections. They meet connections that are opened after the fault was added.
+"""
 
 FAULT_KINDS: dict[str, str] = {
     "reject-key": "an authentication is refused (`code`, default invalidApiKey; `shape`: errors, error or legacy)",
@@ -42,6 +58,13 @@ FAULT_KINDS: dict[str, str] = {
     "truncate-stream": "a text stream ends without finishReason and without [DONE]",
     "split-stream": "a text stream comes in pieces of seven bytes, which cut through characters",
     "cut": "a POST is carried out, and the connection cut in place of an answer",
+    "bare-data": "a frame with one item has it as `data` itself, not in a list",
+    "drop-webhook": "a call of a webhook is never made",
+    "duplicate-webhook": "a webhook is called twice for the same result",
+    "slow-registry": "the registry of models comes `seconds` late",
+    "serverless": "a request to an app is answered with `status` (default 503), `code` and `retry_after`",
+    "late-task": "a task of an app that exists is answered with 404",
+    **BYTE_FAULTS,
 }
 """Each kind of fault and what it does."""
 
@@ -54,10 +77,11 @@ class Fault:
         kind: what goes wrong, one of `FAULT_KINDS`.
         nth: strike at the n-th event that fits (from 1); without it, from the first one on.
         every: strike at each `every`-th event that fits.
+        chance: strike at an event with this probability (0 to 1).
         times: how often at most; one if `nth` is given, without end otherwise.
         task_type, model, prompt: only for such tasks; `prompt` is a part of the prompt or of the last message.
         index: only this result of the task, from 0.
-        code, message, status, retry_after, seconds: what the fault does, see `FAULT_KINDS`.
+        code, message, status, retry_after, seconds, after, size, rate: what the fault does, see `FAULT_KINDS`.
         shape: `errors` or `item`: where a failed generation is reported; `error`: under that key instead of `errors`;
             `legacy`: as the first version of the service refused a key.
         body: `json`, `text` or `empty`: the body of an `http` fault.
@@ -66,6 +90,7 @@ class Fault:
     kind: str
     nth: int | None = None
     every: int | None = None
+    chance: float | None = None
     times: int | None = None
     task_type: str | None = None
     model: str | None = None
@@ -76,6 +101,9 @@ class Fault:
     status: int | None = None
     retry_after: float | None = None
     seconds: float | None = None
+    after: int | None = None
+    size: int | None = None
+    rate: float | None = None
     shape: str | None = None
     body: str = "json"
 
@@ -128,22 +156,35 @@ def parse_fault(text: str) -> Fault:
 
 
 class FaultBook:
-    """The faults of one emulator and how often each has met its event."""
+    """The faults of one emulator and how often each has met its event.
 
-    def __init__(self, faults: Iterable[Fault | str] = ()) -> None:
+    Args:
+        faults: what goes wrong.
+        seed: what those with a `chance` are drawn from.
+    """
+
+    def __init__(self, faults: Iterable[Fault | str] = (), seed: int = 7) -> None:
         self._entries: list[_Entry] = []
+        self._seed = seed
+        self._added = 0
         for fault in faults:
             self.add(fault)
 
     def add(self, fault: Fault | str) -> Fault:
         """Add a fault while the emulator runs; its counting starts now."""
         made = parse_fault(fault) if isinstance(fault, str) else fault
-        self._entries.append(_Entry(made))
+        self._added += 1
+        self._entries.append(_Entry(made, f"{self._seed} {self._added}"))
         return made
 
     def clear(self) -> None:
         """Forget all faults."""
         self._entries.clear()
+
+    @property
+    def has_byte_faults(self) -> bool:
+        """Whether there is a fault that only a relay of bytes can show."""
+        return any(entry.fault.kind in BYTE_FAULTS for entry in self._entries)
 
     def strike(self, kind: str, task: Mapping[str, Any] | None = None) -> Fault | None:
         """Count one event of `kind`, and return the fault that strikes at it, if one does."""
@@ -155,8 +196,9 @@ class FaultBook:
 
 
 class _Entry:
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, seed: str) -> None:
         self.fault = fault
+        self._seed = seed
         self._events = 0
         self._strikes = 0
 
@@ -166,6 +208,8 @@ class _Entry:
         times = fault.times if fault.times is not None else (1 if fault.nth is not None else None)
         if times is not None and self._strikes >= times:
             return False
-        strikes = self._events % fault.every == 0 if fault.every is not None else self._events >= (fault.nth or 1)
+        strikes = self._events % fault.every == 0 if fault.every else self._events >= (fault.nth or 1)
+        if fault.chance is not None:
+            strikes = strikes and draw(self._seed, self._events) < fault.chance
         self._strikes += strikes
         return strikes

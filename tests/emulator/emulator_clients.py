@@ -88,7 +88,7 @@ async def open_socket(emulator: Emulator, *, authenticated: bool = True):
 
     url = emulator.client_options["ws_base_url"]
     connection = await anyio.to_thread.run_sync(
-        lambda: connect(url, proxy=None, max_size=None, close_timeout=1).__enter__()
+        lambda: connect(url, proxy=None, max_size=None, close_timeout=0.2).__enter__()
     )
     try:
         client = Socket(connection)
