@@ -7,6 +7,7 @@
     ├── ProtocolError                the other side sent what is no frame of the protocol
     ├── ClientStateError             a client used outside its block, its loop or its thread (also a RuntimeError)
     ├── DeclarationError             a flow that cannot work, at the line that declared it (also a TypeError)
+    ├── JournalError                 a journal that cannot be opened, read or written
     ├── NodeNotAvailable             a result was asked for of a node that has none (also a LookupError)
     └── FlowFailed                   a run failed; `.result` holds everything that finished
 
@@ -25,6 +26,7 @@ __all__ = (
     "DeclarationError",
     "ErrorCode",
     "FlowFailed",
+    "JournalError",
     "NodeNotAvailable",
     "ProtocolError",
     "RunwareError",
@@ -129,6 +131,10 @@ class ClientStateError(RunwareFlowError, RuntimeError):
 
 class DeclarationError(RunwareFlowError, TypeError):
     """A flow was declared that cannot work; the message names the node and the line that declared it."""
+
+
+class JournalError(RunwareFlowError):
+    """A journal cannot be opened, read or written; the message names the file. Nothing is sent that is not in it."""
 
 
 class NodeNotAvailable(RunwareFlowError, LookupError):

@@ -63,6 +63,7 @@ class NodeSettled(msgspec.Struct, frozen=True):
         attempts: how many attempts there were; 0 for a node that was skipped.
         seconds: from the first attempt to the outcome.
         cost: USD; `None` is unknown, and never stands for free.
+        is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
     """
 
     time: float
@@ -76,6 +77,7 @@ class NodeSettled(msgspec.Struct, frozen=True):
     key: str | None = None
     task_uuid: str | None = None
     fingerprint: str | None = None
+    is_restored: bool = False
 
 
 class RunFinished(msgspec.Struct, frozen=True):

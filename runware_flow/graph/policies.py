@@ -11,7 +11,7 @@ from runware_flow.errors import RunwareError, RunwareTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("NO_POLICY", "Policy", "may_try_again", "read_policy")
+__all__ = ("NO_POLICY", "Policy", "is_verdict", "may_try_again", "read_policy")
 
 _LATER = ("idle", "limit", "cache", "fallback", "hedge_after", "tolerate")
 
@@ -67,6 +67,20 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
     return Policy(retry=retry, timeout=keywords.get("timeout"), deadline=keywords.get("deadline"))
 
 
+_LOST = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})
+
+
+def is_verdict(error: RunwareError) -> bool:
+    """Tell whether the service itself said that a request failed, so that it makes nothing and bills nothing more.
+
+    Not so where only our waiting ended: a deadline of ours, a lost connection, a sync task past the service's time
+    (which runs on and is billed [doc]), or a service that does not remember the task.
+    """
+    if isinstance(error, RunwareTimeoutError) or error.code in ("connection", "aborted") or error.raw_code in _LOST:
+        return False
+    return error.code != "timeout" or "provider" in (error.raw_code or "").lower()
+
+
 def may_try_again(error: Exception, *, buys: bool) -> bool:
     """Tell whether a failed attempt may be followed by another.
 
@@ -77,7 +91,7 @@ def may_try_again(error: Exception, *, buys: bool) -> bool:
     same rule.
     """
     if isinstance(error, RunwareError):
-        if isinstance(error, RunwareTimeoutError) or error.code in ("connection", "aborted") or error.results:
+        if not is_verdict(error) or error.results:
             return False
         return error.retryable and (error.raw_code is not None or error.status_code in (429, 503))
     return not buys and not isinstance(error, TimeoutError)

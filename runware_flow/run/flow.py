@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.declaration import Where
     from runware_flow.run.handle import Run
-    from runware_flow.run.options import FlowOptions, Items, OnError, PolicyOptions, Progress, WireTask, Work
+    from runware_flow.run.options import (
+        FlowOptions,
+        Items,
+        JournalOption,
+        OnError,
+        PolicyOptions,
+        Progress,
+        WireTask,
+        Work,
+    )
     from runware_flow.run.requester import Requester
     from runware_flow.run.result import RunResult
 
@@ -45,7 +54,9 @@ class Flow:
             collected, and `FlowFailed` is raised. `"cancel"`: the same, but what is in flight is abandoned at once.
             `"continue"`: only what depends on the failed node is skipped.
         progress: `True`, or a callable that is given each event.
-        limits, budget, journal, cache: not available in this version; anything but `None` is an error.
+        journal: a file that outlives a crash: each task is in it before it is sent, each result before it counts. A run
+            with the journal of an earlier one restores what that has finished and asks for what it had sent.
+        limits, budget, cache: not available in this version; anything but `None` is an error.
 
     Raises:
         DeclarationError: an argument that makes no sense.
@@ -59,7 +70,7 @@ class Flow:
         limits: Mapping[str, int] | None = None,
         on_error: OnError = "stop",
         budget: float | None = None,
-        journal: object = None,
+        journal: JournalOption = None,
         cache: object = None,
         progress: Progress = None,
     ) -> None:
@@ -259,6 +270,7 @@ class Flow:
         Raises:
             FlowFailed: a node failed and `on_error` is not `"continue"`; its `.result` has everything that finished.
             DeclarationError: the declaration has a cycle, or an override makes no sense.
+            JournalError: the journal cannot be used, or another run uses it.
         """
         async with self.start(client, **overrides) as run:
             await run.wait()

@@ -179,6 +179,7 @@ class News:
             key=run.key,
             task_uuid=record.task_uuid if record else None,
             fingerprint=record.fingerprint if record else None,
+            is_restored=record.is_restored if record else False,
         )
 
     def source_ended(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from os import PathLike
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from runware_flow.graph.events import Event
+from runware_flow.run.journal.store import JournalStore
 from runware_flow.types import Task
 
-__all__ = ("FlowOptions", "Items", "OnError", "PolicyOptions", "Progress", "WireTask", "Work")
+__all__ = ("FlowOptions", "Items", "JournalOption", "OnError", "PolicyOptions", "Progress", "WireTask", "Work")
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -27,6 +29,10 @@ Items: TypeAlias = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | A
 
 Progress: TypeAlias = bool | Callable[[Event], object] | None
 """`True` writes a plain line to stderr now and then; a callable gets each event of the run."""
+
+
+JournalOption: TypeAlias = str | PathLike[str] | JournalStore | None
+"""The path of a journal's file, or what keeps one."""
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -49,6 +55,6 @@ class FlowOptions(TypedDict, total=False):
     limits: Any
     on_error: OnError
     budget: Any
-    journal: Any
+    journal: JournalOption
     cache: Any
     progress: Progress

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Failed
-from runware_flow.graph.policies import may_try_again
+from runware_flow.graph.policies import is_verdict, may_try_again
 from runware_flow.run.declare import is_node
+from runware_flow.run.journal.values import decode_error, decode_item
 from runware_flow.run.media import media_digests
 from runware_flow.run.result import NodeRecord
 from runware_flow.types import UNSET, Task
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.context import RunContext
+    from runware_flow.run.journal.ledger import Ledger
+    from runware_flow.run.journal.store import Entry
     from runware_flow.run.news import News
 
 __all__ = ("Performer",)
@@ -47,11 +51,14 @@ class _InFlight:
 class Performer:
     """Runs nodes and tells the machine how they ended."""
 
-    def __init__(self, machine: FlowMachine, accounts: Accounts, news: News, client: Any) -> None:
+    def __init__(
+        self, machine: FlowMachine, accounts: Accounts, news: News, client: Any, ledger: Ledger | None = None
+    ) -> None:
         self._machine = machine
         self._accounts = accounts
         self._news = news
         self._client = client
+        self._ledger = ledger
 
     async def _call_once(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a function node that has no policy and no audience, with nothing on the way."""
@@ -77,7 +84,8 @@ class Performer:
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node to its outcome, all attempts included."""
         machine = self._machine
-        if step.kind is NodeKind.CALL and not step.spec.policy.is_set and not machine.watch:
+        is_plain = not step.spec.policy.is_set and not machine.watch and self._ledger is None
+        if is_plain and step.kind is NodeKind.CALL:
             await self._call_once(run, step, context)
             return
         flight = _InFlight()
@@ -123,10 +131,17 @@ class Performer:
             attempt += 1
 
     async def _call(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: _InFlight) -> Any:
+        call = None
+        if self._ledger is not None:
+            call = await self._ledger.recall_call(run.path(step), step.work, args)
+            if call.is_known:
+                return call.value
         self._news.node_started(run, step, attempt)
         value = await self._in_time(step, None, step.work, *args)
         if isinstance(value, Task) or is_node(value):
             raise _wrong_value(value, step.spec)
+        if self._ledger is not None and call is not None:
+            await self._ledger.keep_call(call, value)
         return value
 
     async def _send(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: _InFlight) -> Any:
@@ -141,27 +156,81 @@ class Performer:
                 " several results, or node.map for several tasks"
             )
         flight.record = record = self._record(run, step, request, attempt)
+        entry = None
+        if self._ledger is not None:
+            entry = await self._begin(self._ledger, record, request, flight)
+            if entry.advice.action == "restore":
+                return self._restore(spec, record, request, entry)
+            if entry.task_uuid != request.task_id:
+                request = self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid)
         self._news.node_started(run, step, attempt, record)
         flight.is_sent = True
+        results = await self._results(run, step, request, flight, entry)
+        return self._value(spec, request, results)
+
+    async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, flight: _InFlight) -> Entry:
+        entry = await ledger.begin(record.path, record.fingerprint, request)
+        record.attempts = entry.advice.attempt
+        record.task_uuid = entry.task_uuid or record.task_uuid
+        flight.is_sent = entry.advice.action == "collect"
+        if entry.advice.action != "restore":
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        return entry
+
+    def _restore(self, spec: NodeSpec, record: NodeRecord, request: Any, entry: Entry) -> Any:
+        """Give a node the outcome that an earlier run wrote down."""
+        results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
+        if entry.error is not None:
+            error = decode_error(entry.error)
+            error.results = list(results)
+            results.append(Failed(error))
+        record.cost, record.settled, record.is_restored = entry.cost, self._news.time(), True
+        self._accounts.add(spec.path, record.task_type, record.model, record.cost, may_be_billed=True)
+        return self._value(spec, request, results)
+
+    async def _results(
+        self, run: ScopeRun, step: Step, request: Any, flight: _InFlight, entry: Entry | None
+    ) -> list[Any]:
+        """Wait for all results of a request that is sent or asked for; its outcome is in the journal, then booked."""
+        is_old = entry is not None and entry.advice.action == "collect"
         try:
-            results = await self._in_time(step, request.task_id, self._perform, run, step, request)
+            results: list[Any] = await self._in_time(
+                step, request.task_id, self._collect if is_old else self._perform, run, step, request
+            )
         except RunwareError as error:
+            if entry is not None and self._ledger is not None:
+                await self._ledger.fail(entry, error)
             if not error.results:
                 raise
             self._book(run, step, flight, error, results=error.results)
-            if not spec.keeps_all:
+            if not step.spec.keeps_all:
                 raise
             return [*error.results, Failed(error)]
+        if entry is not None and self._ledger is not None and results:
+            await self._ledger.settle(entry, results)
         self._book(run, step, flight, None, results=results)
+        return results
+
+    def _value(self, spec: NodeSpec, request: Any, results: list[Any]) -> Any:
         if spec.keeps_all:
             return results
         if not results:
             raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
         return results[0]
 
-    async def _perform(self, run: ScopeRun, step: Step, request: Any) -> list[Any]:
+    async def _collect(self, run: ScopeRun, step: Step, request: Any) -> list[Any]:
+        """Ask for what an earlier run may have sent; send it, under its taskUUID, only if the service has no trace."""
+        if request.wire.get("deliveryMethod") == "async":
+            try:
+                return await self._perform(run, step, request, sent_before="yes")
+            except RunwareError as error:
+                if is_verdict(error) or isinstance(error, RunwareTimeoutError) or error.results:
+                    raise
+        return await self._perform(run, step, request, sent_before="maybe")
+
+    async def _perform(self, run: ScopeRun, step: Step, request: Any, **more: Any) -> list[Any]:
         if not self._machine.watch:
-            silent: list[Any] = await self._client.perform(request)
+            silent: list[Any] = await self._client.perform(request, **more)
             return silent
 
         def on_progress(progress: Any) -> None:
@@ -169,7 +238,7 @@ class Performer:
             if isinstance(share, (int, float)):
                 self._news.node_progress(run, step, float(share))
 
-        results: list[Any] = await self._client.perform(request, on_progress=on_progress)
+        results: list[Any] = await self._client.perform(request, on_progress=on_progress, **more)
         return results
 
     async def _in_time(self, step: Step, task_uuid: str | None, function: Any, *args: Any) -> Any:
@@ -221,12 +290,8 @@ class Performer:
         if costs and len(known) == len(costs):
             record.cost = sum(round(cost * 1_000_000) for cost in known) / 1_000_000
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
-        is_free = isinstance(error, RunwareError) and not results and _is_verdict(error)
+        is_free = isinstance(error, RunwareError) and not results and is_verdict(error)
         self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
-
-
-def _is_verdict(error: RunwareError) -> bool:
-    return not isinstance(error, RunwareTimeoutError) and error.code not in ("connection", "aborted")
 
 
 def _pause(error: Exception, attempt: int) -> float:

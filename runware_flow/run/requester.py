@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from runware_flow.types import Task
+    from runware_flow.types import Result, Task
 
 __all__ = ("PreparedTask", "Requester")
 
@@ -25,10 +25,15 @@ class PreparedTask(Protocol):
     def wire(self) -> Mapping[str, Any]: ...
     @property
     def slots(self) -> int: ...
+    @property
+    def result_type(self) -> type[Result]: ...
 
 
 class Requester(Protocol):
-    """What tasks are sent with; `Client` is one."""
+    """What tasks are sent with; `Client` is one.
+
+    For a run with a journal, `prepare` also takes `task_uuid=` and `perform` takes `sent_before=`, as `Client`'s do.
+    """
 
     def prepare(self, task: Task[Any] | Mapping[str, Any], /, *, include_cost: bool | None = None) -> Any:
         """Resolve a task without IO; returns a `PreparedTask`."""

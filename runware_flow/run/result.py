@@ -33,6 +33,7 @@ class NodeRecord(msgspec.Struct):
         attempts: how many there were.
         cost: USD; `None` is unknown.
         started, settled: seconds from the start of the run.
+        is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
     """
 
     path: str
@@ -44,6 +45,7 @@ class NodeRecord(msgspec.Struct):
     cost: float | None = None
     started: float = 0.0
     settled: float | None = None
+    is_restored: bool = False
 
 
 class ReceiptLine(msgspec.Struct, frozen=True):

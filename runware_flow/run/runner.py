@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.plan import ScopePlan
     from runware_flow.run.flow import Flow
+    from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.many import Many
     from runware_flow.run.reader import CompletionReader, EventReader
     from runware_flow.run.requester import Requester
@@ -57,7 +58,10 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
         missing: Exception | None = None
         if client is None:
             client, missing = await _open_client(plan, stack)
-        runner = Runner(flow, plan, settings, client, missing)
+        ledger: Ledger | None = None
+        if settings.journal is not None:
+            ledger = await open_ledger(flow.name, settings.journal, stack)
+        runner = Runner(flow, plan, settings, client, missing, ledger)
         async with open_task_group() as task_group:
             try:
                 runner.begin(task_group)
@@ -67,6 +71,14 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
                 runner.is_cancelled = True
                 raise
         runner.raise_failure()
+
+
+async def open_ledger(name: str, journal: Any, stack: AsyncExitStack) -> Ledger:
+    """Open a journal until `stack` is left."""
+    from runware_flow.run.journal.ledger import Ledger  # SQLite and the rest are not needed without
+    from runware_flow.run.journal.writer import open_writer
+
+    return Ledger(await stack.enter_async_context(open_writer(journal)), name)
 
 
 async def _open_client(plan: ScopePlan, stack: AsyncExitStack) -> tuple[Any, Exception | None]:
@@ -100,7 +112,13 @@ class Runner:
     """One run: its machine, its workers, and what they share."""
 
     def __init__(
-        self, flow: Flow, plan: ScopePlan, settings: Settings, client: Any, missing: Exception | None = None
+        self,
+        flow: Flow,
+        plan: ScopePlan,
+        settings: Settings,
+        client: Any,
+        missing: Exception | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.flow = flow
         self.settings = settings
@@ -110,7 +128,7 @@ class Runner:
         self.is_cancelled = False
         self.is_finished = False
         self.news = News(self)
-        self.performer = Performer(self.machine, self.accounts, self.news, client)
+        self.performer = Performer(self.machine, self.accounts, self.news, client, ledger)
         self.puller = Puller(self)
         self._client = client
         self._missing = missing

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
 from runware_flow.errors import DeclarationError
+from runware_flow.run.journal.store import is_store
 from runware_flow.run.options import OnError
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Settings", "read_settings")
 
-_LATER = ("limits", "budget", "journal", "cache")
+_LATER = ("limits", "budget", "cache")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -23,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True):
     concurrency: int = 64
     on_error: OnError = "stop"
     progress: Any = None
+    journal: Any = None
 
 
 def read_settings(base: Settings, options: FlowOptions) -> Settings:
@@ -44,7 +47,10 @@ def read_settings(base: Settings, options: FlowOptions) -> Settings:
     progress = given.get("progress", base.progress)
     if not (progress is None or isinstance(progress, bool) or callable(progress)):
         raise DeclarationError(f"progress= is True, None or a callable that is given each event, not {progress!r}")
-    unknown = given.keys() - {"concurrency", "on_error", "progress"}
+    journal = given.get("journal", base.journal)
+    if not (journal is None or isinstance(journal, (str, PathLike)) or is_store(journal)) or journal == "":
+        raise DeclarationError(f"journal= is the path of a file, or a JournalStore, not {journal!r}")
+    unknown = given.keys() - {"concurrency", "on_error", "progress", "journal"}
     if unknown:
         raise DeclarationError(f"{sorted(unknown)[0]}= is no keyword of Flow")
-    return Settings(concurrency=concurrency, on_error=on_error, progress=progress)
+    return Settings(concurrency=concurrency, on_error=on_error, progress=progress, journal=journal)

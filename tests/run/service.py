@@ -22,14 +22,16 @@ class Service:
     def __init__(self, answer: Answer | None = None) -> None:
         self.answer = answer
         self.sent: list[Prepared] = []
+        self.sent_before: list[str] = []
         self.in_flight = 0
         self.most_in_flight = 0
 
-    def prepare(self, task: Any, /, *, include_cost: bool | None = None) -> Prepared:
-        return prepare(task, new_task_id=str(uuid4()), include_cost=include_cost)
+    def prepare(self, task: Any, /, *, include_cost: bool | None = None, task_uuid: str | None = None) -> Prepared:
+        return prepare(task, new_task_id=task_uuid or str(uuid4()), include_cost=include_cost)
 
-    async def perform(self, request: Prepared, /, *, on_progress: Any = None) -> list[Any]:
+    async def perform(self, request: Prepared, /, *, on_progress: Any = None, sent_before: str = "no") -> list[Any]:
         self.sent.append(request)
+        self.sent_before.append(sent_before)
         count = len(self.sent)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

@@ -175,7 +175,7 @@ MISTAKES = {
     "progress": (lambda flow: Flow(progress="bar"), "progress= is"),
     "limits": (lambda flow: Flow(limits={"video": 1}), "limits= is not available"),
     "budget": (lambda flow: Flow(budget=1.0), "budget= is not available"),
-    "journal": (lambda flow: Flow(journal="x.sqlite"), "journal= is not available"),
+    "journal": (lambda flow: Flow(journal=7), "journal= is the path"),
     "cache": (lambda flow: Flow(cache=True), "cache= is not available"),
     "override": (lambda flow: flow.start(concurrency=-1), "concurrency= is a whole number"),
     "unknown override": (lambda flow: flow.start(parallel=3), "parallel= is no keyword of Flow"),

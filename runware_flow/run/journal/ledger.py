@@ -1,0 +1,110 @@
+"""What a run does with its journal, node by node."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from runware_flow.graph.policies import is_verdict
+from runware_flow.run.journal.store import Begin, Entry, Keep, NodeKey, Settle
+from runware_flow.run.journal.values import (
+    decode_value,
+    encode_error,
+    encode_item,
+    encode_value,
+    fingerprint_call,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runware_flow.errors import RunwareError
+    from runware_flow.run.journal.writer import JournalWriter
+    from runware_flow.run.requester import PreparedTask
+
+__all__ = ("Ledger",)
+
+_SECRET = frozenset({"uploadEndpoint", "webhookURL"})
+"""Parameters whose addresses often carry a token; a journal does without them."""
+
+
+class Ledger:
+    """The journal of one flow's run.
+
+    Args:
+        prefix: put before the paths of its nodes, for a flow that is run for each item of a batch.
+    """
+
+    def __init__(self, writer: JournalWriter, flow: str, prefix: str = "") -> None:
+        self._writer = writer
+        self._flow = flow
+        self._prefix = prefix
+
+    async def begin(self, path: str, fingerprint: str, request: PreparedTask) -> Entry:
+        """Ask what is known of a node; if it is to be bought, its request is durable when this returns.
+
+        A cancel waits for it, to know whether an earlier run may have sent something.
+        """
+        body = msgspec.json.encode(_without_secrets(request.wire))
+        key = self._key(path, fingerprint)
+        begin = Begin(key, time.time(), request.task_id, request.task_type, request.model, body)
+        entry = None
+        with anyio.CancelScope(shield=True):
+            entry = await self._writer.write(begin)
+        assert entry is not None
+        return entry
+
+    async def settle(self, entry: Entry, results: list[Any], error: RunwareError | None = None) -> None:
+        """Make the outcome durable; a cancel waits for that, since what came has been paid for."""
+        items = tuple(encode_item(result) for result in results)
+        costs = [result.cost for result in results]
+        known = [cost for cost in costs if cost is not None]
+        cost = sum(round(one * 1_000_000) for one in known) / 1_000_000 if known and len(known) == len(costs) else None
+        told = None if error is None else encode_error(error)
+        with anyio.CancelScope(shield=True):
+            await self._writer.write(Settle(entry.number, time.time(), bool(results), items, told, cost))
+
+    async def fail(self, entry: Entry, error: RunwareError) -> None:
+        """Make a verdict of the service durable. After any other error the request stays open, to be asked for."""
+        if not is_verdict(error):
+            return
+        await self.settle(entry, error.results, error)
+
+    async def recall_call(self, path: str, function: Any, arguments: list[Any]) -> Call:
+        """Ask what is known of a function called with these arguments."""
+        fingerprint = fingerprint_call(function, arguments)
+        if fingerprint is None:
+            return Call(None)
+        key = self._key(path, fingerprint)
+        entry = await self._writer.write(Begin(key, time.time()))
+        assert entry is not None
+        if entry.advice.action != "restore":
+            return Call(key)
+        return Call(key, is_known=True, value=decode_value(entry.items[0]))
+
+    async def keep_call(self, call: Call, value: Any) -> None:
+        """Make a function's value durable, if it can be made again from what is written."""
+        encoded = None if call.key is None else encode_value(value)
+        if call.key is not None and encoded is not None:
+            with anyio.CancelScope(shield=True):
+                await self._writer.write(Keep(call.key, time.time(), encoded))
+
+    def _key(self, path: str, fingerprint: str) -> NodeKey:
+        return NodeKey(self._flow, f"{self._prefix}/{path}" if self._prefix else path, fingerprint)
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A call of a function; without a key it cannot be known again."""
+
+    key: NodeKey | None
+    is_known: bool = False
+    value: Any = None
+
+
+def _without_secrets(wire: Mapping[str, Any]) -> Mapping[str, Any]:
+    if _SECRET.isdisjoint(wire):
+        return wire
+    return {name: value for name, value in wire.items() if name not in _SECRET}

@@ -1,0 +1,131 @@
+"""The journal beside a run: changes of many nodes go to the store in groups, one group at a time, in a thread."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from runware_flow.errors import JournalError
+from runware_flow.lifetime import open_task_group
+from runware_flow.run.journal.sqlite import SqliteStore
+from runware_flow.run.journal.store import is_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from runware_flow.run.journal.store import Change, Entry, JournalStore
+
+__all__ = ("JournalWriter", "open_writer")
+
+
+class _Waiting:
+    __slots__ = ("answer", "change", "done", "error")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.done = anyio.Event()
+        self.answer: Entry | None = None
+        self.error: JournalError | None = None
+
+
+class JournalWriter:
+    """Writes changes in the order in which they were given; each is durable when `write` returns.
+
+    While one group is being written, the next one gathers. After a failure of the store nothing is written any more:
+    every `write` raises it, so nothing is sent that is not on record.
+    """
+
+    def __init__(self, store: JournalStore) -> None:
+        self._store = store
+        self._queue: list[_Waiting] = []
+        self._arrived = anyio.Event()
+        self._is_closing = False
+        self._failure: JournalError | None = None
+        self._limiter = anyio.CapacityLimiter(1)
+
+    async def write(self, change: Change) -> Entry | None:
+        """Make a change durable. A cancel before it is taken up takes it back; after that it is written all the same.
+
+        Raises:
+            JournalError: the store failed, now or before.
+        """
+        if self._failure is not None:
+            raise JournalError(str(self._failure)) from self._failure
+        waiting = _Waiting(change)
+        self._queue.append(waiting)
+        self._arrived.set()
+        try:
+            await waiting.done.wait()
+        except BaseException:
+            if waiting in self._queue:
+                self._queue.remove(waiting)
+            raise
+        if waiting.error is not None:
+            raise JournalError(str(waiting.error)) from waiting.error
+        return waiting.answer
+
+    async def run(self) -> None:
+        """Write until closed. Cancels do not reach it: who waits for it may be shielded."""
+        with anyio.CancelScope(shield=True):
+            while True:
+                while not self._queue:
+                    if self._is_closing:
+                        return
+                    self._arrived = anyio.Event()
+                    await self._arrived.wait()
+                group, self._queue = self._queue, []
+                await self._write_group(group)
+
+    async def _write_group(self, group: list[_Waiting]) -> None:
+        try:
+            changes = [waiting.change for waiting in group]
+            answers = await anyio.to_thread.run_sync(self._store.apply, changes, limiter=self._limiter)
+        except Exception as error:  # noqa: BLE001 - whatever a store raises, every one who waits is told
+            failure = error if isinstance(error, JournalError) else JournalError(f"the journal failed: {error!r}")
+            failure.__cause__ = error.__cause__ if failure is error else error
+            self._failure = failure
+            for waiting in [*group, *self._queue]:
+                waiting.error = failure
+                waiting.done.set()
+            self._queue = []
+            return
+        for waiting, answer in zip(group, answers, strict=True):
+            waiting.answer = answer
+            waiting.done.set()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._is_closing = True
+        self._arrived.set()
+
+
+@asynccontextmanager
+async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
+    """Open a journal for the time of a block: a path, or a store.
+
+    Raises:
+        JournalError: it cannot be opened, or another run has it.
+    """
+    store: JournalStore = journal if is_store(journal) else SqliteStore(as_path(journal))
+    await anyio.to_thread.run_sync(store.open)
+    try:
+        writer = JournalWriter(store)
+        async with open_task_group() as workers:
+            workers.start_soon(writer.run)
+            try:
+                yield writer
+            finally:
+                writer.close()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(store.close)
+
+
+def as_path(journal: str | PathLike[str]) -> Path:
+    """Return the path of a journal's file."""
+    return Path(fspath(journal))

@@ -1,0 +1,195 @@
+"""The store of a journal, by itself: what is durable, what a damage does, who may have it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+
+import pytest
+
+from runware_flow import JournalError
+from runware_flow.run.journal.media import LARGE_BYTES
+from runware_flow.run.journal.place import network_file_system
+from runware_flow.run.journal.sqlite import SqliteStore
+from runware_flow.run.journal.store import Begin, Keep, NodeKey, Settle
+
+
+def key(number=0, fingerprint="ab" * 32):
+    return NodeKey("flow", f"node-{number}", fingerprint)
+
+
+def begin(number=0, task_uuid="uuid-1", **more):
+    return Begin(key(number, **more), 1.0, task_uuid, "imageInference", "runware:400@1", b'{"seed":1}')
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.sqlite"
+
+
+@pytest.fixture
+def store(path):
+    store = SqliteStore(path)
+    store.open()
+    yield store
+    store.close()
+
+
+def ask(store, *args, **more):
+    [entry] = store.apply([begin(*args, **more)])
+    return entry
+
+
+def test_store_reopened_restores_what_was_settled_and_collects_what_was_not(store, path):
+    first, second = store.apply([begin(0, "uuid-a"), begin(1, "uuid-b")])
+    assert [first.advice.action, second.advice.action] == ["buy", "buy"]
+    store.apply([Settle(first.number, 2.0, is_done=True, items=(b'{"cost":0.5}',), cost=0.5)])
+    store.close()
+    again = SqliteStore(path)
+    again.open()
+    done, still_open = again.apply([begin(0, "new"), begin(1, "new")])
+    again.close()
+    assert (done.advice.action, done.items, done.cost, done.task_uuid) == ("restore", (b'{"cost":0.5}',), 0.5, "uuid-a")
+    assert (still_open.advice.action, still_open.task_uuid) == ("collect", "uuid-b")
+
+
+def test_store_other_fingerprint_or_flow_is_another_node(store):
+    assert ask(store, 0, "uuid-a").advice.action == "buy"
+    assert ask(store, 0, "uuid-b", fingerprint="cd" * 32).advice.action == "buy"
+    [other] = store.apply([Begin(NodeKey("other", "node-0", "ab" * 32), 1.0, "uuid-c")])
+    assert other.advice.action == "buy"
+
+
+def test_store_after_a_failure_gives_an_id_that_was_not_used(store):
+    first = ask(store, 0, "chosen")
+    store.apply([Settle(first.number, 2.0, is_done=False, error=b"{}")])
+    second = ask(store, 0, "chosen")
+    assert (second.advice.action, second.advice.attempt) == ("buy", 2)
+    assert second.task_uuid not in (None, "chosen")
+
+
+def test_store_functions_are_known_by_their_values_only(store):
+    [unknown] = store.apply([Begin(key(), 1.0)])
+    assert unknown.advice.action == "buy"
+    store.apply([Keep(key(), 1.0, b'{"value":3}')])
+    [known] = store.apply([Begin(key(), 1.0)])
+    assert (known.advice.action, known.items) == ("restore", (b'{"value":3}',))
+
+
+def test_store_large_media_are_files_beside_it(store, path):
+    item = json.dumps({"imageBase64Data": "x" * (LARGE_BYTES + 1), "list": [{"a": "y" * (LARGE_BYTES + 1)}]}).encode()
+    entry = ask(store)
+    store.apply([Settle(entry.number, 2.0, is_done=True, items=(item,))])
+    assert path.stat().st_size < LARGE_BYTES
+    assert len(list((path.parent / "run.sqlite.media").iterdir())) == 2
+    [restored] = ask(store).items
+    assert json.loads(restored) == json.loads(item)
+    shutil.rmtree(path.parent / "run.sqlite.media")
+    with pytest.raises(JournalError, match=r"media.*cannot be read"):
+        ask(store)
+
+
+def test_store_keeps_items_that_strict_json_cannot_read(store):
+    entry = ask(store)
+    store.apply([Settle(entry.number, 2.0, is_done=True, items=(b'{"a":1e999,"b":"\xff"}', b'{"c":1}'))])
+    assert [json.loads(item) for item in ask(store).items] == [{"a": "1e999", "b": "\ufffd"}, {"c": 1}]
+
+
+def test_store_opened_twice_second_gets_one_clear_error(store, path):
+    with pytest.raises(JournalError, match="in use by another run"):
+        SqliteStore(path).open()
+    store.close()
+    again = SqliteStore(path)
+    again.open()
+    again.close()
+
+
+def test_store_group_that_fails_is_undone_as_a_whole(store):
+    with pytest.raises(AttributeError):
+        store.apply([begin(0), None])
+    assert ask(store, 0, "later").task_uuid == "later"
+
+
+def test_store_in_a_folder_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(JournalError, match="no such folder"):
+        SqliteStore(tmp_path / "nowhere" / "run.sqlite").open()
+
+
+def test_store_other_files_are_refused_untouched(tmp_path):
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but long enough to be one " * 100)
+    with pytest.raises(JournalError, match="damaged, or no journal"):
+        SqliteStore(text).open()
+    assert text.read_text().startswith("not a database")
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as connection:
+        connection.execute("CREATE TABLE mine (a)")
+    connection.close()
+    with pytest.raises(JournalError, match="no journal of runware_flow"):
+        SqliteStore(other).open()
+
+
+def test_store_of_a_newer_format_is_refused(store, path):
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(JournalError, match="format 99"):
+        SqliteStore(path).open()
+
+
+def crashed_copy(store, path, target):
+    """What a crash leaves: the files as they are, the log not merged."""
+    shutil.copy(path, target)
+    shutil.copy(f"{path}-wal", f"{target}-wal")
+
+
+def test_store_log_cut_at_any_byte_opens_with_a_prefix_of_what_was_durable(store, path, tmp_path):
+    for number in range(12):
+        ask(store, number, f"uuid-{number}")
+    copy = tmp_path / "copy.sqlite"
+    crashed_copy(store, path, copy)
+    whole = (tmp_path / "copy.sqlite-wal").read_bytes()
+    main = copy.read_bytes()
+    seen = set()
+    for size in [*range(0, len(whole), 997), len(whole) - 1, len(whole)]:
+        copy.write_bytes(main)
+        (tmp_path / "copy.sqlite-wal").write_bytes(whole[:size])
+        (tmp_path / "copy.sqlite-shm").unlink(missing_ok=True)
+        opened = SqliteStore(copy)
+        opened.open()
+        known = [entry.advice.action for entry in opened.apply([begin(n, f"new-{n}") for n in range(12)])]
+        opened.close()
+        count = known.count("collect")
+        assert known == ["collect"] * count + ["buy"] * (12 - count)
+        seen.add(count)
+    assert {0, 12} <= seen
+
+
+@pytest.mark.parametrize("page", range(8))
+def test_store_damaged_main_file_is_one_clear_error(store, path, page):
+    for number in range(200):
+        ask(store, number, f"uuid-{number}")
+    store.close()
+    content = bytearray(path.read_bytes())
+    content[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
+    path.write_bytes(content)
+    with pytest.raises(JournalError) as caught:
+        opened = SqliteStore(path)
+        opened.open()
+        try:
+            opened.apply([begin(n, "new") for n in range(200)])
+        finally:
+            opened.close()
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_place_network_mounts_are_told_from_local_ones(tmp_path):
+    mounts = tmp_path / "mounts"
+    mounts.write_text("/dev/sda / ext4 rw 0 0\nserver:/home /home nfs4 rw 0 0\n/dev/sdb /home/local ext4 rw 0 0\n")
+    assert network_file_system(tmp_path.__class__("/home/me/run.sqlite"), mounts) == "nfs4"
+    assert network_file_system(tmp_path.__class__("/home/local/run.sqlite"), mounts) is None
+    assert network_file_system(tmp_path.__class__("/var/run.sqlite"), mounts) is None
+    assert network_file_system(tmp_path, tmp_path / "none") is None
