@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from runware_flow.emulator.jsonvalues import as_list, as_object
 from runware_flow.emulator.kinds import Kind, find_kind
 from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.values import check_choice, check_nested, check_providers, check_range, check_type, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,8 +38,6 @@ _LEGACY_NAMES = frozenset(
     | {"maskBlur", "prompts", "referenceVoices", "referenceVideos", "audioSettings", "speech", "returnBase64"}
 )
 """Flat names of the older API, still taken [doc]."""
-
-_NAMED_CODES = frozenset({"positivePrompt", "width", "height", "model", "duration", "prompt", "steps"})
 
 
 def is_uuid(value: Any) -> bool:
@@ -76,11 +76,6 @@ def check_task(task: Mapping[str, Any], models: Models, settings: Settings) -> P
     return None
 
 
-def _invalid(name: str, message: str, **details: Any) -> Problem:
-    code = f"invalid{name[0].upper()}{name[1:]}" if name in _NAMED_CODES else "invalidParameter"
-    return Problem(code, f"Invalid value for '{name}' parameter. {message}", parameter=name, **details)
-
-
 def _check_model(task: Mapping[str, Any], kind: Kind, models: Models, settings: Settings) -> dict[str, Any] | None:
     air = task.get("model")
     if air is None:
@@ -88,7 +83,7 @@ def _check_model(task: Mapping[str, Any], kind: Kind, models: Models, settings: 
             return None  # older requests name no model [doc]
         raise Problem("missingModel", "Missing value for 'model' parameter.", parameter="model", type="string")
     if not isinstance(air, str) or _AIR.fullmatch(air) is None:
-        raise _invalid("model", "A model is named by its AIR, source:id@version.", type="string")
+        raise invalid("model", "A model is named by its AIR, source:id@version.", type="string")
     known = settings.models.get(air) or models.task_type(air)
     if known is None:
         source, _, rest = air.partition(":")
@@ -127,95 +122,42 @@ def _check_required(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] 
 def _check_values(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None, models: Models) -> None:
     limits: dict[str, Any] = models.limits.get(kind.task_type, {})
     properties: dict[str, Any] = (schema or {}).get("properties", {})
+    loose = schema is None or not str(task.get("model")).startswith("runware:")
     for name, value in task.items():
         if name in {"taskType", "taskUUID", "model"} or value is None:
             continue
         rule: dict[str, Any] = properties.get(name) or {}
         limit: dict[str, Any] = limits.get(name) or {}
-        _check_type(name, value, str(rule.get("type") or limit.get("type") or ""))
+        check_type(name, value, str(rule.get("type") or limit.get("type") or ""))
         if name == "deliveryMethod":
-            _check_choice(name, value, list(kind.deliveries))
+            check_choice(name, value, list(kind.deliveries))
         elif name == "outputFormat":
-            _check_choice(name, value, rule.get("enum") or _const(rule) or (kind.formats or None))
+            check_choice(name, value, rule.get("enum") or _const(rule) or (kind.formats or None))
         elif name == "outputType":
             for one in as_list(value) or [value]:
-                _check_type("outputType", one, "string")
-                _check_choice(name, one, rule.get("enum") or _const(rule) or limit.get("enum"))
+                check_type("outputType", one, "string")
+                check_choice(name, one, rule.get("enum") or _const(rule) or limit.get("enum"))
+        elif name in {"webhookURL", "uploadEndpoint"}:
+            _check_address(name, value)
         else:
-            _check_choice(name, value, rule.get("enum") or _const(rule))
-            _check_range(name, value, limit, loose=schema is None or not str(task.get("model")).startswith("runware:"))
+            check_choice(name, value, rule.get("enum") or _const(rule))
+            check_range(name, value, limit, loose=loose)
+            check_nested(name, value, limit, loose=loose)
+    check_providers(task.get("providerSettings"), str(task.get("model")), models.sources)
 
 
 def _const(rule: dict[str, Any]) -> list[Any] | None:
     return [rule["const"]] if "const" in rule else None
 
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "string": str,
-    "integer": int,
-    "number": (int, float),
-    "boolean": bool,
-    "array": list,
-    "object": dict,
-}
-
-
-def _check_type(name: str, value: Any, type_: str) -> None:
-    if type_ not in _TYPES or (name == "outputType" and isinstance(value, list)):
-        return
-    expected = _TYPES[type_]
-    integral = type_ == "integer" and isinstance(value, float) and value.is_integer()
-    wrong_bool = isinstance(value, bool) and type_ in {"integer", "number"}
-    if wrong_bool or not (isinstance(value, expected) or integral):
-        raise _invalid(name, f"It must be of type {type_}.", type=type_)
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if not choices or not isinstance(value, str | int | float) or value in choices:
-        return
-    if isinstance(value, str) and name in {"outputFormat", "outputType"} and value.upper() in choices:
-        return  # older pages show lower case [doc]
-    if name == "scheduler":
-        return  # more names are taken than any list shows
-    listed = ", ".join(map(str, choices))
-    raise _invalid(name, f"It must be one of: {listed}.", allowedValues=list(choices))
-
-
-def _check_range(name: str, value: Any, limit: dict[str, Any], *, loose: bool) -> None:
-    if isinstance(value, str):
-        _check_length(name, value, limit, loose=loose)
-    if not isinstance(value, int | float):
-        return
-    low, high, step = limit.get("min"), limit.get("max"), limit.get("multipleOf")
-    if name in {"width", "height"}:
-        low, high, step = (64, 8192, None) if loose else (128, 2048, 16)
-    elif name == "seed":
-        low, high = 0, 2**63 - 1
-    bounds = [f"at least {low}"] if low is not None else []
-    bounds += [f"at most {high}"] if high is not None else []
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise _invalid(name, f"It must be {' and '.join(bounds)}.", type=limit.get("type", "number"))
-    if step and value % step:
-        raise _invalid(name, f"It must be a multiple of {step}.", type=limit.get("type", "number"))
-
-
-def _check_length(name: str, value: str, limit: dict[str, Any], *, loose: bool) -> None:
-    low, high = limit.get("min"), limit.get("max")
-    if name in {"positivePrompt", "negativePrompt"}:
-        _check_prompt(name, value, high=45_000 if loose else high)
-    elif high is not None and len(value) > high:
-        raise _invalid(name, f"It must have at most {high} characters.", type="string")
-    elif low is not None and len(value) < low:
-        raise _invalid(name, f"It must have at least {low} characters.", type="string")
-
-
-def _check_prompt(name: str, value: str, *, high: int | None) -> None:
-    if value == "__BLANK__":
-        return
-    if len(value) < 2 or (high is not None and len(value) > high):
-        code = "invalidPositivePromptLength" if name == "positivePrompt" else "invalidParameter"
-        message = f"The length of '{name}' must be between 2 and {high} characters; it is {len(value)}."
-        raise Problem(code, message, parameter=name, type="string")
+def _check_address(name: str, value: str) -> None:
+    try:
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise invalid(name, "It must be an http or https URL.", type="uri")
 
 
 def _check_dimensions(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None, settings: Settings) -> None:
@@ -245,8 +187,8 @@ def _check_text(task: Mapping[str, Any], kind: Kind) -> None:
         raise Problem("missingMessages", "Missing value for 'messages' parameter.", parameter="messages", type="array")
     for message in messages:
         if as_object(message).get("role") not in ("user", "assistant"):
-            raise _invalid("messages", "Each message has a role, 'user' or 'assistant', and a content.", type="array")
+            raise invalid("messages", "Each message has a role, 'user' or 'assistant', and a content.", type="array")
     if messages[-1].get("role") != "user":
-        raise _invalid("messages", "The last message must be from the user.", type="array")
+        raise invalid("messages", "The last message must be from the user.", type="array")
     if task.get("deliveryMethod") == "stream" and task.get("numberResults", 1) != 1:
-        raise _invalid("numberResults", "A stream has one result.", type="integer")
+        raise invalid("numberResults", "A stream has one result.", type="integer")

@@ -12,6 +12,7 @@ import msgspec
 
 from runware_flow.emulator.content import Content
 from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.schemas import request_schema, response_schema
 from runware_flow.emulator.serverless import Serverless, problem_document
 
 if TYPE_CHECKING:
@@ -109,11 +110,13 @@ class Pages:
         models = self._service.models
         name = str(request.path_params["model"])
         air = models.slugs.get(name, name)
-        schema = models.schema(air)
+        schema = request_schema(models, air)
         if schema is None:
             return _json({"error": "unknown model"}, 404)
         documentation = f"https://runware.ai/docs/models/{models.slug(air)}"
-        return _json({"requestSchema": schema, "responseSchema": None, "documentation": documentation})
+        return _json(
+            {"requestSchema": schema, "responseSchema": response_schema(models, air), "documentation": documentation}
+        )
 
 
 def _clock() -> str:

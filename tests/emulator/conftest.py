@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def watched() -> Iterator[None]:
     """A blocking call of the emulator on an asyncio loop is an error, and so is a socket that was left open."""
+    gc.freeze()  # what was there before need not be looked through after each test
     with blockbuster_ctx(scanned_modules=["runware_flow.emulator"]):
         yield
     gc.collect()  # what was not closed becomes a warning here, and a warning is an error

@@ -285,6 +285,29 @@ def test_official_client_error_has_its_parameter_and_code(open_client) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("transport", ["rest"])
+def test_official_client_validates_with_the_emulators_schemas(open_client, emulator) -> None:
+    async def main() -> None:
+        runware.validate.clear_validator_cache()
+        async with open_client(validate=True) as client:
+            before = len(emulator.log.rejected)
+            wrong = [{"width": 999}, {"steps": 500}, {"positivePrompt": "x"}, {"outputFormat": "TIFF"}]
+            wrong += [{"lora": [{"model": "civitai:1@2", "weight": 9}]}]
+            for changes in wrong:
+                with pytest.raises(RunwareError) as caught:
+                    await client.run(image(**changes))
+                assert caught.value.code == "validation"
+                assert caught.value.parameter.split(".")[0] == next(iter(changes))
+            assert len(emulator.log.rejected) == before
+            (picture,) = await client.run(image(deliveryMethod="sync", seed=3))
+            assert picture["imageURL"]
+            source = {"inputs": {"image": picture["imageURL"]}, "deliveryMethod": "sync"}
+            await client.run({"model": "runware:504@1", "upscaleFactor": 2, **source})
+            await client.run({"model": "runware:150@2", **source})
+
+    asyncio.run(main())
+
+
 def test_official_client_failing_task_is_an_error(open_client, emulator) -> None:
     async def main() -> None:
         emulator.faults.add("fail:prompt=doomed,code=contentPolicyViolation")
