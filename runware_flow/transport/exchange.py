@@ -11,7 +11,7 @@ from .connection import CLOSE_TIMEOUT, TransportError
 from .failures import could_not_open
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from .address import Address
 
@@ -54,15 +54,23 @@ class _Pieces:
 
 
 def prepare(
-    http_client: httpx.AsyncClient, url: str, body: Body, size: int, *, headers: dict[str, str], connect_timeout: float
+    http_client: httpx.AsyncClient,
+    url: str,
+    body: Body | None,
+    size: int,
+    *,
+    headers: Mapping[str, str],
+    connect_timeout: float,
 ) -> httpx.Request:
-    """Build a POST whose only timeout is that for connecting. Its body can only be had by reading `body`."""
+    """Build a POST (without a body: a GET) whose only timeout is that for connecting.
+
+    The body can only be had by reading `body`.
+    """
+    timeout = httpx.Timeout(None, connect=connect_timeout)
+    if body is None:
+        return http_client.build_request("GET", url, headers=headers, timeout=timeout)
     request = http_client.build_request(
-        "POST",
-        url,
-        content=body,
-        headers={**headers, "Content-Length": str(size)},
-        timeout=httpx.Timeout(None, connect=connect_timeout),
+        "POST", url, content=body, headers={**headers, "Content-Length": str(size)}, timeout=timeout
     )
     request.stream = body
     return request

@@ -9,7 +9,7 @@ import math
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import anyio
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from .address import Address
     from .connection import Headers
 
-__all__ = ("Reply", "RestTransport", "open_http")
+__all__ = ("Reply", "RestTransport", "fetch", "open_http")
 
 MAX_CONNECTIONS = 100
 """Requests in flight at once over one client of ours; the rest wait in its pool."""
@@ -41,12 +42,16 @@ class Reply:
         body: decoded from its content encoding, whole.
         retry_after: seconds, from now, that the service asked to wait (Retry-After, in either of its forms).
         content_type: the media type in lower case, without parameters; empty if there was none.
+        etag: the ETag header, for asking again only if something has changed.
+        request_id: the X-Request-Id header, by which the service knows this request.
     """
 
     status: int
     body: bytes
     retry_after: float | None = None
     content_type: str = ""
+    etag: str | None = None
+    request_id: str | None = None
 
 
 @asynccontextmanager
@@ -151,40 +156,76 @@ class RestTransport:
     async def _exchange(
         self, body: bytes, timeout: float | None, more_headers: dict[str, str], take: Callable[[bytes], bool] | None
     ) -> Reply:
-        from httpx import HTTPError, InvalidURL
-
-        from .exchange import Body, exchange, explain, prepare
-
-        content = Body(body)
-        with anyio.move_on_after(timeout):
-            try:
-                request = prepare(
-                    self._http_client,
-                    self._url,
-                    content,
-                    len(body),
-                    headers={"Content-Type": "application/json", **more_headers, **self._headers},
-                    connect_timeout=self._connect_timeout,
-                )
-                response, answer = await exchange(self._http_client, request, self._max_reply_bytes, take)
-            except (HTTPError, InvalidURL) as error:
-                failure = explain(self._address, error, content, self._connect_timeout)
-            else:
-                return self._reply(response, answer)
-            raise failure  # here, where the library's error is neither its cause nor its context
-        message = f"{self._address} did not reply within {timeout:g} s."
-        raise TransportError(message, kind="timeout", sent=content.begun)
-
-    def _reply(self, response: httpx.Response, content: bytes | None) -> Reply:
-        if content is None:
-            message = f"A reply from {self._address} is larger than the limit of {self._max_reply_bytes} bytes."
-            raise TransportError(message, kind="too-large", sent=True)
-        return Reply(
-            status=response.status_code,
-            body=content,
-            retry_after=parse_retry_after(response.headers.get("Retry-After"), now=time.time()),
-            content_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+        return await fetch(
+            self._http_client,
+            self._url,
+            method="POST",
+            body=body,
+            headers={"Content-Type": "application/json", **more_headers, **self._headers},
+            timeout=timeout,
+            take=take,
+            max_reply_bytes=self._max_reply_bytes,
+            connect_timeout=self._connect_timeout,
         )
+
+
+async def fetch(
+    http_client: httpx.AsyncClient,
+    url: str,
+    *,
+    headers: Headers,
+    method: Literal["GET", "POST"] = "GET",
+    body: bytes = b"",
+    timeout: float | None = None,
+    take: Callable[[bytes], bool] | None = None,
+    max_reply_bytes: int = MAX_FRAME_BYTES,
+    connect_timeout: float = CONNECT_TIMEOUT,
+) -> Reply:
+    """Send one request, with these headers and no others of ours, and wait for the whole reply.
+
+    Args:
+        take: gets the pieces of a stream of events, as in `RestTransport.stream`.
+
+    Raises:
+        TransportError: as for `RestTransport.post`.
+    """
+    from httpx import HTTPError, InvalidURL
+
+    from .exchange import Body, exchange, explain, prepare
+
+    address = parse_address(url, ("http", "https"))
+    content = Body(body)
+    with anyio.move_on_after(timeout):
+        try:
+            request = prepare(
+                http_client,
+                url,
+                content if method == "POST" else None,
+                len(body),
+                headers=check_headers(headers),
+                connect_timeout=connect_timeout,
+            )
+            response, answer = await exchange(http_client, request, max_reply_bytes, take)
+        except (HTTPError, InvalidURL) as error:
+            failure = explain(address, error, content, connect_timeout)
+        else:
+            return _reply(address, response, answer, max_reply_bytes)
+        raise failure  # here, where the library's error is neither its cause nor its context
+    raise TransportError(f"{address} did not reply within {timeout:g} s.", kind="timeout", sent=content.begun)
+
+
+def _reply(address: Address, response: httpx.Response, content: bytes | None, limit: int) -> Reply:
+    if content is None:
+        message = f"A reply from {address} is larger than the limit of {limit} bytes."
+        raise TransportError(message, kind="too-large", sent=True)
+    return Reply(
+        status=response.status_code,
+        body=content,
+        retry_after=parse_retry_after(response.headers.get("Retry-After"), now=time.time()),
+        content_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+        etag=response.headers.get("ETag"),
+        request_id=response.headers.get("X-Request-Id"),
+    )
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
