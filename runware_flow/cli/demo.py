@@ -52,7 +52,7 @@ class DemoReport(msgspec.Struct, frozen=True):
 async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoReport:
     """Generate, enlarge and describe a picture for each prompt; pictures and a summary are left in `out`.
 
-    `show` is called whenever something has happened. A cancel leaves the pictures that are complete.
+    `show` is called whenever something has happened. Pictures are saved once the run is through.
     """
     await anyio.Path(out).mkdir(parents=True, exist_ok=True)
     board = ProgressBoard()

@@ -18,7 +18,7 @@ from runware_flow.client.conversation import Conversation, print_entry
 from runware_flow.client.delivery import Delivery, Progress
 from runware_flow.client.links import ExchangeLink, Link, SocketLink
 from runware_flow.client.media import LocalMediaPlacer
-from runware_flow.client.options import read_settings
+from runware_flow.client.options import check_seconds, read_settings
 from runware_flow.client.storage import read_media, save_media
 from runware_flow.client.stream import TextStream, open_stream
 from runware_flow.errors import ClientStateError
@@ -226,10 +226,10 @@ class Client(AsyncContextManagerMixin):
                 `result()`, what the service or the connection says, and `connection` for a stream that broke off.
         """
         self._here()
+        seconds = check_seconds(timeout, self._settings.timeout)
         prepared = requests.prepare(task, new_task_id=str(uuid.uuid4()), streams=True)
         if prepared.local_media:
             await self._media.place(prepared.request.wire, prepared.local_media)
-        seconds = self._settings.timeout if timeout is None else timeout
         async with open_stream(await self._rest(), prepared, timeout=seconds) as stream:
             yield stream
 
@@ -287,10 +287,12 @@ class Client(AsyncContextManagerMixin):
             RunwareError: `notFound` when the service no longer has the file, `connection` when the download failed.
             OSError: the file cannot be written.
         """
+        self._here()
         return await save_media(result, path, await self._http())
 
     async def read(self, result: MediaResult) -> bytes:
         """The bytes of a result's medium. Errors are those of `save`."""
+        self._here()
         return await read_media(result, await self._http())
 
     def statistics(self) -> SessionStatistics:
@@ -303,10 +305,10 @@ class Client(AsyncContextManagerMixin):
     ) -> AsyncGenerator[Delivery[Any]]:
         conversation = self._here()
         request = prepared.request
+        seconds = check_seconds(timeout, self._settings.poll_timeout)
+        delivery: Delivery[Any] = Delivery(request, deadline=anyio.current_time() + seconds, timeout=seconds)
         if prepared.local_media and sent_before != "yes":
             await self._media.place(request.wire, prepared.local_media)
-        seconds = self._settings.poll_timeout if timeout is None else timeout
-        delivery: Delivery[Any] = Delivery(request, deadline=anyio.current_time() + seconds, timeout=seconds)
         submission = Submission(
             task_id=request.task_id,
             body=encode(request.wire),

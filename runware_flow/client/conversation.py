@@ -179,10 +179,14 @@ class Conversation:
                 pass
 
     def _log(self, line: commands.Log) -> None:
-        if self._log_sink is not None:
-            self._log_sink(LogEntry(line.category, line.message, line.data, time.time()))
-        else:
+        if self._log_sink is None:
             _LOGGER.log(_LEVELS[line.level], "%s: %s %s", line.category, line.message, line.data or "")
+            return
+        try:
+            self._log_sink(LogEntry(line.category, line.message, line.data, time.time()))
+        except Exception:  # a log must not end what it tells of
+            self._log_sink = None
+            _LOGGER.exception("the log sink failed and is not called again")
 
     def _set_timer(self, at: float | None) -> None:
         self._due = at

@@ -37,7 +37,8 @@ class Delivery(Generic[R]):
 
     Iterating ends when the task has settled. If the task or one of its results failed, the `RunwareError` is raised
     then, after every finished result was seen, with those in its `.results`. It is an object with `__anext__`, not an
-    async generator: it may be read from any frame, and left at any time; a cancelled read loses nothing. One reader.
+    async generator: it may be read from any frame, and left at any time; a cancelled read loses nothing. One reader:
+    a second one at the same time gets `anyio.BusyResourceError`.
     """
 
     def __init__(self, request: Request, *, deadline: float, timeout: float) -> None:
@@ -149,12 +150,16 @@ class Delivery(Generic[R]):
     def _wake(self) -> None:
         if self._changed is not None:
             self._changed.set()
-            self._changed = None
 
     async def _wait_changed(self) -> None:
+        if self._changed is not None:
+            raise anyio.BusyResourceError("reading")
         self._changed = changed = anyio.Event()
-        with anyio.CancelScope(deadline=self._deadline) as scope:
-            await changed.wait()
+        try:
+            with anyio.CancelScope(deadline=self._deadline) as scope:
+                await changed.wait()
+        finally:
+            self._changed = None
         if scope.cancelled_caught:
             raise self._too_late()
 

@@ -131,6 +131,8 @@ class SocketLink:
                     failure = await self._converse(connection, report)
             except TransportError as error:
                 failure = failure or error.message
+            except OSError as error:  # a connector of the user's that does not know our errors
+                failure = failure or f"the connector failed: {error}"
         self._scope = None
         self._outbox.clear()
         now, jitter = anyio.current_time(), random.random()

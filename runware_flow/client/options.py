@@ -10,6 +10,8 @@ import msgspec
 
 from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
+from runware_flow.transport.address import parse_address
+from runware_flow.transport.connection import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from runware_flow.client.conversation import LogEntry
     from runware_flow.transport.connection import Connector
 
-__all__ = ("ClientKeywords", "ClientOptions", "Settings", "read_settings")
+__all__ = ("ClientKeywords", "ClientOptions", "Settings", "check_seconds", "read_settings")
 
 Transport: TypeAlias = Literal["websocket", "rest", "auto"]
 
@@ -124,8 +126,22 @@ def read_settings(options: Mapping[str, Any], environment: Mapping[str, str] | N
         if name not in values and environment.get(variable):
             values[name] = environment[variable]
     values["api_key"] = _key(values.get("api_key") or environment.get("RUNWARE_API_KEY"))
-    _check(values)
+    _check_values(values)
+    _check_addresses(values)
     return Settings(**values)
+
+
+def check_seconds(timeout: object, default: float) -> float:
+    """The timeout of one call, `default` if it is None.
+
+    Raises:
+        RunwareError: `validation`: it is no positive number. Nothing was sent, and nothing bought.
+    """
+    if timeout is None:
+        return default
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise _invalid("timeout", f"timeout= is in seconds and greater than 0, not {timeout!r}")
+    return float(timeout)
 
 
 def _key(key: object) -> Secret:
@@ -144,7 +160,7 @@ def _key(key: object) -> Secret:
     return Secret(key.strip())
 
 
-def _check(values: dict[str, Any]) -> None:
+def _check_values(values: dict[str, Any]) -> None:
     for name in (*_POSITIVE, *_NOT_NEGATIVE):
         value = values.get(name)
         if value is None:
@@ -160,10 +176,19 @@ def _check(values: dict[str, Any]) -> None:
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             raise _invalid(name, f"Client({name}={values[name]!r}): choose one of {', '.join(map(repr, choices))}")
-    for name in (*_FROM_ENVIRONMENT,):
+
+
+def _check_addresses(values: dict[str, Any]) -> None:
+    for name in _FROM_ENVIRONMENT:
         schemes = _SCHEMES.get(name, ("http://", "https://"))
-        if name in values and not str(values[name]).startswith(schemes):
+        if name not in values:
+            continue
+        if not str(values[name]).startswith(schemes):
             raise _invalid(name, f"Client({name}={values[name]!r}): must start with {' or '.join(schemes)}")
+        try:
+            parse_address(values[name], tuple(scheme.removesuffix("://") for scheme in schemes))
+        except TransportError as error:
+            raise _invalid(name, f"Client({name}={values[name]!r}): {error.message}") from None
 
 
 def _invalid(parameter: str, message: str) -> RunwareError:

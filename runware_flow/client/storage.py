@@ -7,20 +7,19 @@ import binascii
 import mimetypes
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from runware_flow.client.media import extension_of
 from runware_flow.errors import RunwareError
 from runware_flow.transport.download import download
+from runware_flow.types import MediaResult
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import httpx
-
-    from runware_flow.types import MediaResult
 
 __all__ = ("read_media", "save_media")
 
@@ -51,7 +50,7 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
     """
     target = Path(path)
     if await anyio.Path(target).is_dir():
-        target /= result.uuid or result.task_uuid
+        target /= getattr(result, "uuid", None) or "result"
     await anyio.Path(target.parent).mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     head = b""
@@ -76,6 +75,8 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
 async def _hand_over(
     result: MediaResult, http_client: httpx.AsyncClient, sink: Callable[[bytes], Awaitable[None]]
 ) -> None:
+    if not isinstance(cast("object", result), MediaResult):
+        raise TypeError(f"only a result that is a medium can be saved or read, not a {type(result).__name__}")
     reference = result.reference
     if reference.startswith(("http://", "https://")):
         await download(http_client, reference, sink)

@@ -237,3 +237,41 @@ def test_client_cancelled_at_every_turn_leaves_nothing_behind(run, transport, de
             assert turns > 10
 
     run(main)
+
+
+def test_client_connector_that_fails_in_its_own_way_fails_the_call_and_not_the_block(run):
+    async def main():
+        def connector(url, **options):
+            raise OSError("the tunnel is closed")
+
+        async with Client(KEY, connector=connector) as client:
+            for _ in range(2):
+                with pytest.raises(RunwareError, match="the tunnel is closed") as caught:
+                    await client.run(TASK)
+        assert caught.value.code == "connection"
+
+    run(main)
+
+
+def test_client_log_sink_that_fails_is_left_out_and_said(run, open_pair, caplog):
+    async def main():
+        def sink(entry):
+            raise ZeroDivisionError
+
+        async with open_pair({"debug": True, "log_sink": sink}) as (_, client):
+            assert (await client.run(TASK))[0].url
+
+    run(main)
+    assert "the log sink failed" in caplog.text
+
+
+def test_client_save_and_read_outside_the_block_say_so(run, open_pair, tmp_path):
+    async def main():
+        async with open_pair() as (_, client):
+            (image,) = await client.run(TASK)
+        with pytest.raises(ClientStateError, match="is closed"):
+            await client.read(image)
+        with pytest.raises(ClientStateError, match="is closed"):
+            await client.save(image, tmp_path / "kite")
+
+    run(main)

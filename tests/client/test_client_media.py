@@ -11,7 +11,7 @@ from PIL import Image
 
 from runware_flow import RunwareError, file_to_data_uri
 from runware_flow.client.media import INLINE_LIMIT_BYTES, LocalMediaPlacer, extension_of
-from runware_flow.results import ImageResult
+from runware_flow.results import CaptionResult, ImageResult
 from runware_flow.tasks import Caption, ImageInference, Upscale
 from runware_flow.wire.codec import LocalMedia
 
@@ -206,5 +206,16 @@ def test_save_never_sends_the_key(run, transport):
             assert await client.read(ImageResult(image_url="https://example.com/kite.png")) == picture()
         assert "authorization" not in seen[0]
         assert not any("rw-secret-key" in value for value in seen[0].values())
+
+    run(main)
+
+
+def test_save_of_what_is_no_medium_says_so(run, open_pair, tmp_path):
+    async def main():
+        async with open_pair() as (_, client):
+            for wrong in (CaptionResult(text="a kite"), [ImageResult()]):
+                with pytest.raises(TypeError, match="is a medium"):
+                    await client.save(wrong, tmp_path / "kite")
+        assert not list(tmp_path.iterdir())
 
     run(main)

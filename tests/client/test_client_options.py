@@ -48,7 +48,8 @@ def test_settings_without_key_say_where_to_put_it(key):
         ({"http_base_url": "api.runware.ai"}, "must start with http:// or https://"),
         ({"ws_base_url": "https://x"}, "must start with ws:// or wss://"),
         ({"colour": "red"}, "takes no option 'colour'"),
-        ({"validate": True}, "not there yet"),
+        ({"http_base_url": "http://127.0.0.1:99999/"}, "http_base_url.*port"),
+        ({"ws_base_url": "ws:///v1"}, "ws_base_url"),
     ],
 )
 def test_settings_that_cannot_work_are_named(options, sentence):

@@ -276,3 +276,40 @@ def test_run_base64_result_over_the_usual_frame_limit_arrives(run, open_pair, de
             _ = big.url
 
     run(main)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5", True])
+def test_run_timeout_that_makes_no_sense_buys_nothing(run, open_pair, timeout):
+    async def main():
+        async with open_pair() as (emulator, client):
+            with pytest.raises(RunwareError, match="greater than 0"):
+                await client.run(art(), timeout=timeout)
+            assert not emulator.log.asked
+
+    run(main)
+
+
+def test_run_number_of_results_written_as_a_whole_float_counts(run, open_pair, delivery):
+    async def main():
+        task = {"model": "runware:400@1", "positivePrompt": "a kite", "numberResults": 2.0}
+        async with open_pair() as (_, client):
+            images = await client.run(task, delivery=delivery)
+        assert len(images) == 2
+
+    run(main)
+
+
+def test_submit_second_reader_at_once_is_told(run, open_pair):
+    async def main():
+        async with open_pair(faults=["never"]) as (_, client), client.submit(art()) as results:
+            async with anyio.create_task_group() as group:
+                group.start_soon(results.__anext__)
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(anyio.BusyResourceError):
+                    await results.__anext__()
+                group.cancel_scope.cancel()
+            with anyio.move_on_after(0.01) as scope:  # the first reader is gone: another may follow
+                await results.__anext__()
+            assert scope.cancelled_caught
+
+    run(main)
