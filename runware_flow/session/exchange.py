@@ -31,6 +31,9 @@ __all__ = ("exchange_failed", "exchange_finished")
 BUSY = frozenset({429, 503})
 """The service has not accepted the request [doc]."""
 
+_PERSISTENCE = 10
+"""Failed asks in a row, three minutes by the usual backoff, before a task that may have arrived is given up."""
+
 
 def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
     """Apply the reply to one POST."""
@@ -81,6 +84,7 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
             task_uuid=task_id,
         )
         entry.last_failure = error
+        entry.may_have_arrived = entry.may_have_arrived or event.sent
         if event.lane is not Lane.SUBMIT:
             _ask_failed(tracker, entry, error, event.at)
         elif not event.sent and not has_reached:
@@ -146,6 +150,7 @@ def _submit_silence(
         error = _said(errors, event, entry)
         if _is_passing(event.status):
             entry.last_failure = error
+            entry.may_have_arrived = entry.may_have_arrived or event.status not in BUSY
             if entry.resends_freely or event.status in BUSY:
                 tracker.retry(entry, error, event.at, event.retry_after)
             else:
@@ -206,7 +211,9 @@ def _ask_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float) 
     options = tracker.options
     entry.asking = None
     entry.unanswered += 1
-    limit = options.max_reconnect_attempts if entry.confirmed else options.max_retries
+    limit = options.max_reconnect_attempts
+    if not entry.confirmed:
+        limit = min(limit, max(options.max_retries, _PERSISTENCE))
     if entry.unanswered > limit:
         tracker.settle(entry, error)
         return

@@ -46,6 +46,7 @@ TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
     (TaskState.SENT, "sync answer lost or overdue"): TaskState.ASKED,
     (TaskState.SENT, "not acknowledged in time"): TaskState.WAITING,
     (TaskState.SENT, "not acknowledged twice"): TaskState.ASKED,
+    (TaskState.SENT, "no reply, no retries left"): TaskState.ASKED,
     (TaskState.SENT, "async or read-only, connection lost"): TaskState.WAITING,
     (TaskState.SENT, "refused for now (429, 503, ...)"): TaskState.WAITING,
     (TaskState.SENT, "batch refused"): TaskState.WAITING,
@@ -73,10 +74,16 @@ class Entry:
     went_down: bool = False
     """The connection was lost after the last send, before any answer to it."""
     retries: int = 0
+    may_have_arrived: bool = False
+    """By REST: a POST that carried it brought no reply."""
     unacknowledged: int = 0
     """Sends whose acknowledgement did not come in time."""
     asking: Lane | None = None
     """The ask that is out: `POLL`, `LOOKUP`, or none."""
+    owed: Lane | None = None
+    """The ask that was out when the connection was lost: the service may replay its answer."""
+    is_doubted: bool = False
+    """`getResponse` does not know the task; the archive has not answered yet."""
     asked_at: float | None = None
     lower: float = 0.0
     """The longest elapsed time at which an ask found the task unfinished."""

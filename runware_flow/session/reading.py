@@ -43,6 +43,7 @@ UNKNOWN_CODES = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"
 BUSY_CODES = frozenset(
     {"rateLimitExceeded", "inferenceRateLimitExceeded", "serviceUnavailable", "serverUnavailable"},
 )
+_QUESTIONS = {"getResponse": Lane.POLL, "getTaskDetails": Lane.LOOKUP}
 REFUSALS = frozenset({"validation", "auth", "quota"})
 """Stable codes that speak of the request, not of one of its results."""
 
@@ -92,7 +93,7 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
 class _Sayings:
     """What the parts of one task in one frame say, taken together."""
 
-    __slots__ = ("accepted", "busy", "has_terminal", "kept", "overdue", "pending", "refused", "unknown")
+    __slots__ = ("accepted", "busy", "has_terminal", "kept", "overdue", "pending", "refused", "unknown", "unknown_to")
 
     def __init__(self) -> None:
         self.kept: list[Part] = []
@@ -101,6 +102,8 @@ class _Sayings:
         self.accepted = False
         self.pending = False
         self.unknown = False
+        self.unknown_to: Lane | None = None
+        """Which of the two questions was answered so, if that can be seen."""
         self.busy: ErrorItem | None = None
         self.overdue: ErrorItem | None = None
         self.refused: ErrorItem | None = None
@@ -128,10 +131,11 @@ def read_parts(
     if entry.submission.is_read_only:
         _read_only(tracker, entry, parts, at, retry_after)
         return
-    said = _listen(tracker, entry, parts)
-    lane = entry.asking
+    lane = entry.asking or entry.owed
+    said = _listen(tracker, entry, parts, lane)
     if said.kept or said.accepted:
         entry.confirmed = True
+        entry.is_doubted = False
         entry.unknowns = 0
     if said.kept or said.unknown or said.busy:
         tracker.answered(entry, at)
@@ -219,7 +223,7 @@ def _finish(tracker: Tracker, entry: Entry, at: float) -> None:
     tracker.settle(entry, entry.error)
 
 
-def _listen(tracker: Tracker, entry: Entry, parts: Sequence[Part]) -> _Sayings:
+def _listen(tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane | None) -> _Sayings:
     said = _Sayings()
     for part in parts:
         if isinstance(part, ErrorItem) or part.error is not None:
@@ -227,9 +231,11 @@ def _listen(tracker: Tracker, entry: Entry, parts: Sequence[Part]) -> _Sayings:
         elif part.task_type == "getTaskDetails":
             _open_archive(tracker, entry, part, said)
         elif part.task_type == "getResponse" and not part.is_result:
-            said.unknown = True
+            said.unknown, said.unknown_to = True, Lane.POLL
         else:
             _hear_item(tracker, entry, part, said)
+    # Otherwise it is a copy, or a late answer to the other question.
+    said.unknown = said.unknown and said.unknown_to in (None, lane)
     return said
 
 
@@ -258,7 +264,7 @@ def _hear_failure(entry: Entry, part: Part, said: _Sayings) -> None:
         said.accepted = True
     elif code in UNKNOWN_CODES and entry.may_be_known and is_entry:
         # After a resend it is a late answer to an ask from before.
-        said.unknown = True
+        said.unknown, said.unknown_to = True, _QUESTIONS.get(failure.task_type or "")
     elif is_entry and _is_busy(failure):
         said.busy = failure
     elif is_entry and entry.state is TaskState.SENT and _is_overdue(entry, failure):
@@ -303,7 +309,7 @@ def _open_archive(tracker: Tracker, entry: Entry, details: Item, said: _Sayings)
     if read_member(details, "request"):
         said.accepted = True
     else:
-        said.unknown = True
+        said.unknown, said.unknown_to = True, Lane.LOOKUP
 
 
 def _read_only(tracker: Tracker, entry: Entry, parts: Sequence[Part], at: float, retry_after: float | None) -> None:

@@ -91,11 +91,14 @@ class Tracker:
             self._start(entry, at)
 
     def disconnected(self) -> None:
-        """The connection is gone, and with it every answer that was under way on it."""
+        """The connection is gone, and with it every answer that was under way on it, unless it is replayed.
+
+        What was to be asked when stays: connections that break one after the other must not put it off for ever.
+        """
         self.is_open = False
-        self._asks.clear()
         self._deadlines.clear()
         for entry in self.entries.values():
+            entry.owed = entry.asking or entry.owed
             entry.asking = None
             entry.has_history = entry.has_history or entry.sends > 0
             if entry.state is TaskState.SENT:
@@ -106,10 +109,8 @@ class Tracker:
     def _start(self, entry: Entry, at: float) -> None:
         if entry.state is TaskState.WAITING:
             self.send(entry, at)
-        elif entry.state is TaskState.ASKED:
+        elif entry.state is TaskState.ASKED and entry.task_id not in self._asks:
             grace = 0.0 if entry.sends == 0 or entry.confirmed else _REPLAY_GRACE
-            if entry.unknowns:
-                grace = self.options.poll.unknown_wait(entry.unknowns)
             self._asks.set(entry.task_id, at + grace)
 
     # Time
@@ -126,7 +127,11 @@ class Tracker:
             return
         due = self._asks.pop_due(at)
         for task_id in due:
-            self._ask(self.entries[task_id], Lane.POLL, at)
+            entry = self.entries[task_id]
+            if entry.owed is not None and entry.saw_empty:
+                self.unknown(entry, entry.owed, at)
+            else:
+                self._ask(entry, Lane.LOOKUP if entry.is_doubted else Lane.POLL, at)
         if due:
             self.poller.asked(at)
 
@@ -179,6 +184,8 @@ class Tracker:
         entry.sends += 1
         entry.sent_at = at
         entry.went_down = False
+        entry.owed = None
+        entry.is_doubted = False
         submission, duplex = entry.submission, self.options.duplex
         joins = not entry.alone and (duplex or submission.delivery == "async")
         self._send_out(Outgoing(submission.body, Lane.SUBMIT, submission.task_id, joins=joins))
@@ -190,7 +197,13 @@ class Tracker:
         """The service has not accepted a task, for now: send it again later, or give up."""
         entry.retries += 1
         if entry.retries > self.options.max_retries:
-            self.settle(entry, error)
+            if entry.may_have_arrived:
+                # It may be bought: whoever pays for it wants to know, and asking is free.
+                entry.fallback = error
+                entry.move("no reply, no retries left")
+                self.ask_now(entry, at)
+            else:
+                self.settle(entry, error)
             return
         options = self.options
         jitter = spread(entry.task_id, entry.retries)
@@ -209,6 +222,7 @@ class Tracker:
 
     def _ask(self, entry: Entry, lane: Lane, at: float) -> None:
         entry.asking = lane
+        entry.owed = None
         entry.saw_empty = False
         if lane is Lane.POLL:
             entry.asked_at = at
@@ -251,6 +265,7 @@ class Tracker:
 
     def answered(self, entry: Entry, at: float) -> None:
         """The ask that was out has its reply."""
+        entry.owed = None
         if entry.asking is None:
             return
         if entry.asking is Lane.POLL and entry.asked_at is not None:
@@ -262,13 +277,17 @@ class Tracker:
     def saw_empty_frame(self) -> None:
         """A frame without items came: whichever ask it answers, nothing was known of the task."""
         for entry in self.entries.values():
-            if entry.asking is not None:
+            if entry.asking is not None or entry.owed is not None:
                 entry.saw_empty = True
 
     def unknown(self, entry: Entry, lane: Lane, at: float) -> None:
         """The service said, or let see, that it knows no such task. Ask the archive too before believing it."""
-        if lane is Lane.POLL:
-            self._ask(entry, Lane.LOOKUP, at)
+        entry.owed = None
+        entry.is_doubted = lane is Lane.POLL
+        if entry.is_doubted:
+            if self.is_open:  # else this was replayed before the session stands; it is asked on with the others then
+                self._asks.drop(entry.task_id)
+                self._ask(entry, Lane.LOOKUP, at)
             return
         if entry.unknowns == 0:
             entry.unknown_since = at
@@ -278,10 +297,13 @@ class Tracker:
         if entry.confirmed:
             needed = policy.unknown_timeout
         is_over = entry.unknowns >= policy.unknown_limit and at - entry.unknown_since >= needed
-        if is_over:
+        if is_over and self.is_open:
+            self._asks.drop(entry.task_id)
             self._give_up_unknown(entry, at)
-        else:
+        elif entry.confirmed:
             self.ask_later(entry, at, policy.unknown_wait(entry.unknowns))
+        else:
+            self._asks.set(entry.task_id, at + policy.unknown_wait(entry.unknowns) * self.poller.pressure)
 
     def _give_up_unknown(self, entry: Entry, at: float) -> None:
         # A send that went down with its connection was no try that the service refused.

@@ -166,6 +166,10 @@ class Faults:
     """A connection cannot be made; by REST, the request does not arrive."""
     status: float = 0.0
     """By REST: 503 instead of an answer."""
+    kill_every: int | None = None
+    """No probability: the service's connection breaks in place of each so-manieth frame, which is replayed."""
+    life: float | None = None
+    """No probability: no connection stands longer than so many seconds."""
 
 
 class World:
@@ -203,6 +207,10 @@ class World:
         self.connected = False
         self._session: str | None = None
         self._undelivered: list[bytes] = []
+        self._is_cut = False
+        """The connection has broken at the service's end; here nobody knows yet."""
+        self._outgoing = 0
+        """Frames that the service has sent, or was about to send when its connection broke."""
 
     # Callers
 
@@ -324,9 +332,18 @@ class World:
                 self.feed(ConnectionRefused(self.now, "refused", self.random.random()))
             else:
                 self.connected = True
+                self._is_cut = False
                 self.feed(ConnectionOpened(self.now))
+                if self.faults.life is not None:
+                    self.after(self.faults.life, lambda: self._break(epoch))
 
         self.after(self.latency, opened)
+
+    def _break(self, epoch: int) -> None:
+        """The service's end of a connection is gone: what is under way to us still comes, and then the news."""
+        if epoch == self._epoch and self.connected and not self._is_cut:
+            self._is_cut = True
+            self.after(self.latency, lambda: self._disconnect("broken") if epoch == self._epoch else None)
 
     def _disconnect(self, reason: str) -> None:
         self._epoch += 1
@@ -335,7 +352,7 @@ class World:
 
     def _arrive(self, bodies: list[dict[str, Any]], epoch: int) -> None:
         """A frame of ours reaches the service."""
-        if epoch != self._epoch or not self.connected:
+        if epoch != self._epoch or not self.connected or self._is_cut:
             return
         data: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
@@ -374,11 +391,11 @@ class World:
         replay = self._undelivered if resumed is not None and resumed == self._session else []
         self._undelivered = []
         self._session = self._session if replay else f"session-{self._epoch}"
-        self._transmit(
-            json.dumps({"data": [{"taskType": "authentication", "connectionSessionUUID": self._session}]}).encode()
-        )
+        welcome = {"data": [{"taskType": "authentication", "connectionSessionUUID": self._session}]}
+        if not self._strikes():
+            self._transmit(json.dumps(welcome).encode())
         for payload in replay:
-            self._transmit(payload)
+            self._emit(payload)
 
     def _schedule_pushes(self, body: dict[str, Any]) -> None:
         known = self.service.known.get(body.get("taskUUID", ""))
@@ -400,13 +417,24 @@ class World:
             whole: dict[str, Any] = {"data": data_part}
             if error_part:
                 whole["errors"] = error_part
-            payload = json.dumps(whole).encode()
-            if not self.connected:
-                self._undelivered.append(payload)
-            elif self.random.random() >= self.faults.lose:
+            self._emit(json.dumps(whole).encode())
+
+    def _emit(self, payload: bytes) -> None:
+        """Send a frame, or keep it for the session that comes back."""
+        if not self.connected or self._is_cut or self._strikes():
+            self._undelivered.append(payload)
+        elif self.random.random() >= self.faults.lose:
+            self._transmit(payload)
+            if self.random.random() < self.faults.duplicate:
                 self._transmit(payload)
-                if self.random.random() < self.faults.duplicate:
-                    self._transmit(payload)
+
+    def _strikes(self) -> bool:
+        """Whether the connection breaks in place of the frame that was to leave now."""
+        self._outgoing += 1
+        if self.faults.kill_every is None or self._outgoing % self.faults.kill_every:
+            return False
+        self._break(self._epoch)
+        return True
 
     def _transmit(self, payload: bytes) -> None:
         epoch = self._epoch

@@ -62,6 +62,12 @@ def fire(play, events=1):
         play >> TimerFired(play.commands(SetTimer)[-1].at)
 
 
+def moment(play):
+    """The time of the last timer that was set."""
+    times = [timer.at for timer in play.commands(SetTimer) if timer.at is not None]
+    return times[-1] if times else 0.1
+
+
 def test_async_task_is_acknowledged_polled_and_settled():
     with polled() as play:
         play >> asked(0.2, reply(200, processing())) << ANY << SetTimer(ANY)
@@ -216,9 +222,31 @@ def test_poll_without_a_reply_is_repeated_as_long_as_the_caller_waits():
 def test_lookup_that_never_gets_a_reply_ends_for_a_task_nobody_confirmed():
     play = rest(max_retries=2)
     play >> TaskSubmitted(0.0, sync_task()) >> ExchangeFailed(1.0, ("t1",), Lane.SUBMIT, "cut off", sent=True)
-    for _ in range(3):
+    for _ in range(11):
+        assert errors(play) == {}
         fire(play)
         play >> ExchangeFailed(play.commands(SetTimer)[-1].at, ("t1",), Lane.POLL, "refused", sent=False)
+    assert errors(play) == {"t1": ("connection", "connectionFailed")}
+
+
+def test_async_task_whose_replies_are_all_lost_is_asked_for_when_no_retries_are_left():
+    play = rest(max_retries=2)
+    play >> TaskSubmitted(0.0, task())
+    for _ in range(3):
+        play >> ExchangeFailed(moment(play), ("t1",), Lane.SUBMIT, "cut off", sent=True)
+        fire(play)
+    assert [sent.entries[0].lane for sent in play.commands(Send)] == [Lane.SUBMIT] * 3 + [Lane.POLL]
+    play >> asked(9.0, reply(200, done()))
+    assert errors(play) == {"t1": None}
+
+
+def test_async_task_that_never_arrived_fails_when_no_retries_are_left():
+    play = rest(max_retries=2)
+    play >> TaskSubmitted(-1.0, task("t0")) >> submitted(-0.9, reply(200, item("t0")), ids=("t0",))
+    play >> TaskWithdrawn(-0.8, "t0") >> TaskSubmitted(0.0, task())
+    for _ in range(3):
+        play >> ExchangeFailed(moment(play), ("t1",), Lane.SUBMIT, "refused", sent=False)
+        fire(play)
     assert errors(play) == {"t1": ("connection", "connectionFailed")}
 
 

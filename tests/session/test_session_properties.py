@@ -155,6 +155,33 @@ TestRest = ExchangeRules.TestCase
 TestRest.settings = _STATEFUL
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    faults=st.one_of(
+        st.builds(Faults, kill_every=st.integers(3, 10)),
+        # Longer than the handshake and one question with its answer take: 5 times the latency.
+        st.builds(Faults, life=st.sampled_from([0.06, 0.1, 0.3, 1.0, 3.0])),
+    ),
+    kinds=st.lists(st.tuples(st.sampled_from(["sync", "async"]), st.floats(0.0, 1.0)), min_size=1, max_size=60),
+    closes=st.booleans(),
+    empty=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_session_whose_connections_never_last_loses_nothing(faults, kinds, closes, empty, seed) -> None:
+    world = World(SessionOptions(api_key=Secret(KEY)), seed)
+    world.submit(submission("first"), Plan([0.1]))
+    assert world.run_until_settled(CALM)
+    world.faults = faults
+    world.service.closes_sync, world.service.empty_for_unknown = closes, empty
+    for number, (delivery, duration) in enumerate(kinds):
+        world.submit(submission(f"t{number}", delivery), Plan([duration]))
+        world.run(duration / 20)
+    assert world.run_until_settled(300.0), f"{world.machine.statistics()}"
+    assert all(settled.error is None for settled in world.settled.values())
+    assert all(bill == 1 for bill in world.service.bills.values())
+    assert len(world.service.bills) == len(kinds) + 1
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),

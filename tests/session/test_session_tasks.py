@@ -273,7 +273,7 @@ def test_lost_connection_async_and_reading_tasks_are_sent_again_and_others_looke
         play >> ConnectionLost(1.09, jitter=0.0) << SetTimer(1.09)
         play >> TimerFired(1.09) << OpenConnection() << SetTimer(16.09)
         play >> ConnectionOpened(1.1) << Send((auth(SESSION),))
-        play >> welcome(1.2) << SessionReady() << Send((submit(task("a1")), submit(search))) << SetTimer(1.2)
+        play >> welcome(1.2) << SessionReady() << Send((submit(task("a1")), submit(search))) << SetTimer(1.1)
         play >> TimerFired(1.2) << Send((ask("p1"),)) << SetTimer(1.45)
         play >> TimerFired(1.45) << Send((ask("y1"),)) << SetTimer(3.2)
 
@@ -349,6 +349,56 @@ def test_lost_sync_task_that_the_service_never_met_is_sent_again_under_its_id(sh
     assert at - 2.5 >= 5.0
     play >> received(at, image())
     assert errors(play) == {"t1": None}
+
+
+def breaks_and_resumes(play, at):
+    """The connection is lost at `at`; returns when the session stands again."""
+    play >> ConnectionLost(at, jitter=0.0)
+    at = play.commands(SetTimer)[-1].at
+    play >> TimerFired(at) >> ConnectionOpened(at + 0.01) >> welcome(at + 0.02)
+    return at + 0.02
+
+
+NOT_HERE = {"taskType": "getResponse", "taskUUID": "t1", "status": "processing"}
+NOT_IN_ARCHIVE = {"taskType": "getTaskDetails", "taskUUID": "t1", "request": []}
+
+
+def test_lookup_that_is_interrupted_again_and_again_goes_on_where_it_stood():
+    # Each connection brings one answer and breaks before the next: a lookup that began anew would never end.
+    play = lost_sync_task()
+    at = 2.5
+    lanes = []
+    while at < 60:
+        lanes.append(play.commands(Send)[-1].entries[-1].lane)
+        play >> received(at, NOT_HERE if lanes[-1] is Lane.POLL else NOT_IN_ARCHIVE)
+        if play.machine.statistics().resends:
+            break
+        at = breaks_and_resumes(play, at + 0.01) + 2.1
+        play >> TimerFired(at)
+    assert lanes[:6] == [Lane.POLL, Lane.LOOKUP] * 3
+    play >> received(at, image())
+    assert errors(play) == {"t1": None}
+
+
+def test_answer_to_a_lookup_counts_when_it_is_replayed():
+    play = lost_sync_task()
+    at = breaks_and_resumes(play, 2.46)
+    play >> received(at, NOT_HERE)
+    assert play.commands(Send)[-1] == Send((look(),))
+    at = breaks_and_resumes(play, at)
+    play >> received(at, NOT_IN_ARCHIVE)
+    asks = play.machine.statistics().asks
+    play >> TimerFired(at + 0.24)
+    assert play.machine.statistics().asks == asks, "a round is over, the next begins after its wait"
+    play >> TimerFired(at + 0.25)
+    assert play.commands(Send)[-1] == Send((ask(),))
+
+
+def test_copy_of_an_answer_does_not_answer_the_other_question():
+    with lost_sync_task() as play:
+        play >> received(2.5, NOT_HERE) << Send((look(),)) << SetTimer(4.5)
+        play >> received(2.51, NOT_HERE)
+        play >> received(2.6, errors=[problem("taskNotFound", taskType="getTaskDetails")]) << SetTimer(2.85)
 
 
 def test_send_that_went_down_with_its_connection_uses_up_no_retry():
