@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runware_flow.catalog.documentation import create_runware_error as create_runware_error
     from runware_flow.client.client import Client as Client
     from runware_flow.client.conversation import LogEntry as LogEntry
     from runware_flow.client.delivery import Delivery as Delivery
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareError as RunwareError
     from runware_flow.errors import RunwareFlowError as RunwareFlowError
     from runware_flow.errors import RunwareTimeoutError as RunwareTimeoutError
-    from runware_flow.errors import create_runware_error as create_runware_error
     from runware_flow.errors import is_runware_error as is_runware_error
     from runware_flow.graph.events import NodeProgress as NodeProgress
     from runware_flow.graph.events import NodeSettled as NodeSettled
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "catalog.documentation": ("create_runware_error",),
     "client.client": ("Client",),
     "client.conversation": ("LogEntry",),
     "client.delivery": ("Delivery", "Progress"),
@@ -68,7 +69,6 @@ _HOMES = {
         "RunwareError",
         "RunwareFlowError",
         "RunwareTimeoutError",
-        "create_runware_error",
         "is_runware_error",
     ),
     "graph.events": ("NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted"),

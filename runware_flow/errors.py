@@ -32,7 +32,6 @@ __all__ = (
     "RunwareError",
     "RunwareFlowError",
     "RunwareTimeoutError",
-    "create_runware_error",
     "is_runware_error",
     "stable_code",
 )
@@ -170,18 +169,6 @@ def is_runware_error(error: object) -> TypeGuard[RunwareError]:
     if isinstance(error, RunwareError):
         return True
     return getattr(error, "code", None) in get_args(ErrorCode) and isinstance(getattr(error, "message", None), str)
-
-
-def create_runware_error(raw_code: str, message: str, **context: Any) -> RunwareError:
-    """Build an error as the service's own would be built, for layers that wrap this library.
-
-    Args:
-        raw_code: the raw identifier; the stable code is derived from it.
-        message: what happened, for a human.
-        **context: any other keyword of `RunwareError` (`parameter`, `task_type`, `status_code`, ...).
-    """
-    context.setdefault("code", stable_code(raw_code, context.get("status_code"), message))
-    return RunwareError(message, raw_code=raw_code, **context)
 
 
 _CONNECTION = {

@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 
+from runware_flow import create_runware_error
 from runware_flow.errors import (
     RunwareError,
     RunwareTimeoutError,
-    create_runware_error,
     is_runware_error,
     stable_code,
 )
