@@ -14,11 +14,22 @@ if TYPE_CHECKING:
     from runware_flow.emulator.faults import FAULT_KINDS as FAULT_KINDS
     from runware_flow.emulator.faults import Fault as Fault
     from runware_flow.emulator.faults import parse_fault as parse_fault
+    from runware_flow.emulator.log import CallEntry as CallEntry
     from runware_flow.emulator.log import Log as Log
     from runware_flow.emulator.log import TaskEntry as TaskEntry
     from runware_flow.emulator.settings import Settings as Settings
 
-__all__ = ("FAULT_KINDS", "Emulator", "Fault", "Log", "Settings", "TaskEntry", "parse_fault", "run_in_thread")
+__all__ = (
+    "FAULT_KINDS",
+    "CallEntry",
+    "Emulator",
+    "Fault",
+    "Log",
+    "Settings",
+    "TaskEntry",
+    "parse_fault",
+    "run_in_thread",
+)
 
 _HOMES = {
     "Emulator": "emulator",
@@ -26,6 +37,7 @@ _HOMES = {
     "FAULT_KINDS": "faults",
     "Fault": "faults",
     "parse_fault": "faults",
+    "CallEntry": "log",
     "Log": "log",
     "TaskEntry": "log",
     "Settings": "settings",

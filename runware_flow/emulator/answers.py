@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.emulator.gallery import make_uuid
 from runware_flow.emulator.kinds import Kind
 from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.usage import account
 
 if TYPE_CHECKING:
     from runware_flow.emulator.jobs import Frame, Job
@@ -27,6 +27,9 @@ STORAGE_KINDS: dict[str, Kind] = {
 _REQUIRED = {"imageUpload": ("image",), "mediaStorage": ("operation", "media"), "accountManagement": ("operation",)}
 
 
+_ACCOUNT = ("getDetails", "getUsageActivity", "getUsagePerformance", "getUsageErrors")
+
+
 def check(task: dict[str, Any]) -> Problem | None:
     """Refuse a utility task that lacks what it needs."""
     for name in _REQUIRED.get(task["taskType"], ()):
@@ -36,6 +39,9 @@ def check(task: dict[str, Any]) -> Problem | None:
     if task["taskType"] == "mediaStorage" and task["operation"] not in {"upload", "delete"}:
         message = "Invalid value for 'operation' parameter. It must be one of: upload, delete."
         return Problem("invalidParameter", message, parameter="operation", allowedValues=["upload", "delete"])
+    if task["taskType"] == "accountManagement" and task["operation"] not in _ACCOUNT:
+        message = f"Invalid value for 'operation' parameter. It must be one of: {', '.join(_ACCOUNT)}."
+        return Problem("invalidParameter", message, parameter="operation", allowedValues=list(_ACCOUNT))
     return None
 
 
@@ -53,16 +59,21 @@ def poll(service: Service, task: dict[str, Any], now: float, frame: Frame) -> No
     entry = service.log.task(job.task_id)
     if entry is not None:
         entry.polls += 1
+    if service.has_expired(job, now):
+        problem = Problem("taskExpired", "The task is finished, and its results are not kept any more.", status=404)
+        frame.errors.append(problem.entry(job.task_type, job.task_id))
+        frame.status = max(frame.status, problem.status)
+        return
     for slot in job.slots:
         if slot.is_done:
             service.add_result(frame, job, slot, polled=True)
         else:
-            frame.data.append(_processing(job, slot.ready_at, now))
+            frame.data.append(_processing(service, job, slot.ready_at, now))
 
 
-def _processing(job: Job, ready_at: float, now: float) -> dict[str, Any]:
+def _processing(service: Service, job: Job, ready_at: float, now: float) -> dict[str, Any]:
     item: dict[str, Any] = {"taskType": job.task_type, "taskUUID": job.task_id, "status": "processing"}
-    if job.kind.task_type == "training" and ready_at < inf:
+    if job.kind.task_type in service.settings.progress and ready_at < inf:
         share = (now - job.accepted_at) / max(1e-9, ready_at - job.accepted_at)
         item["progress"] = min(99, int(100 * share))
     return item
@@ -95,7 +106,8 @@ def answer(service: Service, task: dict[str, Any], now: float) -> dict[str, Any]
         return {**ids, "operation": "delete", "mediaUUID": task["media"]}
     if task_type == "modelSearch":
         return {**ids, **_search(service, task)}
-    return {**ids, **_account(service, task)}
+    used = account(service, task)
+    return used if isinstance(used, Problem) else {**ids, **used}
 
 
 def _details(service: Service, task_uuid: str) -> dict[str, Any] | Problem:
@@ -150,24 +162,4 @@ def _model(air: str, entry: dict[str, Any]) -> dict[str, Any]:
         "heroImage": None,
         "private": False,
         "isFavorite": False,
-    }
-
-
-def _account(service: Service, task: dict[str, Any]) -> dict[str, Any]:
-    billed = service.log.billed
-    if task["operation"] != "getDetails":
-        meta = {"totalRequests": len(service.log.tasks), "totalSpend": billed, "totalErrors": len(service.log.rejected)}
-        usage: dict[str, Any] = {"timeseries": {"data": [], "meta": meta}}
-        return {"operation": task["operation"], "usage": usage}
-    totals = {"credits": billed, "requests": len(service.log.tasks)}
-    return {
-        "operation": "getDetails",
-        "organizationName": "Emulator",
-        "organizationUUID": make_uuid("organization", service.settings.seed),
-        "balance": {"amount": round(service.settings.balance - billed, 6), "freeBalance": 0.0, "currency": "USD"},
-        "team": [{"name": "You", "email": "you@example.com", "roles": ["Owner"], "joinedAt": "2026-01-01T00:00:00Z"}],
-        "apiKeys": [
-            {"apiKey": "****", "name": "emulator", "description": "", "enabled": True, "requests": totals["requests"]}
-        ],
-        "usage": dict.fromkeys(("total", "today", "last7Days", "last30Days"), totals),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import socket
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,7 @@ class Emulator:
         try:
             host, port = listener.getsockname()[:2]
             self._base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            settings = replace(self._settings, base_url=self._base_url)
+            settings = replace(self._settings, base_url=self._base_url, epoch=time.time() - time.monotonic())
             models = await anyio.to_thread.run_sync(_prepare)
         except BaseException:
             listener.close()

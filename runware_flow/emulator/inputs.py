@@ -18,10 +18,9 @@ from runware_flow.emulator.pictures import read_picture
 from runware_flow.emulator.problems import Problem
 
 if TYPE_CHECKING:
-    import httpx
-
     from runware_flow.emulator.jobs import Input, Job
     from runware_flow.emulator.service import Service
+    from runware_flow.emulator.web import Web
 
 __all__ = ("InputReader",)
 
@@ -38,17 +37,12 @@ _MAGIC = {
 
 
 class InputReader:
-    """Turns what a task was given into recipes. Use it inside one event loop; `aclose` when done."""
+    """Turns what a task was given into recipes. Use it inside one event loop."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, web: Web) -> None:
         self._service = service
-        self._client: httpx.AsyncClient | None = None
+        self._web = web
         self._threads = anyio.CapacityLimiter(4)
-
-    async def aclose(self) -> None:
-        """Close the connections to other hosts."""
-        if self._client is not None:
-            await self._client.aclose()
 
     async def read(self, job: Job, now: float) -> list[Recipe]:
         """Read all inputs of a job.
@@ -79,15 +73,11 @@ class InputReader:
     async def _fetch(self, one: Input) -> bytes:
         import httpx
 
-        if self._client is None:
-            timeout = httpx.Timeout(10.0)
-            self._client = await anyio.to_thread.run_sync(
-                lambda: httpx.AsyncClient(timeout=timeout, follow_redirects=True, trust_env=False)
-            )
+        client = await self._web.client()
         chunks: list[bytes] = []
         size = 0
         try:
-            async with self._client.stream("GET", one.value) as response:
+            async with client.stream("GET", one.value) as response:
                 if response.status_code != 200:
                     raise _unreachable(one, f"it answers with HTTP {response.status_code}")
                 async for chunk in response.aiter_bytes():

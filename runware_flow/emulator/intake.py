@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runware_flow.emulator import answers, production
 from runware_flow.emulator.checks import check_task, check_task_uuid, is_uuid
 from runware_flow.emulator.jobs import Job, Slot
-from runware_flow.emulator.kinds import UTILITIES, find_kind, price, result_count
+from runware_flow.emulator.kinds import UTILITIES, Kind, find_kind, price, result_count
 from runware_flow.emulator.problems import Problem
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def refuse(service: Service, task: dict[str, Any], now: float) -> Problem | None
         return problem
     if task_type in answers.IMMEDIATE or task_type == "getResponse":
         return answers.check(task)
-    if task["taskUUID"] in service.jobs:
+    if _is_taken(service, task["taskUUID"], now):
         return _conflict(service, task)
     problem = answers.check(task) if task_type in UTILITIES else check_task(task, service.models, service.settings)
     if problem is None:
@@ -54,6 +54,11 @@ def _check_inputs(service: Service, task: dict[str, Any], now: float) -> Problem
             message = f"The media '{medium_input.value}' does not exist."
             return Problem("mediaNotFound", message, parameter=medium_input.parameter)
     return None
+
+
+def _is_taken(service: Service, task_uuid: str, now: float) -> bool:
+    job = service.jobs.get(task_uuid)
+    return job is not None and (service.settings.conflict_after_retention or not service.has_expired(job, now))
 
 
 def _conflict(service: Service, task: dict[str, Any]) -> Problem:
@@ -79,19 +84,25 @@ def make_job(service: Service, task: dict[str, Any], now: float, session: Sessio
     job = Job(
         task=task,
         kind=kind,
-        delivery=str(task.get("deliveryMethod") or kind.delivery),
+        delivery=_delivery(task, kind),
         channel="rest" if session is None else "websocket",
         accepted_at=now,
         slots=slots,
         inputs=production.find_inputs(task),
         session_id=None if session is None else session.session_id,
-        cost=price(kind, task),
+        cost=round(price(kind, task) * service.settings.price_factor),
     )
     if service.faults.strike("never", task) is not None:
         for slot in slots:
             slot.ready_at = inf
     _doom(service, job)
     return job
+
+
+def _delivery(task: dict[str, Any], kind: Kind) -> str:
+    """A task with a webhook is acknowledged like an async one, whatever its delivery [doc, 3p]."""
+    asked = str(task.get("deliveryMethod") or kind.delivery)
+    return "async" if task.get("webhookURL") and asked == "sync" else asked
 
 
 def _latency(service: Service, task: dict[str, Any], task_type: str, index: int) -> float:

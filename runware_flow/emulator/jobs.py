@@ -34,6 +34,8 @@ class Slot:
     is_done: bool = False
     done_at: float | None = None
     delivered_at: float | None = None
+    medium: Medium | None = None
+    """What it made, if that is a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ("Log", "TaskEntry")
+__all__ = ("CallEntry", "Log", "TaskEntry")
 
 
 @dataclass
@@ -38,12 +38,27 @@ class TaskEntry:
 
 
 @dataclass
+class CallEntry:
+    """A call of the service to a webhook (POST) or an upload endpoint (PUT), for one result."""
+
+    task_uuid: str
+    index: int
+    method: str
+    url: str
+    at: list[float]
+    """When each attempt began."""
+    statuses: list[int | None]
+    """What each attempt got: an HTTP status, or None if no answer came in time."""
+
+
+@dataclass
 class Log:
     """The record of one emulator; safe to read from another thread while it runs.
 
     Attributes:
         tasks: accepted tasks in the order they came.
-        rejected: tasks refused at submit: `taskUUID`, `taskType`, `code`.
+        rejected: tasks refused at submit: `taskUUID`, `taskType`, `model`, `code`, and `at`, when.
+        calls: webhooks and uploads, in the order they were begun.
         connections: WebSocket connections that were opened.
         authentications: successful ones, over WebSocket.
         frames_received, frames_sent: WebSocket messages.
@@ -54,6 +69,7 @@ class Log:
 
     tasks: list[TaskEntry] = field(default_factory=list[TaskEntry])
     rejected: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    calls: list[CallEntry] = field(default_factory=list[CallEntry])
     connections: int = 0
     open_connections: int = 0
     authentications: int = 0

@@ -54,16 +54,23 @@ class Pages:
     async def apps(self, request: Request) -> Response:
         """Serverless apps; errors are problem documents (protocol facts, section 11)."""
         request_id = str(uuid.uuid4())
+        headers = {"X-Request-Id": request_id}
         try:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
             problem = self._service.check_key(key) if scheme.lower() == "bearer" else None
             if problem is not None or scheme.lower() != "bearer":
                 raise problem or Problem("unauthorized", "The request carries no API key.", status=401)
+            fault = self._service.faults.strike("serverless")
+            if fault is not None and fault.retry_after is not None:
+                headers["Retry-After"] = f"{fault.retry_after:g}"
+            if fault is not None:
+                message = fault.message or "The app cannot be reached."
+                raise Problem(fault.code or "serviceUnavailable", message, status=fault.status or 503)
             status, content = await self._answer_app(request)
         except Problem as problem:
             status, content = problem.status, problem_document(problem, request_id)
         response = _json(content, status)
-        response.headers["X-Request-Id"] = request_id
+        response.headers.update(headers)
         if status >= 400:
             response.headers["Content-Type"] = "application/problem+json"
         return response
@@ -73,6 +80,8 @@ class Pages:
         query = request.query_params
         environment = query.get("environment", "production")
         if request.method == "GET" and action == "tasks" and rest:
+            if self._service.faults.strike("late-task") is not None:
+                raise Problem("taskNotFound", f"There is no task '{rest}' in the app '{app_id}'.", status=404)
             return 200, self._apps.get(app_id, rest, environment, time.monotonic(), _clock())
         if request.method == "GET" and action == "tasks":
             limit = query.get("limit", "20")
@@ -100,6 +109,9 @@ class Pages:
         from starlette.responses import Response
 
         models = self._service.models
+        slow = self._service.faults.strike("slow-registry")
+        if slow is not None:
+            await anyio.sleep(1.0 if slow.seconds is None else slow.seconds)
         headers = {"ETag": models.etag, "Cache-Control": "public, max-age=300"}
         if request.headers.get("if-none-match") == models.etag:
             return Response(status_code=304, headers=headers)

@@ -26,7 +26,7 @@ __all__ = ("as_data_uri", "encode", "read_picture", "render", "resize")
 MAX_PIXELS = 64_000_000
 """A picture with more pixels than this is refused before it is decoded."""
 
-_PILLOW_NAMES = {"JPG": "JPEG", "PNG": "PNG", "WEBP": "WEBP"}
+_PILLOW_NAMES = {"JPG": "JPEG", "PNG": "PNG", "WEBP": "WEBP", "BMP": "BMP", "GIF": "GIF"}
 _FORMATS = {"JPEG": "JPG", "MPO": "JPG", "PNG": "PNG", "WEBP": "WEBP", "BMP": "BMP", "GIF": "GIF"}
 _MARK = "runware_flow emulator"
 
@@ -64,7 +64,7 @@ def _threshold(image: Any, level: int) -> Image.Image:
 
 
 def encode(recipe: Recipe, format_: str, quality: int = 95) -> bytes:
-    """Draw a picture and encode it as JPG, PNG or WEBP, with what it shows in its metadata."""
+    """Draw a picture and encode it as JPG, PNG or WEBP (BMP or GIF for uploads), with what it shows in its metadata."""
     if recipe.process == "stored" and recipe.format == format_:
         return recipe.data
     image = render(recipe)
@@ -81,7 +81,7 @@ def encode(recipe: Recipe, format_: str, quality: int = 95) -> bytes:
         text = PngImagePlugin.PngInfo()
         text.add_itxt("Comment", note)
         options = {"pnginfo": text, "compress_level": 1}
-    else:
+    elif format_ == "WEBP":
         options["method"] = 0
         options["xmp"] = note.encode()
     out = io.BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.emulator import texts
@@ -107,6 +108,7 @@ def _publish(
             expires_at=slot.ready_at + ttl if isinstance(ttl, int) else None,
         )
     )
+    slot.medium = medium
     url = settings.base_url + medium.path
     if not medium_name:
         item["outputs"] = {"files": [{"uuid": medium_id, "url": url}]}
@@ -289,8 +291,21 @@ def _training(job: Job, slot: Slot, _recipes: list[Recipe], settings: Settings) 
     return {"air": f"runware:trained@{name[:8]}", "outputs": {"files": [{"uuid": name, "url": url}]}}
 
 
-def _store(_job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) -> Recipe:
-    return recipes[0]
+def _store(_job: Job, _slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
+    """An upload as it is; a picture with a longer side than the service keeps is stored smaller [doc]."""
+    source = recipes[0]
+    longest = max(source.width, source.height)
+    if longest <= settings.upload_side:
+        return source
+    share = settings.upload_side / longest
+    return replace(
+        source,
+        process="resized",
+        width=max(1, round(source.width * share)),
+        height=max(1, round(source.height * share)),
+        source=source,
+        data=b"",
+    )
 
 
 def _model_upload(job: Job, slot: Slot, _recipes: list[Recipe], _settings: Settings) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from runware_flow.emulator.jsonvalues import as_object
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.sockets import cut, is_closed
 from runware_flow.emulator.sse import stream_text
-from runware_flow.emulator.websocket import read_tasks
+from runware_flow.emulator.websocket import bare, read_tasks
 
 if TYPE_CHECKING:
     from runware_flow.emulator.asgi import Receive, Scope, Send
@@ -89,6 +89,8 @@ class RestEndpoint:
         body = frame.body()
         if self._service.faults.strike("empty-errors") is not None:
             body.setdefault("errors", [])
+        if self._service.faults.strike("bare-data") is not None:
+            body = bare(body)
         if not is_closed(send):
             self._service.sent(frame, time.monotonic())
             await _answer(send, frame.status, body)

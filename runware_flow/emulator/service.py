@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.emulator import answers, intake, production
+from runware_flow.emulator import answers, calls, intake, production
 from runware_flow.emulator.faults import FaultBook
 from runware_flow.emulator.gallery import Gallery, Medium, Recipe
 from runware_flow.emulator.jobs import Frame, Job, Slot
@@ -58,6 +58,8 @@ class Moved:
 
     sessions: set[Session] = field(default_factory=set[Session])
     settled: list[Job] = field(default_factory=list[Job])
+    told: list[tuple[Job, Slot]] = field(default_factory=list[tuple[Job, Slot]])
+    """Results that are ready and of which a webhook or an upload endpoint is to be told."""
 
 
 class Service:
@@ -139,13 +141,19 @@ class Service:
     def _reject(self, task: dict[str, Any], problem: Problem, frame: Frame) -> None:
         frame.errors.append(problem.entry(task.get("taskType"), task.get("taskUUID")))
         frame.status, frame.shape = max(frame.status, problem.status), problem.shape
-        rejected = {"taskUUID": task.get("taskUUID"), "taskType": task.get("taskType"), "code": problem.code}
-        self.log.rejected.append(rejected)
+        told = {name: task.get(name) for name in ("taskUUID", "taskType", "model")}
+        self.log.rejected.append({**told, "code": problem.code, "at": frame.queued_at})
 
-    @staticmethod
-    def _status(frame: Frame) -> int:
+    def _status(self, frame: Frame) -> int:
         """A request of which anything was accepted is answered with 200, errors beside the data (a guess)."""
-        return frame.status if frame.errors and not frame.data else 200
+        if not frame.errors or (frame.data and self.settings.mixed_status == "ok"):
+            return 200
+        return 200 if frame.status < 500 and self.settings.rejection_status == "ok" else frame.status
+
+    def has_expired(self, job: Job, now: float) -> bool:
+        """Tell whether getResponse has forgotten a finished job."""
+        done_at = max((slot.done_at or 0.0 for slot in job.slots), default=0.0)
+        return self.settings.retention is not None and job.is_settled and now - done_at > self.settings.retention
 
     def _accept(self, task: dict[str, Any], now: float, session: Session | None, reception: Reception) -> None:
         job = intake.make_job(self, task, now, session)
@@ -252,6 +260,8 @@ class Service:
                 self._overdue(job, pushes, moved)
             elif not slot.is_done:
                 self._make_ready(job, slot, now)
+                if calls.is_told(job):
+                    moved.told.append((job, slot))
                 if self._is_pushed(job):
                     frame = pushes.setdefault(job, Frame(queued_at=now))
                     self.add_result(frame, job, slot, polled=False)
@@ -275,7 +285,7 @@ class Service:
             return
         job.is_overdue = True
         problem = Problem("requestTimeout", "The task takes longer than a sync request may; ask for its result later.")
-        if job.session_id is not None:
+        if job.session_id is not None and self.settings.overdue == "error":
             pushes.setdefault(job, Frame()).errors.append(problem.entry(job.task_type, job.task_id))
         moved.settled.append(job)
 

@@ -34,7 +34,9 @@ class Settings:
     latency: Latency = 0.05
     api_key: str = "emulator-key"
     base_url: str = "http://127.0.0.1"
-    """Where pictures are served; known once the port is."""
+    """Where pictures are served; set when the emulator starts."""
+    epoch: float = 0.0
+    """The time of day, in seconds since 1970, at zero of the clock that the service runs by; set when it starts."""
     idle_timeout: float = 120.0
     """A WebSocket without any message for so long is closed [doc]."""
     replay_window: float = 120.0
@@ -47,6 +49,35 @@ class Settings:
     """Where a failed generation is reported: beside `data` [doc], or as an item with status `error` [sdk]."""
     poll_frames: Literal["combined", "single"] = "combined"
     """Several getResponse tasks in one frame: one answer, or one for each task (a guess)."""
+    retention: float | None = None
+    """getResponse forgets a finished task after so many seconds, and answers taskExpired; None: it never does (a guess:
+    the service has a limit that it does not tell)."""
+    conflict_after_retention: bool = True
+    """A taskUUID that getResponse has forgotten still counts as taken (a guess)."""
+    rejection_status: Literal["http", "ok"] = "http"
+    """The HTTP status of a refused request: 4xx [doc], or 200 with errors in the body, which was seen too [3p]."""
+    mixed_status: Literal["ok", "worst"] = "ok"
+    """The HTTP status of an answer with both data and errors: 200, or that of the worst error (a guess)."""
+    overdue: Literal["error", "silent"] = "error"
+    """A sync task beyond the budget on WebSocket: a timeout error comes, or nothing at all (a guess)."""
+    unauthenticated_code: str = "missingAuthentication"
+    """What is said to a WebSocket client that sends tasks before its key (a guess)."""
+    progress: tuple[str, ...] = ("training",)
+    """Task types whose poll answers carry `progress`; few of the service's do [doc]."""
+    stream_usage: Literal["ending", "separate"] = "ending"
+    """In a text stream usage and cost come with the finishReason, or in an event after it; both are seen [sdk]."""
+    webhook_shape: Literal["flat", "wrapped"] = "flat"
+    """What a webhook gets: the item itself, or `{"data": [item]}`; sources differ [3p]."""
+    call_attempts: int = 6
+    """How often a webhook or an uploadEndpoint is tried (a guess)."""
+    call_timeout: float = 5.0
+    """It must answer with 2xx within so many seconds [3p]."""
+    call_delay: float = 0.25
+    """Wait so long before the second attempt, then twice as long each time, 8 s at most, with jitter [3p]."""
+    price_factor: float = 1.0
+    """All prices times this; 0 makes everything free. The prices themselves are guesses at the right scale."""
+    upload_side: int = 2048
+    """Uploaded images are stored with no side longer than this [doc]."""
     require_dimensions: bool = False
     """Refuse an image without width and height. The schemas ask for them, the official README leaves them out."""
     parallel: int | None = None

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from runware_flow.emulator.calls import Caller
 from runware_flow.emulator.inputs import InputReader
 from runware_flow.emulator.jobs import Frame
 from runware_flow.emulator.media import make_file
 from runware_flow.emulator.pictures import as_data_uri
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.service import Reception
+from runware_flow.emulator.web import Web
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +46,9 @@ class Shell:
         self._wake = anyio.Event()
         self._settled: dict[Job, anyio.Event] = {}
         self._workers: TaskGroup | None = None
-        self._reader = InputReader(service)
+        self._web = Web()
+        self._reader = InputReader(service, self._web)
+        self._caller = Caller(service, self._web, self.open_medium)
         self._threads = anyio.CapacityLimiter(4)
         self._files: dict[str, bytes] = {}
         self._files_bytes = 0
@@ -63,7 +67,7 @@ class Shell:
         finally:
             self._workers = None
             with anyio.CancelScope(shield=True):
-                await self._reader.aclose()
+                await self._web.aclose()
 
     def receive(self, tasks: Sequence[Any], session: Session | None = None) -> Reception:
         """Give an array of tasks to the service and start what they need."""
@@ -86,6 +90,9 @@ class Shell:
         moved = self.service.advance(time.monotonic())
         for session in moved.sessions:
             session.wake()
+        for job, slot in moved.told:
+            if self._workers is not None:
+                self._workers.start_soon(self._caller.tell, job, slot)
         for job in moved.settled:
             settled = self._settled.pop(job, None)
             if settled is not None:

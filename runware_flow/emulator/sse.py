@@ -49,7 +49,8 @@ async def stream_text(shell: Shell, job: Job, send: Send) -> None:
         return
     shell.service.sent(Frame(delivers=[(job, slot)]), time.monotonic())
     if shell.service.faults.strike("truncate-stream", job.task) is None:
-        await writer.event(_ending(job))
+        for event in _ending(job, separate=shell.service.settings.stream_usage == "separate"):
+            await writer.event(event)
         await writer.write(b"data: [DONE]\n\n")
     await send({"type": "http.response.body", "body": b""})
 
@@ -84,13 +85,14 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\S+\s*", text)
 
 
-def _ending(job: Job) -> dict[str, Any]:
+def _ending(job: Job, *, separate: bool) -> list[dict[str, Any]]:
     slot = job.slots[0]
     if slot.problem is not None:
         entry = slot.problem.entry(job.task_type, job.task_id)
-        return {"error": entry} if slot.problem_shape == "error" else {"errors": [entry]}
+        return [{"error": entry} if slot.problem_shape == "error" else {"errors": [entry]}]
     said = texts.answer(job.task, 0)
-    event: dict[str, Any] = {"taskUUID": job.task_id, "finishReason": said.finish_reason, "usage": said.usage}
+    ending = {"taskUUID": job.task_id, "finishReason": said.finish_reason}
+    used: dict[str, Any] = {"usage": said.usage}
     if job.task.get("includeCost") is True:
-        event["cost"] = job.cost / 1_000_000
-    return event
+        used["cost"] = job.cost / 1_000_000
+    return [ending, {"taskUUID": job.task_id, **used}] if separate else [{**ending, **used}]

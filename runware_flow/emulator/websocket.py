@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runware_flow.emulator.sessions import Session
     from runware_flow.emulator.shell import Shell
 
-__all__ = ("Connection", "read_tasks", "serve_websocket")
+__all__ = ("Connection", "bare", "read_tasks", "serve_websocket")
 
 _logger = logging.getLogger("runware_flow.emulator")
 
@@ -38,6 +38,11 @@ def read_tasks(raw: bytes | str, limit: int) -> list[Any] | Problem:
     if len(tasks) > limit:
         return Problem("arrayTooLarge", f"A request holds at most {limit} tasks.", type="array")
     return tasks
+
+
+def bare(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body with its one item as `data` itself, as old pages show the reply to an upload [doc]."""
+    return {**body, "data": body["data"][0]} if len(body.get("data", ())) == 1 else body
 
 
 class Connection:
@@ -91,7 +96,7 @@ class Connection:
                 self._authenticate(task, workers)
             elif self._session is None:
                 message = "The connection is not authenticated: the first task must be an authentication."
-                problem = Problem("missingAuthentication", message)
+                problem = Problem(self._service.settings.unauthenticated_code, message)
                 self._queue(Frame(errors=[problem.entry(task.get("taskType"), task.get("taskUUID"))]), workers)
             else:
                 rest.append(element)
@@ -207,6 +212,8 @@ class Connection:
             bodies = [{**body, "data": list(reversed(body.get("data", [])))} for body in bodies]
         if faults.strike("empty-errors") is not None:
             bodies = [{**body, "errors": body.get("errors", [])} for body in bodies]
+        if faults.strike("bare-data") is not None:
+            bodies = [bare(body) for body in bodies]
         if faults.strike("duplicate") is not None:
             bodies += bodies
         if faults.strike("empty-data") is not None:
