@@ -371,7 +371,7 @@ def test_resume_cancelled_at_any_moment_over_real_sockets_buys_each_once(run, pa
                 rounds += 1
                 flow, texts = declare()
                 async with Client(**emulator.client_options, transport=transport) as client:
-                    with anyio.move_on_after(0.05 + 0.07 * rounds):
+                    with anyio.move_on_after(0.2 * rounds):
                         result = await flow.execute(client)
                         break
             assert [f"picture {n}" in text.text for n, text in enumerate(result[texts])] == [True] * 12

@@ -1,0 +1,167 @@
+"""A batch that is killed again and again (SIGKILL) and must buy everything exactly once.
+
+The emulator runs in a process of its own, so that the service survives. A client process runs a flow of N items, three
+tasks each, with a journal; it is killed at a random moment, started again with the same journal, and so on. At the end
+every item must have its result, and the emulator must count exactly 3 N submissions and 3 N bills.
+
+    python -m benchmarks.crash [--items 300] [--kills 10] [--backend asyncio] [--transport rest] [--faults] [--seed 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FAULTS = (
+    "kill:every=61",
+    "kill-mid-frame:every=151",
+    "swallow-ack:every=67",
+    "drop-frame:every=71",
+    "drop-poll:every=73",
+    "cut:every=79",
+)
+
+
+def prompts(count: int) -> list[str]:
+    """Prompts to be found again in the captions."""
+    return [f"crash item number {number}" for number in range(count)]
+
+
+# The client process
+
+
+async def client(journal: str, items: int, transport: str, delivery: str) -> dict[str, Any]:
+    """Run the batch to its end, in however many processes that takes."""
+    from runware_flow import Client, Flow
+    from runware_flow.tasks import Caption, ImageInference, Upscale
+
+    flow = Flow("crash", concurrency=32, journal=journal)
+    texts = (
+        flow.map(
+            prompts(items),
+            lambda prompt: ImageInference(
+                model="runware:400@1", positive_prompt=prompt, width=512, height=512, delivery_method=delivery
+            ),
+        )
+        .then(
+            lambda image: Upscale(
+                model="runware:504@1", inputs={"image": image}, upscale_factor=2, delivery_method=delivery
+            )
+        )
+        .then(lambda image: Caption(model="runware:150@2", inputs={"image": image}, delivery_method=delivery))
+    )
+    async with Client(transport=transport) as session:
+        print("started", flush=True)
+        result = await flow.execute(session)
+    return {"captions": [text.text for text in result[texts]], "cost": result.cost}
+
+
+# The process that kills
+
+
+@contextmanager
+def service(latency: str, faults: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    """An emulator in a process of its own, and the environment that names it."""
+    options = [part for fault in faults for part in ("--fault", fault)]
+    command = [sys.executable, "-m", "runware_flow", "serve", "--port", "0", "--latency", latency, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            yield {f"RUNWARE_{name.upper()}": str(value) for name, value in told.items()}
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def live(command: list[str], environment: dict[str, str], seconds: float | None) -> dict[str, Any] | None:
+    """One life of the client: killed after that many seconds of work, or run to its end."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "started\n", "the client did not start"
+            if seconds is not None:
+                try:
+                    process.wait(seconds)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    return None
+            told = process.stdout.read()
+        finally:
+            process.kill()
+        assert process.wait() == 0, "the client failed"
+    done: dict[str, Any] = json.loads(told)
+    return done
+
+
+def judge(items: int, done: dict[str, Any], log: dict[str, Any]) -> dict[str, Any]:
+    """Check that everything was bought exactly once."""
+    tasks = [task for task in log["tasks"] if task["task_type"] in ("imageInference", "upscale", "caption")]
+    bills = [task for task in tasks if task["cost"] > 0]
+    missing = [p for p, caption in zip(prompts(items), done["captions"], strict=True) if f'"{p}"' not in caption]
+    assert not missing, missing
+    assert len(tasks) == len({task["task_uuid"] for task in tasks}) == 3 * items, len(tasks)
+    assert len(bills) == 3 * items, len(bills)
+    assert abs(done["cost"] - log["billed"]) < 1e-6, (done["cost"], log["billed"])
+    usd = round(done["cost"], 4)
+    return {"submissions": len(tasks), "bills": len(bills), "conflicts": log["conflicts"], "usd": usd}
+
+
+def crash(options: argparse.Namespace, backend: str) -> dict[str, Any]:
+    """Kill as often as asked, then let it finish, and judge."""
+    chance = random.Random(f"{options.seed} {backend}")
+    faults = FAULTS if options.faults else ()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, service(options.latency, faults) as environment:
+        shape = [str(options.items), options.transport, options.delivery, backend]
+        command = [sys.executable, "-m", "benchmarks.crash", "--client", str(Path(folder) / "run.sqlite"), *shape]
+        kills, done = 0, None
+        while done is None:
+            is_last = kills == options.kills
+            done = live(command, environment, None if is_last else chance.uniform(0.0, options.life))
+            kills += done is None
+        address = environment["RUNWARE_HTTP_BASE_URL"].removesuffix("/v1")
+        with urllib.request.urlopen(f"{address}/__emulator__/log") as answer:
+            log = json.load(answer)
+    seconds = round(time.monotonic() - started, 1)
+    return {"backend": backend, "kills": kills, **judge(options.items, done, log), "seconds": seconds}
+
+
+def main() -> None:
+    """Be the client, or kill it."""
+    if sys.argv[1:2] == ["--client"]:
+        journal, items, transport, delivery, backend = sys.argv[2:]
+        print(json.dumps(anyio.run(client, journal, int(items), transport, delivery, backend=backend)))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=300)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--life", type=float, default=1.0, help="seconds of work before a kill, at most")
+    parser.add_argument("--latency", default="0.1..0.4")
+    parser.add_argument("--backend", choices=("asyncio", "trio"), action="append")
+    parser.add_argument("--transport", choices=("websocket", "rest"), default="websocket")
+    parser.add_argument("--delivery", choices=("async", "sync"), default="async")
+    parser.add_argument("--faults", action="store_true", help="connections break and answers are lost, too")
+    parser.add_argument("--seed", default="1")
+    options = parser.parse_args()
+    for backend in options.backend or ("asyncio", "trio"):
+        print(json.dumps(crash(options, backend)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

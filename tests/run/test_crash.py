@@ -1,0 +1,30 @@
+"""SIGKILL on real processes; the long form is `python -m benchmarks.crash`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
+@pytest.mark.parametrize(
+    ("backend", "options"),
+    [
+        ("asyncio", ["--delivery=async", "--faults"]),
+        ("trio", ["--delivery=sync"]),
+    ],
+)
+def test_batch_killed_again_and_again_buys_everything_exactly_once(backend, options):
+    shape = ["--items=40", "--kills=3", "--life=0.6", "--latency=0.3..0.5", f"--backend={backend}", *options]
+    command = [sys.executable, "-m", "benchmarks.crash", *shape]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=55)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["kills"], told["submissions"], told["bills"]) == (3, 120, 120)
