@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runware_flow.errors import RunwareError, stable_code
+from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.session.agenda import Agenda
 from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Settle
 from runware_flow.session.delivery import Tally
@@ -374,13 +374,12 @@ def own_error(error: RunwareError, entry: Entry) -> RunwareError:
     )
 
 
-def timed_out(entry: Entry, message: str) -> RunwareError:
-    """The error of a task that the service was silent about."""
-    raw_code = "timeout"
-    return RunwareError(
+def timed_out(entry: Entry, message: str) -> RunwareTimeoutError:
+    """The error of a task that the service was silent about: our patience ended, the service has judged nothing."""
+    return RunwareTimeoutError(
         message,
-        code=stable_code(raw_code),
-        raw_code=raw_code,
+        code="timeout",
+        raw_code="timeout",
         task_type=entry.submission.task_type,
         task_uuid=entry.task_id,
     )

@@ -229,6 +229,8 @@ def test_task_that_a_deaf_service_never_speaks_of_fails():
         play >> received(play.commands(SetTimer)[-1].at, {"taskType": "ping", "pong": True})
         play >> TimerFired(play.commands(SetTimer)[-1].at)
     assert errors(play) == {"t1": ("timeout", "timeout")}
+    [settled] = play.commands(Settle)
+    assert isinstance(settled.error, TimeoutError), "our patience ended; the service has judged nothing"
 
 
 def test_search_without_an_answer_is_asked_once_more_then_fails():
