@@ -38,14 +38,17 @@ class Run:
         """Read the events of the run from here on.
 
         Starts and settles are complete and in order; progress is not, only its newest value is. With more than 1,024
-        unread events the run starts nothing new until they are read: read in a task of its own, or to the end.
+        unread events the run starts nothing new until they are read, unless somebody waits for the run: in `wait()`, on
+        leaving the block, or for the next thing of another reader. Then the unread ones pile up. To stop reading early,
+        `close()` the reader or drop it.
         """
         return self._runner.open_events()
 
     def as_completed(self, many: Many[T], /) -> CompletionReader[T]:
         """Read the index and the outcome of each item of `many` as it is settled, those that already are first.
 
-        With more unread outcomes than the flow's `concurrency`, the run starts nothing new until they are read.
+        With more unread outcomes than the flow's `concurrency`, the run starts nothing new until they are read, unless
+        somebody waits for the run, as for `events`.
 
         Raises:
             NodeNotAvailable: `many` belongs to another flow, or is made anew for each item around it.

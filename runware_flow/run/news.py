@@ -29,7 +29,13 @@ _SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN})
 
 
 class News:
-    """The readers of a run. With none, nothing is made and nothing is kept."""
+    """The readers of a run. With none, nothing is made and nothing is kept.
+
+    The run is held, that is, it starts nothing new, while a reader has too much unread and nobody waits for the run: no
+    `wait()`, no block that is being left, no reader that has read all it was told. So a reader that nobody reads any
+    more holds up nobody but the code that goes on beside it. The reader of `progress=` is the run's own: it holds
+    whoever waits, and its waiting does not count.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -37,7 +43,7 @@ class News:
         self._start = anyio.current_time()
         self._events: list[weakref.ref[EventReader]] = []
         self._completions: list[tuple[NodeSpec, weakref.ref[CompletionReader[Any]]]] = []
-        self._waiting_tasks: list[int] = []
+        self._waiting_count = 0
         self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
 
     def time(self) -> float:
@@ -79,25 +85,22 @@ class News:
         self._admit()
 
     def _admit(self) -> None:
-        """Open the run's gate, or close it while a reader that could catch up has too much unread."""
+        """Open or close the run's gate."""
         readers = self._readers
-        if not any(reader.is_holding for reader in readers):
-            self._runner.admit(is_open=True)
-            return
-        stuck = {reader.owner for reader in readers if reader.is_waiting}.union(self._waiting_tasks)
-        holds = any(reader.is_holding and reader.owner not in stuck for reader in readers)
-        self._runner.admit(is_open=not holds or self._machine.is_finished)
+        is_held = any(reader.is_holding for reader in readers) and not self._machine.is_finished
+        if is_held and (self._waiting_count or any(reader.is_waiting and not reader.is_own for reader in readers)):
+            is_held = any(reader.is_holding and reader.is_own for reader in readers)
+        self._runner.admit(is_open=not is_held)
 
     @contextmanager
     def waiting(self) -> Generator[None]:
-        """Mark that the current task waits for the run, and so reads nothing meanwhile."""
-        task = anyio.get_current_task().id
-        self._waiting_tasks.append(task)
+        """Mark that somebody waits for the run."""
+        self._waiting_count += 1
         self._admit()
         try:
             yield
         finally:
-            self._waiting_tasks.remove(task)
+            self._waiting_count -= 1
             self._admit()
 
     async def report(self, reader: EventReader, callback: Callable[[Event], Any]) -> None:

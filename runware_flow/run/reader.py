@@ -3,8 +3,7 @@
 They are objects with `__anext__`, not async generators, so they may be read from inside any frame.
 
 Each reader has a queue. What settled is never dropped; instead, while a reader has too much unread, the run starts
-nothing new (what is in flight goes on). A reader whose own task is waiting for the run, or for another reader, does
-not hold the run up: it could not catch up. Neither does one that was closed or forgotten.
+nothing new (what is in flight goes on). See `News` for when it goes on all the same.
 """
 
 from __future__ import annotations
@@ -44,6 +43,9 @@ class Completed(NamedTuple, Generic[T]):
 class Reader:
     """The queue of one reader and its place in the run."""
 
+    is_own = False
+    """It is read by a task of the run itself, which does nothing else."""
+
     def __init__(self, bound: int, on_change: Callable[[], None]) -> None:
         self.queue: deque[Any] = deque()
         self.bound = bound
@@ -51,7 +53,6 @@ class Reader:
         self.is_waiting = False
         self.is_holding = False
         """It has so much unread that the run should wait until half of it is read."""
-        self.owner = anyio.get_current_task().id
         self._on_change = on_change
         self._turn = _READS_A_TURN
         self._news = anyio.Event()
@@ -86,19 +87,18 @@ class Reader:
             await anyio.lowlevel.checkpoint_if_cancelled()
         else:
             self._turn = _READS_A_TURN
-            self.owner = anyio.get_current_task().id
             await anyio.lowlevel.checkpoint()
         while not self.queue:
             if self.is_closed or is_over():
                 raise StopAsyncIteration
             self._news = anyio.Event()
-            self.owner = anyio.get_current_task().id
             self.is_waiting = True
             self._on_change()
             try:
                 await self._news.wait()
             finally:
                 self.is_waiting = False
+                self._on_change()
         thing = self.queue.popleft()
         if self.is_holding and len(self.queue) <= self.bound // 2:
             self.is_holding = False

@@ -149,6 +149,7 @@ class Runner:
             from runware_flow.run.progress import PlainProgress
 
             reader = self.news.open_events()
+            reader.is_own = True
             task_group.start_soon(
                 self.news.report, reader, progress if callable(progress) else PlainProgress(self.flow.name)
             )

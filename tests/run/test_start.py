@@ -231,6 +231,61 @@ def test_events_reader_that_stops_reading_does_not_hold_up_the_run(run, monkeypa
     run(main)
 
 
+@pytest.mark.parametrize("of", ["events", "as_completed"])
+@pytest.mark.parametrize("body", ["waits", "ends", "reads another"])
+def test_reader_that_its_task_has_left_does_not_hold_up_the_run(run, monkeypatch, of, body):
+    monkeypatch.setattr("runware_flow.run.reader.EVENT_BOUND", 10)
+    flow = Flow(concurrency=2)
+    many = flow.map(range(100), double)
+
+    async def main():
+        async def begin_to_read(reader):
+            for _ in range(20):
+                await anext(reader)
+
+        async with anyio.create_task_group() as others, flow.start() as started:
+            reader = started.events() if of == "events" else started.as_completed(many)
+            others.start_soon(begin_to_read, reader)
+            if body == "waits":
+                await started.wait()
+            elif body == "reads another":
+                assert len([item async for item in started.as_completed(many)]) == 100
+        assert len(started.result[many]) == 100
+        assert len([thing async for thing in reader]) >= 80
+
+    run(main)
+
+
+def test_progress_that_is_slow_holds_back_new_nodes_while_the_run_is_waited_for(run, monkeypatch):
+    monkeypatch.setattr("runware_flow.run.reader.EVENT_BOUND", 10)
+    flow = Flow(concurrency=2)
+    begun, told, most = [], [], 0
+
+    async def work(x):
+        nonlocal most
+        begun.append(x)
+        most = max(most, 2 * len(begun) - len(told))
+        await anyio.lowlevel.checkpoint()
+
+    async def slow(event):
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        told.append(event)
+
+    flow.map(range(50), work)
+
+    async def main():
+        nonlocal most
+        begun.clear()
+        told.clear()
+        most = 0
+        await flow.execute(progress=slow)
+        assert most < 25
+        assert len(told) == 2 + 2 * 50
+
+    run(main)
+
+
 def test_events_reader_progress_is_only_the_newest(run):
     flow = Flow()
     flow.then(art(), label="art")
