@@ -78,6 +78,18 @@ def emulate(
     raise typer.Exit(emulate_command(command.args, latency=_latency(latency), seed=seed, faults=fault or ()))
 
 
+@app.command()
+def collect(
+    journal: Annotated[Path, typer.Argument(help="The journal of a run that ended early.", metavar="JOURNAL")],
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for each task that still runs.", min=0.0)] = 30.0,
+    backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
+) -> None:
+    """Fetch what a run had sent and not received; buys nothing. The next run with the journal restores it."""
+    from runware_flow.cli.collect import collect_command
+
+    raise typer.Exit(collect_command(journal, timeout=timeout, backend=backend))
+
+
 def _latency(text: str) -> Any:
     from runware_flow.emulator.commands import parse_latency
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runware_flow.run.journal.writer import JournalWriter
     from runware_flow.run.requester import PreparedTask
 
-__all__ = ("Ledger",)
+__all__ = ("Ledger", "settlement")
 
 _SECRET = frozenset({"uploadEndpoint", "webhookURL"})
 """Parameters whose addresses often carry a token; a journal does without them."""
@@ -59,13 +59,8 @@ class Ledger:
 
     async def settle(self, entry: Entry, results: list[Any], error: RunwareError | None = None) -> None:
         """Make the outcome durable; a cancel waits for that, since what came has been paid for."""
-        items = tuple(encode_item(result) for result in results)
-        costs = [result.cost for result in results]
-        known = [cost for cost in costs if cost is not None]
-        cost = sum(round(one * 1_000_000) for one in known) / 1_000_000 if known and len(known) == len(costs) else None
-        told = None if error is None else encode_error(error)
         with anyio.CancelScope(shield=True):
-            await self._writer.write(Settle(entry.number, time.time(), bool(results), items, told, cost))
+            await self._writer.write(settlement(entry.number, results, error))
 
     async def fail(self, entry: Entry, error: RunwareError) -> None:
         """Make a verdict of the service durable. After any other error the request stays open, to be asked for."""
@@ -102,6 +97,20 @@ class Call(msgspec.Struct, frozen=True):
     key: NodeKey | None
     is_known: bool = False
     value: Any = None
+
+
+def settlement(number: int, results: list[Any], error: RunwareError | None = None) -> Settle:
+    """Say what came of the request with that number in the journal."""
+    costs = [result.cost for result in results]
+    known = [cost for cost in costs if cost is not None]
+    return Settle(
+        number,
+        time.time(),
+        is_done=bool(results),
+        items=tuple(encode_item(result) for result in results),
+        error=None if error is None else encode_error(error),
+        cost=sum(round(one * 1_000_000) for one in known) / 1_000_000 if known and len(known) == len(costs) else None,
+    )
 
 
 def _without_secrets(wire: Mapping[str, Any]) -> Mapping[str, Any]:

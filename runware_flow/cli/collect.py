@@ -1,0 +1,49 @@
+"""What `runware-flow collect` does: a line for each request that was open, and a sum."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import anyio
+
+from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.journal import Collected, Journal, collect
+from runware_flow.types import MediaResult, Result
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ("collect_command",)
+
+
+def collect_command(path: Path, *, timeout: float, backend: str) -> int:
+    """Ask for what is open in a journal and say what came; 0 if nothing is left open, else 1."""
+    ask = functools.partial(collect, path, timeout=timeout, on_collected=lambda one: print(_line(one), flush=True))
+    collected: list[Collected] = anyio.run(ask, backend=backend)
+    with Journal(path) as journal:
+        summary = journal.summary()
+    cost = "an unknown cost" if summary.cost is None else f"${summary.cost:.4f}"
+    came = sum(isinstance(one.outcome, Ok) for one in collected)
+    print(f"{came} of {len(collected)} collected; the journal has {summary.done_count} finished requests, for {cost}")
+    return 0 if summary.open_count == 0 else 1
+
+
+def _line(one: Collected) -> str:
+    outcome = one.outcome
+    if isinstance(outcome, Ok):
+        what = ", ".join(_show(result) for result in outcome.value)
+    elif isinstance(outcome, Failed):
+        what = f"failed: {outcome.error}"
+    elif outcome.may_be_billed:
+        what = f"still runs, task {outcome.task_uuid}"
+    else:
+        what = "never reached the service"
+    return f"{one.entry.path}: {what}"
+
+
+def _show(result: Result) -> str:
+    if isinstance(result, MediaResult):
+        return result.reference[:200]
+    text = getattr(result, "text", None)
+    return text if isinstance(text, str) else result.task_type
