@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from runware_flow.emulator.jsonvalues import as_list, as_object
-from runware_flow.emulator.kinds import Kind, find_kind
+from runware_flow.emulator.kinds import Kind, kind_of
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.values import check_choice, check_nested, check_providers, check_range, check_type, invalid
 
@@ -60,7 +60,7 @@ def check_task_uuid(task: Mapping[str, Any]) -> Problem | None:
 
 def check_task(task: Mapping[str, Any], models: Models, settings: Settings) -> Problem | None:
     """Return what is wrong with a generation task, or None."""
-    kind = find_kind(str(task.get("taskType")))
+    kind = kind_of(task)
     if kind is None:
         message = f"Unsupported task type {task.get('taskType')!r}."
         return Problem("unsupportedTaskType", message, parameter="taskType")

@@ -73,6 +73,7 @@ CONTENT_TYPES = {
     "WEBM": "video/webm",
     "MOV": "video/quicktime",
     "GLB": "model/gltf-binary",
+    "SAFETENSORS": "application/octet-stream",
     "GIF": "image/gif",
     "BMP": "image/bmp",
 }

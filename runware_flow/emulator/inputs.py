@@ -66,7 +66,7 @@ class InputReader:
         try:
             return await anyio.to_thread.run_sync(_read, data, one.parameter, limiter=self._threads)
         except Problem:
-            if job.kind.task_type in _ANY_MEDIUM:
+            if job.kind.task_type in _ANY_MEDIUM or job.kind.modality == "video":
                 return Recipe(process="stored", width=0, height=0, data=data, format=_sniff(data))
             raise
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.emulator import answers, production
 from runware_flow.emulator.checks import check_task, check_task_uuid, is_uuid
 from runware_flow.emulator.jobs import Job, Slot
-from runware_flow.emulator.kinds import UTILITIES, Kind, find_kind, price, result_count
+from runware_flow.emulator.kinds import UTILITIES, Kind, kind_of, price, result_count
 from runware_flow.emulator.problems import Problem
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _conflict(service: Service, task: dict[str, Any]) -> Problem:
 
 def make_job(service: Service, task: dict[str, Any], now: float, session: Session | None) -> Job:
     """Make the job of a checked task: its results, when each is ready, what it costs, which of them will fail."""
-    kind = find_kind(task["taskType"]) or answers.STORAGE_KINDS[task["taskType"]]
+    kind = kind_of(task) or answers.STORAGE_KINDS[task["taskType"]]
     count = 5 if kind.task_type == "modelUpload" else result_count(kind, task)
     slow = service.faults.strike("slow", task)
     extra = 0.0 if slow is None else slow.seconds or 1.0
@@ -117,6 +118,9 @@ def _doom(service: Service, job: Job) -> None:
     fault = service.faults.strike("fail", job.task)
     if fault is None:
         return
+    if job.kind.task_type == "modelUpload":
+        del job.slots[(fault.index or 0) + 1 :]  # the stages after the one that fails never come
+        fault = replace(fault, index=len(job.slots) - 1)
     code = fault.code or "inferenceError"
     for slot in job.slots:
         if fault.index is None or fault.index == slot.index:

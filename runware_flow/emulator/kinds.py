@@ -5,10 +5,13 @@ Facts from protocol.md: delivery defaults in section 2, result fields in section
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-__all__ = ("KINDS", "UTILITIES", "Kind", "find_kind", "price", "result_count")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ("KINDS", "UTILITIES", "Kind", "find_kind", "kind_of", "price", "result_count")
 
 _BOTH = ("sync", "async")
 
@@ -92,6 +95,30 @@ UTILITIES = frozenset(
 )
 
 
+_VIDEO_KINDS = {
+    task_type: replace(
+        KINDS[task_type],
+        medium="video" if KINDS[task_type].medium else "",
+        formats=formats,
+        delivery="async",
+        deliveries=("async",),
+        modality="video",
+    )
+    for task_type, formats in (("caption", ()), ("upscale", _VIDEO), ("removeBackground", ("WEBM", "MOV")))
+}
+"""The same task types when they are given a film: async only, and a film comes back [doc]."""
+
+
+def kind_of(task: Mapping[str, Any]) -> Kind | None:
+    """Return the kind of a task: what its type names, or the variant for films if it has one as its input."""
+    kind = find_kind(str(task.get("taskType")))
+    if kind is None or kind.task_type not in _VIDEO_KINDS:
+        return kind
+    inputs = task.get("inputs")
+    is_film = "inputVideo" in task or (isinstance(inputs, dict) and "video" in inputs)
+    return _VIDEO_KINDS[kind.task_type] if is_film else kind
+
+
 def find_kind(task_type: str) -> Kind | None:
     """Return the kind that a task type names, older names included."""
     return KINDS.get(LEGACY.get(task_type, task_type))
@@ -112,7 +139,7 @@ def price(kind: Kind, task: dict[str, Any]) -> int:
     if kind.task_type == "imageInference":
         area = (task.get("width") or 1024) * (task.get("height") or 1024)
         cost *= max(1.0, area / 512**2) ** 0.5 * max(1.0, (task.get("steps") or 4) / 16)
-    if kind.task_type == "upscale":
+    if kind.task_type == "upscale" and isinstance(task.get("upscaleFactor"), int | float):
         cost *= float(task.get("upscaleFactor") or 2) / 2
     if kind.modality == "video":
         cost *= float(task.get("duration") or 5) if isinstance(task.get("duration"), int | float) else 5.0

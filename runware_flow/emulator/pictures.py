@@ -21,7 +21,7 @@ from runware_flow.emulator.problems import Problem
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ("as_data_uri", "encode", "read_picture", "render", "resize")
+__all__ = ("as_data_uri", "encode", "find_subjects", "read_picture", "render", "resize")
 
 MAX_PIXELS = 64_000_000
 """A picture with more pixels than this is refused before it is decoded."""
@@ -41,7 +41,7 @@ def render(recipe: Recipe) -> Image.Image:
         raise Problem("internalServerError", f"The process {recipe.process!r} needs a source.")
     source = render(recipe.source)
     if recipe.process == "cutout":
-        return _cut_out(source)
+        return _cut_out(source, recipe.detail)
     if recipe.process == "mask":
         return _mask(source)
     if recipe.process == "guide":
@@ -73,7 +73,7 @@ def encode(recipe: Recipe, format_: str, quality: int = 95) -> bytes:
     )
     options: dict[str, Any] = {"quality": quality}
     if format_ == "JPG":
-        image = image.convert("RGB")
+        image = _flatten(image)
         options["comment"] = note.encode()
     elif format_ == "PNG":
         from PIL import PngImagePlugin
@@ -87,6 +87,15 @@ def encode(recipe: Recipe, format_: str, quality: int = 95) -> bytes:
     out = io.BytesIO()
     image.save(out, _PILLOW_NAMES[format_], **options)
     return out.getvalue()
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Put a picture with an alpha channel on white: JPEG has none."""
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    from PIL import Image
+
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def read_picture(data: bytes, *, parameter: str) -> Recipe:
@@ -253,10 +262,23 @@ def _mask(source: Image.Image) -> Image.Image:
     return mask
 
 
-def _cut_out(source: Image.Image) -> Image.Image:
+def _cut_out(source: Image.Image, background: str) -> Image.Image:
+    """The subject alone, or in front of a colour, given as `red,green,blue,alpha` with alpha from 0 to 1."""
+    from PIL import Image
+
     picture = source.convert("RGBA")
     picture.putalpha(_mask(source))
+    if background:
+        red, green, blue, alpha = (*map(float, background.split(",")), 0.0, 0.0, 0.0, 1.0)[:4]
+        colour = (int(red), int(green), int(blue), int(255 * alpha))
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, colour), picture)
     return picture
+
+
+def find_subjects(recipe: Recipe) -> list[dict[str, int]]:
+    """Return where the white of a mask is, in pixels."""
+    box = render(recipe).convert("L").getbbox()
+    return [] if box is None else [dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True))]
 
 
 def _guide(source: Image.Image, process: str) -> Image.Image:

@@ -69,7 +69,7 @@ def produce(job: Job, recipes: list[Recipe], gallery: Gallery, settings: Setting
         "videoInference": _file("film"),
         "audioInference": _file("tone"),
         "3dInference": _file("solid"),
-        "tools": _file("film"),
+        "tools": _tool,
         "training": _training,
         "imageUpload": _store,
         "mediaStorage": _store,
@@ -110,6 +110,7 @@ def _publish(
     )
     slot.medium = medium
     url = settings.base_url + medium.path
+    item.update(_extras(job, slot, recipe))
     if not medium_name:
         item["outputs"] = {"files": [{"uuid": medium_id, "url": url}]}
         return []
@@ -121,16 +122,21 @@ def _publish(
     ]
     if "URL" in _output_types(job):
         item[f"{medium_name}URL"] = url
-    item.update(_extras(job, slot, recipe))
+    if job.kind.task_type == "imageMasking":
+        renderings.append(Rendering(slot, "detections", medium, as_data_uri=False))
     return renderings
+
+
+_ONLY = {"tone": "WAV", "solid": "GLB", "weights": "SAFETENSORS"}
+"""What is written whatever was asked for: nothing light writes MP3 or FBX. The address says what it is."""
 
 
 def _format(job: Job, recipe: Recipe) -> str:
     asked = str(job.task.get("outputFormat") or "").upper()
     if job.kind.task_type in {"imageUpload", "mediaStorage"}:
         return recipe.format
-    if recipe.process == "tone":
-        return "WAV"  # nothing in reach writes MP3; what is served is what the address says
+    if recipe.process in _ONLY:
+        return _ONLY[recipe.process]
     if recipe.process == "film":
         return "MOV" if asked == "MOV" else "MP4"  # one container serves both; nothing in reach writes WEBM
     return asked or (job.kind.formats[0] if job.kind.formats else "PNG")
@@ -146,17 +152,16 @@ def _extras(job: Job, slot: Slot, recipe: Recipe) -> dict[str, Any]:
     kind = job.kind.task_type
     if kind == "mediaStorage":
         extras["operation"] = "upload"
-    if kind in {"imageInference", "videoInference", "audioInference"}:
+    if kind in {"imageInference", "videoInference", "audioInference", "3dInference"}:
         extras["seed"] = recipe.seed
+    if kind == "training":
+        extras["air"] = f"runware:trained@{make_uuid('trained', job.task_id, slot.index)[:8]}"
     safety = as_object(job.task.get("safety"))
     checked = safety.get("checkContent") or safety.get("mode") in ("fast", "full")
     if checked or job.task.get("checkNSFW"):
         extras["NSFWContent"] = "nsfw" in recipe.prompt.lower()
     if kind in {"imageMasking", "controlNetPreprocess"}:
         extras["inputImageUUID"] = make_uuid("input", job.task_id)
-    if kind == "imageMasking":
-        corner = (recipe.width // 4, recipe.height // 4, recipe.width * 3 // 4, recipe.height * 3 // 4)
-        extras["detections"] = [dict(zip(("x_min", "y_min", "x_max", "y_max"), corner, strict=True))]
     return extras
 
 
@@ -197,6 +202,8 @@ def _whole(size: int) -> int:
 def _upscale(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) -> Recipe:
     """Enlarge by the factor; at most 4096 x 4096, for which a larger input is shrunk first [doc]."""
     source = _main_picture(job, recipes)
+    if job.kind.modality == "video":
+        return replace(_file("film")(job, _slot, recipes, _settings), prompt=source.prompt)
     factor = float(job.task.get("upscaleFactor") or 2)
     megapixels = job.task.get("targetMegapixels")
     if isinstance(megapixels, int | float):
@@ -219,9 +226,16 @@ def _upscale(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) 
 def _derive(process: str) -> Callable[[Job, Slot, list[Recipe], Settings], Recipe]:
     def make(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) -> Recipe:
         source = _main_picture(job, recipes)
-        detail = str(job.task.get("preProcessorType") or str(job.task.get("model")).partition("@")[2])
+        if job.kind.modality == "video":
+            return replace(_file("film")(job, _slot, recipes, _settings), prompt=source.prompt)
+        chosen, detail = process, str(job.task.get("preProcessorType") or job.task.get("model")).rpartition("@")[2]
+        settings = as_object(job.task.get("settings"))
+        if process == "cutout":
+            only_mask = settings.get("returnOnlyMask") or job.task.get("returnOnlyMask")
+            rgba = as_list(settings.get("rgba") or job.task.get("rgba"))
+            chosen, detail = "mask" if only_mask else "cutout", ",".join(map(str, rgba))
         return Recipe(
-            process=process,
+            process=chosen,
             width=source.width,
             height=source.height,
             prompt=source.prompt,
@@ -258,7 +272,7 @@ def _text(job: Job, slot: Slot, _recipes: list[Recipe], _settings: Settings) -> 
     """Text, why it ended, and the usage when asked for; no id of its own, whatever numberResults is [sdk]."""
     said = texts.answer(job.task, slot.index)
     item: dict[str, Any] = {"text": said.text, "finishReason": said.finish_reason}
-    if job.task.get("includeUsage") is True:
+    if job.task.get("includeUsage") is True or _settings.usage == "always":
         item["usage"] = said.usage
     return item
 
@@ -272,6 +286,8 @@ def _enhance(job: Job, slot: Slot, _recipes: list[Recipe], settings: Settings) -
 def _file(process: str) -> Callable[[Job, Slot, list[Recipe], Settings], Recipe]:
     def make(job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
         duration = job.task.get("duration")
+        sound = as_object(job.task.get("audioSettings"))
+        seconds = duration if isinstance(duration, int | float) else 2
         return Recipe(
             process=process,
             width=int(job.task.get("width") or 320),
@@ -279,16 +295,23 @@ def _file(process: str) -> Callable[[Job, Slot, list[Recipe], Settings], Recipe]
             prompt=str(job.task.get("positivePrompt") or ""),
             seed=_seed(job, slot, settings),
             source=recipes[0] if recipes else None,
-            detail=str(duration if isinstance(duration, int | float) else 2),
+            detail=f"{seconds},{sound.get('sampleRate') or 8000},{sound.get('channels') or 1}",
         )
 
     return make
 
 
-def _training(job: Job, slot: Slot, _recipes: list[Recipe], settings: Settings) -> dict[str, Any]:
-    name = make_uuid("trained", job.task_id, slot.index)
-    url = f"{settings.base_url}/3d/os/a00/ws/2/oi/{name}.safetensors"
-    return {"air": f"runware:trained@{name[:8]}", "outputs": {"files": [{"uuid": name, "url": url}]}}
+def _tool(job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
+    """What a conversion makes, by the format that was asked for: a still, a sound or a film."""
+    asked = str(job.task.get("outputFormat") or "MP4").upper()
+    if asked in ("PNG", "JPG", "WEBP"):
+        made = _file("generated")(job, slot, recipes, settings)
+        return replace(made, source=recipes[0] if recipes and recipes[0].width else None, prompt="")
+    return _file("tone" if asked in ("MP3", "WAV", "AAC", "FLAC", "OGG") else "film")(job, slot, recipes, settings)
+
+
+def _training(_job: Job, _slot: Slot, _recipes: list[Recipe], _settings: Settings) -> Recipe:
+    return Recipe(process="weights", width=0, height=0)
 
 
 def _store(_job: Job, _slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:

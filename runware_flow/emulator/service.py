@@ -306,6 +306,9 @@ class Service:
         status = {"status": "success"} if polled and job.kind.task_type != "modelUpload" else {}
         if slot.problem is None:
             frame.data.append({**(slot.item or {}), **status})
+        elif job.kind.task_type == "modelUpload":
+            ids = {"taskType": job.task_type, "taskUUID": job.task_id}
+            frame.data.append({**ids, "status": "failed", "message": slot.problem.message})
         elif slot.problem_shape == "item":
             error = {"code": slot.problem.code, "message": slot.problem.message}
             ids = {"taskType": job.task_type, "taskUUID": job.task_id}

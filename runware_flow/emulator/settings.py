@@ -66,6 +66,8 @@ class Settings:
     """Task types whose poll answers carry `progress`; few of the service's do [doc]."""
     stream_usage: Literal["ending", "separate"] = "ending"
     """In a text stream usage and cost come with the finishReason, or in an event after it; both are seen [sdk]."""
+    usage: Literal["asked", "always"] = "asked"
+    """`usage` of a text comes if includeUsage is set [doc], or always, as the official client's types say [sdk]."""
     webhook_shape: Literal["flat", "wrapped"] = "flat"
     """What a webhook gets: the item itself, or `{"data": [item]}`; sources differ [3p]."""
     call_attempts: int = 6

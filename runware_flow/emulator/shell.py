@@ -14,7 +14,7 @@ from runware_flow.emulator.calls import Caller
 from runware_flow.emulator.inputs import InputReader
 from runware_flow.emulator.jobs import Frame
 from runware_flow.emulator.media import make_file
-from runware_flow.emulator.pictures import as_data_uri
+from runware_flow.emulator.pictures import as_data_uri, find_subjects
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.service import Reception
 from runware_flow.emulator.web import Web
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
 
     from runware_flow.emulator.gallery import Medium
-    from runware_flow.emulator.jobs import Job
+    from runware_flow.emulator.jobs import Job, Rendering
     from runware_flow.emulator.service import Service
     from runware_flow.emulator.sessions import Session
 
@@ -118,6 +118,9 @@ class Shell:
                 self.service.furnish(job, recipes, time.monotonic())
             if job.renderings:
                 for rendering in job.renderings:
+                    if rendering.field == "detections":
+                        await self._detect(rendering)
+                        continue
                     data = await self.open_medium(rendering.medium)
                     encoded = (
                         as_data_uri(data, rendering.medium.content_type)
@@ -135,6 +138,11 @@ class Shell:
             failure = Problem("internalServerError", "The task could not be carried out.")
             self.service.fail(job, failure, time.monotonic())
         self._wake.set()
+
+    async def _detect(self, rendering: Rendering) -> None:
+        recipe, item = rendering.medium.recipe, rendering.slot.item
+        if recipe is not None and item is not None:
+            item["detections"] = await anyio.to_thread.run_sync(find_subjects, recipe, limiter=self._threads)
 
     async def open_medium(self, medium: Medium) -> bytes:
         """Return the bytes of a medium, drawing it in a thread if nobody looked before."""

@@ -51,6 +51,10 @@ class Answer:
 def describe(recipe: Recipe) -> str:
     """Say what a picture is: its words if it was drawn here, else its colour; its size; what it was made from."""
     size = f"{recipe.width} x {recipe.height} pixels"
+    if not recipe.width:
+        return f"A medium in {recipe.format} format."
+    if recipe.process == "film":
+        return f'A film of "{recipe.prompt}", {size}, seed {recipe.seed}.'
     if not recipe.prompt:
         colour = f"mostly {recipe.detail}, " if recipe.detail else ""
         return f"A picture, {colour}{size}, in {recipe.format} format."

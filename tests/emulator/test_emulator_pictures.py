@@ -7,12 +7,13 @@ import json
 import struct
 import wave
 
+import av
 import pytest
 from PIL import Image
 
 from runware_flow.emulator.gallery import Medium, Recipe
 from runware_flow.emulator.media import make_file
-from runware_flow.emulator.pictures import encode, read_picture, render
+from runware_flow.emulator.pictures import encode, find_subjects, read_picture, render
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.texts import describe
 
@@ -115,6 +116,42 @@ def test_other_media_are_valid_files() -> None:
     assert json.loads(solid[20 : 20 + size])["asset"]["version"] == "2.0"
     drawing = make_file(medium("SVG", process="vector", source=recipe()))
     assert drawing.startswith(b"<svg ")
-    film = make_file(medium("MOV", process="film", detail="2"))
-    assert film[4:8] == b"ftyp"
-    assert film.count(b"\xff\xd8\xff") == 2
+
+
+@pytest.mark.parametrize("format_", ["MP4", "MOV"])
+def test_film_plays_in_ffmpeg(format_) -> None:
+    film = make_file(medium(format_, process="film", detail="3"))
+    assert film[4:12] == {"MP4": b"ftypisom", "MOV": b"ftypqt  "}[format_]
+    with av.open(io.BytesIO(film)) as opened:
+        (stream,) = opened.streams
+        frames = [frame.to_image() for frame in opened.decode(stream)]
+        assert stream.codec_context.name == "mjpeg"
+        assert float(opened.duration / av.time_base) == 3.0
+    assert [frame.size for frame in frames] == [(320, 192)] * 3
+    assert len({frame.tobytes() for frame in frames}) == 3
+
+
+def test_sound_plays_in_ffmpeg_at_the_rate_that_was_asked_for() -> None:
+    sound = make_file(medium("WAV", process="tone", detail="1.5,22050,2"))
+    with av.open(io.BytesIO(sound)) as opened:
+        (stream,) = opened.streams
+        assert (stream.rate, stream.channels) == (22050, 2)
+        assert sum(frame.samples for frame in opened.decode(stream)) == 33075
+
+
+def test_mask_says_where_its_subjects_are() -> None:
+    masked = Recipe(process="mask", width=320, height=192, source=recipe())
+    (box,) = find_subjects(masked)
+    white = render(masked).convert("L").crop((box["x_min"], box["y_min"], box["x_max"], box["y_max"]))
+    assert white.getbbox() == (0, 0, *white.size)
+    assert render(masked).convert("L").point([0] * 255 + [1]).getbbox() == tuple(box.values())
+
+
+def test_background_is_a_colour_where_one_was_asked_for_and_white_in_a_jpeg() -> None:
+    cut = Recipe(process="cutout", width=320, height=192, source=recipe())
+    mask = render(cut).getchannel("A")
+    outside = next((x, y) for y in range(192) for x in range(320) if mask.getpixel((x, y)) == 0)
+    red = Recipe(process="cutout", width=320, height=192, source=recipe(), detail="255,0,0,1")
+    assert render(red).getpixel(outside) == (255, 0, 0, 255)
+    jpeg = Image.open(io.BytesIO(encode(cut, "JPG")))
+    assert min(jpeg.getpixel(outside)) > 230
