@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import threading
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,15 +18,16 @@ from runware_flow.client.delivery import Delivery, Progress
 from runware_flow.client.links import ExchangeLink, Link, SocketLink
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import check_seconds, read_settings
-from runware_flow.client.storage import read_media, save_media
+from runware_flow.client.services import Services
 from runware_flow.client.stream import TextStream, open_stream
+from runware_flow.client.utilities import Utilities
+from runware_flow.client.web import user_agent
 from runware_flow.errors import ClientStateError
 from runware_flow.lifetime import open_task_group
 from runware_flow.session.events import Submission
 from runware_flow.session.machine import SessionMachine
 from runware_flow.session.options import SessionOptions
 from runware_flow.tasks import MediaStorage
-from runware_flow.transport.rest import RestTransport, open_http
 from runware_flow.transport.websocket import open_websocket
 from runware_flow.types import Result, Task
 from runware_flow.wire.codec import encode
@@ -35,10 +35,7 @@ from runware_flow.wire.codec import encode
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
     from typing import Self, Unpack
-
-    import httpx
 
     from runware_flow.client.options import ClientKeywords
     from runware_flow.graph.outcomes import Failed, Ok
@@ -46,14 +43,13 @@ if TYPE_CHECKING:
     from runware_flow.session.events import SentBefore
     from runware_flow.session.machine import SessionStatistics
     from runware_flow.types import Delivery as DeliveryMethod
-    from runware_flow.types import MediaResult
 
 __all__ = ("Client",)
 
 R = TypeVar("R", bound=Result)
 
 
-class Client(AsyncContextManagerMixin):
+class Client(Utilities, AsyncContextManagerMixin):
     """A session with the service, for the time of an `async with` block that owns its workers.
 
     The connection is opened on first use, or by `connect()`; a client that was never used closes at once. Leaving the
@@ -77,8 +73,7 @@ class Client(AsyncContextManagerMixin):
         self._conversation: Conversation | None = None
         self._home: tuple[int, int, object] | None = None
         self._stack = AsyncExitStack()
-        self._http_client: httpx.AsyncClient | None = self._settings.http_client
-        self._http_lock = anyio.Lock()
+        self._services = Services(self._settings, self._stack, self._here)
         self._media = LocalMediaPlacer(self._upload)
 
     def __repr__(self) -> str:
@@ -107,6 +102,7 @@ class Client(AsyncContextManagerMixin):
             sink = (settings.log_sink or print_entry) if settings.debug else None
             conversation = Conversation(machine, link, log_sink=sink)
             self._conversation = conversation
+            self._services.workers = workers
             workers.start_soon(conversation.run)
             try:
                 yield self
@@ -135,6 +131,7 @@ class Client(AsyncContextManagerMixin):
         on_result: Callable[[Ok[R] | Failed], Awaitable[None] | None] | None = None,
         on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
         delivery: DeliveryMethod | None = None,
+        validate: bool | None = None,
     ) -> list[R]: ...
     @overload
     async def run(
@@ -145,6 +142,7 @@ class Client(AsyncContextManagerMixin):
         on_result: Callable[[Ok[Result] | Failed], Awaitable[None] | None] | None = None,
         on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
         delivery: DeliveryMethod | None = None,
+        validate: bool | None = None,
     ) -> list[Result]: ...
     async def run(
         self,
@@ -154,6 +152,7 @@ class Client(AsyncContextManagerMixin):
         on_result: Callable[[Any], Awaitable[None] | None] | None = None,
         on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
         delivery: DeliveryMethod | None = None,
+        validate: bool | None = None,
     ) -> list[Any]:
         """Send a task and wait for all its results.
 
@@ -168,6 +167,7 @@ class Client(AsyncContextManagerMixin):
             on_progress: called with a `Progress` when the service tells one; the newest replaces those not yet seen.
             delivery: `sync` waits on the connection (the service allows about 120 s), `async` (the default, as in the
                 official clients) lets the service store the result and asks for it.
+            validate: check the task against its model's schema before it is sent, instead of the client's `validate`.
 
         Returns:
             The results, in the server's order.
@@ -176,34 +176,56 @@ class Client(AsyncContextManagerMixin):
             RunwareError: the task, or one of its results, failed; `.results` holds the finished ones.
             RunwareTimeoutError: the time is over; the task may still finish, and be billed.
         """
-        prepared = self.prepare(task, delivery=delivery)
-        return await self.perform(prepared, timeout=timeout, on_result=on_result, on_progress=on_progress)
+        self._here()
+        prepared = await self._services.prepare(task, lambda: self.prepare(task, delivery=delivery))
+        return await self.perform(
+            prepared, timeout=timeout, on_result=on_result, on_progress=on_progress, validate=validate
+        )
 
     @overload
     def submit(
-        self, task: Task[R], *, timeout: float | None = None, delivery: DeliveryMethod | None = None
+        self,
+        task: Task[R],
+        *,
+        timeout: float | None = None,
+        delivery: DeliveryMethod | None = None,
+        validate: bool | None = None,
     ) -> AbstractAsyncContextManager[Delivery[R]]: ...
     @overload
     def submit(
-        self, task: Mapping[str, Any], *, timeout: float | None = None, delivery: DeliveryMethod | None = None
+        self,
+        task: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        delivery: DeliveryMethod | None = None,
+        validate: bool | None = None,
     ) -> AbstractAsyncContextManager[Delivery[Result]]: ...
-    def submit(
+    @asynccontextmanager
+    async def submit(
         self,
         task: Task[Any] | Mapping[str, Any],
         *,
         timeout: float | None = None,
         delivery: DeliveryMethod | None = None,
-    ) -> AbstractAsyncContextManager[Delivery[Any]]:
+        validate: bool | None = None,
+    ) -> AsyncGenerator[Delivery[Any]]:
         """Send a task on entering the block, and read its results inside, each the moment it is there.
 
         Leaving the block early ends the waiting only: what the service has accepted is finished and billed. Arguments
         and errors are those of `run`.
         """
-        return self._submission(self.prepare(task, delivery=delivery), timeout)
+        self._here()
+        prepared = await self._services.prepare(task, lambda: self.prepare(task, delivery=delivery))
+        async with self._submission(prepared, timeout, validate=validate) as submitted:
+            yield submitted
 
     @asynccontextmanager
     async def stream(
-        self, task: Task[TextResult] | Mapping[str, Any], *, timeout: float | None = None
+        self,
+        task: Task[TextResult] | Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        validate: bool | None = None,
     ) -> AsyncGenerator[TextStream]:
         """Send a text task on entering the block, and read its answer inside while it is written.
 
@@ -220,6 +242,7 @@ class Client(AsyncContextManagerMixin):
         Args:
             task: a `TextInference`, or a dict with wire names; its taskUUID is kept. `number_results` must be 1.
             timeout: seconds for the whole stream, instead of the client's `timeout`.
+            validate: as for `run`.
 
         Raises:
             RunwareError: on entering, `validation` for a task that cannot stream; from the readers and from
@@ -227,10 +250,10 @@ class Client(AsyncContextManagerMixin):
         """
         self._here()
         seconds = check_seconds(timeout, self._settings.timeout)
-        prepared = requests.prepare(task, new_task_id=str(uuid.uuid4()), streams=True)
-        if prepared.local_media:
-            await self._media.place(prepared.request.wire, prepared.local_media)
-        async with open_stream(await self._rest(), prepared, timeout=seconds) as stream:
+        prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
+        await self._services.check(prepared, validate)
+        await self._place_media(prepared)
+        async with open_stream(await self._services.web.rest(), prepared, timeout=seconds) as stream:
             yield stream
 
     def prepare(
@@ -241,7 +264,7 @@ class Client(AsyncContextManagerMixin):
         include_cost: bool | None = None,
         task_uuid: str | None = None,
     ) -> requests.Prepared:
-        """Complete a task without sending it: model resolved, delivery chosen, taskUUID given.
+        """Complete a task without sending it: model resolved by the registry at hand, delivery chosen, taskUUID given.
 
         Args:
             task, delivery: as for `run`.
@@ -251,8 +274,7 @@ class Client(AsyncContextManagerMixin):
         Raises:
             RunwareError: `validation`, naming the parameter, for what can be seen to be wrong without the service.
         """
-        new_id = task_uuid or str(uuid.uuid4())
-        return requests.prepare(task, new_task_id=new_id, delivery=delivery, include_cost=include_cost)
+        return self._complete(task, task_uuid, delivery=delivery, include_cost=include_cost)
 
     async def perform(
         self,
@@ -262,13 +284,14 @@ class Client(AsyncContextManagerMixin):
         on_result: Callable[[Any], Awaitable[None] | None] | None = None,
         on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
         sent_before: SentBefore = "no",
+        validate: bool | None = None,
     ) -> list[Any]:
         """Send a prepared task and wait for all its results; arguments and errors are those of `run`.
 
         `sent_before` says whether an earlier process sent this very task: with `"yes"` it is only asked for, with
         `"maybe"` it is sent (again) under its taskUUID if the service does not know it; see `Submission`.
         """
-        async with self._submission(prepared, timeout, sent_before) as delivery:
+        async with self._submission(prepared, timeout, sent_before, validate) as delivery:
             if on_result is None and on_progress is None:
                 return await delivery.wait_results()
             while (event := await delivery.next_event()) is not None:
@@ -277,38 +300,30 @@ class Client(AsyncContextManagerMixin):
                     await pending
             return await delivery.wait_results()
 
-    async def save(self, result: MediaResult, path: str | os.PathLike[str]) -> Path:
-        """Write a result's medium to a file, and return its path.
-
-        A path without the extension of a medium gets that of the content; an existing folder gets a file named by the
-        result's UUID; missing folders are made. The file appears whole or not at all, also after a cancel.
-
-        Raises:
-            RunwareError: `notFound` when the service no longer has the file, `connection` when the download failed.
-            OSError: the file cannot be written.
-        """
-        self._here()
-        return await save_media(result, path, await self._http())
-
-    async def read(self, result: MediaResult) -> bytes:
-        """The bytes of a result's medium. Errors are those of `save`."""
-        self._here()
-        return await read_media(result, await self._http())
-
     def statistics(self) -> SessionStatistics:
         """What the session knows of itself, frozen: tasks in flight, reconnects, polls."""
         return self._here().statistics()
 
     @asynccontextmanager
     async def _submission(
-        self, prepared: requests.Prepared, timeout: float | None, sent_before: SentBefore = "no"
+        self,
+        prepared: requests.Prepared,
+        timeout: float | None,
+        sent_before: SentBefore = "no",
+        validate: bool | None = None,
     ) -> AsyncGenerator[Delivery[Any]]:
         conversation = self._here()
         request = prepared.request
         seconds = check_seconds(timeout, self._settings.poll_timeout)
-        delivery: Delivery[Any] = Delivery(request, deadline=anyio.current_time() + seconds, timeout=seconds)
-        if prepared.local_media and sent_before != "yes":
-            await self._media.place(request.wire, prepared.local_media)
+        delivery: Delivery[Any] = Delivery(
+            request,
+            deadline=anyio.current_time() + seconds,
+            timeout=seconds,
+            document=lambda error: self._services.document(error, request.model),
+        )
+        if sent_before != "yes":
+            await self._services.check(prepared, validate)
+            await self._place_media(prepared)
         submission = Submission(
             task_id=request.task_id,
             body=encode(request.wire),
@@ -327,23 +342,20 @@ class Client(AsyncContextManagerMixin):
     async def _open_link(self) -> Link:
         settings = self._settings
         if settings.transport == "websocket":
-            headers = {"User-Agent": _user_agent(settings.user_agent_prefix)}
+            headers = {"User-Agent": user_agent(settings.user_agent_prefix)}
             return SocketLink(settings.connector or open_websocket, settings.ws_base_url, headers)
-        return ExchangeLink(await self._rest(), timeout=settings.timeout)
+        return ExchangeLink(await self._services.web.rest(), timeout=settings.timeout)
 
-    async def _rest(self) -> RestTransport:
-        settings = self._settings
-        headers = {
-            "User-Agent": _user_agent(settings.user_agent_prefix),
-            "Authorization": f"Bearer {settings.api_key.reveal()}",
-        }
-        return RestTransport(await self._http(), settings.http_base_url, headers=headers)
+    def _complete(
+        self, task: Task[Any] | Mapping[str, Any], task_uuid: str | None = None, **choices: Any
+    ) -> requests.Prepared:
+        registry = self._services.registry.registry
+        return requests.prepare(task, new_task_id=task_uuid or str(uuid.uuid4()), registry=registry, **choices)
 
-    async def _http(self) -> httpx.AsyncClient:
-        async with self._http_lock:
-            if self._http_client is None:
-                self._http_client = await self._stack.enter_async_context(open_http())
-            return self._http_client
+    async def _place_media(self, prepared: requests.Prepared) -> None:
+        if prepared.local_media:
+            stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
+            await self._media.place(prepared.request.wire, prepared.local_media, inline=stores)
 
     async def _upload(self, data_uri: str) -> str:
         stored = await self.run(MediaStorage(operation="upload", media=data_uri))
@@ -366,11 +378,3 @@ def _here() -> tuple[int, int, object]:
     except anyio.NoEventLoopError:
         loop = None
     return os.getpid(), threading.get_ident(), loop
-
-
-def _user_agent(prefix: str | None) -> str:
-    from runware_flow import __version__
-
-    system = f"python/{platform.python_version()}; {platform.system()} {platform.machine()}"
-    own = f"runware-flow/{__version__} ({system})"
-    return f"{prefix} {own}" if prefix else own

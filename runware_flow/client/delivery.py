@@ -13,6 +13,8 @@ from runware_flow.types import Result
 from runware_flow.wire.results import decode_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runware_flow.session import commands
     from runware_flow.wire.codec import Request
 
@@ -41,11 +43,26 @@ class Delivery(Generic[R]):
     a second one at the same time gets `anyio.BusyResourceError`.
     """
 
-    def __init__(self, request: Request, *, deadline: float, timeout: float) -> None:
-        """Args: deadline: when waiting ends, on the loop's clock; timeout: the same as the user said it, in seconds."""
+    def __init__(
+        self,
+        request: Request,
+        *,
+        deadline: float,
+        timeout: float,
+        document: Callable[[RunwareError], RunwareError] = lambda error: error,
+    ) -> None:
+        """Prepare for what a request brings.
+
+        Args:
+            request: what was asked.
+            deadline: when waiting ends, on the loop's clock.
+            timeout: the same as the user said it, in seconds.
+            document: gives an error the link to the documentation that it lacks.
+        """
         self.request = request
         self._deadline = deadline
         self._timeout = timeout
+        self._document = document
         self._positions: list[int] = []
         self._outcomes: list[Ok[R] | Failed] = []
         self._seen = 0
@@ -131,7 +148,7 @@ class Delivery(Generic[R]):
             result: Any = decode_result(delivered.item, self.request.result_type)
             self._outcomes.append(Ok(result))
         elif delivered.error is not None:
-            self._outcomes.append(Failed(delivered.error))
+            self._outcomes.append(Failed(self._document(delivered.error)))
         self._positions.append(delivered.position)
         self._wake()
 
@@ -144,7 +161,7 @@ class Delivery(Generic[R]):
     def settle(self, error: RunwareError | None) -> None:
         """Nothing more will come."""
         self._is_settled = True
-        self._error = error
+        self._error = error and self._document(error)
         self._wake()
 
     def _wake(self) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runware_flow.wire.codec import LocalMedia
 
-__all__ = ("INLINE_LIMIT_BYTES", "LocalMediaPlacer", "extension_of", "file_to_data_uri")
+__all__ = ("INLINE_LIMIT_BYTES", "LocalMediaPlacer", "extension_of", "file_to_data_uri", "inline_media")
 
 INLINE_LIMIT_BYTES = 256 * 1024
 """Media up to this size are sent inside the request that uses them."""
@@ -104,14 +104,14 @@ class LocalMediaPlacer:
         self._uploaded: dict[bytes, str] = {}
         self._uploading: dict[bytes, anyio.Lock] = {}
 
-    async def place(self, wire: dict[str, Any], local_media: Sequence[LocalMedia]) -> None:
-        """Put every medium of `local_media` at its place in `wire`, which is changed.
+    async def place(self, wire: dict[str, Any], local_media: Sequence[LocalMedia], *, inline: bool = False) -> None:
+        """Put every medium of `local_media` at its place in `wire`, which is changed; `inline` uploads none of them.
 
         Raises:
             RunwareError: `code="validation"`, naming the parameter, for a file that cannot be read.
         """
         for medium in local_media:
-            place(wire, medium.path, await self._reference(medium))
+            place(wire, medium.path, await (inline_media(medium) if inline else self._reference(medium)))
 
     async def _reference(self, medium: LocalMedia) -> str:
         content, media_type = await _read(medium)
@@ -129,6 +129,15 @@ class LocalMediaPlacer:
         if not lock.statistics().tasks_waiting:
             self._uploading.pop(digest, None)
         return known
+
+
+async def inline_media(medium: LocalMedia) -> str:
+    """A local medium as a data URI, whatever its size.
+
+    Raises:
+        RunwareError: `code="validation"`, naming the parameter, for a file that cannot be read.
+    """
+    return _data_uri(*await _read(medium))
 
 
 async def _read(medium: LocalMedia) -> tuple[bytes, str]:

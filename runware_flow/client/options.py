@@ -53,7 +53,7 @@ class ClientKeywords(TypedDict, total=False):
     """Log what the session does: to `log_sink`, else as lines on standard error. Without it the standard logger
     `runware_flow` gets the entries."""
     validate: bool
-    """Not there yet; `True` is refused."""
+    """Check every request against its model's schema before it is sent; a call's own `validate=` wins."""
     log_sink: Callable[[LogEntry], Any] | None
     """Called with each `LogEntry` while `debug` is on."""
     http_client: httpx.AsyncClient | None
@@ -171,8 +171,6 @@ def _check_values(values: dict[str, Any]) -> None:
             raise _invalid(
                 name, f"Client({name}={value!r}): must be {'positive' if name in _POSITIVE else '0 or more'}"
             )
-    if values.get("validate"):
-        raise _invalid("validate", "Client(validate=True) is not there yet; the service validates every request itself")
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             raise _invalid(name, f"Client({name}={values[name]!r}): choose one of {', '.join(map(repr, choices))}")

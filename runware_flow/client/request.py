@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runware_flow import catalog
+from runware_flow.catalog.documentation import add_documentation
 from runware_flow.errors import RunwareError
 from runware_flow.results import RESULT_TYPES
 from runware_flow.types import Delivery, Result, Task
@@ -16,7 +17,9 @@ from runware_flow.wire.codec import LocalMedia, Request, build_request, slots_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("Prepared", "prepare")
+    from runware_flow.catalog import Registry
+
+__all__ = ("Prepared", "prepare", "read_task_id")
 
 UTILITIES = frozenset(
     {
@@ -80,6 +83,7 @@ def prepare(
     delivery: Delivery | None = None,
     include_cost: bool | None = None,
     streams: bool = False,
+    registry: Registry | None = None,
 ) -> Prepared:
     """Complete a task: resolve its model, choose its delivery, give it an id. Sends nothing, reads no file.
 
@@ -89,14 +93,30 @@ def prepare(
         delivery: overrides what the task says; `async` if neither says anything, as the official clients do.
         include_cost: asks for the cost unless the task says otherwise.
         streams: whether the answer is to be read while it is written.
+        registry: which models exist; the bundled one by default.
 
     Raises:
         RunwareError: `code="validation"`, naming the parameter, for what can be seen to be wrong without the service.
     """
+    try:
+        return _prepare(task, new_task_id, delivery, include_cost, streams, registry)
+    except RunwareError as error:
+        add_documentation(error, registry=registry)
+        raise
+
+
+def _prepare(
+    task: Task[Any] | Mapping[str, Any],
+    new_task_id: str,
+    delivery: Delivery | None,
+    include_cost: bool | None,
+    streams: bool,
+    registry: Registry | None,
+) -> Prepared:
     wire, local_media = to_wire(task)
-    wire = catalog.resolve(wire)
+    wire = catalog.resolve(wire, registry)
     task_type: str = wire["taskType"]
-    task_id = _task_id(wire.get("taskUUID"), new_task_id)
+    task_id = read_task_id(wire.get("taskUUID"), new_task_id)
     if streams:
         _stream(wire, task_type)
     else:
@@ -108,7 +128,12 @@ def prepare(
     return Prepared(request, tuple(local_media))
 
 
-def _task_id(given: object, new_task_id: str) -> str:
+def read_task_id(given: object, new_task_id: str) -> str:
+    """The id that was given, in canonical form, or the new one.
+
+    Raises:
+        RunwareError: code `validation`: it is no UUID.
+    """
     if given is None:
         return new_task_id
     if not isinstance(given, str) or _UUID.fullmatch(given.lower()) is None:

@@ -1,0 +1,191 @@
+"""The content service: what curated models are, can do and cost. Public, without a key (protocol facts, section 10)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from runware_flow.errors import RunwareError
+from runware_flow.wire import salvage
+from runware_flow.wire.content import (
+    Capability,
+    Collection,
+    ContentModel,
+    Creator,
+    Guide,
+    ModelExample,
+    ModelPricing,
+    Page,
+)
+from runware_flow.wire.entries import Entry, read_entry, read_list
+from runware_flow.wire.frames import decode_reply
+from runware_flow.wire.problems import to_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runware_flow.client.web import Web
+
+__all__ = ("Content",)
+
+E = TypeVar("E", bound=Entry)
+
+_TIMEOUT = 60.0
+
+
+class Content:
+    """`client.content`: read-only metadata of the curated models. Nothing here is billed, and no key is sent.
+
+    A model, collection or creator is named by its id: for models the slug or the AIR. What does not exist is `None`, or
+    an empty list. Every entry has `.raw` with all that came.
+
+    Raises:
+        RunwareError: from every method: the service could not be reached (`connection`, `timeout`), or answered with
+            an error or with something that cannot be read (`serverError`, `validation`, ...). Requests are repeated
+            up to `max_retries` times before that.
+    """
+
+    def __init__(self, base_url: str, web: Web, check_open: Callable[[], object]) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._web = web
+        self._check_open = check_open
+
+    @overload
+    async def list_models(
+        self,
+        *,
+        search: str | None = None,
+        capability: str | None = None,
+        category: str | None = None,
+        creator: str | None = None,
+        status: str | None = None,
+        sort: str | None = None,
+        order: Literal["asc", "desc"] | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        paginate: Literal[False] = False,
+    ) -> list[ContentModel]: ...
+    @overload
+    async def list_models(
+        self,
+        *,
+        search: str | None = None,
+        capability: str | None = None,
+        category: str | None = None,
+        creator: str | None = None,
+        status: str | None = None,
+        sort: str | None = None,
+        order: Literal["asc", "desc"] | None = None,
+        limit: int | None = None,
+        offset: int | None = None,
+        paginate: Literal[True],
+    ) -> Page[ContentModel]: ...
+    async def list_models(self, *, search: str | None = None, paginate: bool = False, **filters: Any) -> Any:
+        """List curated models.
+
+        Args:
+            search: words in the name.
+            capability: an id of `list_capabilities`, such as `io:text-to-image`.
+            category: `image`, `video`, `audio`, `text` or `3d`.
+            creator: an id of `list_creators`.
+            status: `live`, `deprecated`, `coming-soon`, ...
+            sort: `weight`, `releasedAt`, `name`, `creator`, `popularity`, `newest` or `alpha`.
+            order: `asc` or `desc`.
+            limit, offset: a part of the list.
+            paginate: return a `Page` with `total`, `limit`, `offset` and `items` instead of a list.
+        """
+        found = await self._get("models", q=search, paginate="true" if paginate else None, **filters)
+        if not paginate:
+            return read_list(ContentModel, found["items"] if _is_page(found) else found)
+        if not _is_page(found):
+            raise _unreadable("a page of models")
+        items = read_list(ContentModel, found["items"])
+        numbers = {name: _whole(found.get(name), len(items)) for name in ("total", "limit")}
+        return Page(items=items, offset=_whole(found.get("offset"), 0), **numbers)
+
+    async def get_model(self, model: str) -> ContentModel | None:
+        """One curated model, by slug or AIR."""
+        return await self._one(ContentModel, "models", model)
+
+    async def get_model_examples(self, model: str, *, capability: str | None = None) -> list[ModelExample]:
+        """Requests to a model with what it answered, for one capability or for all."""
+        return await self._several(ModelExample, "models", model, "examples", capability=capability)
+
+    async def get_model_pricing(self, model: str) -> ModelPricing | None:
+        """What a model costs, in words and for examples of configurations."""
+        return await self._one(ModelPricing, "models", model, "pricing")
+
+    async def get_model_guides(self, model: str) -> list[Guide]:
+        """Pages about using a model."""
+        return await self._several(Guide, "models", model, "guides")
+
+    async def list_capabilities(self) -> list[Capability]:
+        """Everything that models can do, by id (`io:...`, `op:...`, `form:...`) and label."""
+        return await self._several(Capability, "capabilities")
+
+    async def list_collections(self, *, category: str | None = None) -> list[Collection]:
+        """Groups of models that the service has put together, of one category or all."""
+        return await self._several(Collection, "collections", category=category)
+
+    async def get_collection(self, collection: str) -> Collection | None:
+        """One of those groups."""
+        return await self._one(Collection, "collections", collection)
+
+    async def list_creators(self) -> list[Creator]:
+        """Who makes models, with the curated ones."""
+        return await self._several(Creator, "creators")
+
+    async def get_creator(self, creator: str) -> Creator | None:
+        """One of them."""
+        return await self._one(Creator, "creators", creator)
+
+    async def _one(self, kind: type[E], *path: str) -> E | None:
+        found = await self._get(*path)
+        if found is None:
+            return None
+        if not salvage.is_object(found):
+            raise _unreadable(f"a {kind.__name__}")
+        return read_entry(kind, found)
+
+    async def _several(self, kind: type[E], *path: str, **query: str | None) -> list[E]:
+        found = await self._get(*path, **query)
+        if found is not None and not salvage.is_array(found):
+            raise _unreadable(f"a list of {kind.__name__}")
+        return read_list(kind, found)
+
+    async def _get(self, *path: str, **query: Any) -> Any:
+        """What the service answered, decoded; None for 404."""
+        self._check_open()
+        if not all(path):
+            raise RunwareError("the id is empty", code="validation", raw_code="invalidParameter")
+        asked = urlencode({name: value for name, value in query.items() if value is not None})
+        place = "/".join(quote(step, safe=":@") for step in path)
+        reply = await self._web.ask_patiently(
+            f"{self._base_url}/{place}{'?' if asked else ''}{asked}", timeout=_TIMEOUT
+        )
+        if reply.status == 404:
+            return None
+        if reply.status >= 400:
+            raise to_error(decode_reply(reply.status, reply.body).errors[0], retry_after=reply.retry_after)
+        try:
+            return msgspec.json.decode(reply.body)
+        except salvage.UNREADABLE as error:
+            raise _unreadable("JSON") from error
+
+
+def _is_page(found: object) -> bool:
+    return salvage.is_object(found) and salvage.is_array(found.get("items"))
+
+
+def _whole(value: object, default: int) -> int:
+    return value if isinstance(value, int) else default
+
+
+def _unreadable(expected: str) -> RunwareError:
+    return RunwareError(
+        f"the content service answered with something that is not {expected}",
+        code="serverError",
+        raw_code="unrecognizedResponse",
+    )

@@ -1,0 +1,74 @@
+"""What a client uses beside its session, in one place: its HTTP, the registry, schemas, content and apps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.catalog.documentation import add_documentation
+from runware_flow.client.content import Content
+from runware_flow.client.log import Log
+from runware_flow.client.registry import RegistryKeeper, consults_registry
+from runware_flow.client.schemas import SchemaKeeper
+from runware_flow.client.serverless import Apps
+from runware_flow.client.web import Web
+from runware_flow.errors import ClientStateError, RunwareError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from contextlib import AsyncExitStack
+
+    from anyio.abc import TaskGroup
+
+    from runware_flow.client.options import Settings
+    from runware_flow.client.request import Prepared
+    from runware_flow.types import Task
+
+__all__ = ("Services",)
+
+
+class Services:
+    """The services of one client. What they do in the background lives in `workers`, the client's own scope."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack, check_open: Callable[[], object]) -> None:
+        self.settings = settings
+        self.web = Web(settings, stack)
+        self.log = Log(settings)
+        self.registry = RegistryKeeper(f"{settings.schemas_base_url.rstrip('/')}/registry.json", self.web, self.log)
+        self.schemas = SchemaKeeper(settings.schemas_base_url, self.web, self.log)
+        self.content = Content(settings.content_base_url, self.web, check_open)
+        self.apps = Apps(settings, self.web)
+        self.workers: TaskGroup | None = None
+
+    async def prepare(self, task: Task[Any] | Mapping[str, Any], complete: Callable[[], Prepared]) -> Prepared:
+        """Complete a task by the registry at hand; only for a model that it lacks, wait for a newer one."""
+        if consults_registry(task):
+            self.registry.freshen(self._workers())
+        try:
+            return complete()
+        except RunwareError as error:
+            if error.raw_code != "unknownModel" or not await self.registry.look_again(self._workers()):
+                raise
+        return complete()
+
+    async def check(self, prepared: Prepared, validate: bool | None) -> None:
+        """Check a request against the schema of its model, if the call or the client says so."""
+        if self.settings.validate if validate is None else validate:
+            try:
+                await self.schemas.check(prepared, self._workers())
+            except RunwareError as error:
+                self.document(error, prepared.model)
+                raise
+
+    async def refresh_registry(self) -> None:
+        """Fetch the registry now."""
+        await self.registry.refresh(self._workers())
+
+    def document(self, error: RunwareError, model: str | None) -> RunwareError:
+        """Give an error the link to the documentation that it lacks."""
+        page = self.schemas.documentation_of(model)
+        return add_documentation(error, model=model, page=page, registry=self.registry.registry)
+
+    def _workers(self) -> TaskGroup:
+        if self.workers is None:
+            raise ClientStateError("this client is not open: use it inside `async with Client() as client:`")
+        return self.workers

@@ -1,0 +1,337 @@
+"""The methods of a client beside generation: models, media, files of results, the account, past tasks, apps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from msgspec import UNSET, UnsetType
+
+from runware_flow.client.request import read_task_id
+from runware_flow.client.storage import read_media, save_media
+from runware_flow.errors import RunwareError
+from runware_flow.tasks import AccountManagement, ImageUpload, MediaStorage, ModelSearch, ModelUpload
+from runware_flow.types import Result, Task
+from runware_flow.wire.codec import encode
+from runware_flow.wire.frames import decode_reply, encode_frame
+from runware_flow.wire.problems import to_error
+from runware_flow.wire.results import decode_result
+from runware_flow.wire.states import TaskState, read_state
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from runware_flow.client.content import Content
+    from runware_flow.client.delivery import Progress
+    from runware_flow.client.request import Prepared
+    from runware_flow.client.services import Services
+    from runware_flow.results import (
+        AccountManagementResult,
+        ImageUploadResult,
+        MediaStorageResult,
+        ModelSearchResult,
+        ModelUploadResult,
+        TaskDetailsResult,
+    )
+    from runware_flow.types import MediaResult
+    from runware_flow.wire.frames import Frame
+    from runware_flow.wire.serverless import AppTask
+
+__all__ = ("Utilities",)
+
+R = TypeVar("R", bound=Result)
+
+_QUERY_TIMEOUT = 60.0
+
+
+class Utilities:
+    """What `Client` inherits: one method for each utility of the service, with typed results.
+
+    `timeout` is in seconds everywhere, instead of the client's `poll_timeout`. Errors are those of `Client.run`.
+    """
+
+    _services: Services
+
+    if TYPE_CHECKING:  # what the client brings
+
+        def _here(self) -> object: ...
+
+        def prepare(self, task: Task[Any] | Mapping[str, Any]) -> Prepared: ...
+
+        async def perform(
+            self,
+            prepared: Prepared,
+            *,
+            timeout: float | None = None,
+            on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        ) -> list[Any]: ...
+
+    async def _first(self, task: Task[R], timeout: float | None, on_progress: Any = None) -> R:
+        results = await self.perform(self.prepare(task), timeout=timeout, on_progress=on_progress)
+        first: R = results[0]
+        return first
+
+    async def model_search(
+        self,
+        search: str | UnsetType = UNSET,
+        *,
+        category: str | UnsetType = UNSET,
+        architecture: str | UnsetType = UNSET,
+        source: str | UnsetType = UNSET,
+        capabilities: Sequence[str] | UnsetType = UNSET,
+        visibility: str | UnsetType = UNSET,
+        sort: str | UnsetType = UNSET,
+        limit: int | UnsetType = UNSET,
+        offset: int | UnsetType = UNSET,
+        extra: dict[str, Any] | UnsetType = UNSET,
+        timeout: float | None = None,
+    ) -> ModelSearchResult:
+        """Search the models that the account can use: `.total_results`, and `.results` as dicts with wire names.
+
+        Args:
+            search: words in the name.
+            source: `official` or `community`.
+            visibility: `public`, `private`, `favorite` or `owned`.
+            limit, offset: a page of the results; 1 to 100, 20 unless told.
+            extra: parameters newer than this library, by wire names.
+        """
+        task = ModelSearch(
+            search=search,
+            category=category,
+            architecture=architecture,
+            source=source,
+            capabilities=capabilities,
+            visibility=visibility,
+            sort=sort,
+            limit=limit,
+            offset=offset,
+            extra=extra,
+        )
+        return await self._first(task, timeout)
+
+    async def model_upload(
+        self,
+        task: ModelUpload | None = None,
+        *,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        timeout: float | None = None,
+        **parameters: Any,
+    ) -> ModelUploadResult:
+        """Bring a model of one's own to the service, and wait until it is ready to be used.
+
+        Args:
+            task: the `ModelUpload`; or leave it out and give its fields as keywords (`category`, `architecture`,
+                `format`, `name`, `version`, `download_url`, ...).
+            on_progress: called with a `Progress` whose `status` is the stage: `validated`, `downloaded`, `optimized`,
+                `stored`. Over REST only the later ones may be seen.
+
+        Raises:
+            RunwareError: a stage failed, or anything that `run` raises.
+        """
+        if task is not None and parameters:
+            raise RunwareError(
+                "model_upload takes a ModelUpload or its fields, not both",
+                code="validation",
+                raw_code="invalidParameter",
+            )
+        try:
+            upload = ModelUpload(**parameters) if task is None else task
+        except TypeError as error:
+            raise RunwareError(
+                f"model_upload: {error}", code="validation", raw_code="invalidParameter", task_type="modelUpload"
+            ) from None
+        return await self._first(upload, timeout, on_progress)
+
+    async def image_upload(self, image: str | bytes | Path, *, timeout: float | None = None) -> ImageUploadResult:
+        """Store an image for later tasks: `.image_uuid`. `media_storage` takes any medium.
+
+        Local media need no upload of yours: `run` takes paths and bytes wherever a task takes a medium.
+
+        Args:
+            image: a URL, a data URI or base64 as a `str`; a `Path`; or bytes.
+        """
+        return await self._first(ImageUpload(image=image), timeout)
+
+    async def media_storage(
+        self,
+        media: str | bytes | Path,
+        *,
+        operation: Literal["upload", "delete"] = "upload",
+        timeout: float | None = None,
+    ) -> MediaStorageResult:
+        """Store a medium for later tasks (`.media_uuid`, `.media_url`), or delete one.
+
+        Args:
+            media: to upload, as for `image_upload`; to delete, its UUID.
+        """
+        return await self._first(MediaStorage(operation=operation, media=media), timeout)
+
+    async def account_management(
+        self,
+        operation: str = "getDetails",
+        *,
+        start_date: str | UnsetType = UNSET,
+        end_date: str | UnsetType = UNSET,
+        models: Sequence[str] | UnsetType = UNSET,
+        api_keys: Sequence[str] | UnsetType = UNSET,
+        group_by: Sequence[str] | UnsetType = UNSET,
+        timezone: str | UnsetType = UNSET,
+        timeout: float | None = None,
+    ) -> AccountManagementResult:
+        """Read the account's details (balance, team, keys), or its usage over at most 30 days.
+
+        Args:
+            operation: `getDetails`, `getUsageActivity`, `getUsagePerformance` or `getUsageErrors`.
+            group_by: any of `date`, `model` and `apiKey`.
+        """
+        task = AccountManagement(
+            operation=operation,
+            start_date=start_date,
+            end_date=end_date,
+            models=models,
+            api_keys=api_keys,
+            group_by=group_by,
+            timezone=timezone,
+        )
+        return await self._first(task, timeout)
+
+    async def get_response(self, task_uuid: str, *, timeout: float | None = None) -> TaskState:
+        """Ask once how a task stands, whoever sent it: status, progress, finished results, failures. Waits for nothing.
+
+        Always by a POST of its own, so it may be asked of a task that this client is waiting for. A failed task is a
+        state, not an exception. The service forgets finished tasks after a while, and at once those it answered
+        directly (sync): then the state is `unknown`, and `get_task_details` has the archive.
+
+        Raises:
+            RunwareError: the question itself failed (key, connection).
+        """
+        return read_state(task_uuid.lower(), await self._ask("getResponse", task_uuid, timeout))
+
+    async def get_task_details(self, task_uuid: str, *, timeout: float | None = None) -> TaskDetailsResult:
+        """Look up what a past task asked and answered: `.request` and `.response`, as they went over the wire.
+
+        Raises:
+            RunwareError: `notFound` for a task that the archive does not know.
+        """
+        from runware_flow.results import TaskDetailsResult
+
+        frame = await self._ask("getTaskDetails", task_uuid, timeout)
+        for item in frame.items:
+            if item.error is None and item.is_result:
+                return decode_result(item, TaskDetailsResult)
+        errors = [*frame.errors, *(item.error for item in frame.items if item.error is not None)]
+        if errors:
+            error = to_error(errors[0], task_type="getTaskDetails", task_uuid=task_uuid)
+        else:
+            error = RunwareError(
+                f"the archive knows no task {task_uuid}",
+                code="notFound",
+                raw_code="taskNotFound",
+                task_type="getTaskDetails",
+                task_uuid=task_uuid,
+            )
+        raise self._services.document(error, None)
+
+    async def _ask(self, task_type: str, task_uuid: str, timeout: float | None) -> Frame:
+        """Ask about a task by a POST of its own; the session would take it for its own task of that id."""
+        self._here()
+        task_id = read_task_id(task_uuid, task_uuid)
+        body = encode_frame([encode({"taskType": task_type, "taskUUID": task_id})])
+        services = self._services
+        reply = await services.web.ask_patiently(
+            services.settings.http_base_url,
+            method="POST",
+            body=body,
+            with_key=True,
+            timeout=_QUERY_TIMEOUT if timeout is None else timeout,
+        )
+        return decode_reply(reply.status, reply.body)
+
+    async def save(self, result: MediaResult, path: str | os.PathLike[str]) -> Path:
+        """Write a result's medium to a file, and return its path.
+
+        A path without the extension of a medium gets that of the content; an existing folder gets a file named by the
+        result's UUID; missing folders are made. The file appears whole or not at all, also after a cancel.
+
+        Raises:
+            RunwareError: `notFound` when the service no longer has the file, `connection` when the download failed.
+            OSError: the file cannot be written.
+        """
+        self._here()
+        return await save_media(result, path, await self._services.web.http_client())
+
+    async def read(self, result: MediaResult) -> bytes:
+        """The bytes of a result's medium. Errors are those of `save`."""
+        self._here()
+        return await read_media(result, await self._services.web.http_client())
+
+    @property
+    def content(self) -> Content:
+        """What curated models are, can do and cost: `await client.content.list_models(search="flux")`."""
+        return self._services.content
+
+    async def invoke(
+        self,
+        app_id: str,
+        payload: Mapping[str, Any],
+        *,
+        endpoint_path: str | None = None,
+        environment: str | None = None,
+        sync: bool = False,
+        task_id: str | None = None,
+        timeout: float | None = None,
+    ) -> AppTask:
+        """Call a serverless app and wait for its output (`.output`).
+
+        The task's id makes it safe to send again: after a lost reply, and up to `max_retries` times when the service
+        is busy, the same id goes out, and the service answers with the task that it has. A cancel ends the waiting
+        only.
+
+        Args:
+            app_id: the app.
+            payload: what the app is given, by wire names; paths and bytes in it become data URIs.
+            endpoint_path: an endpoint of the app, instead of its default one.
+            environment: `production` unless told.
+            sync: let the service hold the connection until the task is done, as long as it will; a task that takes
+                longer is then asked for. Otherwise it is asked for every 2 seconds from the start.
+            task_id: a UUID of yours, for a call that an earlier process may have sent already.
+            timeout: seconds for all of it, instead of the client's `poll_timeout`.
+
+        Raises:
+            RunwareError: the service refused the call, or the app failed (raw code `taskFailed`, with the task in
+                `.results`); `.task_uuid` is the id.
+            RunwareTimeoutError: the time is over; `get_task` can ask for it later.
+        """
+        self._here()
+        return await self._services.apps.invoke(
+            app_id,
+            payload,
+            endpoint_path=endpoint_path,
+            environment=environment,
+            sync=sync,
+            task_id=task_id,
+            timeout=timeout,
+        )
+
+    async def get_task(self, app_id: str, task_id: str, *, environment: str | None = None) -> AppTask:
+        """Ask once how an invocation of a serverless app stands. One that failed is a state, not an exception.
+
+        Raises:
+            RunwareError: `notFound` when the app has no such task, or the question itself failed.
+        """
+        self._here()
+        return await self._services.apps.get_task(app_id, task_id, environment=environment)
+
+    async def refresh_registry(self) -> None:
+        """Fetch the list of models from the service now, instead of with the next refresh in the background.
+
+        Raises:
+            RunwareError: it cannot be had; the list that was known stays.
+        """
+        self._here()
+        await self._services.refresh_registry()
+
+    def clear_validator_cache(self) -> None:
+        """Forget the schemas that requests were checked against; each is fetched again when it is needed next."""
+        self._services.schemas.clear()

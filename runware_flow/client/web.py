@@ -1,0 +1,128 @@
+"""The client's HTTP beside its session: one pool of connections, opened on first use, and requests sent patiently."""
+
+from __future__ import annotations
+
+import platform
+import random
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from runware_flow.errors import RunwareError
+from runware_flow.session.retry import backoff
+from runware_flow.transport.connection import TransportError
+from runware_flow.transport.rest import RestTransport, fetch, open_http
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    import httpx
+
+    from runware_flow.client.options import Settings
+    from runware_flow.transport.rest import Reply
+
+__all__ = ("Web", "user_agent")
+
+
+class Web:
+    """HTTP for one client."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
+        """Args: stack: closes, with the client, what was opened here."""
+        self._settings = settings
+        self._stack = stack
+        self._http_client: httpx.AsyncClient | None = settings.http_client
+        self._lock = anyio.Lock()
+
+    async def http_client(self) -> httpx.AsyncClient:
+        """The user's own HTTP client, or one that is opened on first use."""
+        async with self._lock:
+            if self._http_client is None:
+                self._http_client = await self._stack.enter_async_context(open_http())
+            return self._http_client
+
+    async def rest(self) -> RestTransport:
+        """Posts to the inference endpoint, with the key."""
+        settings = self._settings
+        return RestTransport(await self.http_client(), settings.http_base_url, headers=self._headers(with_key=True))
+
+    async def ask(
+        self,
+        url: str,
+        *,
+        method: Literal["GET", "POST"] = "GET",
+        body: bytes = b"",
+        etag: str | None = None,
+        with_key: bool = False,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Send one request to any of the service's hosts and return the reply, whatever its status.
+
+        Raises:
+            RunwareError: code `timeout` or `connection`: there was no reply.
+        """
+        headers = self._headers(with_key=with_key)
+        if method == "POST":
+            headers["Content-Type"] = "application/json"
+        if etag is not None:
+            headers["If-None-Match"] = etag
+        seconds = self._settings.timeout if timeout is None else timeout
+        try:
+            return await fetch(
+                await self.http_client(), url, method=method, body=body, headers=headers, timeout=seconds
+            )
+        except TransportError as error:
+            raise _no_reply(error) from error
+
+    async def ask_patiently(
+        self,
+        url: str,
+        *,
+        method: Literal["GET", "POST"] = "GET",
+        body: bytes = b"",
+        with_key: bool = False,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Send a request that may be repeated freely, up to `max_retries` times more, as `ask` does.
+
+        It is repeated when no reply came and when the service is busy or has failed (408, 429, 5xx), after the wait
+        that the service asks for, or a growing one. The last reply, or the last error, is the answer.
+        """
+        settings = self._settings
+        for attempt in range(1, settings.max_retries + 1):
+            retry_after: float | None = None
+            try:
+                reply = await self.ask(url, method=method, body=body, with_key=with_key, timeout=timeout)
+            except RunwareError:
+                pass
+            else:
+                if reply.status not in (408, 429) and reply.status < 500:
+                    return reply
+                retry_after = reply.retry_after
+            growing = backoff(attempt, settings.retry_delay, settings.retry_strategy, random.random())
+            await anyio.sleep(max(growing, retry_after or 0.0))
+        return await self.ask(url, method=method, body=body, with_key=with_key, timeout=timeout)
+
+    def _headers(self, *, with_key: bool) -> dict[str, str]:
+        headers = {"User-Agent": user_agent(self._settings.user_agent_prefix)}
+        if with_key:
+            headers["Authorization"] = f"Bearer {self._settings.api_key.reveal()}"
+        return headers
+
+
+def _no_reply(error: TransportError) -> RunwareError:
+    is_late = error.kind == "timeout"
+    return RunwareError(
+        error.message,
+        code="timeout" if is_late else "connection",
+        raw_code="requestTimeout" if is_late else "connectionFailed",
+    )
+
+
+def user_agent(prefix: str | None) -> str:
+    """Who asks, and on what system."""
+    from runware_flow import __version__
+
+    system = f"python/{platform.python_version()}; {platform.system()} {platform.machine()}"
+    own = f"runware-flow/{__version__} ({system})"
+    return f"{prefix} {own}" if prefix else own
