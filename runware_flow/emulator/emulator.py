@@ -133,7 +133,7 @@ class Emulator:
             raise
         self._service = Service(settings, models, self._faults)
         shell = Shell(self._service)
-        server = Server(create_app(shell), listener, self._faults)
+        server = Server(create_app(shell), listener, self._faults, settings.max_frame_bytes)
         async with open_task_group() as workers:
             try:
                 await workers.start(shell.run)

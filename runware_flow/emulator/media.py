@@ -48,7 +48,7 @@ def _weights(_recipe: Recipe, _format: str) -> bytes:
 def _tone(recipe: Recipe, _format: str) -> bytes:
     """A soft tone, its pitch from the seed; `detail` has its seconds (10 are made at most), its rate and channels."""
     seconds, rate, channels = (*map(float, recipe.detail.split(",")), 8_000.0, 1.0)[:3]
-    rate, channels = int(rate), int(channels)
+    rate, channels = min(48_000, max(8_000, int(rate))), min(2, max(1, int(channels)))
     count = int(rate * min(10.0, max(0.1, seconds)))
     pitch = 220.0 * 2 ** ((recipe.seed % 24) / 12)
     period = max(1, round(rate / pitch))

@@ -206,7 +206,7 @@ def _upscale(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) 
         return replace(_file("film")(job, _slot, recipes, _settings), prompt=source.prompt)
     factor = float(job.task.get("upscaleFactor") or 2)
     megapixels = job.task.get("targetMegapixels")
-    if isinstance(megapixels, int | float):
+    if isinstance(megapixels, int | float) and megapixels > 0:
         factor = (megapixels * 1_000_000 / (source.width * source.height)) ** 0.5
     width, height = job.task.get("width"), job.task.get("height")
     if isinstance(width, int) and isinstance(height, int):

@@ -34,10 +34,11 @@ _logger = logging.getLogger("runware_flow.emulator")
 class Server:
     """One application on one listening socket, which the server takes over and closes."""
 
-    def __init__(self, app: App, listener: socket.socket, faults: FaultBook) -> None:
+    def __init__(self, app: App, listener: socket.socket, faults: FaultBook, max_message_bytes: int) -> None:
         self._app = app
         self._listener = listener
         self._faults = faults
+        self._max_message_bytes = max_message_bytes
         self._library = ""
         self._stop = anyio.Event()
         self._idle = anyio.Event()
@@ -137,7 +138,7 @@ class Server:
 
     async def _open_connection(self, accepted: socket.socket) -> Any:
         """Put Hypercorn's protocols for the running event loop on a socket."""
-        config, application = _config(), _wrap(self._app)
+        config, application = _config(self._max_message_bytes), _wrap(self._app)
         if self._library == "trio":
             import trio
             from hypercorn.trio.tcp_server import TCPServer as TrioServer
@@ -153,14 +154,14 @@ class Server:
         return TCPServer(application, loop, config, self._context, _state(), reader, writer)
 
 
-def _config() -> Any:
+def _config(max_message_bytes: int) -> Any:
     from hypercorn.config import Config
 
     config = Config()
     config.errorlog = _logger
     config.keep_alive_timeout = 75
     config.keep_alive_max_requests = 1_000_000_000
-    config.websocket_max_message_size = 256 * 2**20
+    config.websocket_max_message_size = max_message_bytes
     config.include_server_header = False
     return config
 

@@ -89,6 +89,7 @@ class Settings:
     balance: float = 100.0
     """USD on the account; it falls with what is billed."""
     max_frame_bytes: int = 64 * 2**20
+    """A request or frame of a client; a longer one is refused with 413, or ends the WebSocket with 1009 (a guess)."""
     max_tasks: int = 10_000
     """Tasks in one array. The service publishes no limit; this one keeps a hostile client from filling the memory."""
     retained_tasks: int = 100_000

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import socket
 import struct
 from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 from emulator_clients import open_rest, open_socket, wait_until
-from emulator_tasks import image
+from emulator_tasks import image, make_service
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from runware_flow.emulator import Emulator
+from runware_flow.emulator.gallery import Recipe
+from runware_flow.emulator.models import load_models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("watched")
 
@@ -66,6 +76,66 @@ def test_rest_body_beyond_the_limit_is_refused(run) -> None:
             assert response.json()["errors"][0]["code"] == "valueTooLarge"
 
     run(main)
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+def test_websocket_message_beyond_the_limit_ends_that_connection_alone(run, compression) -> None:
+    async def main() -> None:
+        async with Emulator(latency=0, max_frame_bytes=10_000) as emulator, open_socket(emulator) as other:
+            url = emulator.client_options["ws_base_url"]
+            bomb = await anyio.to_thread.run_sync(
+                lambda: connect(url, proxy=None, compression=compression, close_timeout=0.2).__enter__()
+            )
+            with suppress(ConnectionClosed):
+                await anyio.to_thread.run_sync(bomb.send, "[" + " " * 5_000_000 + "]")
+            await wait_until(lambda: bomb.protocol.close_rcvd is not None)
+            assert bomb.protocol.close_rcvd is not None
+            assert bomb.protocol.close_rcvd.code == 1009
+            await anyio.to_thread.run_sync(bomb.close)
+            assert (await other.ask(image()))["data"]
+
+    run(main)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+MODELS = load_models()
+TYPES = [*MODELS.parameters, "imageUpload", "mediaStorage", "modelUpload", "modelSearch", "accountManagement"]
+
+
+@st.composite
+def strange_tasks(draw: Callable[[st.SearchStrategy[Any]], Any]) -> dict[str, Any]:
+    """A task with the right names and any values: the catalog's own choices now and then, so that some are accepted."""
+    task_type = draw(st.sampled_from(TYPES))
+    models = [air for air, entry in MODELS.registry["models"].items() if entry["taskType"] == task_type]
+    names = sorted(MODELS.parameters.get(task_type, frozenset())) or ["image", "operation", "media", "limit"]
+    task = draw(st.dictionaries(st.sampled_from(names), JSON, max_size=4))
+    usual = {"positivePrompt": "kite", "width": 256, "height": 256, "prompt": "kite", "operation": "upload"}
+    usual |= {"media": "x", "image": "x", "inputs": {"image": "http://x/y"}, "importModel": {}}
+    usual["messages"] = [{"role": "user", "content": "hi"}]
+    task = {name: value for name, value in usual.items() if name in names} | task
+    model = draw(st.sampled_from([*models, "civitai:1@1"]))
+    return {**task, "taskType": task_type, "taskUUID": image()["taskUUID"], "model": model}
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(strange_tasks())
+def test_service_answers_any_values_without_an_exception(task) -> None:
+    service = make_service(latency=0)
+    reception = service.receive([task], 0.0)
+    for job in reception.started:
+        if job.needs_inputs:
+            service.furnish(job, [Recipe(process="generated", width=64, height=64)] * len(job.inputs), 0.0)
+        if job.renderings:
+            service.finish(job, 0.0)
+    service.advance(0.0)
+    frame = service.collect(reception)
+    assert frame.data or frame.errors
+    assert len(frame.data) <= 20
+    json.dumps(frame.body())
 
 
 @pytest.mark.parametrize(
