@@ -7,7 +7,10 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ("Models", "load_models")
 
@@ -41,6 +44,18 @@ class Models:
         found: dict[str, Any] | None = self.schemas["modelParams"].get(air)
         return found
 
+    def registry_file(self, more: Mapping[str, str]) -> tuple[bytes, str]:
+        """Return the registry as it is served, and its ETag, with `more` models (task types by AIR) in it.
+
+        The short name of such a model is its AIR with hyphens for colon and @.
+        """
+        if not more:
+            return self.registry_json, self.etag
+        public = json.loads(self.registry_json)
+        for air, task_type in more.items():
+            public["models"][air] = {"taskType": task_type, "id": air.replace(":", "-").replace("@", "-")}
+        return _registry_file(public)
+
     @cached_property
     def sources(self) -> frozenset[str]:
         """The sources (the part of an AIR before the colon) of the catalog."""
@@ -64,12 +79,17 @@ def load_models() -> Models:
     raw = {name: (folder / f"{name}.json").read_bytes() for name in ("registry", "schemas", "limits")}
     registry, schemas, limits = (json.loads(raw[name]) for name in ("registry", "schemas", "limits"))
     public = {name: registry[name] for name in ("version", "models", "architectureTaskTypes", "modalityTaskTypes")}
-    body = json.dumps(public, separators=(",", ":")).encode()
+    body, etag = _registry_file(public)
     return Models(
         registry=registry,
         schemas=schemas,
         limits=limits,
         registry_json=body,
-        etag=f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+        etag=etag,
         slugs={entry["id"]: air for air, entry in registry["models"].items()},
     )
+
+
+def _registry_file(public: dict[str, Any]) -> tuple[bytes, str]:
+    body = json.dumps(public, separators=(",", ":")).encode()
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'

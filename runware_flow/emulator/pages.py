@@ -108,14 +108,14 @@ class Pages:
         """The registry of models, with its ETag; 304 for a client that has it (protocol facts, 9.1)."""
         from starlette.responses import Response
 
-        models = self._service.models
         slow = self._service.faults.strike("slow-registry")
         if slow is not None:
             await anyio.sleep(1.0 if slow.seconds is None else slow.seconds)
-        headers = {"ETag": models.etag, "Cache-Control": "public, max-age=300"}
-        if request.headers.get("if-none-match") == models.etag:
+        body, etag = self._service.models.registry_file(self._service.settings.models)
+        headers = {"ETag": etag, "Cache-Control": "public, max-age=300"}
+        if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
-        return Response(models.registry_json, media_type="application/json", headers=headers)
+        return Response(body, media_type="application/json", headers=headers)
 
     async def resolve(self, request: Request) -> Response:
         """The request schema of a model, by AIR or slug; 404 for an unknown one (protocol facts, 9.2)."""

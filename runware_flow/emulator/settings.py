@@ -31,8 +31,11 @@ class Settings:
     """
 
     seed: int = 7
+    """What seeds, drawn latencies and faults by chance derive from."""
     latency: Latency = 0.05
+    """What a task takes: a number, a range, or either by task type. The service's own times are not imitated."""
     api_key: str = "emulator-key"
+    """The one key that is taken."""
     base_url: str = "http://127.0.0.1"
     """Where pictures are served; set when the emulator starts."""
     epoch: float = 0.0
@@ -44,14 +47,13 @@ class Settings:
     sync_budget: float = 120.0
     """A sync task that takes longer is answered with a timeout; it goes on, its result stays retrievable [doc]."""
     unknown_task: Literal["processing", "empty", "notFound"] = "processing"
-    """What getResponse says of a task it does not know; live traffic shows all three [3p]."""
+    """What getResponse says of a task it does not know; live traffic shows all three [3p], the default is a guess."""
     failure_shape: Literal["errors", "item"] = "errors"
     """Where a failed generation is reported: beside `data` [doc], or as an item with status `error` [sdk]."""
     poll_frames: Literal["combined", "single"] = "combined"
     """Several getResponse tasks in one frame: one answer, or one for each task (a guess)."""
     retention: float | None = None
-    """getResponse forgets a finished task after so many seconds, and answers taskExpired; None: it never does (a guess:
-    the service has a limit that it does not tell)."""
+    """getResponse forgets a finished task after so many seconds, and answers taskExpired; None: never (a guess)."""
     conflict_after_retention: bool = True
     """A taskUUID that getResponse has forgotten still counts as taken (a guess)."""
     rejection_status: Literal["http", "ok"] = "http"
@@ -69,7 +71,7 @@ class Settings:
     usage: Literal["asked", "always"] = "asked"
     """`usage` of a text comes if includeUsage is set [doc], or always, as the official client's types say [sdk]."""
     webhook_shape: Literal["flat", "wrapped"] = "flat"
-    """What a webhook gets: the item itself, or `{"data": [item]}`; sources differ [3p]."""
+    """What a webhook gets: the item itself, or `{"data": [item]}`; sources differ [3p], the default is a guess."""
     call_attempts: int = 6
     """How often a webhook or an uploadEndpoint is tried (a guess)."""
     call_timeout: float = 5.0
@@ -91,9 +93,9 @@ class Settings:
     max_frame_bytes: int = 64 * 2**20
     """A request or frame of a client; a longer one is refused with 413, or ends the WebSocket with 1009 (a guess)."""
     max_tasks: int = 10_000
-    """Tasks in one array. The service publishes no limit; this one keeps a hostile client from filling the memory."""
+    """Tasks in one array; the service publishes no limit, this one keeps a hostile client out (a guess)."""
     retained_tasks: int = 100_000
-    """Finished tasks that are remembered; the oldest are forgotten first."""
+    """Tasks that are remembered; the oldest are forgotten first (a guess)."""
     models: Mapping[str, str] = field(default_factory=dict[str, str])
     """Models beyond the catalog, by AIR, with their task type."""
 
