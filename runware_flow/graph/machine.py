@@ -111,18 +111,7 @@ class FlowMachine(Spread):
         if fan.is_ended:
             self._finish_fan(fan)
             return None
-        run = ScopeRun(fan.plan, fan.around, fan, fan.pulled_count, key)
-        fan.pulled_count += 1
-        fan.open_count += 1
-        fan.live[run.index] = run
-        fan.items.append(run)
-        if fan.plan.outer:
-            self._wait_outside(run)
-        step = fan.plan.steps[0]
-        if isinstance(item, Failed):
-            self._fail(run, step, item.error)
-        else:
-            self._settle_ok(run, step, item)
+        run = self._add_item(fan, item, key)
         self._offer(fan)
         return run
 

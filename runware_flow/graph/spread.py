@@ -9,7 +9,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.graph.declaration import NodeKind
-from runware_flow.graph.outcomes import Failed, Outcome, Skipped
+from runware_flow.graph.fingerprint import Ordinals, item_key
+from runware_flow.graph.outcomes import Abandoned, Failed, Outcome, Skipped
 from runware_flow.graph.plan import MAX_WAITS
 from runware_flow.graph.scope_run import ABANDONED, FAILED, OK, READY, RUNNING, SETTLED, SKIPPED, FanRun, ScopeRun
 
@@ -88,7 +89,9 @@ class Spread:
             self._close(run)
 
     def _make_ready(self, run: ScopeRun, step: Step) -> None:
-        if self.stopped is not None and not step.is_pure:
+        if step.kind is NodeKind.FAN and step.spec.deps and step.spec.deps[0].keeps_all:
+            self._give_all(run, step)
+        elif self.stopped is not None and not step.is_pure:
             self._settle(run, step, SKIPPED, self.stopped)
         elif step.kind is NodeKind.FAN:
             assert step.inner is not None
@@ -149,7 +152,7 @@ class Spread:
         run.cells[slot] = cell
         if not isinstance(run.values[slot], FanRun):
             run.values[slot] = outcome
-        if cell == FAILED or step.kind not in _UNCOUNTED:
+        if cell in (FAILED, ABANDONED) or step.kind not in _UNCOUNTED:
             self._tally(cell)
         if self.watch:
             self.settled.append((run, step))
@@ -215,6 +218,36 @@ class Spread:
                 inside.cells[waiting.slot] = left - 1
 
     # Fan-outs
+
+    def _give_all(self, run: ScopeRun, step: Step) -> None:
+        """Make items of the results of one task, at once: they have been paid for, so no stop may come between."""
+        assert step.inner is not None
+        run.cells[step.slot] = RUNNING
+        fan = run.values[step.slot] = FanRun(run, step, step.inner)
+        self.active[fan] = None
+        fan.is_lent = True
+        ordinals = Ordinals()
+        for item in run.values[step.spec.deps[0].slot]:
+            self._add_item(fan, item, ordinals.name(item_key(item)))
+        fan.is_lent = False
+        self._end_fan(fan)
+
+    def _add_item(self, fan: FanRun, item: Any, key: str | None) -> ScopeRun:
+        run = ScopeRun(fan.plan, fan.around, fan, fan.pulled_count, key)
+        fan.pulled_count += 1
+        fan.open_count += 1
+        fan.live[run.index] = run
+        fan.items.append(run)
+        if fan.plan.outer:
+            self._wait_outside(run)
+        step = fan.plan.steps[0]
+        if isinstance(item, Failed):
+            self._fail(run, step, item.error)
+        elif isinstance(item, Abandoned):
+            self._settle(run, step, ABANDONED, item)
+        else:
+            self._settle_ok(run, step, item)
+        return run
 
     def _offer(self, fan: FanRun) -> None:
         if fan.is_queued or fan.is_lent or fan.is_ended:

@@ -13,7 +13,7 @@ import msgspec
 from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
-from runware_flow.graph.outcomes import Failed
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict, may_try_again
 from runware_flow.run.declare import is_node
 from runware_flow.run.journal.values import decode_error, decode_item
@@ -41,9 +41,11 @@ _LONGEST_PAUSE_SECONDS = 8.0
 class _InFlight:
     """What is known of a node while it runs, for the case that it is cancelled."""
 
-    __slots__ = ("is_sent", "record")
+    __slots__ = ("arrived", "is_sent", "record")
 
     def __init__(self) -> None:
+        self.arrived: list[Any] = []
+        """Results that are there while others of the same task are not."""
         self.record: NodeRecord | None = None
         self.is_sent = False
 
@@ -105,7 +107,11 @@ class Performer:
             self._book(run, step, flight, None)
             record = flight.record
             is_billed = flight.is_sent or context.has_used_client
-            machine.abandon(run, step, record.task_uuid if record else None, may_be_billed=is_billed)
+            task_uuid = record.task_uuid if record else None
+            if flight.arrived:
+                machine.succeed(run, step, [*flight.arrived, Abandoned(task_uuid, is_billed)])
+            else:
+                machine.abandon(run, step, task_uuid, may_be_billed=is_billed)
             raise
         else:
             machine.succeed(run, step, value)
@@ -195,9 +201,10 @@ class Performer:
         is_old = entry is not None and entry.advice.action == "collect"
         try:
             results: list[Any] = await self._in_time(
-                step, request.task_id, self._collect if is_old else self._perform, run, step, request
+                step, request.task_id, self._collect if is_old else self._perform, run, step, request, flight
             )
         except RunwareError as error:
+            error.results = error.results or flight.arrived
             if entry is not None and self._ledger is not None:
                 await self._ledger.fail(entry, error)
             if not error.results:
@@ -218,17 +225,26 @@ class Performer:
             raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
         return results[0]
 
-    async def _collect(self, run: ScopeRun, step: Step, request: Any) -> list[Any]:
+    async def _collect(self, run: ScopeRun, step: Step, request: Any, flight: _InFlight) -> list[Any]:
         """Ask for what an earlier run may have sent; send it, under its taskUUID, only if the service has no trace."""
         if request.wire.get("deliveryMethod") == "async":
             try:
-                return await self._perform(run, step, request, sent_before="yes")
+                return await self._perform(run, step, request, flight, sent_before="yes")
             except RunwareError as error:
                 if is_verdict(error) or isinstance(error, RunwareTimeoutError) or error.results:
                     raise
-        return await self._perform(run, step, request, sent_before="maybe")
+        return await self._perform(run, step, request, flight, sent_before="maybe")
 
-    async def _perform(self, run: ScopeRun, step: Step, request: Any, **more: Any) -> list[Any]:
+    async def _perform(self, run: ScopeRun, step: Step, request: Any, flight: _InFlight, **more: Any) -> list[Any]:
+        if step.spec.policy.timeout is not None:
+            more["timeout"] = step.spec.policy.timeout
+        if step.spec.keeps_all:
+
+            def on_result(outcome: Any) -> None:
+                if isinstance(outcome, Ok):
+                    flight.arrived.append(cast("Ok[Any]", outcome).value)
+
+            more["on_result"] = on_result
         if not self._machine.watch:
             silent: list[Any] = await self._client.perform(request, **more)
             return silent

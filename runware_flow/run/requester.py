@@ -32,7 +32,8 @@ class PreparedTask(Protocol):
 class Requester(Protocol):
     """What tasks are sent with; `Client` is one.
 
-    For a run with a journal, `prepare` also takes `task_uuid=` and `perform` takes `sent_before=`, as `Client`'s do.
+    As `Client`'s do, `perform` also takes `timeout=` for a node that has one and `on_result=` for a task of several
+    results; for a run with a journal it takes `sent_before=`, and `prepare` takes `task_uuid=`.
     """
 
     def prepare(self, task: Task[Any] | Mapping[str, Any], /, *, include_cost: bool | None = None) -> Any:

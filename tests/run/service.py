@@ -23,13 +23,26 @@ class Service:
         self.answer = answer
         self.sent: list[Prepared] = []
         self.sent_before: list[str] = []
+        self.timeouts: list[float | None] = []
+        self.on_result: Any = None
         self.in_flight = 0
         self.most_in_flight = 0
 
     def prepare(self, task: Any, /, *, include_cost: bool | None = None, task_uuid: str | None = None) -> Prepared:
         return prepare(task, new_task_id=task_uuid or str(uuid4()), include_cost=include_cost)
 
-    async def perform(self, request: Prepared, /, *, on_progress: Any = None, sent_before: str = "no") -> list[Any]:
+    async def perform(
+        self,
+        request: Prepared,
+        /,
+        *,
+        timeout: float | None = None,
+        on_progress: Any = None,
+        on_result: Any = None,
+        sent_before: str = "no",
+    ) -> list[Any]:
+        self.timeouts.append(timeout)
+        self.on_result = on_result
         self.sent.append(request)
         self.sent_before.append(sent_before)
         count = len(self.sent)

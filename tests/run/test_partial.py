@@ -1,0 +1,105 @@
+"""A task of several results that is cut short: what arrived was paid for, so it is kept; what is unknown is said."""
+
+from __future__ import annotations
+
+import anyio
+import anyio.lowlevel
+import pytest
+from service import Service, art, upscale
+
+from runware_flow import Abandoned, Failed, Flow, FlowFailed, Ok, RunwareTimeoutError, Skipped
+
+
+class HalfDone(Service):
+    """Gives two of three images, then waits for ever, or for `self.go`."""
+
+    def __init__(self):
+        super().__init__()
+        self.go = anyio.Event()
+        self.has_two = anyio.Event()
+        self.answer = self.give_two
+
+    async def give_two(self, request, _):
+        if request.slots == 1:
+            return
+        for slot in range(2):
+            self.on_result(Ok(self.result(request, slot)))
+        self.has_two.set()
+        await self.go.wait()
+
+
+def urls(outcomes):
+    return [outcome.value.url for outcome in outcomes if isinstance(outcome, Ok)]
+
+
+TWO = ["imageInference(a kite)", "imageInference(a kite)1"]
+
+
+@pytest.mark.parametrize("limit", ["timeout", "deadline"])
+def test_each_past_its_time_keeps_what_arrived(run, limit):
+    flow = Flow(on_error="continue")
+    images = flow.each(art(number_results=3), **{limit: 0.02})
+    after = images.then(upscale)
+
+    async def main():
+        service = HalfDone()
+        result = await flow.execute(service)
+        outcomes = result.outcomes(images)
+        assert urls(outcomes) == TWO
+        [failed] = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+        assert isinstance(failed.error, RunwareTimeoutError)
+        assert [image.url for image in failed.error.results] == TWO
+        assert len(urls(result.outcomes(after))) == 2
+        assert service.timeouts[0] == (0.02 if limit == "timeout" else None)
+
+    run(main)
+
+
+def test_each_of_a_cancelled_run_keeps_what_arrived_and_says_where_the_rest_is(run):
+    flow = Flow()
+    images = flow.each(art(number_results=3))
+    after = images.then(upscale)
+
+    async def main():
+        service = HalfDone()
+        with anyio.CancelScope() as scope:
+            async with flow.start(service) as started:
+                await service.has_two.wait()
+                scope.cancel()
+        *kept, rest = started.result.outcomes(images)
+        assert urls(kept) == TWO
+        assert rest == Abandoned(service.sent[0].task_id, may_be_billed=True)
+        assert {type(outcome) for outcome in started.result.outcomes(after)} == {Skipped}
+        assert started.result.cost is None
+        assert "1 abandoned" in str(started.result)
+
+    run(main)
+
+
+@pytest.mark.parametrize("on_error", ["stop", "cancel"])
+def test_each_in_flight_when_its_run_fails_keeps_what_was_paid_for(run, on_error):
+    flow = Flow(on_error=on_error)
+    images = flow.each(art(number_results=3))
+    after = images.then(upscale)
+    total = images.gather().pick(len)
+    current = []
+
+    async def boom():
+        await current[-1].has_two.wait()
+        current[-1].go.set()
+        raise ValueError("no luck")
+
+    flow.then(boom)
+
+    async def main():
+        current.append(HalfDone())
+        with pytest.raises(FlowFailed, match="no luck") as info:
+            await flow.execute(current[-1])
+        result = info.value.result
+        assert urls(result.outcomes(images))[:2] == TWO
+        assert {type(outcome) for outcome in result.outcomes(after)} == {Skipped}
+        if on_error == "stop":
+            assert len(result[images]) == result[total] == 3
+            assert result.cost == pytest.approx(3 * 0.0012)
+
+    run(main)
