@@ -24,7 +24,11 @@ class Log:
 
     def warn(self, category: str, message: str, **data: Any) -> None:
         """Write one entry. `data` holds no key, no prompt and no media."""
-        if self._sink is not None:
-            self._sink(LogEntry(category, message, data, time.time()))
-        else:
+        if self._sink is None:
             _LOGGER.warning("%s: %s %s", category, message, data or "")
+            return
+        try:
+            self._sink(LogEntry(category, message, data, time.time()))
+        except Exception:  # a log must not end what it tells of
+            self._sink = None
+            _LOGGER.exception("the log sink failed and is not called again")
