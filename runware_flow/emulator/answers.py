@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.emulator.kinds import Kind
 from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.search import search
 from runware_flow.emulator.usage import account
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def answer(service: Service, task: dict[str, Any], now: float) -> dict[str, Any]
             return Problem("mediaNotFound", f"The media '{task['media']}' does not exist.", parameter="media")
         return {**ids, "operation": "delete", "mediaUUID": task["media"]}
     if task_type == "modelSearch":
-        return {**ids, **_search(service, task)}
+        return {**ids, **search(service, task)}
     used = account(service, task)
     return used if isinstance(used, Problem) else {**ids, **used}
 
@@ -125,41 +126,3 @@ def _details(service: Service, task_uuid: str) -> dict[str, Any] | Problem:
     if frame.errors and frame.data:
         response["errors"] = frame.errors
     return {"request": [job.task], "response": response}
-
-
-_CATEGORY = "checkpoint"
-
-
-def _search(service: Service, task: dict[str, Any]) -> dict[str, Any]:
-    """Search the catalog by words of the name and by architecture; page with limit and offset [doc]."""
-    words = str(task.get("search") or "").lower().split()
-    architecture = task.get("architecture")
-    found: list[dict[str, Any]] = []
-    for air, entry in service.models.registry["models"].items():
-        text = f"{air} {entry['id']} {entry['taskType']}".lower()
-        of_architecture = architecture is None or str(architecture) in entry["id"]
-        if all(word in text for word in words) and of_architecture:
-            found.append(_model(air, entry))
-    if task.get("category") not in (None, _CATEGORY) or task.get("source") == "community":
-        found = []
-    if task.get("sort") in ("name", "-name"):
-        found.sort(key=lambda one: str(one["name"]), reverse=task["sort"] == "-name")
-    limit, offset = task.get("limit"), task.get("offset")
-    first = offset if isinstance(offset, int) and offset > 0 else 0
-    count = limit if isinstance(limit, int) and 1 <= limit <= 100 else 20
-    return {"totalResults": len(found), "results": found[first : first + count]}
-
-
-def _model(air: str, entry: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "air": air,
-        "name": entry["id"].replace("-", " ").title(),
-        "category": _CATEGORY,
-        "architecture": None,
-        "capabilities": [f"task:{entry['taskType']}"],
-        "source": "official",
-        "provider": air.partition(":")[0],
-        "heroImage": None,
-        "private": False,
-        "isFavorite": False,
-    }

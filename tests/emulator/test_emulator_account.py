@@ -210,3 +210,41 @@ def test_progress_is_told_by_the_task_types_that_the_switch_names() -> None:
     task = image(deliveryMethod="async")
     submit(service, task)
     assert ask(service, task, 0.25).data[0]["progress"] == 25
+
+
+def find(service, **parameters: Any):
+    task = {"taskType": "modelSearch", "taskUUID": make_id(), **parameters}
+    return submit(service, task, now=5.0).data[0]
+
+
+def test_model_search_finds_by_words_category_architecture_and_source() -> None:
+    service = make_service()
+    found = find(service, search="portrait", category="checkpoint", architecture="sdxl", limit=10)
+    assert [(one["architecture"], one["category"], one["source"]) for one in found["results"]] == [
+        ("sdxl", "checkpoint", "community")
+    ]
+    official = find(service, source="official", limit=100)
+    assert official["totalResults"] == len(service.models.registry["models"])
+    assert len(official["results"]) == 100
+    assert {one["category"] for one in find(service, category="lora")["results"]} == {"lora"}
+    assert find(service, search="no such model")["results"] == []
+    assert find(service, capabilities=["task:caption"])["totalResults"] < 20
+
+
+def test_model_search_pages_do_not_overlap_and_sorts_go_both_ways() -> None:
+    service = make_service()
+    pages = [find(service, sort="name", limit=30, offset=offset)["results"] for offset in (0, 30)]
+    names = [one["name"] for page in pages for one in page]
+    assert names == sorted(names)
+    assert len({one["air"] for page in pages for one in page}) == 60
+    assert find(service, sort="-name", limit=1)["results"][0]["name"] > names[-1]
+    assert "popularity" not in find(service, sort="-popularity")["results"][0]
+
+
+def test_model_search_finds_what_was_uploaded_as_private() -> None:
+    service = make_service()
+    upload = {"taskType": "modelUpload", "taskUUID": make_id(), "category": "lora", "name": "mine", "air": "user:1@1"}
+    submit(service, upload)
+    assert find(service, visibility="private")["results"] == []
+    service.advance(1.0)
+    assert [one["air"] for one in find(service, visibility="owned", search="mine")["results"]] == ["user:1@1"]

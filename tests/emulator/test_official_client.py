@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from contextlib import asynccontextmanager
+import uuid
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ import runware.client
 import runware.content
 import runware.validate
 from PIL import Image
-from runware import InvokeOptions, RunOptions, Runware, RunwareError
+from runware import InvokeOptions, RunOptions, Runware, RunwareError, StreamOptions
 
 from runware_flow.emulator import Emulator, run_in_thread
 
@@ -195,6 +196,77 @@ def test_official_client_utilities_answer(open_client, emulator) -> None:
             assert uploaded["imageURL"].startswith("http")
             (details,) = await client.get_task_details({"taskUUID": caption["taskUUID"]})
             assert details["response"]["data"][0]["text"] == caption["text"]
+
+    asyncio.run(main())
+
+
+def test_official_client_uploads_models_and_reads_what_it_ran(open_client, emulator) -> None:
+    async def main() -> None:
+        async with open_client() as client:
+            found = await client.model_search({"search": "portrait", "category": "checkpoint", "architecture": "sdxl"})
+            assert found[0]["results"][0]["architecture"] == "sdxl"
+            upload = {"category": "checkpoint", "architecture": "sdxl", "format": "safetensors", "name": "mine"}
+            stages = await client.model_upload({**upload, "downloadURL": "https://example.com/m.safetensors"})
+            assert stages[0]["status"] in ("validated", "ready")
+            media = {"operation": "upload", "media": "https://example.com/photo.jpg"}
+            (stored,) = await client.media_storage(media)
+            (gone,) = await client.media_storage({"operation": "delete", "media": stored["mediaUUID"]})
+            assert gone["operation"] == "delete"
+            (usage,) = await client.account_management({"operation": "getUsageActivity", "groupBy": ["model"]})
+            assert usage["usage"]["model"]["data"]
+            (polled,) = await client.get_response({"taskUUID": str(uuid.uuid4())})
+            assert (polled["taskType"], polled["status"]) == ("getResponse", "processing")
+            await client.refresh_registry()
+
+    asyncio.run(main())
+
+
+def test_official_client_cancels_runs_and_streams_and_the_task_goes_on(open_client, emulator) -> None:
+    async def main() -> None:
+        emulator.faults.add("slow:prompt=patience,seconds=1")
+        async with open_client() as client:
+            before = len(emulator.log.tasks)
+            cancel = asyncio.Event()
+            asyncio.get_running_loop().call_later(0.2, cancel.set)
+            with pytest.raises(RunwareError) as caught:
+                await client.run(image(positivePrompt="patience"), RunOptions(cancel_event=cancel))
+            assert caught.value.code == "aborted"
+            question = {"model": "google:gemma@4-31b", "messages": [{"role": "user", "content": "patience"}]}
+            stop = asyncio.Event()
+            stream = await client.stream(question, StreamOptions(cancel_event=stop))
+            words = []
+            with suppress(RunwareError):
+                async for word in stream.text_stream:
+                    words.append(word)
+                    stop.set()
+            assert 0 < len(words) < 10
+            assert len(emulator.log.tasks) == before + 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("transport", ["rest"])
+def test_official_client_callbacks_see_results_before_the_error_and_progress(open_client, emulator) -> None:
+    async def main() -> None:
+        emulator.faults.add("fail:prompt=half-doomed,index=1,shape=item")
+        emulator.faults.add("slow:task_type=training,seconds=2")
+        seen: list[str] = []
+        shares: list[int] = []
+        async with open_client() as client:
+            options = RunOptions(on_result=lambda item: seen.append(item["status"]))
+            training = {"model": "runware:flux-1-dev@style-lora-training", "importModel": {"name": "mine"}}
+            training["inputs"] = {"images": ["https://example.com/a.jpg"]}
+            watch = RunOptions(on_progress=lambda item: shares.append(item["progress"]))
+            failed, trained = await asyncio.gather(
+                client.run(image(positivePrompt="half-doomed", numberResults=3), options),
+                client.run(training, watch),
+                return_exceptions=True,
+            )
+        assert isinstance(failed, RunwareError)
+        assert sorted(seen) == ["error", "success", "success"]
+        assert trained[0]["air"]
+        assert shares == sorted(shares)
+        assert all(0 < share < 100 for share in shares)
 
     asyncio.run(main())
 
