@@ -129,15 +129,15 @@ def run_as(who: str, function: Callable[..., Awaitable[Any]], *args: Any) -> Any
 def spread(count: int) -> None:
     """Print the first table."""
     print(f"\n{count} tasks at once, {SPREAD} s, async delivery")
-    print(f"{'transport':10} {'who':22} {'late ms':>8} {'left ms':>8} {'frames':>7} {'polls/task':>11} {'cpu us/task':>12}")
+    columns = ("late ms", "left ms", "frames", "polls a task", "cpu us a task")
+    print(f"{'transport':10} {'who':22} {' '.join(columns)}")
     for transport in ("websocket", "rest"):
         for who in WHO:
             with emulator_process(latency=SPREAD) as service:
                 row = run_as(who, spread_once, who, service, transport, count)
-            print(
-                f"{transport:10} {who:22} {row['late'] * 1000:8.0f} {row['left'] * 1000:8.0f} {row['frames']:7.0f}"
-                f" {row['polls']:11.1f} {row['cpu']:12.0f}"
-            )
+            values = (row["late"] * 1000, row["left"] * 1000, row["frames"], row["polls"], row["cpu"])
+            shown = " ".join(f"{value:{len(name)}.1f}" for name, value in zip(columns, values, strict=True))
+            print(f"{transport:10} {who:22} {shown}")
 
 
 def chained() -> None:

@@ -23,6 +23,11 @@ class Secret:
         """`text` with the key replaced, for text that others wrote (a server's message, a log line)."""
         return text.replace(self._value, "<api key>") if self._value else text
 
+    def redact_bytes(self, data: bytes) -> bytes:
+        """The same for bytes, as a peer sent them."""
+        key = self._value.encode()
+        return data.replace(key, b"<api key>") if key and key in data else data
+
     def __repr__(self) -> str:
         return "Secret(...)"
 

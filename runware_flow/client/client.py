@@ -13,22 +13,18 @@ import anyio
 from anyio import AsyncContextManagerMixin
 
 from runware_flow.client import request as requests
-from runware_flow.client.conversation import Conversation, print_entry
+from runware_flow.client.carrying import Carriage
+from runware_flow.client.conversation import print_entry
 from runware_flow.client.delivery import Delivery, Progress
-from runware_flow.client.links import ExchangeLink, Link, SocketLink
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import check_seconds, read_settings
 from runware_flow.client.services import Services
 from runware_flow.client.stream import TextStream, open_stream
 from runware_flow.client.utilities import Utilities
-from runware_flow.client.web import user_agent
 from runware_flow.errors import ClientStateError
 from runware_flow.lifetime import open_task_group
 from runware_flow.session.events import Submission
-from runware_flow.session.machine import SessionMachine
-from runware_flow.session.options import SessionOptions
 from runware_flow.tasks import MediaStorage
-from runware_flow.transport.websocket import open_websocket
 from runware_flow.types import Result, Task
 from runware_flow.wire.codec import encode
 
@@ -37,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import Self, Unpack
 
+    from runware_flow.client.conversation import Conversation
     from runware_flow.client.options import ClientKeywords
     from runware_flow.graph.outcomes import Failed, Ok
     from runware_flow.results import TextResult
@@ -86,41 +83,30 @@ class Client(Utilities, AsyncContextManagerMixin):
             raise ClientStateError("a client is entered once; make another Client for another block")
         self._home = _here()
         async with self._stack, open_task_group() as workers:
-            link = await self._open_link()
             settings = self._settings
-            machine = SessionMachine(
-                SessionOptions(
-                    api_key=settings.api_key,
-                    duplex=settings.transport == "websocket",
-                    auth_timeout=settings.auth_timeout,
-                    max_reconnect_attempts=settings.max_reconnect_attempts,
-                    max_retries=settings.max_retries,
-                    retry_delay=settings.retry_delay,
-                    retry_strategy=settings.retry_strategy,
-                )
-            )
             sink = (settings.log_sink or print_entry) if settings.debug else None
-            conversation = Conversation(machine, link, log_sink=sink)
-            self._conversation = conversation
+            self._carriage = Carriage(settings, self._services.web.rest, sink, workers)
+            self._conversation = await self._carriage.start()
             self._services.workers = workers
-            workers.start_soon(conversation.run)
             try:
                 yield self
             finally:
-                self._conversation = None
+                conversation, self._conversation = self._conversation, None
                 conversation.close()
                 workers.cancel_scope.cancel()
 
     async def connect(self) -> None:
         """Open the connection now, and wait until the key is accepted. Over REST there is nothing to open.
 
+        `transport="auto"` decides here, or at the first task if that comes before: a WebSocket that cannot be opened
+        (refused, not answered within `auth_timeout`) is replaced by REST for the rest of the block.
+
         Raises:
             RunwareError: `auth` for a rejected key, `connection` if the service cannot be reached within
                 `auth_timeout`.
         """
-        conversation = self._here()
-        if self._settings.transport == "websocket":
-            await conversation.connect()
+        self._here()
+        await self._connect()
 
     @overload
     async def run(
@@ -315,9 +301,10 @@ class Client(Utilities, AsyncContextManagerMixin):
         conversation = self._here()
         request = prepared.request
         seconds = check_seconds(timeout, self._settings.poll_timeout)
+        deadline = anyio.current_time() + seconds
         delivery: Delivery[Any] = Delivery(
             request,
-            deadline=anyio.current_time() + seconds,
+            deadline=deadline,
             timeout=seconds,
             document=lambda error: self._services.document(error, request.model),
         )
@@ -333,18 +320,20 @@ class Client(Utilities, AsyncContextManagerMixin):
             slots=request.slots,
             sent_before=sent_before,
         )
+        if not self._carriage.is_chosen:
+            with anyio.CancelScope(deadline=deadline):
+                conversation = await self._connect()
         conversation.submit(delivery, submission)
         try:
             yield delivery
         finally:
             conversation.withdraw(request.task_id)
 
-    async def _open_link(self) -> Link:
-        settings = self._settings
-        if settings.transport == "websocket":
-            headers = {"User-Agent": user_agent(settings.user_agent_prefix)}
-            return SocketLink(settings.connector or open_websocket, settings.ws_base_url, headers)
-        return ExchangeLink(await self._services.web.rest(), timeout=settings.timeout)
+    async def _connect(self) -> Conversation:
+        conversation = await self._carriage.connect()
+        self._here()  # the block may have ended meanwhile
+        self._conversation = conversation
+        return conversation
 
     def _complete(
         self, task: Task[Any] | Mapping[str, Any], task_uuid: str | None = None, **choices: Any

@@ -114,8 +114,11 @@ class Conversation:
             raise waiter.error
 
     def close(self) -> None:
-        """End the session: every task still in flight settles with an error. Closing twice is fine."""
+        """End the session: whoever waits for a task, or for the connection, gets an error. Closing twice is fine."""
         self._handle(events.SessionClosed(anyio.current_time()))
+        if self._connecting:
+            message = "the client was closed before there was a connection"
+            self._end_connecting(RunwareError(message, code="aborted", raw_code="aborted"))
 
     def statistics(self) -> SessionStatistics:
         """What the session machine knows of itself, frozen."""
@@ -143,7 +146,7 @@ class Conversation:
             case commands.SetTimer(at):
                 self._set_timer(at)
             case commands.Log():
-                self._log(command)
+                self.log(command)
             case _:
                 self._connect_or_part(command)
 
@@ -172,13 +175,14 @@ class Conversation:
                 lanes = [entry.lane.value for entry in entries]
                 counts = {lane: lanes.count(lane) for lane in sorted(set(lanes))}
                 size = sum(len(entry.body) for entry in entries)
-                self._log(commands.Log("send", "sent", {**counts, "bytes": size}))
+                self.log(commands.Log("send", "sent", {**counts, "bytes": size}))
             case commands.Settle(task_id, error):
-                self._log(commands.Log("task", "settled", {"task": task_id, "error": error and error.raw_code}))
+                self.log(commands.Log("task", "settled", {"task": task_id, "error": error and error.raw_code}))
             case _:
                 pass
 
-    def _log(self, line: commands.Log) -> None:
+    def log(self, line: commands.Log) -> None:
+        """Write a line."""
         if self._log_sink is None:
             _LOGGER.log(_LEVELS[line.level], "%s: %s %s", line.category, line.message, line.data or "")
             return

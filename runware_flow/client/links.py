@@ -2,6 +2,9 @@
 
 A link carries out, and decides nothing: what happened goes back to the session machine as an event. Both kinds have the
 same four verbs; `open`, `close` and `send` only note what is wanted, the workers in `run` do it.
+
+A server that repeats the API key (in the message of an error, say) is not believed to have meant it: what comes in is
+redacted before anybody else reads it.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from runware_flow.wire.frames import decode_frame, decode_reply, encode_frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from runware_flow.secret import Secret
     from runware_flow.session.commands import Outgoing
     from runware_flow.transport.connection import Connection, Connector
     from runware_flow.transport.rest import RestTransport
@@ -83,8 +87,9 @@ class Outbox:
 class SocketLink:
     """One WebSocket at a time: a reader, a writer, and the worker that opens and closes."""
 
-    def __init__(self, connector: Connector, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, connector: Connector, url: str, headers: Mapping[str, str], api_key: Secret) -> None:
         self._connector = connector
+        self._api_key = api_key
         self._url = url
         self._headers = headers
         self._wanted = anyio.Event()
@@ -161,7 +166,7 @@ class SocketLink:
             try:
                 while True:
                     data = await connection.receive()
-                    report(_frame_event(data))
+                    report(_frame_event(self._api_key.redact_bytes(data)))
             except TransportError as error:
                 reasons.append(error.message)
                 workers.cancel_scope.cancel()
@@ -178,8 +183,9 @@ def _frame_event(data: bytes) -> events.FrameReceived | events.FrameUnreadable:
 class ExchangeLink:
     """One POST for each bundle, side by side; there is no connection to open, and none to lose."""
 
-    def __init__(self, rest: RestTransport, *, timeout: float) -> None:
+    def __init__(self, rest: RestTransport, api_key: Secret, *, timeout: float) -> None:
         self._rest = rest
+        self._api_key = api_key
         self._timeout = timeout
         self._outbox = Outbox()
         self._alone: dict[TaskId, anyio.CancelScope] = {}
@@ -216,9 +222,9 @@ class ExchangeLink:
                 reply = await self._rest.post(encode_frame([entry.body for entry in entries]), timeout=self._timeout)
             except TransportError as error:
                 now = anyio.current_time()
-                event = events.ExchangeFailed(now, task_ids, lane, error.message, error.sent)
+                event = events.ExchangeFailed(now, task_ids, lane, self._api_key.redact(error.message), error.sent)
             else:
-                frame = decode_reply(reply.status, reply.body)
+                frame = decode_reply(reply.status, self._api_key.redact_bytes(reply.body))
                 event = events.ExchangeFinished(
                     anyio.current_time(), task_ids, lane, reply.status, frame, reply.retry_after
                 )

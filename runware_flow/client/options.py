@@ -30,7 +30,7 @@ class ClientKeywords(TypedDict, total=False):
     """What `Client` takes besides the key. All times are seconds."""
 
     transport: Transport
-    """`websocket` (default) or `rest`."""
+    """`websocket` (default), `rest`, or `auto`: the WebSocket, and REST for good if that cannot be opened at first."""
     http_base_url: str | None
     """REST; by default `RUNWARE_HTTP_BASE_URL`, else the service's own address."""
     ws_base_url: str | None
@@ -106,7 +106,7 @@ _SCHEMES = {"ws_base_url": ("ws://", "wss://")}
 _POSITIVE = ("timeout", "poll_timeout", "auth_timeout")
 _NOT_NEGATIVE = ("max_retries", "retry_delay", "max_reconnect_attempts")
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "transport": ("websocket", "rest"),
+    "transport": ("websocket", "rest", "auto"),
     "retry_strategy": ("exponential", "linear"),
 }
 
