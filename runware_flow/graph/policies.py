@@ -11,7 +11,7 @@ from runware_flow.errors import RunwareError, RunwareTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("NO_POLICY", "Policy", "is_verdict", "may_try_again", "read_policy")
+__all__ = ("NO_POLICY", "Policy", "is_verdict", "may_try_again", "never_left", "read_policy")
 
 _LATER = ("idle", "limit", "cache", "fallback", "hedge_after", "tolerate")
 
@@ -68,6 +68,12 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
 
 
 _LOST = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})
+_NEVER_LEFT = frozenset({"connectionFailed", "authTimeout"})
+
+
+def never_left(error: Exception) -> bool:
+    """Tell whether a request failed before it left: there was no connection to send it over."""
+    return isinstance(error, RunwareError) and error.code == "connection" and error.raw_code in _NEVER_LEFT
 
 
 def is_verdict(error: RunwareError) -> bool:

@@ -14,7 +14,7 @@ from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
-from runware_flow.graph.policies import is_verdict, may_try_again
+from runware_flow.graph.policies import is_verdict, may_try_again, never_left
 from runware_flow.run.declare import is_node
 from runware_flow.run.journal.values import decode_error, decode_item
 from runware_flow.run.media import media_digests
@@ -41,9 +41,10 @@ _LONGEST_PAUSE_SECONDS = 8.0
 class _InFlight:
     """What is known of a node while it runs, for the case that it is cancelled."""
 
-    __slots__ = ("arrived", "is_sent", "record")
+    __slots__ = ("arrived", "is_sent", "record", "was_sent_before")
 
     def __init__(self) -> None:
+        self.was_sent_before = False
         self.arrived: list[Any] = []
         """Results that are there while others of the same task are not."""
         self.record: NodeRecord | None = None
@@ -61,6 +62,8 @@ class Performer:
         self._news = news
         self._client = client
         self._ledger = ledger
+        self.stopped = anyio.Event()
+        """Set once the run starts nothing new, for those that wait to try again."""
 
     async def _call_once(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a function node that has no policy and no audience, with nothing on the way."""
@@ -131,10 +134,19 @@ class Performer:
                 if is_last or not may_try_again(error, buys=step.kind is not NodeKind.CALL):
                     raise
                 self._book(run, step, flight, error)
-                pause = _pause(error, attempt)
-            if pause:
-                await anyio.sleep(pause)
+                failure = error
+            if not await self._pause(_pause_seconds(failure, attempt), policy.deadline):
+                raise failure
             attempt += 1
+
+    async def _pause(self, seconds: float, deadline: float | None) -> bool:
+        """Wait before another attempt; tell whether there may be one, which a stop or the deadline rules out."""
+        if deadline is not None and self._news.time() + seconds >= deadline:
+            return False
+        if seconds:
+            with anyio.move_on_after(seconds):
+                await self.stopped.wait()
+        return self._machine.stopped is None
 
     async def _call(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: _InFlight) -> Any:
         call = None
@@ -169,6 +181,7 @@ class Performer:
                 return self._restore(spec, record, request, entry)
             if entry.task_uuid != request.task_id:
                 request = self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid)
+        self._limit(step, request.task_id)
         self._news.node_started(run, step, attempt, record)
         flight.is_sent = True
         results = await self._results(run, step, request, flight, entry)
@@ -178,7 +191,7 @@ class Performer:
         entry = await ledger.begin(record.path, record.fingerprint, request)
         record.attempts = entry.advice.attempt
         record.task_uuid = entry.task_uuid or record.task_uuid
-        flight.is_sent = entry.advice.action == "collect"
+        flight.is_sent = flight.was_sent_before = entry.advice.action == "collect"
         if entry.advice.action != "restore":
             await anyio.lowlevel.checkpoint_if_cancelled()
         return entry
@@ -240,9 +253,9 @@ class Performer:
             more["timeout"] = step.spec.policy.timeout
         if step.spec.keeps_all:
 
-            def on_result(outcome: Any) -> None:
+            def on_result(outcome: Ok[Any] | Failed) -> None:
                 if isinstance(outcome, Ok):
-                    flight.arrived.append(cast("Ok[Any]", outcome).value)
+                    flight.arrived.append(outcome.value)
 
             more["on_result"] = on_result
         if not self._machine.watch:
@@ -258,19 +271,29 @@ class Performer:
         return results
 
     async def _in_time(self, step: Step, task_uuid: str | None, function: Any, *args: Any) -> Any:
-        policy = step.spec.policy
-        if not policy.is_timed:
+        if not step.spec.policy.is_timed:
             return await function(*args)
+        limit, late = self._limit(step, task_uuid)
+        with anyio.move_on_after(limit):
+            return await function(*args)
+        raise late
+
+    def _limit(self, step: Step, task_uuid: str | None) -> tuple[float | None, RunwareTimeoutError]:
+        """Return how long an attempt may take from now, and what it has done if that is over.
+
+        Raises:
+            RunwareTimeoutError: it is over already.
+        """
+        policy = step.spec.policy
         limit, words = policy.timeout, f"took longer than its timeout of {policy.timeout} s"
         if policy.deadline is not None:
             left = policy.deadline - self._news.time()
             if limit is None or left < limit:
                 limit, words = left, f"passed its deadline, {policy.deadline} s after the start of the run"
-        assert limit is not None
-        if limit > 0:
-            with anyio.move_on_after(limit):
-                return await function(*args)
-        raise RunwareTimeoutError(f"{step.spec.describe()}, {words}", code="timeout", task_uuid=task_uuid)
+        late = RunwareTimeoutError(f"{step.spec.describe()}, {words}", code="timeout", task_uuid=task_uuid)
+        if limit is not None and limit <= 0:
+            raise late
+        return limit, late
 
     def _record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
         record = NodeRecord(
@@ -303,14 +326,16 @@ class Performer:
         record.settled = self._news.time()
         costs = [getattr(result, "cost", None) for result in results or ()]
         known = [cost for cost in costs if cost is not None]
-        if costs and len(known) == len(costs):
-            record.cost = sum(round(cost * 1_000_000) for cost in known) / 1_000_000
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
-        is_free = isinstance(error, RunwareError) and not results and is_verdict(error)
+        is_judged = isinstance(error, RunwareError) and is_verdict(error)
+        if costs and len(known) == len(costs) and (error is None or is_judged):
+            record.cost = sum(round(cost * 1_000_000) for cost in known) / 1_000_000
+        has_left = flight.was_sent_before or error is None or not never_left(error)
+        is_free = not results and (is_judged or not has_left)
         self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
 
 
-def _pause(error: Exception, attempt: int) -> float:
+def _pause_seconds(error: Exception, attempt: int) -> float:
     if not isinstance(error, RunwareError):
         return 0.0
     if error.retry_after is not None:

@@ -278,6 +278,7 @@ class Runner:
         if machine.settled:
             self.news.publish()
         if machine.stopped is not None:
+            self.performer.stopped.set()
             self.puller.cancel()
             if machine.failure is not None and machine.on_error == "cancel" and self._workers is not None:
                 self._workers.cancel_scope.cancel()

@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 from service import Service, art, upscale
 
-from runware_flow import Abandoned, Failed, Flow, FlowFailed, Ok, RunwareTimeoutError, Skipped
+from runware_flow import Abandoned, Failed, Flow, FlowFailed, Ok, RunwareError, RunwareTimeoutError, Skipped
 
 
 class HalfDone(Service):
@@ -101,5 +101,80 @@ def test_each_in_flight_when_its_run_fails_keeps_what_was_paid_for(run, on_error
         if on_error == "stop":
             assert len(result[images]) == result[total] == 3
             assert result.cost == pytest.approx(3 * 0.0012)
+
+    run(main)
+
+
+@pytest.mark.parametrize(("code", "is_known"), [("provider", True), ("timeout", False), ("connection", False)])
+def test_cost_of_a_task_that_failed_in_part_is_known_only_by_a_verdict(run, code, is_known):
+    flow = Flow(on_error="continue")
+    images = flow.each(art(number_results=3))
+
+    def answer(request, _):
+        results = [service.result(request, slot) for slot in range(2)]
+        return RunwareError("no third one", code=code, raw_code=f"{code}Lost", results=results)
+
+    service = Service(answer)
+
+    async def main():
+        result = await flow.execute(service)
+        assert len(urls(result.outcomes(images))) == 2
+        assert result.cost == (pytest.approx(2 * 0.0012) if is_known else None)
+        assert result.receipt()[0].unknown_count == (0 if is_known else 1)
+
+    run(main)
+
+
+def test_task_that_never_left_is_free(run):
+    refused = RunwareError("refused", code="connection", raw_code="connectionFailed")
+    flow = Flow(on_error="continue")
+    queued = flow.then(art("late"), deadline=1e-9)
+    image = flow.then(art("refused"))
+
+    async def main():
+        service = Service(lambda request, _: refused)
+        result = await flow.execute(service)
+        assert isinstance(result.outcome(queued).error, RunwareTimeoutError)
+        assert result.outcome(image) == Failed(refused)
+        assert [request.wire["positivePrompt"] for request in service.sent] == ["refused"]
+        assert result.cost == 0
+
+    run(main)
+
+
+def failing(**more):
+    return RunwareError("busy", code="provider", raw_code="taskFailed", **more)
+
+
+def test_retry_pause_ends_with_the_run_and_buys_nothing_more(run):
+    flow = Flow(on_error="continue")
+    image = flow.then(art(), retry=5)
+
+    async def main():
+        service = Service(lambda request, _: failing(retry_after=3600))
+        async with flow.start(service) as started:
+            while started.result.receipt() == []:
+                await anyio.lowlevel.checkpoint()
+            started.stop()
+        assert isinstance(started.result.outcome(image), Failed)
+        assert len(service.sent) == 1
+
+    run(main)
+
+
+def test_retry_pause_that_would_pass_the_deadline_is_not_begun(run):
+    flow = Flow(on_error="continue")
+    image = flow.then(art(), retry=5, deadline=20)
+    quick = flow.then(art("quick"), retry=2, deadline=20)
+
+    def answer(request, _):
+        is_quick = request.wire["positivePrompt"] == "quick"
+        return failing(retry_after=0 if is_quick else 3600)
+
+    async def main():
+        service = Service(answer)
+        result = await flow.execute(service)
+        assert result.outcome(image).error.message == result.outcome(quick).error.message == "busy"
+        assert len(service.sent) == 3
 
     run(main)
