@@ -42,7 +42,7 @@ _HIDDEN = frozenset({"popularity", "addedUnixTimestamp"})
 
 
 def search(service: Service, task: dict[str, Any]) -> dict[str, Any]:
-    """Search by words, category, architecture, source, capabilities and visibility; page with limit and offset [doc]."""
+    """Search by words, category, architecture, source, capabilities, visibility; page with limit and offset [doc]."""
     visibility = task.get("visibility") or "public"
     if visibility in ("private", "owned"):
         models = list(_uploaded(service))
@@ -77,7 +77,11 @@ def _curated(models: Models) -> Iterator[dict[str, Any]]:
     for air, entry in models.registry["models"].items():
         fitting = [one for one in architectures if entry["id"].endswith(one)]
         name = entry["id"].replace("-", " ").title()
-        kind = {"category": "checkpoint", "architecture": max(fitting, key=len, default=None), "source": "official"}
+        kind: dict[str, Any] = {
+            "category": "checkpoint",
+            "architecture": max(fitting, key=len, default=None),
+            "source": "official",
+        }
         yield _model(air, name, [f"task:{entry['taskType']}"], provider=air.partition(":")[0], **kind)
 
 
@@ -103,7 +107,7 @@ def _uploaded(service: Service) -> Iterator[dict[str, Any]]:
         last = job.slots[-1]
         if job.kind.task_type == "modelUpload" and last.is_done and last.problem is None and last.item is not None:
             task = job.task
-            kind = {"category": str(task.get("category")), "architecture": task.get("architecture")}
+            kind: dict[str, Any] = {"category": str(task.get("category")), "architecture": task.get("architecture")}
             name = str(task.get("name") or last.item["air"])
             yield _model(last.item["air"], name, ["task:imageInference"], source="community", private=True, **kind)
 
