@@ -226,7 +226,9 @@ def public_names():
     """What the reference has to name, by page."""
     import runware_flow
     from runware_flow import errors
+    from runware_flow.client.content import Content
     from runware_flow.client.options import ClientOptions
+    from runware_flow.client.utilities import Utilities
     from runware_flow.emulator import __all__ as emulator_names
     from runware_flow.errors import ErrorCode
     from runware_flow.run.options import FlowOptions, PolicyOptions
@@ -241,7 +243,8 @@ def public_names():
         "current_run",
     }
     inside = {"add_call", "declaration", "declare_call", "declare_map", "fan_of", "handle_of", "require", "settings"}
-    yield "client.md", {*methods(runware_flow.Client), *ClientOptions.__annotations__, "Delivery", "Progress"}
+    client = methods(runware_flow.Client, Utilities, Content)
+    yield "client.md", {*client, *ClientOptions.__annotations__, "Delivery", "Progress"}
     yield "flow.md", flow - inside
     yield "errors.md", {*errors.__all__, *get_args(ErrorCode)} - {"ErrorCode", "stable_code"}
     yield "emulator.md", set(emulator_names)
