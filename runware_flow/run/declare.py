@@ -8,6 +8,8 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind, Source, Where
 from runware_flow.graph.policies import NO_POLICY, Policy, read_policy
@@ -28,6 +30,7 @@ __all__ = (
     "is_node",
     "read_options",
     "read_source",
+    "snapshot",
 )
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -117,6 +120,26 @@ def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bo
             " Many of them"
         )
     return name
+
+
+def snapshot(task: Any) -> Any:
+    """Copy a task as it is declared, since its object may be changed for the next one.
+
+    Lists and dicts in it are copied all the way down; media, results and other objects are not.
+    """
+    if _is_a(task, Mapping):
+        return _copy(task)
+    held = {field: getattr(task, field) for field in task.__struct_fields__}
+    changed = {field: _copy(value) for field, value in held.items() if _is_a(value, (Mapping, list, tuple))}
+    return msgspec.structs.replace(task, **changed)
+
+
+def _copy(value: Any) -> Any:
+    if _is_a(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    if _is_a(value, (list, tuple)):
+        return [_copy(inner) for inner in value]
+    return value
 
 
 def _find_node(value: Any, path: str) -> tuple[str, Any] | None:
@@ -229,7 +252,8 @@ def read_source(items: Any, where: Where) -> Source:
         other = "many.then, or many.gather().map" if hasattr(items, "gather") else "node.map"
         raise DeclarationError(f"map, declared at {where}, was given {items!r} as its items: use {other}")
     if isinstance(items, (str, bytes)):
-        raise DeclarationError(f"map, declared at {where}, was given one {type(items).__name__}: put it in a list")
+        kind = type(items).__name__
+        raise DeclarationError(f"map, declared at {where}, was given one {kind}, not many: wrap it in a list, [...]")
     if isinstance(items, (Iterator, AsyncIterator)):
         return Source(items, is_one_shot=True)
     if callable(items) or has_method(items, "__iter__", "__aiter__", "__getitem__"):

@@ -9,7 +9,16 @@ import anyio
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import Declaration, NodeKind, NodeSpec
-from runware_flow.run.declare import call_name, caller, check_call, check_task, is_node, read_options, read_source
+from runware_flow.run.declare import (
+    call_name,
+    caller,
+    check_call,
+    check_task,
+    is_node,
+    read_options,
+    read_source,
+    snapshot,
+)
 from runware_flow.run.many import Many
 from runware_flow.run.node import Join, Node, Placeholder
 from runware_flow.run.settings import Settings, read_settings
@@ -160,8 +169,9 @@ class Flow:
     def then(self, *given: Any, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node.
 
-        `then(task)` sends a fixed task, a struct or a dict with wire names. `then(a, b, builder)` waits for one to
-        six nodes and sends what `builder(result_a, result_b)` returns; with an `async def` in its place, awaits that.
+        `then(task)` sends a fixed task as it is now, a struct or a dict with wire names. `then(a, b, builder)` waits
+        for one to six nodes and sends what `builder(result_a, result_b)` returns; with an `async def` in its place,
+        awaits that.
         `then(function)` awaits a function without arguments. Dicts as the work of three nodes or more go through
         `join`.
 
@@ -348,6 +358,7 @@ class Flow:
     def _add_task(self, task: Any, policy: PolicyOptions, where: Where, *, several: bool) -> NodeSpec:
         name = check_task(task, where, several=several)
         label, checked = read_options(policy, where)
+        task = snapshot(task)
         return self.declaration.add(NodeKind.TASK, task, (), name=label or name, where=where, policy=checked)
 
     def require(self, nodes: tuple[Any, ...], where: Where, *, verb: str = "then") -> None:

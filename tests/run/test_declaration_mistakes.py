@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
-from service import art, caption, upscale
+from service import Service, art, caption, upscale
 
 from runware_flow import DeclarationError, Flow
 from runware_flow.tasks import ImageInference
@@ -132,7 +132,7 @@ MISTAKES = {
     "async pick": (lambda flow: flow.then(one).pick(double), "takes a plain one: use then"),
     "async pipe": (lambda flow: flow.map([1], double).pipe(double), "takes a plain one"),
     "each of a function": (lambda flow: flow.each(one), "takes a task, not function"),
-    "map over a str": (lambda flow: flow.map("abc", double), "put it in a list"),
+    "map over a str": (lambda flow: flow.map("abc", double), "wrap it in a list"),
     "map over None": (lambda flow: flow.map(None, double), "was given None"),
     "map over a node": (lambda flow: flow.map(flow.then(one), double), "use node.map"),
     "map over a many": (lambda flow: flow.map(flow.map([1], double), double), "use many.then"),
@@ -239,3 +239,27 @@ def test_names_come_from_labels_tasks_and_functions_with_ordinals_among_equals(f
     many = flow.map([1], double)
     assert many.spec.path == "double-2/double"
     assert many.gather().label == "double.gather"
+
+
+@pytest.mark.parametrize("kind", ["dict", "struct"])
+@pytest.mark.parametrize("verb", ["then", "each"])
+def test_task_that_is_changed_after_its_declaration_is_sent_as_it_was_declared(run, kind, verb):
+    flow = Flow()
+    wire = {"taskType": "imageInference", "model": "runware:400@1", "inputs": {"images": ["a"]}}
+    task = wire if kind == "dict" else art(inputs={"images": ["a"]})
+    for prompt in ("kite", "boat"):
+        if kind == "dict":
+            task["positivePrompt"] = prompt
+        else:
+            task.positive_prompt = prompt
+        task_inputs = task["inputs"] if kind == "dict" else task.inputs
+        task_inputs["images"][0] = prompt
+        getattr(flow, verb)(task)
+
+    async def main():
+        service = Service()
+        await flow.execute(service)
+        sent = [(request.wire["positivePrompt"], request.wire["inputs"]["images"]) for request in service.sent]
+        assert sorted(sent) == [("boat", ["boat"]), ("kite", ["kite"])]
+
+    run(main)
