@@ -30,11 +30,6 @@ class Policy(msgspec.Struct, frozen=True):
     deadline: float | None = None
 
     @property
-    def is_set(self) -> bool:
-        """Whether it asks for anything at all."""
-        return self is not NO_POLICY
-
-    @property
     def is_timed(self) -> bool:
         """Whether an attempt needs a cancel scope of its own."""
         return self.timeout is not None or self.deadline is not None

@@ -15,6 +15,7 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict, may_try_again, never_left
+from runware_flow.run.cancels import own_cancels
 from runware_flow.run.declare import is_node
 from runware_flow.run.journal.values import decode_error, decode_item
 from runware_flow.run.media import media_digests
@@ -65,34 +66,9 @@ class Performer:
         self.stopped = anyio.Event()
         """Set once the run starts nothing new, for those that wait to try again."""
 
-    async def _call_once(self, run: ScopeRun, step: Step, context: RunContext) -> None:
-        """Run a function node that has no policy and no audience, with nothing on the way."""
-        machine = self._machine
-        context.has_used_client = False
-        context.label = step.spec.name
-        context.attempt = 1
-        try:
-            if step.local >= 0:
-                value = await step.work(run.values[step.local])
-            else:
-                value = await step.work(*machine.arguments(run, step))
-            if isinstance(value, Task) or is_node(value):
-                raise _wrong_value(value, step.spec)
-        except Exception as error:  # noqa: BLE001 - user code: its failure is the node's
-            machine.fail(run, step, error)
-        except BaseException:
-            machine.abandon(run, step, None, may_be_billed=context.has_used_client)
-            raise
-        else:
-            machine.succeed(run, step, value)
-
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node to its outcome, all attempts included."""
         machine = self._machine
-        is_plain = not step.spec.policy.is_set and not machine.watch and self._ledger is None
-        if is_plain and step.kind is NodeKind.CALL:
-            await self._call_once(run, step, context)
-            return
         flight = _InFlight()
         context.has_used_client = False
         try:
@@ -155,7 +131,7 @@ class Performer:
             if call.is_known:
                 return call.value
         self._news.node_started(run, step, attempt)
-        value = await self._in_time(step, None, step.work, *args)
+        value = await self._in_time(step, None, _call, step, args)
         if isinstance(value, Task) or is_node(value):
             raise _wrong_value(value, step.spec)
         if self._ledger is not None and call is not None:
@@ -341,6 +317,11 @@ def _pause_seconds(error: Exception, attempt: int) -> float:
     if error.retry_after is not None:
         return error.retry_after
     return min(_PAUSE_SECONDS * 2.0 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
+
+
+async def _call(step: Step, args: list[Any]) -> Any:
+    with own_cancels(step.spec):
+        return await step.work(*args)
 
 
 def _pick(step: Step, args: list[Any]) -> Any:

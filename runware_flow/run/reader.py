@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 
 from runware_flow.graph.events import Event, NodeProgress
+from runware_flow.graph.outcomes import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,7 +142,8 @@ class EventReader(Reader):
 class CompletionReader(Reader, Generic[T]):
     """The outcomes of a `Many`, as they come; those that were there already come first.
 
-    Use `async for index, outcome in reader`. It ends when all items of the fan-out have an outcome.
+    Use `async for index, outcome in reader`. It ends when all items of the fan-out have an outcome. If their source
+    failed, the last outcome is a `Failed` that stands for the items that it did not give.
     """
 
     def __init__(self, slot: int, bound: int, find: Callable[[], FanRun], on_change: Callable[[], None]) -> None:
@@ -150,6 +152,7 @@ class CompletionReader(Reader, Generic[T]):
         self._slot = slot
         self._find = find
         self._count = 0
+        self._has_told_source = False
         for item in find().items:
             if item.outcome(slot) is not None:
                 self.put_item(item)
@@ -164,7 +167,14 @@ class CompletionReader(Reader, Generic[T]):
         return self
 
     async def __anext__(self) -> Completed[T]:
-        item: ScopeRun = await self._next(self._has_ended)
+        try:
+            item: ScopeRun = await self._next(self._has_ended)
+        except StopAsyncIteration:
+            problem = self._find().problem_outcome
+            if self.is_closed or self._has_told_source or not isinstance(problem, Failed):
+                raise
+            self._has_told_source = True
+            return Completed(self._find().pulled_count, problem)
         outcome: Any = item.outcome(self._slot)
         return Completed(item.index, outcome)
 

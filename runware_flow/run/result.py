@@ -122,12 +122,14 @@ class RunResult:
     def outcomes(self, many: Many[T], /) -> list[Outcome[T]]:
         """Return how each item ended, in the order of the items; of a stopped run, those that had been pulled.
 
+        If the source of the items failed, one more `Failed` at the end stands for the items that it did not give.
+
         Raises:
-            NodeNotAvailable: an item has not ended yet, or there were no items because the fan-out itself failed.
+            NodeNotAvailable: an item has not ended yet, or there were no items because the fan-out was skipped.
         """
         fan = self.fan_of(many)
         problem = fan.problem()
-        if problem is not None and not fan.items:
+        if problem is not None and not fan.items and not isinstance(problem, Failed):
             raise _not_available(many.spec, problem)
         outcomes: list[Outcome[T]] = []
         for item in fan.items:
@@ -135,6 +137,8 @@ class RunResult:
             if outcome is None:
                 raise NodeNotAvailable(f"item {item.index} of {many.spec.describe()}, has not finished yet")
             outcomes.append(outcome)
+        if isinstance(problem, Failed):
+            outcomes.append(problem)
         return outcomes
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import logging
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +10,7 @@ import anyio
 
 from runware_flow.errors import RunwareFlowError
 from runware_flow.graph.fingerprint import Ordinals, item_key
+from runware_flow.run.cancels import own_cancels
 from runware_flow.run.declare import has_method
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from runware_flow.run.runner import Runner
 
 __all__ = ("Puller",)
+
+_LOGGER = logging.getLogger("runware_flow")
+_END: Any = object()
 
 _CLOSING_SECONDS = 5.0
 """How long an async source may take to close when its run is cancelled."""
@@ -56,16 +60,17 @@ class Puller:
             if isinstance(source, _AsyncSource):
                 self._ask(fan, source)
                 return
-            item = next(source)
-            key = _key(fan, item)
-        except StopIteration:
-            machine.source_ended(fan)
-            self._ended(fan)
+            item = next(source, _END)  # a StopIteration from elsewhere, `key=` say, is not the end but a failure
+            key = "" if item is _END else _key(fan, item)
         except Exception as error:  # noqa: BLE001 - user code: its failure is the fan-out's
             machine.source_failed(fan, error)
             self._ended(fan)
         else:
-            machine.item_pulled(fan, item, key)
+            if item is _END:
+                machine.source_ended(fan)
+                self._ended(fan)
+            else:
+                machine.item_pulled(fan, item, key)
 
     def cancel(self) -> None:
         """Stop waiting for async sources: the run takes no more items."""
@@ -81,8 +86,10 @@ class Puller:
         source = self._opened.pop(fan, None)
         fan.source = fan.ordinals = None
         if _is_ours(fan, source):
-            with suppress(Exception):  # its items are pulled; what its clean-up says concerns no node
+            try:
                 source.close()
+            except Exception as error:  # noqa: BLE001 - user code
+                _note_closing(fan, error)
         self._runner.news.source_ended()
 
     def _ask(self, fan: FanRun, source: _AsyncSource) -> None:
@@ -96,7 +103,7 @@ class Puller:
     async def _pull_async(self, fan: FanRun, iterator: AsyncIterator[Any]) -> None:
         machine, runner = self._machine, self._runner
         try:
-            with self._scopes[fan]:
+            with self._scopes[fan], own_cancels(fan.step.spec):
                 async for item in iterator:
                     machine.item_pulled(fan, item, _key(fan, item))
                     runner.tell()
@@ -113,10 +120,18 @@ class Puller:
             close = getattr(iterator, "aclose", None)
             if close is not None:
                 with anyio.move_on_after(_CLOSING_SECONDS, shield=True):
-                    await close()
+                    try:
+                        await close()
+                    except Exception as error:  # noqa: BLE001 - user code
+                        _note_closing(fan, error)
             del self._scopes[fan]
             self._ended(fan)
             runner.tell()
+
+
+def _note_closing(fan: FanRun, error: Exception) -> None:
+    # Its items are pulled; what its clean-up says concerns no node.
+    _LOGGER.warning("the source of %s could not be closed: %r", fan.step.spec.describe(), error)
 
 
 class _AsyncSource:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -94,8 +96,13 @@ def test_map_source_that_raises_fails_the_fan_out_and_keeps_its_items(run, is_as
     gathered = many.gather()
 
     async def main():
-        result = await flow.execute()
-        assert result.outcomes(many) == [Ok(2)]
+        async with flow.start() as started:
+            seen = [item async for item in started.as_completed(many)]
+        result = started.result
+        done, rest = result.outcomes(many)
+        assert done == Ok(2)
+        assert isinstance(rest.error, OSError)
+        assert seen == [(0, done), (1, rest)]
         with pytest.raises(NodeNotAvailable, match="disk gone") as info:
             result[many]
         assert isinstance(info.value.__cause__, OSError)
@@ -276,3 +283,93 @@ def test_source_that_was_not_exhausted_is_closed_with_its_run(run):
             assert closed == ([expected] if expected else [])
 
     run(main)
+
+
+@pytest.mark.parametrize("where", ["key", "async key", "maker"])
+def test_stop_iteration_of_other_user_code_is_a_failure_and_not_the_end(run, where):
+    def key(_):
+        return next(iter([]))
+
+    items = {"key": [1, 2], "async key": three, "maker": lambda: next(iter([]))}[where]
+
+    async def main():
+        flow = Flow()
+        flow.map(items, double, key=key if "key" in where else None)
+        with pytest.raises(FlowFailed) as info:
+            await flow.execute()
+        assert isinstance(info.value.__cause__, (StopIteration, RuntimeError))
+
+    run(main)
+
+
+class Unclosable:
+    """A source whose `close` or `aclose` raises."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return self.left
+
+    def close(self):
+        raise ConnectionError("the cursor is closed already")
+
+
+class UnclosableAsync(Unclosable):
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if not self.left:
+            raise StopAsyncIteration
+        return next(self)
+
+    async def aclose(self):
+        self.close()
+
+
+@pytest.mark.parametrize("kind", [Unclosable, UnclosableAsync])
+def test_source_that_cannot_be_closed_is_logged_and_costs_nothing(run, kind, caplog):
+    flow = Flow()
+    many = flow.map(lambda: kind(3), double)
+
+    async def main():
+        assert (await flow.execute())[many] == [4, 2, 0]
+        [record] = caplog.records
+        assert record.levelname == "WARNING"
+        assert "cursor is closed" in record.getMessage()
+        assert "test_sources.py" in record.getMessage()
+
+    run(main)
+
+
+def test_foreign_cancel_of_an_asyncio_task_is_a_failure_of_who_awaited_it():
+    async def cancelled():
+        task = asyncio.ensure_future(asyncio.sleep(3600))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+
+    async def source():
+        yield 1
+        await cancelled()
+
+    flow = Flow(concurrency=1, on_error="continue")
+    node = flow.then(cancelled, retry=2)
+    many = flow.map(source, double)
+
+    async def main():
+        with anyio.fail_after(20):
+            result = await flow.execute()
+        done, rest = result.outcomes(many)
+        assert done == Ok(2)
+        for failed in (result.outcome(node), rest):
+            assert "awaited something that was cancelled" in str(failed.error)
+            assert isinstance(failed.error.__cause__, asyncio.CancelledError)
+
+    anyio.run(main)
