@@ -251,9 +251,12 @@ class Service:
         return self._agenda[0][0] if self._agenda else None
 
     def advance(self, now: float) -> Moved:
-        """Make ready what is due at `now`; results of one task that come together leave in one frame."""
+        """Make ready what is due at `now`.
+
+        Results of one task that come together leave in one frame; the stages of a model's upload in one each [doc].
+        """
         moved = Moved()
-        pushes: dict[Job, Frame] = {}
+        pushes: dict[tuple[Job, Slot | None], Frame] = {}
         while self._agenda and self._agenda[0][0] <= now:
             _, _, job, slot = heapq.heappop(self._agenda)
             if slot is None:
@@ -263,12 +266,13 @@ class Service:
                 if calls.is_told(job):
                     moved.told.append((job, slot))
                 if self._is_pushed(job):
-                    frame = pushes.setdefault(job, Frame(queued_at=now))
+                    key = (job, slot if job.kind.task_type == "modelUpload" else None)
+                    frame = pushes.setdefault(key, Frame(queued_at=now))
                     self.add_result(frame, job, slot, polled=False)
                 if job.is_settled:
                     self.running -= 1
                     moved.settled.append(job)
-        for job, frame in pushes.items():
+        for (job, _), frame in pushes.items():
             session = self.sessions.get(job.session_id)
             if session is not None:
                 session.outbox.append(frame)
@@ -279,14 +283,14 @@ class Service:
     def _is_pushed(job: Job) -> bool:
         return job.delivery != "async" and job.session_id is not None and not job.is_overdue
 
-    def _overdue(self, job: Job, pushes: dict[Job, Frame], moved: Moved) -> None:
+    def _overdue(self, job: Job, pushes: dict[tuple[Job, Slot | None], Frame], moved: Moved) -> None:
         """A sync task beyond the budget is answered with a timeout; it goes on, and getResponse finds it [doc]."""
         if job.is_settled:
             return
         job.is_overdue = True
         problem = Problem("requestTimeout", "The task takes longer than a sync request may; ask for its result later.")
         if job.session_id is not None and self.settings.overdue == "error":
-            pushes.setdefault(job, Frame()).errors.append(problem.entry(job.task_type, job.task_id))
+            pushes.setdefault((job, None), Frame()).errors.append(problem.entry(job.task_type, job.task_id))
         moved.settled.append(job)
 
     def _make_ready(self, job: Job, slot: Slot, now: float) -> None:

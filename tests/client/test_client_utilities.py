@@ -57,7 +57,7 @@ def test_model_upload_returns_when_ready_and_tells_every_stage(run, open_pair, t
 
     run(main)
     expected = ["validated", "downloaded", "optimized", "stored"]
-    assert stages == expected if transport == "websocket" else stages == expected[-len(stages) :]
+    assert stages == expected if transport == "websocket" else stages == expected[len(expected) - len(stages) :]
 
 
 @pytest.mark.parametrize("parameters", [{"name": "mine"}, {**UPLOAD, "colour": "red"}])

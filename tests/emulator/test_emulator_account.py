@@ -120,6 +120,14 @@ def test_model_upload_that_fails_says_so_and_goes_no_further() -> None:
     assert items[-1]["message"] == "No such file."
 
 
+def test_model_upload_stages_that_come_together_leave_in_a_frame_each() -> None:
+    service = make_service()
+    session = open_session(service)
+    submit(service, {"taskType": "modelUpload", "taskUUID": make_id(), "category": "lora"}, session=session)
+    service.advance(1.0)
+    assert [len(frame.data) for frame in session.outbox] == [1] * 5
+
+
 def test_model_upload_can_be_polled() -> None:
     service = make_service()
     task = {"taskType": "modelUpload", "taskUUID": make_id(), "category": "lora", "deliveryMethod": "async"}
