@@ -239,7 +239,8 @@ class Client(Utilities, AsyncContextManagerMixin):
         prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
         await self._services.check(prepared, validate)
         await self._place_media(prepared)
-        async with open_stream(await self._services.web.rest(), prepared, timeout=seconds) as stream:
+        document = self._services.documenter(prepared.model)
+        async with open_stream(await self._services.web.rest(), prepared, timeout=seconds, document=document) as stream:
             yield stream
 
     def prepare(
@@ -306,7 +307,7 @@ class Client(Utilities, AsyncContextManagerMixin):
             request,
             deadline=deadline,
             timeout=seconds,
-            document=lambda error: self._services.document(error, request.model),
+            document=self._services.documenter(request.model),
         )
         if sent_before != "yes":
             await self._services.check(prepared, validate)

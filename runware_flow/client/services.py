@@ -68,6 +68,10 @@ class Services:
         page = self.schemas.documentation_of(model)
         return add_documentation(error, model=model, page=page, registry=self.registry.registry)
 
+    def documenter(self, model: str | None) -> Callable[[RunwareError], RunwareError]:
+        """The same as a function, for errors about one model that come later."""
+        return lambda error: self.document(error, model)
+
     def _workers(self) -> TaskGroup:
         if self.workers is None:
             raise ClientStateError("this client is not open: use it inside `async with Client() as client:`")

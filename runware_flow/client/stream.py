@@ -16,7 +16,7 @@ from runware_flow.wire.frames import decode_reply, encode_frame
 from runware_flow.wire.problems import to_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from runware_flow.client.request import Prepared
     from runware_flow.transport.rest import Reply, RestTransport
@@ -31,7 +31,11 @@ class TextStream:
     the beginning, whoever else reads. An error of the stream is raised to each reader after the pieces before it.
     """
 
-    def __init__(self, task_uuid: str) -> None:
+    def __init__(
+        self, task_uuid: str, *, document: Callable[[RunwareError], RunwareError] = lambda error: error
+    ) -> None:
+        """Args: document: gives an error the link to the documentation that it lacks."""
+        self._document = document
         self._machine = StreamMachine(task_uuid)
         self._pieces: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
         self._result: StreamResult | None = None
@@ -91,7 +95,7 @@ class TextStream:
             for delta in self._machine.feed(piece):
                 self._pieces[delta.kind].append(delta.text)
         except RunwareError as error:
-            self._error = error
+            self._error = self._document(error)
         self._wake()
         return self._error is not None or self._machine.is_done
 
@@ -101,9 +105,9 @@ class TextStream:
             try:
                 self._result = self._machine.end() if error is None or self._machine.is_done else None
             except RunwareError as truncated:
-                self._error = truncated
-            if self._result is None and self._error is None:
-                self._error = error
+                self._error = self._document(truncated)
+            if self._result is None and self._error is None and error is not None:
+                self._error = self._document(error)
         self._wake()
 
     def _wake(self) -> None:
@@ -130,12 +134,18 @@ class TextReader:
 
 
 @asynccontextmanager
-async def open_stream(rest: RestTransport, prepared: Prepared, *, timeout: float) -> AsyncGenerator[TextStream]:
+async def open_stream(
+    rest: RestTransport,
+    prepared: Prepared,
+    *,
+    timeout: float,
+    document: Callable[[RunwareError], RunwareError] = lambda error: error,
+) -> AsyncGenerator[TextStream]:
     """Send a streamed task on entering; leaving the block closes the connection at once.
 
     What the service has begun is billed, read or not.
     """
-    stream = TextStream(prepared.task_id)
+    stream = TextStream(prepared.task_id, document=document)
     body = encode_frame([encode(prepared.wire)])
     async with open_task_group() as workers:
         workers.start_soon(_read, rest, body, stream, timeout, prepared.task_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import anyio
@@ -68,11 +69,12 @@ class Web:
             headers["If-None-Match"] = etag
         seconds = self._settings.timeout if timeout is None else timeout
         try:
-            return await fetch(
+            reply = await fetch(
                 await self.http_client(), url, method=method, body=body, headers=headers, timeout=seconds
             )
         except TransportError as error:
             raise _no_reply(error) from error
+        return replace(reply, body=self._settings.api_key.redact_bytes(reply.body)) if with_key else reply
 
     async def ask_patiently(
         self,

@@ -169,3 +169,21 @@ def test_get_task_that_does_not_exist_and_a_wrong_key_are_errors(run, open_clien
             assert "rw-wrong" not in str(rejected.value)
 
     run(main)
+
+
+def test_key_that_a_server_repeats_is_not_shown(run):
+    import httpx
+
+    def answer(request):
+        said = {"title": "No", "detail": f"bad header {request.headers['authorization']}"}
+        return httpx.Response(403, json=said, headers={"Content-Type": "application/problem+json"})
+
+    async def main():
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client:
+            async with Client(api_key="rw-secret", transport="rest", http_client=http_client) as client:
+                with pytest.raises(RunwareError) as caught:
+                    await client.invoke("my-app", {})
+        assert "bad header" in str(caught.value)
+        assert "rw-secret" not in str(caught.value)
+
+    run(main)

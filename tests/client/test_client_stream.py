@@ -109,6 +109,7 @@ def test_stream_refused_is_the_services_error(run, open_pair):
                 with pytest.raises(RunwareError) as caught:
                     await stream.result()
         assert caught.value.code == "validation"
+        assert caught.value.documentation
 
     run(main)
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import assert_type
 
 from runware_flow import Client, Flow, Many, Node, Outcome, Result, RunResult
-from runware_flow.results import CaptionResult, ImageResult, TextResult, UpscaleResult
+from runware_flow.results import CaptionResult, ImageResult, ModelSearchResult, TextResult, UpscaleResult
 from runware_flow.tasks import Caption, ImageInference, TextInference, Upscale
+from runware_flow.wire.content import ContentModel, Creator, Page
+from runware_flow.wire.serverless import AppTask
+from runware_flow.wire.states import TaskState
 
 flow = Flow("lighthouse", concurrency=64)
 
@@ -96,6 +99,12 @@ async def execute(client: Client) -> None:
     async with client.submit(Upscale(model="runware:504@1", inputs={"image": Path("kite.png")})) as delivery:
         async for item in delivery:
             assert_type(item, UpscaleResult)
+    assert_type(await client.model_search("portrait", limit=10), ModelSearchResult)
+    assert_type(await client.get_response("id"), TaskState)
+    assert_type(await client.content.list_models(search="flux"), list[ContentModel])
+    assert_type(await client.content.list_models(paginate=True, limit=5), Page[ContentModel])
+    assert_type(await client.content.get_creator("google"), Creator | None)
+    assert_type(await client.invoke("my-app", {"prompt": "hi"}), AppTask)
     async with flow.start(client) as run:
         async for finished in run.as_completed(captions):
             assert_type(finished.outcome, Outcome[CaptionResult])
