@@ -7,6 +7,7 @@
     ├── ProtocolError                the other side sent what is no frame of the protocol
     ├── ClientStateError             a client used outside its block, its loop or its thread (also a RuntimeError)
     ├── DeclarationError             a flow that cannot work, at the line that declared it (also a TypeError)
+    ├── SourceError                  a fan-out cannot be pulled from (in `run.sources`; the cause of a `FlowFailed`)
     ├── JournalError                 a journal that cannot be opened, read or written
     ├── NodeNotAvailable             a result was asked for of a node that has none (also a LookupError)
     └── FlowFailed                   a run failed; `.result` holds everything that finished
@@ -147,13 +148,21 @@ class FlowFailed(RunwareFlowError):
         result: the `RunResult` with everything that finished, and an outcome for every node.
         node: the node whose failure ended the run.
 
-    The node's own error is the `__cause__`.
+    The node's own error is the `__cause__`. A run cannot be pickled: what comes out of a pickle has the message, the
+    label of the node as `node`, and `None` as `result`.
     """
 
     def __init__(self, message: str, *, result: Any, node: Any) -> None:
         super().__init__(message)
         self.result = result
         self.node = node
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_failure, (str(self), getattr(self.node, "label", self.node))
+
+
+def _restore_failure(message: str, node: Any) -> FlowFailed:
+    return FlowFailed(message, result=None, node=node)
 
 
 def _restore(kind: type[RunwareError], message: str, context: dict[str, Any]) -> RunwareError:

@@ -80,6 +80,14 @@ class ScopeRun:
         prefix = self.prefix()
         return f"{prefix}/{step.spec.name}" if prefix else step.spec.name
 
+    def place(self, step: Step) -> str:
+        """The same for people: an item without a `key=` of its own is named by its position, not by a hash."""
+        if self.fan is None or self.parent is None:
+            return step.spec.name
+        fan = self.fan.step
+        name = self.key if fan.spec.key is not None else str(self.index)
+        return f"{self.parent.place(fan)}[{name}]/{step.spec.name}"
+
     def outcome(self, slot: int) -> Outcome[Any] | None:
         """Return how a node ended, or `None` if it has not."""
         if slot >= self.plan.size:

@@ -112,7 +112,7 @@ class Spread:
             return
         if self.failure is None and self.stopped is None:
             self.failure = (run, step, error)
-        self.stop(f"{run.path(step)} failed and ended the run", error)
+        self.stop(f"{run.place(step)} failed and ended the run", error)
 
     def stop(self, because: str, error: Exception | None = None) -> None:
         """Start nothing new that could send; what runs is waited for, pure steps are still worked out."""
@@ -327,6 +327,6 @@ class Spread:
 
 def because_of(run: ScopeRun, step: Step, cell: int, outcome: Any) -> Skipped:
     if cell == ABANDONED:
-        return Skipped(f"{run.path(step)} was abandoned")
+        return Skipped(f"{run.place(step)} was abandoned")
     error = outcome.error if isinstance(outcome, Failed) else None
-    return Skipped(f"{run.path(step)} failed", error)
+    return Skipped(f"{run.place(step)} failed", error)

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import anyio
+import anyio.lowlevel
 
-from runware_flow.errors import DeclarationError
+from runware_flow.errors import ClientStateError, DeclarationError
 from runware_flow.graph.declaration import Declaration, NodeKind, NodeSpec
 from runware_flow.run.declare import (
     call_name,
     caller,
     check_call,
     check_task,
+    has_method,
     is_node,
     read_options,
     read_source,
@@ -296,6 +298,13 @@ class Flow:
         """
         from runware_flow.run.runner import open_run  # the shell is not needed to declare
 
+        given: Any = client
+        if given is not None and (isinstance(given, type) or not has_method(given, "prepare", "perform")):
+            what = f"the class {given.__name__}" if isinstance(given, type) else f"one {type(given).__name__}"
+            raise DeclarationError(
+                f"the first argument of execute and start is an open client, not {what}: use `async with Client() as"
+                " client`, or leave it out to have one opened with the key in the environment"
+            )
         return open_run(self, client, read_settings(self.settings, overrides))
 
     def run(self, client: None = None, *, backend: str = "asyncio", **overrides: Unpack[FlowOptions]) -> RunResult:
@@ -305,10 +314,18 @@ class Flow:
             client: none; a client belongs to an event loop, so it cannot be shared with a blocking call.
             backend: `"asyncio"` or `"trio"`.
             **overrides: keywords of `Flow`, for this run alone.
+
+        Raises:
+            ClientStateError: called inside a running event loop.
         """
         if client is not None:
             raise DeclarationError(
                 "flow.run() opens its own client in its own event loop; use `await flow.execute(client)`"
+            )
+
+        if _has_running_loop():
+            raise ClientStateError(
+                "flow.run() starts an event loop of its own, and one is running here: use `await flow.execute()`"
             )
 
         async def main() -> RunResult:
@@ -377,3 +394,11 @@ class Flow:
                         " pipe: use gather() to bring all items together"
                     )
                 scope = scope.parent
+
+
+def _has_running_loop() -> bool:
+    try:
+        anyio.lowlevel.current_token()
+    except anyio.NoEventLoopError:
+        return False
+    return True

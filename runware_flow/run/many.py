@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack, overload
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind
@@ -32,6 +32,8 @@ class Many(Placeholder, Generic[T_co]):
     """
 
     __slots__ = ()
+
+    _instead_of_items: ClassVar[str] = "use many.then for each item, or many.gather() for the list of them"
 
     @overload
     def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...

@@ -33,6 +33,8 @@ class Placeholder:
     __runware_node__: ClassVar[bool] = True
     """How the lower floors recognise a node that was left inside a task."""
 
+    _instead_of_items: ClassVar[str] = "use node.map, or flow.each for a task of many results"
+
     def __init__(self, flow: Flow, spec: NodeSpec) -> None:
         self.flow = flow
         self.spec = spec
@@ -52,7 +54,7 @@ class Placeholder:
         return f"<{type(self).__name__} {self.spec.path!r} of flow {self.flow.name!r}, declared at {self.spec.where}>"
 
     def __bool__(self) -> NoReturn:
-        self._refuse("has no truth before the run; use node.branch, or decide inside a builder")
+        self._refuse("has no truth before the run; decide inside a builder, which is given the result")
 
     def _refuse(self, what: str) -> NoReturn:
         raise DeclarationError(f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, {what}")
@@ -68,15 +70,13 @@ class Placeholder:
             self._refuse("cannot be formatted into a text; use node.then, whose builder is given the result")
 
         def __iter__(self) -> Any:
-            self._refuse(
-                "cannot be iterated over before the run; use node.map, or flow.each for a task of many results"
-            )
+            self._refuse(f"cannot be iterated over before the run; {self._instead_of_items}")
 
         def __contains__(self, item: object) -> bool:
             self._refuse("holds nothing before the run; use node.then, whose builder is given the result")
 
         def __len__(self) -> int:
-            self._refuse("has no length before the run; use node.map")
+            self._refuse(f"has no length before the run; {self._instead_of_items}")
 
         def __await__(self) -> Any:
             self._refuse("cannot be awaited; run the flow with `await flow.execute()` and read result[node]")

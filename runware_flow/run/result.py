@@ -165,8 +165,13 @@ class RunResult:
 
     def _spec_of(self, node: Any, kind: type[Any]) -> NodeSpec:
         if not isinstance(node, kind):
-            other = "result[many] and result.outcomes(many)" if isinstance(node, Many) else "a node of the flow"
-            raise TypeError(f"expected a {kind.__name__}, got {node!r}: use {other}")
+            if isinstance(node, Many):
+                other = "use result[many], result.outcomes(many) or result.records(many)"
+            elif isinstance(node, Node):
+                other = "use result[node], result.outcome(node) or result.record(node)"
+            else:
+                other = "ask for a node of the flow"
+            raise TypeError(f"expected a {kind.__name__}, got {node!r}: {other}")
         if node.flow is not self._flow:
             raise NodeNotAvailable(f"{node!r} does not belong to this run, which is of flow {self._flow.name!r}")
         spec: NodeSpec = node.spec
@@ -189,7 +194,7 @@ def _value_of(outcome: Outcome[T] | None, spec: NodeSpec, index: int | None = No
 
 
 def _not_available(spec: NodeSpec, outcome: object, index: int | None = None) -> NodeNotAvailable:
-    name = spec.describe() if index is None else f"item {index} of {spec.describe()},"
+    name = f"{spec.describe()}," if index is None else f"item {index} of {spec.describe()},"
     cause: Exception | None = None
     match outcome:
         case Failed(error):

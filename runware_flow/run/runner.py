@@ -197,9 +197,13 @@ class Runner:
         self._is_failure_told = True
         if self._failure is None:
             run, step, error = failure
+            path, text = run.path(step), str(error) or type(error).__name__
+            if step.spec.describe() not in text:
+                text = f"{path!r}, declared at {step.spec.where}, failed: {text}"
+            elif path != step.spec.path:
+                text = f"{path!r}: {text}"
             self._failure = FlowFailed(
-                f"flow {self.flow.name!r}: {run.path(step)!r}, declared at {step.spec.where}, failed:"
-                f" {str(error) or type(error).__name__} (finished results are kept in .result)",
+                f"flow {self.flow.name!r}: {text} (finished results are kept in .result)",
                 result=self.result,
                 node=self.flow.handle_of(step.spec),
             )

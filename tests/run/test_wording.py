@@ -1,0 +1,117 @@
+"""What runs and results say: each message names the node once and tells what to do instead."""
+
+from __future__ import annotations
+
+import pickle
+
+import anyio
+import pytest
+from service import Service, art
+
+from runware_flow import Client, ClientStateError, DeclarationError, Failed, Flow, FlowFailed, NodeNotAvailable, Skipped
+
+
+async def boom(*_):
+    raise ValueError("no luck")
+
+
+async def double(x):
+    return 2 * x
+
+
+async def forever():
+    await anyio.sleep_forever()
+
+
+def test_result_asked_the_wrong_way_says_which_way_is_right(run):
+    flow = Flow(on_error="continue")
+    node = flow.then(boom, label="bad")
+    many = flow.map([1], double)
+
+    async def main():
+        result = await flow.execute()
+        with pytest.raises(TypeError, match=r"use result\[node\], result.outcome\(node\)"):
+            result.outcomes(node)
+        with pytest.raises(TypeError, match=r"use result\[many\], result.outcomes\(many\)"):
+            result.outcome(many)
+        with pytest.raises(NodeNotAvailable, match=r"node 'bad', declared at .*\.py:\d+, failed: no luck"):
+            result[node]
+
+    run(main)
+
+
+@pytest.mark.parametrize("of", ["node", "item"])
+def test_flow_failed_of_a_timeout_names_the_node_and_its_line_once(run, of):
+    flow = Flow()
+    if of == "node":
+        flow.then(forever, timeout=0.01, label="slow")
+    else:
+        flow.map([1], lambda x: art(), timeout=0.01, label="slow", key=str)
+
+    async def main():
+        async def answer(request, _):
+            await anyio.sleep_forever()
+
+        service = Service(lambda request, count: answer(request, count))
+        with pytest.raises(FlowFailed, match=r"took longer than its timeout of 0\.01 s") as info:
+            await flow.execute(service)
+        message = str(info.value)
+        assert message.count("declared at") == message.count("test_wording.py") == 1
+        assert ("slow[1]/slow" in message) == (of == "item")
+
+    run(main)
+
+
+def test_skip_behind_an_item_names_it_by_position_or_by_its_own_key(run):
+    flow = Flow(on_error="continue")
+    skipped = flow.map(["kite", "boat"], boom, label="a").then(double)
+    named = flow.map(["kite"], boom, label="b", key=str.upper).then(double)
+
+    async def main():
+        result = await flow.execute()
+        assert [outcome.because for outcome in result.outcomes(skipped)] == ["a[0]/a failed", "a[1]/a failed"]
+        assert isinstance(result.outcomes(named)[0], Skipped)
+        assert result.outcomes(named)[0].because == "b[KITE]/b failed"
+
+    run(main)
+
+
+def test_flow_failed_survives_a_pickle_without_its_run(run):
+    flow = Flow()
+    flow.then(boom, label="bad")
+
+    async def main():
+        with pytest.raises(FlowFailed) as info:
+            await flow.execute()
+        copied = pickle.loads(pickle.dumps(info.value))
+        assert (type(copied), str(copied)) == (FlowFailed, str(info.value))
+        assert (copied.node, copied.result) == ("bad", None)
+        assert str(pickle.loads(pickle.dumps(copied))) == str(copied)
+        assert isinstance(info.value.result.outcome(info.value.node), Failed)
+
+    run(main)
+
+
+@pytest.mark.parametrize(("given", "said"), [("key", "not one str"), (Client, "not the class Client")])
+def test_execute_with_what_is_no_client_says_so(given, said):
+    with pytest.raises(DeclarationError, match=f"an open client, {said}"):
+        Flow().start(given)
+
+
+def test_blocking_run_in_a_running_loop_says_to_use_execute(run):
+    flow = Flow()
+
+    async def main():
+        with pytest.raises(ClientStateError, match=r"use `await flow\.execute"):
+            flow.run()
+
+    run(main)
+
+
+@pytest.mark.parametrize("refused", [bool, list, len])
+def test_placeholders_advise_only_what_exists(refused):
+    flow = Flow()
+    for placeholder, absent in ((flow.then(boom), "branch"), (flow.map([1], double), "node.map")):
+        with pytest.raises(DeclarationError) as info:
+            refused(placeholder)
+        assert absent not in str(info.value)
