@@ -16,6 +16,7 @@ import runware
 import runware.client
 import runware.content
 import runware.validate
+from emulator_tasks import README
 from PIL import Image
 from runware import InvokeOptions, RunOptions, Runware, RunwareError, StreamOptions
 
@@ -136,31 +137,6 @@ def test_official_client_slugs_and_community_models_pass(open_client) -> None:
             assert community[0]["imageURL"]
 
     asyncio.run(main())
-
-
-README = [
-    {"model": "runware:400@1", "positivePrompt": "Abstract digital art", "width": 1024, "height": 1024},
-    {"model": "google:3@3", "positivePrompt": "Ocean waves at sunset", "width": 1280, "height": 720, "duration": 8},
-    {"model": "google:gemma@4-31b", "messages": [{"role": "user", "content": "Explain quantum computing"}]},
-    {
-        "model": "alibaba:qwen@3-tts-1.7b-voicedesign",
-        "positivePrompt": "A calm, friendly young woman with a soft tone",
-        "speech": {"text": "Hello world", "voice": "design"},
-    },
-    {
-        "model": "runware:exactly-illustrative@my-trained-style",
-        "taskType": "imageInference",
-        "positivePrompt": "A lighthouse on a rocky cliff at twilight",
-        "width": 1024,
-        "height": 1024,
-    },
-    {"model": "bfl-flux-2-dev", "positivePrompt": "..."},
-    {"model": "runware:400@1", "positivePrompt": "Abstract art", "numberResults": 3},
-    {"model": "runware:504@1", "taskType": "upscale", "inputs": {"image": "https://example.com/photo.jpg"}},
-    {"model": "runware:150@2", "taskType": "caption", "inputs": {"image": "https://example.com/photo.jpg"}},
-    {"model": "google:3@3", "positivePrompt": "Ocean waves", "width": 1280, "height": 720, "numberResults": 3},
-]
-"""The tasks of the client's README, as they stand there."""
 
 
 def test_official_client_readme_runs_as_it_stands(open_client) -> None:
