@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from runware_flow.graph.outcomes import Ok as Ok
     from runware_flow.graph.outcomes import Outcome as Outcome
     from runware_flow.graph.outcomes import Skipped as Skipped
+    from runware_flow.run.batch import Batch as Batch
+    from runware_flow.run.batch import BatchOutcomes as BatchOutcomes
+    from runware_flow.run.batch import BatchReport as BatchReport
+    from runware_flow.run.batch_item import BatchItem as BatchItem
     from runware_flow.run.context import current_run as current_run
     from runware_flow.run.flow import Flow as Flow
     from runware_flow.run.handle import Run as Run
@@ -73,6 +77,8 @@ _HOMES = {
     ),
     "graph.events": ("NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted"),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),
+    "run.batch": ("Batch", "BatchOutcomes", "BatchReport"),
+    "run.batch_item": ("BatchItem",),
     "run.context": ("current_run",),
     "run.flow": ("Flow",),
     "run.handle": ("Run",),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runware_flow.graph.keys import KeySet
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -58,14 +60,14 @@ class Ordinals:
     __slots__ = ("_counts", "_seen")
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._seen = KeySet()
         self._counts: dict[str, int] = {}
 
     def name(self, key: str) -> str:
         """Return the key, with its ordinal if it is not the first of its kind."""
-        if key not in self._seen:
-            self._seen.add(key)
-            return key
-        count = self._counts.get(key, 1) + 1
-        self._counts[key] = count
-        return self.name(f"{key}-{count}")
+        name = key
+        while not self._seen.add(name):
+            count = self._counts.get(key, 1) + 1
+            self._counts[key] = count
+            name = f"{key}-{count}"
+        return name

@@ -37,6 +37,15 @@ class Accounts:
         elif may_be_billed:
             entry.unknown_count += 1
 
+    def absorb(self, other: Accounts) -> None:
+        """Add all that another run bought."""
+        for kind, added in other._entries.items():
+            entry = self._entries.setdefault(kind, _Entry())
+            entry.count += added.count
+            entry.known_count += added.known_count
+            entry.micro_usd += added.micro_usd
+            entry.unknown_count += added.unknown_count
+
     def total(self) -> float | None:
         """Sum up, in USD; `None` if any cost is unknown."""
         if any(entry.unknown_count for entry in self._entries.values()):
