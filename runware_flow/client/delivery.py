@@ -22,6 +22,9 @@ __all__ = ("Delivery", "Progress")
 
 R = TypeVar("R", bound=Result)
 
+_REMEMBERED_STAGES = 8
+"""Reports of different statuses that wait for their reader; an upload of a model has five."""
+
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a task is, for the few long tasks that say so (mostly training, and uploads of models)."""
@@ -66,7 +69,7 @@ class Delivery(Generic[R]):
         self._positions: list[int] = []
         self._outcomes: list[Ok[R] | Failed] = []
         self._seen = 0
-        self._progress: Progress | None = None
+        self._progress: dict[str | None, Progress] = {}
         self._is_settled = False
         self._error: RunwareError | None = None
         self._changed: anyio.Event | None = None
@@ -110,9 +113,8 @@ class Delivery(Generic[R]):
             if self._seen < len(self._outcomes):
                 self._seen += 1
                 return self._outcomes[self._seen - 1]
-            if self._progress is not None:
-                progress, self._progress = self._progress, None
-                return progress
+            if self._progress:
+                return self._progress.pop(next(iter(self._progress)))
             if self._is_settled:
                 return None
             await self._wait_changed()
@@ -153,9 +155,13 @@ class Delivery(Generic[R]):
         self._wake()
 
     def take_progress(self, reported: commands.Progress) -> None:
-        """The task has come further; an earlier report that nobody saw is replaced."""
+        """The task has come further. An earlier report of the same status is replaced; a stage waits to be seen."""
         request = self.request
-        self._progress = Progress(request.task_id, request.task_type, reported.progress, reported.status)
+        progress = Progress(request.task_id, request.task_type, reported.progress, reported.status)
+        self._progress.pop(reported.status, None)
+        self._progress[reported.status] = progress
+        if len(self._progress) > _REMEMBERED_STAGES:
+            del self._progress[next(iter(self._progress))]
         self._wake()
 
     def settle(self, error: RunwareError | None) -> None:

@@ -36,7 +36,7 @@ def test_run_of_a_newer_model_waits_for_the_registry(run, name):
 
 def test_run_of_a_known_model_does_not_wait_for_a_slow_registry(run):
     async def main():
-        async with open_counted(models=new_models(), faults=["slow-registry:seconds=2"]) as (_, client, asked):
+        async with open_counted(models=new_models(), faults=["slow-registry:seconds=20"]) as (_, client, asked):
             assert await client.run(KNOWN)
             with pytest.raises(RunwareError):  # it has not come yet
                 client.prepare(NEW)
@@ -95,7 +95,7 @@ def test_registry_is_bounded_in_time(run, monkeypatch):
     monkeypatch.setattr(registry, "FIRST_FETCH_SECONDS", 0.05)
 
     async def main():
-        async with open_counted(models=new_models(), faults=["slow-registry:seconds=2"]) as (_, client, _asked):
+        async with open_counted(models=new_models(), faults=["slow-registry:seconds=20"]) as (_, client, _asked):
             with pytest.raises(RunwareError) as caught:
                 await client.run(NEW)
             assert caught.value.raw_code == "unknownModel"
@@ -167,7 +167,7 @@ def test_caller_that_is_cancelled_harms_nobody_who_waits_for_the_same(run):
 
 def test_client_left_while_the_registry_is_on_its_way_closes(run):
     async def main():
-        async with open_counted(faults=["slow-registry:seconds=2"]) as (_, client, _asked):
+        async with open_counted(faults=["slow-registry:seconds=20"]) as (_, client, _asked):
             await client.run(KNOWN)
 
     run(main)

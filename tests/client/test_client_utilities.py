@@ -49,7 +49,7 @@ def test_model_upload_returns_when_ready_and_tells_every_stage(run, open_pair, t
     stages = []
 
     async def main():
-        async with open_pair() as (_, client):
+        async with open_pair(faults=["merge:seconds=0.2"]) as (_, client):
             uploaded = await client.model_upload(**UPLOAD, on_progress=lambda progress: stages.append(progress.status))
             assert uploaded.status == "ready"
             assert uploaded.air
