@@ -69,6 +69,13 @@ def test_machine_any_declaration_gives_the_outcomes_of_the_reference(world, conc
     assert not driver.machine.has_work
 
 
+def is_part(outcome, whole):
+    """Tell whether a stopped run's outcome is that of a whole run, with skips in it; a settled() lists outcomes."""
+    if isinstance(outcome, list) and isinstance(whole, list):
+        return len(outcome) == len(whole) and all(map(is_part, outcome, whole))
+    return outcome in (whole, "Skipped")
+
+
 @given(worlds(), st.integers(1, 5), st.sampled_from(["stop", "cancel"]), st.data())
 @QUICK
 def test_machine_failure_that_stops_starts_nothing_that_could_send(world, concurrency, on_error, data):
@@ -76,7 +83,7 @@ def test_machine_failure_that_stops_starts_nothing_that_could_send(world, concur
     drive(driver, data)
     everything = Reference(world).outcomes()
     for place, outcome in driver.outcomes().items():
-        assert outcome in (everything[place], "Skipped"), place
+        assert is_part(outcome, everything[place]), place
     assert all(step.kind in PURE for step in driver.started_after_stop)
     assert (driver.machine.failure is None) == (driver.machine.stopped is None)
     assert len(driver.started) == len(set(driver.started))
