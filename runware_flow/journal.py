@@ -24,6 +24,7 @@ import msgspec
 from runware_flow.errors import JournalError, RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict
+from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.lifetime import open_task_group
 from runware_flow.results import RESULT_TYPES
 from runware_flow.run.journal.ledger import settlement
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
-    from runware_flow.graph.resume import PurchaseState
     from runware_flow.run.journal.writer import JournalWriter
 
 __all__ = ("Collected", "Journal", "JournalEntry", "JournalSummary", "ModelUse", "collect")

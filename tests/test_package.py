@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
+import pydoc
 import subprocess
 import sys
 
@@ -49,3 +52,11 @@ def test_exported_name_exists_and_is_documented(name):
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Flwo'"):
         _ = runware_flow.Flwo
+
+
+def test_help_on_every_module_works():
+    """A struct whose annotations cannot be resolved breaks `help()` on its module, with a NameError from inside."""
+    for found in pkgutil.walk_packages(runware_flow.__path__, "runware_flow."):
+        if found.name != "runware_flow.__main__":
+            module = importlib.import_module(found.name)
+            assert pydoc.plain(pydoc.render_doc(module)).startswith("Python Library Documentation")

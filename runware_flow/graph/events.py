@@ -5,12 +5,11 @@ Times are seconds of the run's clock, from its start. With nobody reading, no ev
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from runware_flow.graph.outcomes import Outcome
+from runware_flow.graph.outcomes import Outcome  # noqa: TC001  # help() reads the annotations of a struct
 
 __all__ = ("Event", "NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted")
 

@@ -7,14 +7,13 @@ comes of them comes back as events.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from runware_flow.errors import RunwareError
-    from runware_flow.types import TaskId
-    from runware_flow.wire.frames import Item
+from runware_flow.errors import RunwareError  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.types import TaskId  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.wire.frames import Item  # noqa: TC001  # help() reads the annotations of a struct
 
 __all__ = (
     "CloseConnection",

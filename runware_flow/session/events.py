@@ -9,14 +9,13 @@ The order of events must be the order in which things happened; `at` never goes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
-if TYPE_CHECKING:
-    from runware_flow.session.commands import Lane
-    from runware_flow.types import TaskId
-    from runware_flow.wire.frames import Frame
+from runware_flow.session.commands import Lane  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.types import TaskId  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.wire.frames import Frame  # noqa: TC001  # help() reads the annotations of a struct
 
 __all__ = (
     "READ_ONLY",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
+from runware_flow.secret import Secret  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.session.polling import PollPolicy
-
-if TYPE_CHECKING:
-    from runware_flow.secret import Secret
 
 __all__ = ("RetryStrategy", "SessionOptions")
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
+from runware_flow.graph.resume import Advice  # noqa: TC001  # help() reads the annotations of a struct
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runware_flow.graph.resume import Advice
 
 __all__ = ("Begin", "Change", "Entry", "JournalStore", "Keep", "NodeKey", "Settle", "is_store")
 
