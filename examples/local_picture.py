@@ -25,4 +25,6 @@ async def main(photo: Path) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: local_picture.py PHOTO")
     anyio.run(main, Path(sys.argv[1]))
