@@ -84,9 +84,9 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
             task_uuid=task_id,
         )
         entry.last_failure = error
-        entry.may_have_arrived = entry.may_have_arrived or event.sent
+        entry.may_have_arrived = entry.may_have_arrived or (event.sent and has_reached)
         if event.lane is not Lane.SUBMIT:
-            _ask_failed(tracker, entry, error, event.at)
+            _ask_failed(tracker, entry, error, event.at, has_reached=has_reached)
         elif not event.sent and not has_reached:
             tracker.settle(entry, error)
         elif event.sent and not entry.resends_freely:
@@ -206,14 +206,14 @@ def _ask_silence(
             tracker.unknown(entry, event.lane, event.at)
 
 
-def _ask_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float) -> None:
+def _ask_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float, *, has_reached: bool = True) -> None:
     """An ask brought no reply. What was accepted is paid for, and worth asking for as long as the caller waits."""
     options = tracker.options
     entry.asking = None
     entry.unanswered += 1
     limit = options.max_reconnect_attempts
     if not entry.confirmed:
-        limit = min(limit, max(options.max_retries, _PERSISTENCE))
+        limit = min(limit, max(options.max_retries, _PERSISTENCE) if has_reached else options.max_retries)
     if entry.unanswered > limit:
         tracker.settle(entry, error)
         return

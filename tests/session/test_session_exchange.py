@@ -62,6 +62,14 @@ def fire(play, events=1):
         play >> TimerFired(play.commands(SetTimer)[-1].at)
 
 
+def reached(**changes):
+    """A session that the service has answered before."""
+    play = rest(**changes)
+    play >> TaskSubmitted(-1.0, task("t0")) >> submitted(-0.9, reply(200, item("t0")), ids=("t0",))
+    play >> TaskWithdrawn(-0.8, "t0")
+    return play
+
+
 def moment(play):
     """The time of the last timer that was set."""
     times = [timer.at for timer in play.commands(SetTimer) if timer.at is not None]
@@ -220,7 +228,7 @@ def test_poll_without_a_reply_is_repeated_as_long_as_the_caller_waits():
 
 
 def test_lookup_that_never_gets_a_reply_ends_for_a_task_nobody_confirmed():
-    play = rest(max_retries=2)
+    play = reached(max_retries=2)
     play >> TaskSubmitted(0.0, sync_task()) >> ExchangeFailed(1.0, ("t1",), Lane.SUBMIT, "cut off", sent=True)
     for _ in range(11):
         assert errors(play) == {}
@@ -229,21 +237,32 @@ def test_lookup_that_never_gets_a_reply_ends_for_a_task_nobody_confirmed():
     assert errors(play) == {"t1": ("connection", "connectionFailed")}
 
 
-def test_async_task_whose_replies_are_all_lost_is_asked_for_when_no_retries_are_left():
+@pytest.mark.parametrize("make", [task, sync_task])
+def test_service_that_was_never_reached_is_given_up_soon(make):
     play = rest(max_retries=2)
+    play >> TaskSubmitted(0.0, make())
+    for _ in range(4):
+        if not errors(play):
+            lane = play.commands(Send)[-1].entries[0].lane
+            play >> ExchangeFailed(moment(play), ("t1",), lane, "reset", sent=True)
+            fire(play)
+    assert errors(play) == {"t1": ("connection", "connectionLost")}
+
+
+def test_async_task_whose_replies_are_all_lost_is_asked_for_when_no_retries_are_left():
+    play = reached(max_retries=2)
     play >> TaskSubmitted(0.0, task())
     for _ in range(3):
         play >> ExchangeFailed(moment(play), ("t1",), Lane.SUBMIT, "cut off", sent=True)
         fire(play)
-    assert [sent.entries[0].lane for sent in play.commands(Send)] == [Lane.SUBMIT] * 3 + [Lane.POLL]
+    assert [sent.entries[0].lane for sent in play.commands(Send)][1:] == [Lane.SUBMIT] * 3 + [Lane.POLL]
     play >> asked(9.0, reply(200, done()))
     assert errors(play) == {"t1": None}
 
 
 def test_async_task_that_never_arrived_fails_when_no_retries_are_left():
-    play = rest(max_retries=2)
-    play >> TaskSubmitted(-1.0, task("t0")) >> submitted(-0.9, reply(200, item("t0")), ids=("t0",))
-    play >> TaskWithdrawn(-0.8, "t0") >> TaskSubmitted(0.0, task())
+    play = reached(max_retries=2)
+    play >> TaskSubmitted(0.0, task())
     for _ in range(3):
         play >> ExchangeFailed(moment(play), ("t1",), Lane.SUBMIT, "refused", sent=False)
         fire(play)
