@@ -76,7 +76,7 @@ class Caller:
     async def _call(self, job: Job, slot: Slot, method: str, url: str, body: bytes, content_type: str) -> bool:
         settings = self._service.settings
         entry = CallEntry(task_uuid=job.task_id, index=slot.index, method=method, url=url, at=[], statuses=[])
-        self._service.log.calls.append(entry)
+        self._service.log.call(entry)
         for attempt in range(1, settings.call_attempts + 1):
             async with self._slots:
                 entry.at.append(time.monotonic())

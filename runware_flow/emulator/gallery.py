@@ -82,8 +82,10 @@ CONTENT_TYPES = {
 class Gallery:
     """The media of one service, by UUID; the last part of an address is the UUID and an extension."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, retained: int = 800_000) -> None:
+        """Args: retained: how many media are kept; the oldest are forgotten first."""
         self._media: dict[str, Medium] = {}
+        self._retained = retained
 
     def __len__(self) -> int:
         return len(self._media)
@@ -91,6 +93,8 @@ class Gallery:
     def add(self, medium: Medium) -> Medium:
         """Store `medium` under its id."""
         self._media[medium.medium_id] = medium
+        if len(self._media) > self._retained:
+            del self._media[next(iter(self._media))]
         return medium
 
     def remove(self, medium_id: str) -> bool:

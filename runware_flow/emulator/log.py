@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import InitVar, asdict, dataclass, field
+from typing import Any, TypeVar
 
 __all__ = ("CallEntry", "Log", "TaskEntry")
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -81,16 +83,41 @@ class Log:
     conflicts: int = 0
     fetches: int = 0
     billed_micro_usd: int = 0
+    retained: InitVar[int] = 100_000
+    """Entries of each list that are kept at least; of many more the oldest are dropped. The counts count all."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, retained: int) -> None:
         self._lock = threading.Lock()
         self._by_id: dict[str, TaskEntry] = {}
+        self._retained = max(retained, 1)
 
     def enter(self, entry: TaskEntry) -> None:
         """Record an accepted task."""
         with self._lock:
             self.tasks.append(entry)
             self._by_id[entry.task_uuid] = entry
+            for dropped in self._drop_oldest(self.tasks):
+                self._by_id.pop(dropped.task_uuid, None)
+
+    def reject(self, told: dict[str, Any]) -> None:
+        """Record a refused task."""
+        with self._lock:
+            self.rejected.append(told)
+            self._drop_oldest(self.rejected)
+
+    def call(self, entry: CallEntry) -> None:
+        """Record a webhook or an upload that is begun."""
+        with self._lock:
+            self.calls.append(entry)
+            self._drop_oldest(self.calls)
+
+    def _drop_oldest(self, entries: list[T]) -> list[T]:
+        """Cut a list back once it is a quarter too long, so that cutting costs little; what was dropped."""
+        if len(entries) <= self._retained + self._retained // 4:
+            return []
+        dropped = entries[: -self._retained]
+        del entries[: -self._retained]
+        return dropped
 
     def task(self, task_uuid: str) -> TaskEntry | None:
         """Return the entry of that task."""

@@ -69,8 +69,8 @@ class Service:
         self.settings = settings
         self.models = models
         self.faults = FaultBook() if faults is None else faults
-        self.log = Log()
-        self.gallery = Gallery()
+        self.log = Log(retained=settings.retained_tasks)
+        self.gallery = Gallery(retained=8 * settings.retained_tasks)
         self.sessions = Sessions(settings)
         self.queues = Queues(settings.parallel)
         self.running = 0
@@ -142,7 +142,7 @@ class Service:
         frame.errors.append(problem.entry(task.get("taskType"), task.get("taskUUID")))
         frame.status, frame.shape = max(frame.status, problem.status), problem.shape
         told = {name: task.get(name) for name in ("taskUUID", "taskType", "model")}
-        self.log.rejected.append({**told, "code": problem.code, "at": frame.queued_at})
+        self.log.reject({**told, "code": problem.code, "at": frame.queued_at})
 
     def _status(self, frame: Frame) -> int:
         """A request of which anything was accepted is answered with 200, errors beside the data (a guess)."""
