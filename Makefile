@@ -20,8 +20,9 @@ types: $(READY)
 	$(BIN)/mypy
 	$(BIN)/pyright
 
+# Two workers, because most tests wait for sockets; one hash seed, because they must collect the same names.
 unit: $(READY)
-	$(BIN)/pytest
+	PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist worksteal
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
