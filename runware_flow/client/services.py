@@ -64,7 +64,10 @@ class Services:
         await self.registry.refresh(self._workers())
 
     def document(self, error: RunwareError, model: str | None) -> RunwareError:
-        """Give an error the link to the documentation that it lacks."""
+        """Give an error the link to the documentation that it lacks, and take the key out that a server repeated."""
+        message = self.settings.api_key.redact(error.message)
+        if message != error.message:
+            error.message, error.args = message, (message,)
         page = self.schemas.documentation_of(model)
         return add_documentation(error, model=model, page=page, registry=self.registry.registry)
 

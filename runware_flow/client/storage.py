@@ -6,6 +6,7 @@ import base64
 import binascii
 import mimetypes
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ("read_media", "save_media")
 
 _HEAD_BYTES = 64
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
 async def read_media(result: MediaResult, http_client: httpx.AsyncClient) -> bytes:
@@ -50,7 +52,7 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
     """
     target = Path(path)
     if await anyio.Path(target).is_dir():
-        target /= getattr(result, "uuid", None) or "result"
+        target /= _file_name(getattr(result, "uuid", None))
     await anyio.Path(target.parent).mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     head = b""
@@ -72,12 +74,17 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
     return target
 
 
+def _file_name(uuid: object) -> str:
+    """A result's UUID as the name of a file: it came from a server, which must not choose the folder."""
+    return uuid if isinstance(uuid, str) and _PLAIN_NAME.fullmatch(uuid) else "result"
+
+
 async def _hand_over(
     result: MediaResult, http_client: httpx.AsyncClient, sink: Callable[[bytes], Awaitable[None]]
 ) -> None:
     if not isinstance(cast("object", result), MediaResult):
         raise TypeError(f"only a result that is a medium can be saved or read, not a {type(result).__name__}")
-    reference = result.reference
+    reference = result.inline or result.reference
     if reference.startswith(("http://", "https://")):
         await download(http_client, reference, sink)
         return

@@ -166,9 +166,9 @@ def test_save_and_read_take_media_that_came_as_data(run, open_pair, tmp_path, fo
             (image,) = await client.run(
                 ImageInference(model="runware:400@1", positive_prompt="a kite", width=256, height=256, output_type=form)
             )
-            inside = ImageResult(image_data_uri=image.image_data_uri, image_base64_data=image.image_base64_data)
-            assert Image.open(io.BytesIO(await client.read(inside))).size == (256, 256)
-            assert (await client.save(inside, tmp_path / "kite")).suffix == ".jpg"
+            assert image.uuid
+            assert Image.open(io.BytesIO(await client.read(image))).size == (256, 256)
+            assert (await client.save(image, tmp_path / "kite")).suffix == ".jpg"
 
     run(main)
 
@@ -217,5 +217,21 @@ def test_save_of_what_is_no_medium_says_so(run, open_pair, tmp_path):
                 with pytest.raises(TypeError, match="is a medium"):
                     await client.save(wrong, tmp_path / "kite")
         assert not list(tmp_path.iterdir())
+
+    run(main)
+
+
+def test_save_into_a_folder_lets_no_server_choose_another(run, open_pair, tmp_path):
+    """A result's UUID comes from the service; as the name of a file it must stay in the folder that was given."""
+
+    async def main():
+        inside = tmp_path / "album"
+        inside.mkdir()
+        data = "data:image/png;base64," + base64.b64encode(picture()).decode()
+        async with open_pair() as (_, client):
+            for uuid in ("../escaped", "/tmp/escaped", "..", "", "a/b"):
+                path = await client.save(ImageResult(image_uuid=uuid, image_data_uri=data), inside)
+                assert path.parent == inside
+        assert [entry.name for entry in tmp_path.iterdir()] == ["album"]
 
     run(main)
