@@ -127,6 +127,11 @@ class MediaResult(Result, kw_only=True, frozen=True):
         return self._form("uuid")
 
     @property
+    def inline(self) -> str | None:
+        """The medium itself, as a data URI or in base64, if it came inside the item."""
+        return self._form("data_uri") or self._form("base64_data")
+
+    @property
     def reference(self) -> str:
         """What a later task is given to use this medium as its input: the URL, else the UUID, else the data itself.
 
