@@ -75,6 +75,8 @@ class RunwareError(RunwareFlowError):
         validation_errors: what a local check found, as plain data.
         retry_after: seconds that the service asked to wait.
         results: the finished results of a task that failed in part.
+        problem_type, request_id: of an RFC 9457 problem document (the serverless API sends them): the URI that names
+            the kind of problem, and the id under which support finds the request.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class RunwareError(RunwareFlowError):
         validation_errors: Sequence[Mapping[str, Any]] = (),
         retry_after: float | None = None,
         results: Sequence[Any] = (),
+        problem_type: str | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -106,6 +110,8 @@ class RunwareError(RunwareFlowError):
         self.validation_errors = tuple(validation_errors)
         self.retry_after = retry_after
         self.results: list[Any] = list(results)
+        self.problem_type = problem_type
+        self.request_id = request_id
 
     def __reduce__(self) -> tuple[Any, ...]:
         context = {name: value for name, value in self.__dict__.items() if name != "message"}
@@ -264,6 +270,16 @@ _VALIDATION = {
     "notImplemented",
 }
 _NOT_FOUND = {"taskCancelled", "taskFailedOrNotFound", "unknownModel"}
+_VAGUE = {"unknownError", "undefinedError", "defaultError", "standardError", "unrecognizedResponse"}
+"""Raw codes that say nothing: an HTTP status that does say something wins over them."""
+_TELLING = {401, 402, 403, 404, 408, 429, 504}
+_WORDS: tuple[tuple[tuple[str, ...], ErrorCode], ...] = (
+    (("timed out", "timeout"), "timeout"),
+    (("api key",), "auth"),
+    (("rate limit", "too many requests"), "rateLimit"),
+    (("insufficient credit", "insufficient balance"), "quota"),
+)
+"""What a message is searched for where there is neither a code nor a status (the legacy error shapes have none)."""
 _STATUS: dict[int, ErrorCode] = {
     400: "validation",
     401: "auth",
@@ -283,16 +299,18 @@ def stable_code(raw_code: str | None, status: int | None = None, message: str = 
 
     The order of the rules is that of the official clients (protocol facts, section 8.4); it differs where theirs is
     odd: `timeoutProvider` is a timeout, `authTimeout` may be retried, a provider's lack of credit or of a resource is
-    the provider's fault, and a code that no rule knows falls back to the status instead of `unknown`.
+    the provider's fault, a code that says nothing (`unknownError`) yields to a status that does, and one that no rule
+    knows falls back to the status, then to the words of the message. docs/reference/errors.md lists every difference.
     """
     known = None if raw_code is None else _code_from_raw(raw_code)
-    if known is not None:
+    if known is not None and not (raw_code in _VAGUE and status in _TELLING):
         return known
     if status is not None and status >= 400:
         return _STATUS.get(status, "serverError" if status >= 500 else "validation")
     lowered = message.lower()
-    if "timed out" in lowered or "timeout" in lowered:
-        return "timeout"
+    for words, code in _WORDS:
+        if any(word in lowered for word in words):
+            return code
     return "unknown"
 
 

@@ -57,7 +57,16 @@ def test_stable_code_unknown_raw_code_falls_back_to_status(status, code):
 
 def test_runware_error_pickles_with_all_its_fields():
     error = RunwareTimeoutError(
-        "too late", code="timeout", raw_code="timeout", parameter=("width", "height"), task_uuid="u", results=[1]
+        "too late",
+        code="timeout",
+        raw_code="timeout",
+        parameter=("width", "height"),
+        task_uuid="u",
+        results=[1],
+        validation_errors=[{"path": ["width"]}],
+        retry_after=2.5,
+        problem_type="https://x#late",
+        request_id="R1",
     )
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is RunwareTimeoutError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.errors import RunwareError, stable_code
+from runware_flow.wire.frames import read_member
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,7 @@ def to_error(
         said = "without saying why" if item.code is None else f"with code {item.code}"
         status = "" if item.status_code is None else f" (HTTP {item.status_code})"
         message = f"the service refused {'the request' if kind is None else kind} {said}{status}"
+    problem_type, request_id = (None, None) if item.status_code is None else _problem(item)
     return RunwareError(
         message,
         code=stable_code(item.code, item.status_code, item.message),
@@ -48,4 +50,15 @@ def to_error(
         status_code=item.status_code,
         retry_after=retry_after,
         results=results,
+        problem_type=problem_type,
+        request_id=request_id,
+    )
+
+
+def _problem(item: ErrorItem) -> tuple[str | None, str | None]:
+    """What a problem document (RFC 9457) says besides; the `type` of the service's own entries is that of a value."""
+    kind, request_id = read_member(item, "type"), read_member(item, "requestId")
+    return (
+        kind if isinstance(kind, str) and ":" in kind else None,
+        request_id if isinstance(request_id, str) else None,
     )

@@ -161,6 +161,8 @@ def _read_problem(
         task_uuid=task_id,
         status_code=status,
         retry_after=retry_after,
+        problem_type=problem["type"] if isinstance(problem.get("type"), str) else None,
+        request_id=request_id,
     )
 
 

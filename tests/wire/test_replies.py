@@ -92,6 +92,8 @@ def test_reply_problem_document_becomes_one_error() -> None:
     (told,) = decoded.errors
     assert told.code == "invalidPayload"
     assert told.message == "Invalid payload; prompt is missing; /payload/prompt required"
+    error = to_error(told)
+    assert (error.problem_type, error.request_id) == ("https://docs/errors#invalid-payload", "R1")
 
 
 def test_reply_environment_paused_is_quota() -> None:

@@ -107,6 +107,8 @@ def test_problem_tells_what_and_where_and_by_which_request() -> None:
     assert "because" in said.message
     assert "is no number" in said.message
     assert said.message.endswith("(request req-1)")
+    assert said.request_id == "req-1"
+    assert said.problem_type is not None
 
 
 def test_paused_environment_is_a_matter_of_quota_and_not_retried() -> None:
