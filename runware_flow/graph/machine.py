@@ -1,10 +1,11 @@
-"""`FlowMachine`: decides what a run does next. It does nothing itself: no tasks, no clock, no IO.
+r"""`FlowMachine`: decides what a run does next. It does nothing itself: no tasks, no clock, no IO.
 
 A run is a tree of `ScopeRun`s: the root, and one for each item of each fan-out. A scope run has a cell for each node:
 
-    waits for n values  ->  READY  ->  RUNNING  ->  OK | FAILED | SKIPPED | ABANDONED
-          |                   |
-          +-------------------+---->  SKIPPED
+    waits for n values  ->  READY  <->  RUNNING  ->  OK | FAILED | SKIPPED | ABANDONED
+          |                   ^  \        |
+          |                   |   \       v
+          +---->  SKIPPED  <--+----+--  WAITING
 
 Events come in as calls: `succeed`, `fail` and `abandon` (a node settled), `item_pulled`, `source_ended`,
 `source_failed`, `stop`, `abort`. What is to be done is taken out: `take` gives the next node to run, `next_source` the
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
-from runware_flow.graph.scope_run import ABANDONED, RUNNING, SETTLED, SKIPPED, FanRun, ScopeRun
+from runware_flow.graph.scope_run import ABANDONED, READY, RUNNING, SETTLED, SKIPPED, WAITING, FanRun, ScopeRun
 from runware_flow.graph.spread import Spread
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class FlowMachine(Spread):
         settled: nodes that settled since the shell last emptied it, in order; filled only while `watch` is set.
         failure: the first node that failed for good, while failures stop the run.
         stopped: why nothing new is started any more, or `None`.
+        waiting: the nodes that are parked, with the error of their last attempt.
         ok_count, failed_count, skipped_count, abandoned_count: settled nodes by outcome; items and fan-outs do not
             count.
     """
@@ -104,6 +106,24 @@ class FlowMachine(Spread):
         """A running node was cancelled."""
         self.in_flight -= 1
         self._settle(run, step, ABANDONED, Abandoned(task_uuid, may_be_billed))
+
+    def park(self, run: ScopeRun, step: Step, error: Exception | None = None) -> None:
+        """A running node has to wait for something that is no value, a limit or a pause say, and gives its place back.
+
+        Args:
+            error: how its last attempt failed. If the run stops before `unpark`, that is its outcome; a node that waits
+                to be sent for the first time is skipped then.
+        """
+        self.in_flight -= 1
+        run.cells[step.slot] = WAITING
+        self.waiting[run, step] = error
+
+    def unpark(self, run: ScopeRun, step: Step) -> None:
+        """What a parked node waited for is there: it is ready again. Nothing happens if it has settled meanwhile."""
+        if (run, step) in self.waiting:
+            del self.waiting[run, step]
+            run.cells[step.slot] = READY
+            self._ready.append((run, step))
 
     def item_pulled(self, fan: FanRun, item: Any, key: str | None = None) -> ScopeRun | None:
         """A source gave an item, or a `Failed` in the place of one; returns its run, `None` if the run has stopped."""

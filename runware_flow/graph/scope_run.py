@@ -9,10 +9,12 @@ from runware_flow.graph.outcomes import Ok, Outcome
 if TYPE_CHECKING:
     from runware_flow.graph.plan import ScopePlan, Step
 
-__all__ = ("ABANDONED", "FAILED", "OK", "READY", "RUNNING", "SETTLED", "SKIPPED", "FanRun", "ScopeRun")
+__all__ = ("ABANDONED", "FAILED", "OK", "READY", "RUNNING", "SETTLED", "SKIPPED", "WAITING", "FanRun", "ScopeRun")
 
 READY = 0xF0
 RUNNING = 0xF1
+WAITING = 0xF2
+"""Taken and given back: it waits for something that is no value, and holds no place."""
 SETTLED = 0xF8
 """Cells from here up are outcomes."""
 OK = 0xF8
@@ -32,9 +34,22 @@ class ScopeRun:
         open_count: how many nodes have no outcome yet.
         waiters: nodes of inner scopes that wait for one of these, by slot.
         records: what the shell knows of the requests of these nodes, by slot.
+        failures: how many attempts of a node have failed, by slot.
     """
 
-    __slots__ = ("cells", "fan", "index", "key", "open_count", "parent", "plan", "records", "values", "waiters")
+    __slots__ = (
+        "cells",
+        "failures",
+        "fan",
+        "index",
+        "key",
+        "open_count",
+        "parent",
+        "plan",
+        "records",
+        "values",
+        "waiters",
+    )
 
     def __init__(
         self,
@@ -54,6 +69,7 @@ class ScopeRun:
         self.open_count = plan.size
         self.waiters: dict[int, list[tuple[ScopeRun, Step]]] | None = None
         self.records: dict[int, Any] | None = None
+        self.failures: dict[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"<ScopeRun {self.prefix() or 'of the flow'}, {self.open_count} of {self.plan.size} nodes open>"
@@ -99,6 +115,16 @@ class ScopeRun:
             return None
         outcome: Outcome[Any] = self.values[slot]
         return outcome
+
+    def failed_attempts(self, slot: int) -> int:
+        """Return how many attempts of a node have failed so far."""
+        return 0 if self.failures is None else self.failures.get(slot, 0)
+
+    def note_failed_attempt(self, slot: int) -> None:
+        """Count a failed attempt that another one follows."""
+        if self.failures is None:
+            self.failures = {}
+        self.failures[slot] = self.failures.get(slot, 0) + 1
 
     def record(self, slot: int) -> Any:
         """Return what the shell knows of the node's request, or `None`."""

@@ -41,6 +41,7 @@ class Spread:
         "settled",
         "skipped_count",
         "stopped",
+        "waiting",
         "watch",
     )
 
@@ -54,6 +55,7 @@ class Spread:
         self.stopped: Skipped | None = None
         self.ok_count = self.failed_count = self.skipped_count = self.abandoned_count = 0
         self.active: dict[FanRun, None] = {}
+        self.waiting: dict[tuple[ScopeRun, Step], Exception | None] = {}
         self._ready: list[tuple[ScopeRun, Step]] = []
         self._sources: list[deque[FanRun]] = []
         self._todo: list[tuple[ScopeRun, Step, int, Any]] = []
@@ -125,6 +127,12 @@ class Spread:
                 self._ready.append((run, step))
             else:
                 self._settle(run, step, SKIPPED, skipped)
+        waiting, self.waiting = self.waiting, {}
+        for (run, step), last in waiting.items():
+            if last is None:
+                self._settle(run, step, SKIPPED, skipped)
+            else:
+                self._settle(run, step, FAILED, Failed(last))
         for fan in list(self.active):
             if not fan.is_ended:
                 fan.problem_outcome = skipped

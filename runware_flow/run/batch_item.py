@@ -17,6 +17,7 @@ from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.declare import is_node
 from runware_flow.run.flow import Flow
 from runware_flow.run.node import Node
+from runware_flow.run.pauses import Pauses
 from runware_flow.run.performer import Performer
 from runware_flow.run.runner import Runner
 
@@ -127,11 +128,14 @@ class ItemRunner:
     async def _walk(self, flow: Flow, plan: ScopePlan, node: Node[Any], ledger: Ledger | None) -> Outcome[Any] | None:
         """Run a chain of nodes without a runner: there is never more than one to run."""
         machine = FlowMachine(plan, concurrency=1, on_error="continue")
-        performer = Performer(machine, self._accounts, self._news, self._client, ledger)
+        pauses = Pauses(machine)
+        performer = Performer(machine, self._accounts, self._news, pauses, self._client, ledger)
         context = RunContext(self._name, self._client, None)
         current_worker.set(context)
-        while (job := machine.take()) is not None:
-            await performer.perform(job[0], job[1], context)
+        while not machine.is_finished:
+            while (job := machine.take()) is not None:
+                await performer.perform(job[0], job[1], context)
+            await pauses.wait_due()
         return machine.root.outcome(node.spec.slot)
 
     async def _spread(self, flow: Flow, plan: ScopePlan, node: Node[Any], ledger: Ledger | None) -> Outcome[Any] | None:

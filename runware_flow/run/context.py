@@ -32,6 +32,12 @@ class RunContext:
         self._client = client
         self._missing = missing
 
+    def begin(self, label: str, attempt: int) -> None:
+        """Stand for the next node that the worker runs."""
+        self.label = label
+        self.attempt = attempt
+        self.has_used_client = False
+
     @property
     def client(self) -> Client:
         """The client of the run.

@@ -23,6 +23,7 @@ from runware_flow.run.accounts import Accounts
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.handle import Run
 from runware_flow.run.news import News
+from runware_flow.run.pauses import Pauses
 from runware_flow.run.performer import Performer
 from runware_flow.run.result import RunResult
 from runware_flow.run.sources import Puller
@@ -128,7 +129,8 @@ class Runner:
         self.is_cancelled = False
         self.is_finished = False
         self.news = News(self)
-        self.performer = Performer(self.machine, self.accounts, self.news, client, ledger)
+        self.pauses = Pauses(self.machine)
+        self.performer = Performer(self.machine, self.accounts, self.news, self.pauses, client, ledger)
         self.puller = Puller(self)
         self._client = client
         self._missing = missing
@@ -138,6 +140,7 @@ class Runner:
         self._workers: TaskGroup | None = None
         self._worker_count = 0
         self._parked: list[anyio.Event] = []
+        self._has_timekeeper = False
         self._gate: anyio.Event | None = None
 
     # The life of a run
@@ -243,12 +246,21 @@ class Runner:
             if machine.has_work:
                 self._call_worker()
             await self.performer.perform(job[0], job[1], context)
+            if self.pauses and not self._has_timekeeper and self._workers is not None:
+                self._has_timekeeper = True
+                self._workers.start_soon(self._keep_time)
             if machine.stopped is not None or machine.settled or machine.is_finished:
                 self.tell()
             turn -= 1
             if not turn:
                 turn = _NODES_A_TURN
                 await anyio.lowlevel.checkpoint()
+
+    async def _keep_time(self) -> None:
+        while self.pauses:
+            await self.pauses.wait_due()
+            self.tell()
+        self._has_timekeeper = False
 
     def _pull(self) -> bool:
         fan = self.machine.next_source()
@@ -260,7 +272,8 @@ class Runner:
         return True
 
     async def _park(self) -> None:
-        if len(self._parked) + 1 == self._worker_count and not self.machine.in_flight and not self.puller.is_busy:
+        is_last = len(self._parked) + 1 == self._worker_count
+        if is_last and not (self.machine.in_flight or self.machine.waiting or self.puller.is_busy):
             raise RuntimeError(f"the run of {self.flow!r} cannot go on; this is a bug in runware_flow")
         called = anyio.Event()
         self._parked.append(called)
@@ -282,7 +295,7 @@ class Runner:
         if machine.settled:
             self.news.publish()
         if machine.stopped is not None:
-            self.performer.stopped.set()
+            self.pauses.clear()
             self.puller.cancel()
             if machine.failure is not None and machine.on_error == "cancel" and self._workers is not None:
                 self._workers.cancel_scope.cancel()

@@ -287,3 +287,41 @@ def test_scopes_whose_items_wait_for_all_items_have_no_window():
     driver = Driver(world, world.machine(concurrency=2))
     driver.finish()
     assert len(driver.started) == 1 + 9 + 9
+
+
+def test_park_gives_the_place_of_a_node_to_another():
+    world = World()
+    world.node(name="a")
+    world.node(name="b")
+    machine = world.machine(concurrency=1)
+    first = machine.take()
+    assert machine.take() is None
+    machine.park(*first)
+    second = machine.take()
+    assert second is not None
+    assert second != first
+    machine.unpark(*first)
+    assert machine.take() is None
+    machine.succeed(*second, None)
+    assert machine.take() == first
+    assert not machine.is_finished
+    machine.succeed(*first, None)
+    assert machine.is_finished
+
+
+def test_park_then_stop_skips_what_was_never_sent_and_fails_what_had_failed():
+    world = World()
+    world.node(name="new")
+    world.node(name="tried")
+    machine = world.machine(concurrency=2)
+    new, tried = machine.take(), machine.take()
+    machine.park(*new)
+    error = Boom()
+    machine.park(*tried, error)
+    machine.stop("enough")
+    assert machine.root.outcome(new[1].slot) == Skipped("enough")
+    assert machine.root.outcome(tried[1].slot) == Failed(error)
+    machine.unpark(*new)
+    assert machine.take() is None
+    assert machine.is_finished
+    assert machine.in_flight == 0

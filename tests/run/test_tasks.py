@@ -20,6 +20,7 @@ from runware_flow import (
     Skipped,
     current_run,
 )
+from runware_flow.graph.events import NodeSettled
 from runware_flow.results import ImageResult
 
 
@@ -165,7 +166,7 @@ def test_each_that_fails_in_part_keeps_what_was_paid_for(run):
     ],
 )
 def test_retry_buys_again_only_after_the_service_said_that_it_failed(run, error, sent, monkeypatch):
-    monkeypatch.setattr("runware_flow.run.performer._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("runware_flow.graph.attempts._PAUSE_SECONDS", 0.0)
     flow = Flow(on_error="continue")
     node = flow.then(art(), retry=3)
 
@@ -181,7 +182,7 @@ def test_retry_buys_again_only_after_the_service_said_that_it_failed(run, error,
 
 
 def test_retry_gives_a_task_with_an_id_of_its_own_a_new_one(run, monkeypatch):
-    monkeypatch.setattr("runware_flow.run.performer._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("runware_flow.graph.attempts._PAUSE_SECONDS", 0.0)
     uuid = "4b2b1e7e-1111-4222-8333-0123456789ab"
     flow = Flow()
     fixed = flow.then(art(task_uuid=uuid), retry=2)
@@ -392,5 +393,23 @@ def test_fingerprint_is_that_of_the_request_and_not_of_its_sending(run, tmp_path
         assert prints[0] == prints[1] != prints[2]
         assert prints[4] == prints[5]
         assert len(set(prints)) == 5
+
+    run(main)
+
+
+def test_retry_pause_holds_no_worker(run):
+    flow = Flow(concurrency=1, on_error="continue")
+    limited = provider_error(code="rateLimit", raw_code="rateLimitExceeded", retry_after=3600.0)
+    waiting = flow.then(art("busy"), retry=2)
+    other = flow.then(art("free"))
+
+    async def main():
+        service = Service(lambda request, count: limited if request.wire["positivePrompt"] == "busy" else None)
+        async with flow.start(service) as going:
+            async for event in going.events():
+                if isinstance(event, NodeSettled):
+                    going.stop()
+        assert isinstance(going.result.outcome(other), Ok)
+        assert going.result.outcome(waiting) == Failed(limited)
 
     run(main)

@@ -1,0 +1,220 @@
+"""One request of a node: prepared, looked up in the journal, sent or asked for, written down and booked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio.lowlevel
+import msgspec
+
+from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.fingerprint import fingerprint
+from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.graph.policies import is_verdict, never_left
+from runware_flow.run.journal.values import decode_error, decode_item
+from runware_flow.run.media import media_digests
+from runware_flow.run.result import NodeRecord
+from runware_flow.run.timing import in_time, seconds_left
+from runware_flow.run.work import build
+from runware_flow.types import UNSET
+
+if TYPE_CHECKING:
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.run.accounts import Accounts
+    from runware_flow.run.journal.ledger import Ledger
+    from runware_flow.run.journal.store import Entry
+    from runware_flow.run.news import News
+
+__all__ = ("Flight", "Purchases")
+
+
+class Flight:
+    """What is known of an attempt while it runs, for the case that it is cancelled.
+
+    Attributes:
+        arrived: results that are there while others of the same task are not.
+        record: what is known of its request, once that is prepared.
+        is_sent: the service may have the request, and nobody has booked it.
+        was_sent_before: an earlier run may have sent it.
+    """
+
+    __slots__ = ("arrived", "is_sent", "record", "was_sent_before")
+
+    def __init__(self) -> None:
+        self.arrived: list[Any] = []
+        self.record: NodeRecord | None = None
+        self.is_sent = False
+        self.was_sent_before = False
+
+
+class Purchases:
+    """Sends the requests of a run's nodes, and keeps the accounts and the journal of them."""
+
+    def __init__(
+        self, machine: FlowMachine, accounts: Accounts, news: News, client: Any, ledger: Ledger | None = None
+    ) -> None:
+        self._machine = machine
+        self._accounts = accounts
+        self._news = news
+        self._client = client
+        self._ledger = ledger
+
+    async def buy(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: Flight) -> Any:
+        """Have the task of a node made, and wait for it; returns the node's value.
+
+        Raises:
+            DeclarationError: there is no task that fits the node.
+            RunwareError: what the service says, or a limit of ours.
+            JournalError: the journal failed; then nothing was sent.
+        """
+        spec = step.spec
+        task = spec.work if step.kind is NodeKind.TASK else build(spec, args)
+        if attempt > 1:
+            task = _without_uuid(task)
+        request = self._client.prepare(task, include_cost=True)
+        if request.slots > 1 and not spec.keeps_all:
+            raise DeclarationError(
+                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
+                " several results, or node.map for several tasks"
+            )
+        flight.record = record = self._record(run, step, request, attempt)
+        entry = None
+        if self._ledger is not None:
+            entry = await self._begin(self._ledger, record, request, flight)
+            if entry.advice.action == "restore":
+                return self._restore(spec, record, request, entry)
+            if entry.task_uuid != request.task_id:
+                request = self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid)
+        seconds_left(spec, self._news.time(), request.task_id)
+        self._news.node_started(run, step, attempt, record)
+        flight.is_sent = True
+        results = await self._results(run, step, request, flight, entry)
+        return _value(spec, request, results)
+
+    async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, flight: Flight) -> Entry:
+        entry = await ledger.begin(record.path, record.fingerprint, request)
+        record.attempts = entry.advice.attempt
+        record.task_uuid = entry.task_uuid or record.task_uuid
+        flight.is_sent = flight.was_sent_before = entry.advice.action == "collect"
+        if entry.advice.action != "restore":
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        return entry
+
+    def _restore(self, spec: NodeSpec, record: NodeRecord, request: Any, entry: Entry) -> Any:
+        """Give a node the outcome that an earlier run wrote down."""
+        results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
+        if entry.error is not None:
+            error = decode_error(entry.error)
+            error.results = list(results)
+            results.append(Failed(error))
+        record.cost, record.settled, record.is_restored = entry.cost, self._news.time(), True
+        self._accounts.add(spec.path, record.task_type, record.model, record.cost, may_be_billed=True)
+        return _value(spec, request, results)
+
+    async def _results(self, run: ScopeRun, step: Step, request: Any, flight: Flight, entry: Entry | None) -> list[Any]:
+        """Wait for all results of a request that is sent or asked for; its outcome is in the journal, then booked."""
+        is_old = entry is not None and entry.advice.action == "collect"
+        function = self._collect if is_old else self._perform
+        try:
+            results: list[Any] = await in_time(
+                step.spec, self._news.time(), function, run, step, request, flight, task_uuid=request.task_id
+            )
+        except RunwareError as error:
+            error.results = error.results or flight.arrived
+            if entry is not None and self._ledger is not None:
+                await self._ledger.fail(entry, error)
+            if not error.results:
+                raise
+            self.book(step, flight, error, results=error.results)
+            if not step.spec.keeps_all:
+                raise
+            return [*error.results, Failed(error)]
+        if entry is not None and self._ledger is not None and results:
+            await self._ledger.settle(entry, results)
+        self.book(step, flight, None, results=results)
+        return results
+
+    async def _collect(self, run: ScopeRun, step: Step, request: Any, flight: Flight) -> list[Any]:
+        """Ask for what an earlier run may have sent; send it, under its taskUUID, only if the service has no trace."""
+        if request.wire.get("deliveryMethod") == "async":
+            try:
+                return await self._perform(run, step, request, flight, sent_before="yes")
+            except RunwareError as error:
+                if is_verdict(error) or isinstance(error, RunwareTimeoutError) or error.results:
+                    raise
+        return await self._perform(run, step, request, flight, sent_before="maybe")
+
+    async def _perform(self, run: ScopeRun, step: Step, request: Any, flight: Flight, **more: Any) -> list[Any]:
+        if step.spec.policy.timeout is not None:
+            more["timeout"] = step.spec.policy.timeout
+        if step.spec.keeps_all:
+
+            def on_result(outcome: Ok[Any] | Failed) -> None:
+                if isinstance(outcome, Ok):
+                    flight.arrived.append(outcome.value)
+
+            more["on_result"] = on_result
+        if not self._machine.watch:
+            silent: list[Any] = await self._client.perform(request, **more)
+            return silent
+
+        def on_progress(progress: Any) -> None:
+            share = getattr(progress, "progress", progress)
+            if isinstance(share, (int, float)):
+                self._news.node_progress(run, step, float(share))
+
+        results: list[Any] = await self._client.perform(request, on_progress=on_progress, **more)
+        return results
+
+    def _record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
+        record = NodeRecord(
+            path=run.path(step),
+            fingerprint=fingerprint(request.wire, media_digests(request)),
+            task_uuid=request.task_id,
+            task_type=request.task_type,
+            model=request.model,
+            attempts=attempt,
+            started=self._news.time(),
+        )
+        if run.records is None:
+            run.records = {}
+        run.records[step.slot] = record
+        return record
+
+    def book(self, step: Step, flight: Flight, error: Exception | None, results: list[Any] | None = None) -> None:
+        """Count a request that has come to its end, once."""
+        record = flight.record
+        if record is None or not flight.is_sent:
+            return
+        flight.is_sent = error is None and results is None  # after a cancel, the caller still asks
+        record.settled = self._news.time()
+        costs = [getattr(result, "cost", None) for result in results or ()]
+        known = [cost for cost in costs if cost is not None]
+        # What the service itself says has failed is free; what we only stopped waiting for may not be.
+        is_judged = isinstance(error, RunwareError) and is_verdict(error)
+        if costs and len(known) == len(costs) and (error is None or is_judged):
+            record.cost = sum(round(cost * 1_000_000) for cost in known) / 1_000_000
+        has_left = flight.was_sent_before or error is None or not never_left(error)
+        is_free = not results and (is_judged or not has_left)
+        self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
+
+
+def _value(spec: NodeSpec, request: Any, results: list[Any]) -> Any:
+    if spec.keeps_all:
+        return results
+    if not results:
+        raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
+    return results[0]
+
+
+def _without_uuid(task: Any) -> Any:
+    # An id that the user chose named the first attempt; the service knows it as failed.
+    if isinstance(task, Mapping):
+        named = cast("Mapping[str, Any]", task)
+        return {name: value for name, value in named.items() if name != "taskUUID"}
+    return msgspec.structs.replace(task, task_uuid=UNSET)
