@@ -33,11 +33,14 @@ if TYPE_CHECKING:
     from runware_flow.graph.events import NodeStarted as NodeStarted
     from runware_flow.graph.events import RunFinished as RunFinished
     from runware_flow.graph.events import RunStarted as RunStarted
+    from runware_flow.graph.forecast import Plan as Plan
+    from runware_flow.graph.forecast import PlannedStage as PlannedStage
     from runware_flow.graph.outcomes import Abandoned as Abandoned
     from runware_flow.graph.outcomes import Failed as Failed
     from runware_flow.graph.outcomes import Ok as Ok
     from runware_flow.graph.outcomes import Outcome as Outcome
     from runware_flow.graph.outcomes import Skipped as Skipped
+    from runware_flow.graph.prices import Price as Price
     from runware_flow.run.batch import Batch as Batch
     from runware_flow.run.batch import BatchOutcomes as BatchOutcomes
     from runware_flow.run.batch import BatchReport as BatchReport
@@ -76,6 +79,8 @@ _HOMES = {
         "is_runware_error",
     ),
     "graph.events": ("NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted"),
+    "graph.forecast": ("Plan", "PlannedStage"),
+    "graph.prices": ("Price",),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),
     "run.batch": ("Batch", "BatchOutcomes", "BatchReport"),
     "run.batch_item": ("BatchItem",),

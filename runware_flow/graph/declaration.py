@@ -20,7 +20,7 @@ from runware_flow.graph.policies import NO_POLICY, Policy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ("Declaration", "NodeKind", "NodeSpec", "ScopeSpec", "Source", "Where")
+__all__ = ("Declaration", "NodeKind", "NodeSpec", "ScopeSpec", "Source", "Where", "waits_for")
 
 
 class NodeKind(enum.Enum):
@@ -222,7 +222,7 @@ class Declaration:
         Raises:
             DeclarationError: there is a cycle; the message names its nodes and the lines that declared them.
         """
-        stuck = knotted({spec: _before(spec) for spec in self.specs()})
+        stuck = knotted({spec: waits_for(spec) for spec in self.specs()})
         if stuck:
             cycle = _cycle_in(stuck)
             lines = " -> ".join(f"{spec.path!r} (declared at {spec.where})" for spec in [*cycle, cycle[0]])
@@ -233,7 +233,7 @@ class Declaration:
 
         The items of such a scope are all unfinished at once, so no window may hold back the last ones.
         """
-        before = {spec: _before(spec) for spec in self.specs()}
+        before = {spec: waits_for(spec) for spec in self.specs()}
         for gather in before:
             if gather.of is not None:  # with a window, the last item is pulled only when others have finished
                 before[gather] = [*before[gather], *_all_inside(gather.of.scope)]
@@ -272,7 +272,8 @@ def _all_inside(scope: ScopeSpec) -> Iterator[NodeSpec]:
             yield from _all_inside(spec.item_scope)
 
 
-def _before(spec: NodeSpec) -> list[NodeSpec]:
+def waits_for(spec: NodeSpec) -> list[NodeSpec]:
+    """List the nodes that must have ended, or begun to fan out, before this one."""
     before = list(spec.deps)
     if spec.kind is NodeKind.ITEM and spec.scope.fan is not None:
         before.append(spec.scope.fan)
@@ -287,5 +288,5 @@ def _cycle_in(stuck: set[NodeSpec]) -> list[NodeSpec]:
     spec = min(stuck, key=lambda one: one.path)
     while spec not in trail:
         trail[spec] = len(trail)
-        spec = next(dep for dep in _before(spec) if dep in stuck)
+        spec = next(dep for dep in waits_for(spec) if dep in stuck)
     return [one for one, place in trail.items() if place >= trail[spec]][::-1]

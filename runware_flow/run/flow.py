@@ -29,7 +29,10 @@ from runware_flow.types import Result, Task
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from runware_flow.client.client import Client
     from runware_flow.graph.declaration import Where
+    from runware_flow.graph.forecast import Plan
+    from runware_flow.graph.prices import Price
     from runware_flow.run.handle import Run
     from runware_flow.run.options import (
         FlowOptions,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
         JournalOption,
         OnError,
         PolicyOptions,
+        PriceOption,
         Progress,
         WireTask,
         Work,
@@ -332,6 +336,48 @@ class Flow:
             return await self.execute(None, **overrides)
 
         return anyio.run(main, backend=backend)
+
+    def plan(self, *, journal: JournalOption = None, prices: Mapping[str, PriceOption] | None = None) -> Plan:
+        """Tell what a run would send and cost, and what only the run decides. Sends nothing, writes nothing.
+
+        Builders are called on stand-ins for results that nobody knows yet: real results with made-up contents. One that
+        asks such a value a question is called for each answer, and each way that it goes is listed; one that cannot
+        work without the real value is listed as decided by the run. Functions are not called. Items that have a length
+        are counted, and the first 256 tried; an iterator is not touched. What a journal would restore is counted too.
+
+        Args:
+            journal: the journal to learn prices from, by default the flow's own.
+            prices: by AIR, slug or task type: USD for one result, or the lowest and the highest; they come first. See
+                `look_up_prices` for those of the content service.
+
+        Raises:
+            DeclarationError: the declaration has a cycle, or something in `prices` is no price.
+            JournalError: the journal is damaged, or none.
+        """
+        from runware_flow.run.planning import make_plan, price_list  # not needed to declare
+
+        return make_plan(self.declaration, price_list(prices, journal or self.settings.journal))
+
+    async def look_up_prices(self, client: Client | None = None) -> dict[str, Price]:
+        """Ask the content service what the models of this flow cost, by AIR, for `plan(prices=...)` and for budgets.
+
+        Models that it does not know are left out. Nothing is billed.
+
+        Args:
+            client: an open client; without one, one from the environment is opened and closed.
+
+        Raises:
+            RunwareError: the content service could not be asked.
+        """
+        from runware_flow.run.planning import look_up_prices
+
+        plan = self.plan()
+        if client is not None:
+            return await look_up_prices(plan, client)
+        from runware_flow.client.client import Client
+
+        async with Client() as opened:
+            return await look_up_prices(plan, opened)
 
     # What follows is used by Node and Many; it is no part of the contract.
 

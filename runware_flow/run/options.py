@@ -7,10 +7,21 @@ from os import PathLike
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from runware_flow.graph.events import Event
+from runware_flow.graph.prices import Price
 from runware_flow.run.journal.store import JournalStore
 from runware_flow.types import Task
 
-__all__ = ("FlowOptions", "Items", "JournalOption", "OnError", "PolicyOptions", "Progress", "WireTask", "Work")
+__all__ = (
+    "FlowOptions",
+    "Items",
+    "JournalOption",
+    "OnError",
+    "PolicyOptions",
+    "PriceOption",
+    "Progress",
+    "WireTask",
+    "Work",
+)
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -33,6 +44,9 @@ Progress: TypeAlias = bool | Callable[[Event], object] | None
 
 JournalOption: TypeAlias = str | PathLike[str] | JournalStore | None
 """The path of a journal's file, or what keeps one."""
+
+PriceOption: TypeAlias = float | tuple[float, float] | Price
+"""USD for one result, the lowest and the highest, or a `Price`."""
 
 
 class PolicyOptions(TypedDict, total=False):
