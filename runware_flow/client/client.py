@@ -365,6 +365,6 @@ class Client(Utilities, AsyncContextManagerMixin):
 def _here() -> tuple[int, int, object]:
     try:
         loop: object = anyio.lowlevel.current_token()
-    except anyio.NoEventLoopError:
+    except RuntimeError:  # anyio's NoEventLoopError; asyncio's own after a fork, where its loop is gone
         loop = None
     return os.getpid(), threading.get_ident(), loop

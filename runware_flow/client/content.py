@@ -90,19 +90,24 @@ class Content:
             capability: an id of `list_capabilities`, such as `io:text-to-image`.
             category: `image`, `video`, `audio`, `text` or `3d`.
             creator: an id of `list_creators`.
-            status: `live`, `deprecated`, `coming-soon`, ...
+            status: `live`, `deprecated`, `coming-soon`, ... Without it, models of status `compatible-only`, which `run`
+                cannot use, are left out, as in the official client; a page's `total` counts them all the same.
             sort: `weight`, `releasedAt`, `name`, `creator`, `popularity`, `newest` or `alpha`.
             order: `asc` or `desc`.
             limit, offset: a part of the list.
             paginate: return a `Page` with `total`, `limit`, `offset` and `items` instead of a list.
         """
         found = await self._get("models", q=search, paginate="true" if paginate else None, **filters)
+        listed = found["items"] if _is_page(found) else found
+        items = read_list(ContentModel, listed)
+        count = len(items)
+        if filters.get("status") is None:
+            items = [model for model in items if model.status != "compatible-only"]
         if not paginate:
-            return read_list(ContentModel, found["items"] if _is_page(found) else found)
+            return items
         if not _is_page(found):
             raise _unreadable("a page of models")
-        items = read_list(ContentModel, found["items"])
-        numbers = {name: _whole(found.get(name), len(items)) for name in ("total", "limit")}
+        numbers = {name: _whole(found.get(name), count) for name in ("total", "limit")}
         return Page(items=items, offset=_whole(found.get("offset"), 0), **numbers)
 
     async def get_model(self, model: str) -> ContentModel | None:

@@ -12,6 +12,7 @@ from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
 from runware_flow.transport.address import parse_address
 from runware_flow.transport.connection import TransportError
+from runware_flow.wire.serverless import ENVIRONMENT_RULE, is_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ class ClientKeywords(TypedDict, total=False):
     schemas_base_url: str | None
     content_base_url: str | None
     serverless_base_url: str | None
+    serverless_environment: str | None
+    """The environment of serverless apps that calls address which name none; by default the service's `production`."""
     timeout: float
     """For one HTTP call (a POST, a poll)."""
     poll_timeout: float
@@ -80,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     schemas_base_url: str = "https://schemas.runware.ai"
     content_base_url: str = "https://content.runware.ai"
     serverless_base_url: str = "https://api.serverless.runware.ai"
+    serverless_environment: str | None = None
     timeout: float = 1200.0
     poll_timeout: float = 1200.0
     auth_timeout: float = 15.0
@@ -128,11 +132,12 @@ def read_settings(options: Mapping[str, Any], environment: Mapping[str, str] | N
     values["api_key"] = _key(values.get("api_key") or environment.get("RUNWARE_API_KEY"))
     _check_values(values)
     _check_addresses(values)
+    _check_environment(values.get("serverless_environment"))
     return Settings(**values)
 
 
-def check_seconds(timeout: object, default: float) -> float:
-    """The timeout of one call, `default` if it is None.
+def check_seconds(timeout: object, default: float, *, name: str = "timeout") -> float:
+    """The timeout of one call (or another time, of this name), `default` if it is None.
 
     Raises:
         RunwareError: `validation`: it is no positive number. Nothing was sent, and nothing bought.
@@ -140,7 +145,7 @@ def check_seconds(timeout: object, default: float) -> float:
     if timeout is None:
         return default
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        raise _invalid("timeout", f"timeout= is in seconds and greater than 0, not {timeout!r}")
+        raise _invalid(name, f"{name}= is in seconds and greater than 0, not {timeout!r}")
     return float(timeout)
 
 
@@ -187,6 +192,12 @@ def _check_addresses(values: dict[str, Any]) -> None:
             parse_address(values[name], tuple(scheme.removesuffix("://") for scheme in schemes))
         except TransportError as error:
             raise _invalid(name, f"Client({name}={values[name]!r}): {error.message}") from None
+
+
+def _check_environment(environment: object) -> None:
+    if environment is not None and not (isinstance(environment, str) and is_environment(environment)):
+        name = "serverless_environment"
+        raise _invalid(name, f"Client({name}={environment!r}): {ENVIRONMENT_RULE}")
 
 
 def _invalid(parameter: str, message: str) -> RunwareError:

@@ -45,22 +45,28 @@ class Apps:
         endpoint_path: str | None,
         environment: str | None,
         sync: bool,
+        wait: bool,
+        poll_interval: float | None,
         task_id: str | None,
         timeout: float | None,
     ) -> AppTask:
         """See `Client.invoke`."""
+        environment = environment or self._settings.serverless_environment
         rules.check_address(app_id, endpoint_path, environment)
+        pause = check_seconds(poll_interval, rules.POLL_SECONDS, name="poll_interval")
         task_id = read_task_id(task_id, str(uuid.uuid4()))
         seconds = check_seconds(timeout, self._settings.poll_timeout)
         wire, local_media = to_wire(payload)
         for medium in local_media:
             place(wire, medium.path, await inline_media(medium))
         body = rules.encode_invocation(task_id, wire)
-        path = rules.invoke_path(app_id, endpoint_path, environment, waits=sync)
+        path = rules.invoke_path(app_id, endpoint_path, environment, waits=sync and wait)
         with anyio.move_on_after(seconds):
-            task = await self._submit(path, body, task_id, waits=sync)
+            task = await self._submit(path, body, task_id, waits=sync and wait)
+            if not wait:
+                return task
             if not task.is_done:
-                task = await self._collect(rules.task_path(app_id, task_id, environment), task_id)
+                task = await self._collect(rules.task_path(app_id, task_id, environment), task_id, pause)
             return _completed(task, task_id)
         raise RunwareTimeoutError(
             f"the app {app_id} brought no result within {seconds:g} s; it may still finish: ask for it with "
@@ -72,6 +78,7 @@ class Apps:
 
     async def get_task(self, app_id: str, task_id: str, *, environment: str | None) -> AppTask:
         """See `Client.get_task`."""
+        environment = environment or self._settings.serverless_environment
         rules.check_address(app_id, None, environment)
         task_id = read_task_id(task_id, task_id)
         url = self._base_url + rules.task_path(app_id, task_id, environment)
@@ -98,16 +105,17 @@ class Apps:
             await anyio.sleep(max(growing, reply.retry_after or 0.0))
             attempt += 1
 
-    async def _collect(self, path: str, task_id: str) -> AppTask:
+    async def _collect(self, path: str, task_id: str, pause: float) -> AppTask:
         """Ask for an accepted task until it is done; a service that fails meanwhile is asked again."""
         accepted_at = anyio.current_time()
-        pause = rules.POLL_SECONDS
+        waiting = pause
         while True:
-            await anyio.sleep(pause)
+            await anyio.sleep(waiting)
             reply = await self._ask("GET", path, task_id, timeout=self._settings.timeout)
-            following = rules.pause_before_asking(reply, since_accepted=anyio.current_time() - accepted_at)
+            since = anyio.current_time() - accepted_at
+            following = rules.pause_before_asking(reply, since_accepted=since, pause=pause)
             if following is not None:
-                pause = following
+                waiting = following
             elif isinstance(reply, AppTask):
                 return reply
             else:

@@ -279,6 +279,8 @@ class Utilities:
         endpoint_path: str | None = None,
         environment: str | None = None,
         sync: bool = False,
+        wait: bool = True,
+        poll_interval: float | None = None,
         task_id: str | None = None,
         timeout: float | None = None,
     ) -> AppTask:
@@ -292,9 +294,11 @@ class Utilities:
             app_id: the app.
             payload: what the app is given, by wire names; paths and bytes in it become data URIs.
             endpoint_path: an endpoint of the app, instead of its default one.
-            environment: `production` unless told.
+            environment: instead of the client's `serverless_environment`; the service's own default is `production`.
             sync: let the service hold the connection until the task is done, as long as it will; a task that takes
-                longer is then asked for. Otherwise it is asked for every 2 seconds from the start.
+                longer is then asked for. Otherwise it is asked for from the start.
+            wait: with `False` the task is returned as soon as the service has accepted it; see `get_task`.
+            poll_interval: seconds between two questions, 2 unless told.
             task_id: a UUID of yours, for a call that an earlier process may have sent already.
             timeout: seconds for all of it, instead of the client's `poll_timeout`.
 
@@ -310,6 +314,8 @@ class Utilities:
             endpoint_path=endpoint_path,
             environment=environment,
             sync=sync,
+            wait=wait,
+            poll_interval=poll_interval,
             task_id=task_id,
             timeout=timeout,
         )

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = (
+    "ENVIRONMENT_RULE",
     "LATE_TASK_SECONDS",
     "POLL_SECONDS",
     "AppTask",
     "check_address",
     "encode_invocation",
     "invoke_path",
+    "is_environment",
     "pause_before_asking",
     "read_reply",
     "task_path",
@@ -41,6 +43,9 @@ _APP = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _SEGMENT = re.compile(r"[a-z]([a-z0-9-]{0,62}[a-z0-9])?")
 _ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _LONGEST_ENDPOINT = 255
+
+ENVIRONMENT_RULE = "1 to 63 small letters, digits, dots, hyphens and underscores"
+"""What the name of an environment is, in words."""
 
 _RAW_CODES = {
     400: "validationFailed",
@@ -78,6 +83,11 @@ class AppTask(Entry, frozen=True, kw_only=True, rename="camel"):
         return self.status in ("completed", "failed")
 
 
+def is_environment(name: str) -> bool:
+    """Tell whether an environment may have this name."""
+    return _ENVIRONMENT.fullmatch(name) is not None
+
+
 def check_address(app_id: str, endpoint_path: str | None, environment: str | None) -> None:
     """Check the names that address an app; they go into the URL as they are.
 
@@ -96,8 +106,8 @@ def check_address(app_id: str, endpoint_path: str | None, environment: str | Non
         (
             "environment",
             environment,
-            environment is None or _ENVIRONMENT.fullmatch(environment) is not None,
-            "1 to 63 small letters, digits, dots, hyphens and underscores",
+            environment is None or is_environment(environment),
+            ENVIRONMENT_RULE,
         ),
     )
     for name, value, is_right, wanted in rules:
@@ -174,19 +184,22 @@ def _pointer(problem: dict[str, Any]) -> str | None:
     return pointer.lstrip("#/").replace("/", ".") or None if isinstance(pointer, str) else None
 
 
-def pause_before_asking(reply: AppTask | RunwareError, *, since_accepted: float | None) -> float | None:
+def pause_before_asking(
+    reply: AppTask | RunwareError, *, since_accepted: float | None, pause: float = POLL_SECONDS
+) -> float | None:
     """Seconds to wait before the same is asked again; None if this reply is the last word.
 
     Args:
         reply: what was answered.
         since_accepted: seconds since the service accepted the task; None while it has not.
+        pause: seconds between two questions, unless the service asks for more.
     """
     if isinstance(reply, AppTask):
-        return None if reply.is_done else POLL_SECONDS
+        return None if reply.is_done else pause
     is_late = reply.status_code == 404 and since_accepted is not None and since_accepted < LATE_TASK_SECONDS
     if not is_late and not reply.retryable:
         return None
-    return max(POLL_SECONDS, reply.retry_after or 0.0)
+    return max(pause, reply.retry_after or 0.0)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -130,6 +130,27 @@ def test_content_errors_are_runware_errors(run, status, body, code):
     run(main)
 
 
+def test_content_hides_models_that_run_cannot_use_unless_asked_for_a_status(run):
+    import httpx
+
+    models = [{"model": "a", "status": "live"}, {"model": "b", "status": "compatible-only"}]
+
+    def answer(request):
+        page = {"total": 2, "limit": 25, "offset": 0, "items": models}
+        return httpx.Response(200, json=page if "paginate" in request.url.params else models)
+
+    async def main():
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http_client:
+            async with Client(api_key="rw-key", transport="rest", http_client=http_client) as client:
+                listed = await client.content.list_models()
+                page = await client.content.list_models(paginate=True)
+                asked = await client.content.list_models(status="compatible-only")
+        assert [model.model for model in listed] == [model.model for model in page.items] == ["a"]
+        assert (page.total, len(asked)) == (2, 2)
+
+    run(main)
+
+
 def test_content_that_cannot_be_reached_is_a_connection_error(run):
     async def main():
         options = {"content_base_url": "http://127.0.0.1:9", "max_retries": 1, "retry_delay": 0.0}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import socket
 import threading
 
@@ -10,7 +12,7 @@ import anyio
 import pytest
 
 from runware_flow import Client, ClientStateError, RunwareError
-from runware_flow.emulator import Emulator
+from runware_flow.emulator import Emulator, run_in_thread
 from runware_flow.tasks import ImageInference
 
 TASK = ImageInference(model="runware:400@1", positive_prompt="a kite", width=512, height=512)
@@ -136,6 +138,59 @@ def test_client_used_from_another_thread_says_so(run, open_pair, backend):
             thread.start()
             await anyio.to_thread.run_sync(thread.join)
         assert "thread" in caught[0]
+
+    run(main)
+
+
+def test_client_used_from_another_event_loop_of_its_thread_says_so():
+    """Only asyncio can have two loops that take turns in a thread."""
+    entered, left = asyncio.Event(), asyncio.Event()
+    clients = []
+
+    async def hold(emulator):
+        async with Client(**emulator.client_options) as client:
+            clients.append(client)
+            entered.set()
+            await left.wait()
+            assert (await client.run(TASK))[0].url
+
+    async def use():
+        client = clients[0]
+        errors = []
+        for call in (client.run(TASK), client.connect(), client.model_search("flux"), client.content.list_creators()):
+            with pytest.raises(ClientStateError, match="event loop") as caught:
+                await call
+            errors.append(caught.value)
+        return errors
+
+    with run_in_thread(latency=0.0) as emulator, asyncio.Runner() as home, asyncio.Runner() as elsewhere:
+        holding = home.get_loop().create_task(hold(emulator))
+        home.run(entered.wait())
+        assert len(elsewhere.run(use())) == 4
+        left.set()
+        home.run(asyncio.wait_for(holding, 10))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_client_used_after_a_fork_says_so(run, open_pair):
+    async def main():
+        async with open_pair() as (_, client):
+            await client.run(TASK)
+            said, says = os.pipe()
+            if (child := os.fork()) == 0:
+                try:
+                    client.statistics()
+                except ClientStateError as error:
+                    os.write(says, str(error).encode())
+                finally:
+                    os._exit(0)
+            os.close(says)
+            sentence = await anyio.to_thread.run_sync(os.read, said, 1000)
+            os.close(said)
+            await anyio.to_thread.run_sync(os.waitpid, child, 0)
+            assert (await client.run(TASK))[0].url
+        assert b"process" in sentence
 
     run(main)
 

@@ -50,6 +50,7 @@ def test_settings_without_key_say_where_to_put_it(key):
         ({"colour": "red"}, "takes no option 'colour'"),
         ({"http_base_url": "http://127.0.0.1:99999/"}, "http_base_url.*port"),
         ({"ws_base_url": "ws:///v1"}, "ws_base_url"),
+        ({"serverless_environment": "Ümwelt"}, "serverless_environment.*small letters"),
     ],
 )
 def test_settings_that_cannot_work_are_named(options, sentence):

@@ -103,6 +103,31 @@ def test_invoke_whose_task_is_late_or_whose_poll_fails_is_collected(run, open_cl
     run(main)
 
 
+def test_invoke_that_does_not_wait_gives_the_accepted_task(run, open_client, sync):
+    async def main():
+        async with open_client(latency=0.2) as (_, client):
+            accepted = await client.invoke("my-app", {"n": 1}, sync=sync, wait=False)
+            assert (accepted.status, accepted.is_done) == ("pending", False)
+            task = await client.invoke("my-app", {}, task_id=accepted.id, poll_interval=0.01)
+            assert task.output["payload"] == {"n": 1}
+            with pytest.raises(RunwareError, match="poll_interval= is in seconds"):
+                await client.invoke("my-app", {}, poll_interval=0)
+
+    run(main)
+
+
+def test_environment_of_the_client_holds_for_calls_that_name_none(run, open_client):
+    async def main():
+        async with open_client(client_options={"serverless_environment": "staging"}) as (_, client):
+            task = await client.invoke("my-app", {"n": 1}, sync=True)
+            assert (await client.get_task("my-app", task.id, environment="staging")).output == task.output
+            with pytest.raises(RunwareError) as caught:
+                await client.get_task("my-app", task.id, environment="production")
+            assert caught.value.code == "notFound"
+
+    run(main)
+
+
 def test_invoke_beyond_its_timeout_can_be_asked_for_later(run, open_client):
     async def main():
         async with open_client(latency=0.6) as (_, client):
