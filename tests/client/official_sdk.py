@@ -18,7 +18,12 @@ def point_at(emulator, monkeypatch):
     monkeypatch.setattr(runware.content, "CONTENT_BASE_URL", options["content_base_url"])
 
 
-def call_official(emulator, call, *, transport="websocket", **settings):
+def call_official(emulator, call, **settings):
+    """Open the official client in an event loop of its own, and return what `call(client)` returns."""
+    return asyncio.run(asyncio.wait_for(with_official(emulator, call, **settings), 20))
+
+
+async def with_official(emulator, call, *, transport="websocket", **settings):
     """Open the official client, and return what `call(client)` returns. Its times are milliseconds."""
     options = emulator.client_options
     configured = {
@@ -33,8 +38,5 @@ def call_official(emulator, call, *, transport="websocket", **settings):
         **settings,
     }
 
-    async def main():
-        async with Runware(**configured) as client:
-            return await call(client)
-
-    return asyncio.run(asyncio.wait_for(main(), 20))
+    async with Runware(**configured) as client:
+        return await call(client)
