@@ -29,15 +29,17 @@ def demo(
     import anyio
 
     from runware_flow.cli.demo import PROMPTS, run_demo
-    from runware_flow.cli.progress import ProgressLine
     from runware_flow.view.progress import money
 
-    print(f"{len(PROMPTS)} prompts, three tasks each: generate, upscale, caption. The service is the emulator.")
-    report = anyio.run(run_demo, out, ProgressLine(), backend=backend)
+    print(
+        f"{len(PROMPTS)} prompts, three tasks each: generate, upscale, caption. The service is the emulator.",
+        flush=True,
+    )
+    report = anyio.run(run_demo, out, backend=backend)
     print()
     for item in report.items:
         print(f"{item.picture}\n    {item.caption}")
-    cost = "unknown" if report.cost is None else money(round(report.cost * 1_000_000))
+    cost = "unknown" if report.cost is None else money(report.cost)
     tasks = 3 * len(report.items)
     print(f"\n{tasks} tasks in {report.seconds:.1f} s; a real service would have billed {cost}.")
     print(f"The pictures with their captions, on one page: {report.summary}")

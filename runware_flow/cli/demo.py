@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path  # noqa: TC003  # msgspec reads the annotations of its structs
-from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -12,12 +11,6 @@ import msgspec
 from runware_flow import Client, Flow
 from runware_flow.emulator import Emulator
 from runware_flow.tasks import Caption, ImageInference, Upscale
-from runware_flow.view.progress import ProgressBoard
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from runware_flow.graph.events import Event
 
 __all__ = ("PROMPTS", "DemoItem", "DemoReport", "run_demo")
 
@@ -49,19 +42,13 @@ class DemoReport(msgspec.Struct, frozen=True):
     summary: Path
 
 
-async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoReport:
+async def run_demo(out: Path) -> DemoReport:
     """Generate, enlarge and describe a picture for each prompt; pictures and a summary are left in `out`.
 
-    `show` is called whenever something has happened. Pictures are saved once the run is through.
+    Pictures are saved once the run is through.
     """
     await anyio.Path(out).mkdir(parents=True, exist_ok=True)
-    board = ProgressBoard()
-
-    def watch(event: Event) -> None:
-        board.take(event)
-        show(board)
-
-    flow = Flow("demo", concurrency=8, progress=watch)
+    flow = Flow("demo", concurrency=8, progress=True)
     art = flow.map(
         PROMPTS,
         lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt, width=768, height=512),
@@ -73,7 +60,9 @@ async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoRepo
     text = big.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}), label="caption")
 
     async with Emulator(seed=7, latency=(0.4, 1.2)) as emulator, Client(**emulator.client_options) as client:
+        started = anyio.current_time()
         result = await flow.execute(client)
+        seconds = anyio.current_time() - started
         items: list[DemoItem] = []
         for number, prompt in enumerate(PROMPTS):
             name = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")
@@ -81,7 +70,7 @@ async def run_demo(out: Path, show: Callable[[ProgressBoard], None]) -> DemoRepo
             items.append(DemoItem(prompt, picture, result[text][number].text or ""))
     summary = out / "summary.md"
     await anyio.Path(summary).write_text(_summarise(items), encoding="utf-8")
-    return DemoReport(tuple(items), result.cost, board.seconds, summary)
+    return DemoReport(tuple(items), result.cost, seconds, summary)
 
 
 def _summarise(items: list[DemoItem]) -> str:

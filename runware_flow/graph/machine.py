@@ -63,6 +63,11 @@ class FlowMachine(Spread):
         """Whether `take` or `next_source` has something, were there a worker for it."""
         return bool(self._ready) or any(self._sources)
 
+    @property
+    def ready_count(self) -> int:
+        """How many nodes could run, were there room for them."""
+        return len(self._ready)
+
     # What is to be done
 
     def take(self) -> tuple[ScopeRun, Step] | None:

@@ -13,6 +13,7 @@ from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
 from runware_flow.run.batch_item import BatchItem, ItemRunner
 from runware_flow.run.batch_source import BatchSource
+from runware_flow.run.batch_watch import BatchWatch
 from runware_flow.run.declare import call_name, caller, check_call
 from runware_flow.run.settings import Settings, read_settings
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from runware_flow.run.flow import Flow
     from runware_flow.run.node import Node
-    from runware_flow.run.options import Items, JournalOption, OnError
+    from runware_flow.run.options import Items, JournalOption, OnError, Progress
     from runware_flow.run.requester import Requester
     from runware_flow.run.result import ReceiptLine
 
@@ -49,6 +50,8 @@ class Batch(Generic[A, T]):
             `"continue"`: failures are outcomes like others.
         key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
         name: what the batch is called in its journal; by default the builder's name.
+        progress: see `Flow`. The events that a callable is given are those of the items' nodes, with the item's
+            `index` and `key`, between one `RunStarted` and one `RunFinished`, whose counts are of items.
 
     Raises:
         DeclarationError: an argument that makes no sense.
@@ -63,6 +66,7 @@ class Batch(Generic[A, T]):
         on_error: OnError = "stop",
         key: Callable[[A], str] | None = None,
         name: str | None = None,
+        progress: Progress = None,
     ) -> None:
         where = caller()
         check_call(builder, 2, where, verb="Batch", may_be_async=False)
@@ -72,7 +76,7 @@ class Batch(Generic[A, T]):
         self._builder = builder
         self._key = key
         self._settings: Settings = read_settings(
-            Settings(), {"concurrency": concurrency, "journal": journal, "on_error": on_error}
+            Settings(), {"concurrency": concurrency, "journal": journal, "on_error": on_error, "progress": progress}
         )
 
     def __repr__(self) -> str:
@@ -118,16 +122,19 @@ class Batch(Generic[A, T]):
             source = BatchSource(items, self._key)
             stack.push_async_callback(source.aclose)
             accounts = Accounts()
-            runner = ItemRunner(self.name, self._builder, settings, client, writer, accounts)
+            watch = BatchWatch(self.name, settings, items, accounts)
+            runner = ItemRunner(self.name, self._builder, settings, client, writer, accounts, watch)
             sender, receiver = anyio.create_memory_object_stream[BatchItem[A, T]](settings.concurrency)
             outcomes = BatchOutcomes(receiver, accounts, self.name)
-            crew = _Crew(runner, source, sender, outcomes, settings)
+            crew = _Crew(runner, source, sender, outcomes, settings, watch)
             async with open_task_group() as workers, receiver:
+                watch.begin(workers)
                 workers.start_soon(crew.run)
                 try:
                     yield outcomes
                 finally:
                     workers.cancel_scope.cancel()
+                    watch.close()
 
 
 class _Crew:
@@ -140,8 +147,10 @@ class _Crew:
         sender: MemoryObjectSendStream[Any],
         outcomes: BatchOutcomes[Any, Any],
         settings: Settings,
+        watch: BatchWatch,
     ) -> None:
         self._runner = runner
+        self._watch = watch
         self._source = source
         self._sender = sender
         self._outcomes = outcomes
@@ -150,8 +159,10 @@ class _Crew:
         self._is_stopped = False
 
     async def run(self) -> None:
-        async with self._sender, anyio.create_task_group() as workers:
-            self._hire(workers)
+        async with self._sender:
+            async with anyio.create_task_group() as workers:
+                self._hire(workers)
+            await self._watch.finish("failed" if self._is_stopped else "done")
 
     def _hire(self, workers: Any) -> None:
         if self._count < self._settings.concurrency and not self._is_stopped:
@@ -160,11 +171,14 @@ class _Crew:
 
     async def _work(self, workers: Any) -> None:
         while not self._is_stopped:
+            await self._watch.admitted()
             pulled = await self._source.pull()
             if pulled is None:
                 return
             self._hire(workers)
-            item = await self._runner.run(pulled)
+            with self._watch.item() as told:
+                item = await self._runner.run(pulled)
+                told.append(item.outcome)
             self._outcomes.report.count(item)
             if item.is_failed and self._settings.on_error != "continue":
                 self._is_stopped = True

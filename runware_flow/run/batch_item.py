@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-import anyio
 import msgspec
 
 from runware_flow.errors import ClientStateError, DeclarationError
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.batch_source import Pulled
+    from runware_flow.run.batch_watch import BatchWatch
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.journal.writer import JournalWriter
     from runware_flow.run.settings import Settings
@@ -77,14 +77,15 @@ class ItemRunner:
         client: Any,
         writer: JournalWriter | None,
         accounts: Accounts,
+        watch: BatchWatch,
     ) -> None:
         self._name = name
         self._builder = builder
-        self._settings = msgspec.structs.replace(settings, journal=None, on_error="continue")
+        self._settings = msgspec.structs.replace(settings, journal=None, on_error="continue", progress=None)
         self._client = client
         self._writer = writer
         self._accounts = accounts
-        self._news: Any = _Silence()
+        self._watch = watch
 
     async def run(self, pulled: Pulled) -> BatchItem[Any, Any]:
         """Run one item to its outcome.
@@ -104,8 +105,8 @@ class ItemRunner:
         if self._client is None and any(step.kind in _SENDS for step in plan.steps):
             raise ClientStateError("this batch has no client: call batch.run(items, client), or set RUNWARE_API_KEY")
         ledger = None if self._writer is None else self._ledger(self._writer, pulled.key)
-        walk = self._walk if is_chain(plan) else self._spread
-        outcome: Outcome[Any] | None = await walk(flow, plan, node, ledger)
+        walk = self._walk if is_chain(plan) and not self._watch.wants_events else self._spread
+        outcome: Outcome[Any] | None = await walk(flow, plan, node, ledger, pulled)
         assert outcome is not None
         if isinstance(outcome, Skipped) and outcome.error is not None:
             outcome = Failed(outcome.error)
@@ -125,44 +126,39 @@ class ItemRunner:
                 " many results, many.gather()"
             )
 
-    async def _walk(self, flow: Flow, plan: ScopePlan, node: Node[Any], ledger: Ledger | None) -> Outcome[Any] | None:
+    async def _walk(
+        self, flow: Flow, plan: ScopePlan, node: Node[Any], ledger: Ledger | None, pulled: Pulled
+    ) -> Outcome[Any] | None:
         """Run a chain of nodes without a runner: there is never more than one to run."""
         machine = FlowMachine(plan, concurrency=1, on_error="continue")
         pauses = Pauses(machine)
-        performer = Performer(machine, self._accounts, self._news, pauses, self._client, ledger)
+        news: Any = self._watch  # it has the time, and counts
+        performer = Performer(machine, self._accounts, news, pauses, self._client, ledger)
         context = RunContext(self._name, self._client, None)
         current_worker.set(context)
-        while not machine.is_finished:
-            while (job := machine.take()) is not None:
-                await performer.perform(job[0], job[1], context)
-            await pauses.wait_due()
+        try:
+            while not machine.is_finished:
+                while (job := machine.take()) is not None:
+                    await performer.perform(job[0], job[1], context)
+                    self._watch.node_settled(job[0], job[1])
+                await pauses.wait_due()
+        finally:
+            self._watch.item_left(machine.root)
         return machine.root.outcome(node.spec.slot)
 
-    async def _spread(self, flow: Flow, plan: ScopePlan, node: Node[Any], ledger: Ledger | None) -> Outcome[Any] | None:
+    async def _spread(
+        self, flow: Flow, plan: ScopePlan, node: Node[Any], ledger: Ledger | None, pulled: Pulled
+    ) -> Outcome[Any] | None:
         runner = Runner(flow, plan, self._settings, self._client, None, ledger)
+        told = self._watch.follow(runner.news, pulled)
         try:
             async with open_task_group() as workers:
                 runner.begin(workers)
                 await runner.wait_for_end()
         finally:
             self._accounts.absorb(runner.accounts)
+            del told
         return runner.machine.root.outcome(node.spec.slot)
-
-
-class _Silence:
-    """Stands where a run has its `News`: it has the time, and nobody to tell of single nodes."""
-
-    def __init__(self) -> None:
-        self._start = anyio.current_time()
-
-    def time(self) -> float:
-        return anyio.current_time() - self._start
-
-    def node_started(self, *_: Any) -> None:
-        pass
-
-    def node_progress(self, *_: Any) -> None:
-        pass
 
 
 def is_chain(plan: ScopePlan) -> bool:

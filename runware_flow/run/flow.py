@@ -68,7 +68,8 @@ class Flow:
         on_error: what happens once a node has failed for good. `"stop"`: nothing new is sent, what is in flight is
             collected, and `FlowFailed` is raised. `"cancel"`: the same, but what is in flight is abandoned at once.
             `"continue"`: only what depends on the failed node is skipped.
-        progress: `True`, or a callable that is given each event.
+        progress: `True` for bars on a terminal or in a notebook, and a line every few seconds elsewhere; `"rich"` for
+            the bars, `"json"` for a line of JSON each second; or a callable that is given each event.
         journal: a file that outlives a crash: each task is in it before it is sent, each result before it counts. A run
             with the journal of an earlier one restores what that has finished and asks for what it had sent.
         limits, budget, cache: not available in this version; anything but `None` is an error.

@@ -13,6 +13,7 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.events import Event, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
 from runware_flow.graph.scope_run import FAILED
 from runware_flow.run.reader import CompletionReader, EventReader, Reader
+from runware_flow.view.progress import is_shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -22,10 +23,19 @@ if TYPE_CHECKING:
     from runware_flow.graph.scope_run import FanRun, ScopeRun
     from runware_flow.run.result import NodeRecord
     from runware_flow.run.runner import Runner
+    from runware_flow.view.progress import ProgressBoard
 
-__all__ = ("News",)
+__all__ = ("News", "report")
 
 _SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN})
+
+
+async def report(reader: EventReader, callback: Callable[[Event], Any]) -> None:
+    """Give each event to a callback, sync or async; what it raises ends the run."""
+    async for event in reader:
+        returned = callback(event)
+        if inspect.isawaitable(returned):
+            await returned
 
 
 class News:
@@ -45,6 +55,12 @@ class News:
         self._completions: list[tuple[NodeSpec, weakref.ref[CompletionReader[Any]]]] = []
         self._waiting_count = 0
         self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
+        self._board: ProgressBoard | None = None
+
+    def count_on(self, board: ProgressBoard) -> None:
+        """Count what starts and settles on a board: a call for each, made at once, so nothing is kept or waited for."""
+        self._board = board
+        self._machine.watch = True
 
     def time(self) -> float:
         """Seconds since the start of the run."""
@@ -55,11 +71,15 @@ class News:
     def open_events(self) -> EventReader:
         """Begin a reader of events."""
         reader = EventReader(self._admit)
-        self._events.append(weakref.ref(reader, self._forget))
-        self._machine.watch = True
+        self.add_reader(reader)
         if self._runner.is_finished:
             reader.is_over = True
         return reader
+
+    def add_reader(self, reader: EventReader) -> None:
+        """Put events into a reader from here on, as long as somebody holds it."""
+        self._events.append(weakref.ref(reader, self._forget))
+        self._machine.watch = True
 
     def open_completions(self, spec: NodeSpec, find: Callable[[], FanRun]) -> CompletionReader[Any]:
         """Begin a reader of the outcomes of one step of a fan-out."""
@@ -78,7 +98,7 @@ class News:
     def _forget(self, _: object) -> None:
         self._events = [reference for reference in self._events if reference() is not None]
         self._completions = [pair for pair in self._completions if pair[1]() is not None]
-        if not self._events and not self._completions:
+        if not self._events and not self._completions and self._board is None:
             self._machine.watch = False
             self._machine.settled.clear()
             self._begun.clear()
@@ -103,13 +123,6 @@ class News:
             self._waiting_count -= 1
             self._admit()
 
-    async def report(self, reader: EventReader, callback: Callable[[Event], Any]) -> None:
-        """Give each event to a callback, sync or async; what it raises ends the run."""
-        async for event in reader:
-            returned = callback(event)
-            if inspect.isawaitable(returned):
-                await returned
-
     # Events
 
     def _put(self, event: Event) -> None:
@@ -126,11 +139,15 @@ class News:
 
     def node_started(self, run: ScopeRun, step: Step, attempt: int, record: NodeRecord | None = None) -> None:
         """Tell that an attempt begins."""
-        if not self._events:
+        if not self._events and self._board is None:
             return
         now = self.time()
         begun = self._begun.get((run, step))
         self._begun[(run, step)] = (begun[0] if begun else now, attempt)
+        if self._board is not None and begun is None:
+            self._board.start(step.spec.name)
+        if not self._events:
+            return
         self._put(
             NodeStarted(
                 now,
@@ -159,14 +176,19 @@ class News:
             for spec, reference in self._completions:
                 if spec is step.spec and (reader := reference()) is not None:
                     reader.put_item(run)
+            begun = self._begun.pop((run, step), None)
+            if self._board is not None and (is_shown(step.spec) or run.cells[step.slot] == FAILED):
+                outcome = run.outcome(step.slot)
+                assert outcome is not None
+                self._board.settle(step.spec.name, outcome, was_running=begun is not None)
             if self._events and (step.kind not in _SILENT or run.cells[step.slot] == FAILED):
-                self._put(self._settled(run, step))
+                self._put(self._settled(run, step, begun))
         if any(step.kind is NodeKind.FAN for _, step in settled):
             self.source_ended()
 
-    def _settled(self, run: ScopeRun, step: Step) -> NodeSettled:
+    def _settled(self, run: ScopeRun, step: Step, begun: tuple[float, int] | None) -> NodeSettled:
         now = self.time()
-        began, attempts = self._begun.pop((run, step), (now, 0))
+        began, attempts = begun or (now, 0)
         record: NodeRecord | None = run.record(step.slot)
         outcome = run.outcome(step.slot)
         assert outcome is not None

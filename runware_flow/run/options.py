@@ -38,8 +38,9 @@ WireTask: TypeAlias = Mapping[str, Any]
 Items: TypeAlias = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | AsyncIterable[T]]
 """Where a fan-out's items come from. A callable is called once a run."""
 
-Progress: TypeAlias = bool | Callable[[Event], object] | None
-"""`True` writes a plain line to stderr now and then; a callable gets each event of the run."""
+Progress: TypeAlias = bool | Literal["rich", "json"] | Callable[[Event], object] | None
+"""`True` shows bars on a terminal and in a notebook, elsewhere a plain line now and then; `"json"` a line of JSON a
+second; a callable gets each event of the run. All on standard error."""
 
 
 JournalOption: TypeAlias = str | PathLike[str] | JournalStore | None

@@ -22,7 +22,7 @@ from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.handle import Run
-from runware_flow.run.news import News
+from runware_flow.run.news import News, report
 from runware_flow.run.pauses import Pauses
 from runware_flow.run.performer import Performer
 from runware_flow.run.result import RunResult
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from runware_flow.run.flow import Flow
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.many import Many
+    from runware_flow.run.progress import Show
     from runware_flow.run.reader import CompletionReader, EventReader
     from runware_flow.run.requester import Requester
     from runware_flow.run.settings import Settings
+    from runware_flow.view.progress import ProgressBoard
 
 __all__ = ("Runner", "open_run")
 
@@ -142,35 +144,55 @@ class Runner:
         self._parked: list[anyio.Event] = []
         self._has_timekeeper = False
         self._gate: anyio.Event | None = None
+        self._show: Show | None = None
 
     # The life of a run
 
     def begin(self, task_group: TaskGroup) -> None:
         """Start the run's tasks in `task_group`."""
         progress = self.settings.progress
-        if progress:
-            from runware_flow.run.progress import PlainProgress
-
+        if callable(progress):
             reader = self.news.open_events()
             reader.is_own = True
-            task_group.start_soon(
-                self.news.report, reader, progress if callable(progress) else PlainProgress(self.flow.name)
-            )
+            task_group.start_soon(report, reader, progress)
+        elif progress:
+            show = self._show_progress(progress)
+            task_group.start_soon(show.run)
         task_group.start_soon(self._supervise)
+
+    def _show_progress(self, progress: bool | str) -> Show:
+        from runware_flow.run.progress import Show  # not needed without
+        from runware_flow.view.progress import ProgressBoard, expected_counts
+
+        board = ProgressBoard(self.flow.name, self.settings.concurrency, expected_counts(self.flow.declaration))
+        board.budget = getattr(self.settings, "budget", None)
+        self.news.count_on(board)
+        self._show = Show(board, progress, self._look)
+        return self._show
+
+    def _look(self, board: ProgressBoard) -> None:
+        board.queued = self.machine.ready_count
+        board.spend(self.accounts.lines())
+        board.tick(self.news.time())
 
     async def _supervise(self) -> None:
         self.news.run_started()
+        is_through = False
         try:
             async with anyio.create_task_group() as workers:
                 self._workers = workers
                 self._call_worker()
+            is_through = True
         finally:
             self.puller.close()
             machine = self.machine
             if not machine.is_finished:
                 machine.abort("the run was cancelled")
             self.is_finished = True
-            self.news.run_finished(self._how_it_ended())
+            end = self._how_it_ended() if is_through else "cancelled"
+            self.news.run_finished(end)
+            if self._show is not None:
+                self._show.close(end)
             self._end.set()
 
     def _how_it_ended(self) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from runware_flow.errors import DeclarationError
 from runware_flow.run.journal.store import is_store
 from runware_flow.run.options import OnError
+from runware_flow.run.progress import check_progress
 
 if TYPE_CHECKING:
     from runware_flow.run.options import FlowOptions
@@ -45,8 +46,9 @@ def read_settings(base: Settings, options: FlowOptions) -> Settings:
     if on_error not in get_args(OnError):
         raise DeclarationError(f'on_error= is "stop", "cancel" or "continue", not {on_error!r}')
     progress = given.get("progress", base.progress)
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        raise DeclarationError(f"progress= is True, None or a callable that is given each event, not {progress!r}")
+    wrong = check_progress(progress)
+    if wrong is not None:
+        raise DeclarationError(wrong)
     journal = given.get("journal", base.journal)
     if not (journal is None or isinstance(journal, (str, PathLike)) or is_store(journal)) or journal == "":
         raise DeclarationError(f"journal= is the path of a file, or a JournalStore, not {journal!r}")

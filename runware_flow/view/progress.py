@@ -1,87 +1,277 @@
-"""What a run looks like while it runs: events in, counts by stage out. Pure; nothing here prints."""
+"""What a run looks like while it runs: counts by stage in, lines and numbers out. Pure; nothing here prints."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
-from runware_flow.graph.events import NodeSettled, NodeStarted, RunFinished
-from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.graph.declaration import PURE, NodeKind
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome
 
 if TYPE_CHECKING:
-    from runware_flow.graph.events import Event
+    from collections.abc import Iterable
 
-__all__ = ("ProgressBoard", "Stage", "money")
+    from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
+
+__all__ = ("ProgressBoard", "Stage", "duration", "expected_counts", "is_shown", "money")
+
+_RATE_SECONDS = 15.0
+"""How far back the rate looks."""
+_LINE_STAGES = 6
+"""How many stages a plain line names."""
 
 
 class Stage:
-    """The counts of one label: the nodes that have it, in whatever item."""
+    """The counts of one label: the nodes that have it, in whatever item.
 
-    __slots__ = ("failed", "label", "ok", "other", "running")
+    Attributes:
+        total: how many there will be; `None` while nobody can know.
+    """
 
-    def __init__(self, label: str) -> None:
+    __slots__ = ("abandoned", "failed", "label", "ok", "running", "skipped", "total")
+
+    def __init__(self, label: str, total: int | None = None) -> None:
         self.label = label
+        self.total = total
         self.running = 0
         self.ok = 0
         self.failed = 0
-        self.other = 0
-        """Skipped or abandoned."""
+        self.skipped = 0
+        self.abandoned = 0
 
     @property
     def settled(self) -> int:
         """How many are over, however they ended."""
-        return self.ok + self.failed + self.other
+        return self.ok + self.failed + self.skipped + self.abandoned
+
+    @property
+    def left(self) -> int | None:
+        """How many are not over; `None` if that is not known."""
+        return None if self.total is None else max(0, self.total - self.settled)
 
 
 class ProgressBoard:
-    """Folds the events of a run into counts by stage, in the order in which the stages first appeared."""
+    """Counts what starts and settles, by stage, in the order in which the stages were declared or first seen.
 
-    def __init__(self) -> None:
-        self.stages: dict[str, Stage] = {}
-        self.cost_micro_usd = 0
+    Attributes:
+        name: the flow's or the batch's.
+        concurrency: how many nodes (of a batch: items) are in flight at most.
+        items: of a batch, its items, which `rate` and `eta` then speak of; its nodes are the stages.
+        queued: nodes that are ready and wait for their turn; whoever drives the board sets it. `None`: not known.
+        cost, unknown_count: what was spent so far, in USD, and how many tasks' costs are not known; set like `queued`.
+        budget: USD, or `None` for none.
+        seconds: since the start.
+        end: how the run ended, as in `RunFinished`; `None` while it runs.
+    """
+
+    def __init__(self, name: str, concurrency: int, expected: dict[str, int | None] | None = None) -> None:
+        self.name = name
+        self.concurrency = concurrency
+        self.stages = {label: Stage(label, total) for label, total in (expected or {}).items()}
+        self.items: Stage | None = None
+        self.queued: int | None = None
+        self.cost = 0.0
+        self.unknown_count = 0
+        self.budget: float | None = None
         self.seconds = 0.0
-        self.is_finished = False
+        self.end: str | None = None
+        self._history: deque[tuple[float, int, int]] = deque()
 
-    def take(self, event: Event) -> None:
-        """Take the next event."""
-        self.seconds = event.time
-        match event:
-            case NodeStarted(attempt=1, label=label):
-                self._stage(label).running += 1
-            case NodeSettled():
-                self._settle(event)
-            case RunFinished():
-                self.is_finished = True
-            case _:
-                pass
+    def start(self, label: str) -> None:
+        """A node has begun its first attempt."""
+        self._stage(label).running += 1
 
-    def line(self) -> str:
-        """One plain line: every stage's finished and running nodes, the failures, the cost, the time."""
-        stages = " · ".join(_describe(stage) for stage in self.stages.values())
-        return f"{self.seconds:6.1f} s  {stages or 'starting'}  {money(self.cost_micro_usd)}"
+    def settle(self, label: str, outcome: Outcome[Any], *, was_running: bool) -> None:
+        """A node has its outcome."""
+        stage = self._stage(label)
+        stage.running -= was_running
+        if isinstance(outcome, Ok):
+            stage.ok += 1
+        elif isinstance(outcome, Failed):
+            stage.failed += 1
+        elif isinstance(outcome, Abandoned):
+            stage.abandoned += 1
+        else:
+            stage.skipped += 1
 
     def _stage(self, label: str) -> Stage:
-        return self.stages.setdefault(label, Stage(label))
+        stage = self.stages.get(label)
+        if stage is None:
+            stage = self.stages[label] = Stage(label)
+        return stage
 
-    def _settle(self, event: NodeSettled) -> None:
-        stage = self._stage(event.label)
-        stage.running -= event.attempts > 0
-        if isinstance(event.outcome, Ok):
-            stage.ok += 1
-        elif isinstance(event.outcome, Failed):
-            stage.failed += 1
+    def spend(self, receipt: Iterable[Any]) -> None:
+        """Take what was spent so far, as the lines of a receipt."""
+        lines = list(receipt)
+        self.cost = sum(line.cost or 0.0 for line in lines)
+        self.unknown_count = sum(line.unknown_count for line in lines)
+
+    def tick(self, seconds: float) -> None:
+        """Take the time, and a sample for the rate."""
+        self.seconds = seconds
+        history = self._history
+        counted = self._counted()
+        settled, worked = sum(stage.settled for stage in counted), sum(stage.ok + stage.failed for stage in counted)
+        history.append((seconds, settled, worked))
+        while len(history) > 2 and history[1][0] <= seconds - _RATE_SECONDS:
+            history.popleft()
+
+    def _counted(self) -> list[Stage]:
+        return list(self.stages.values()) if self.items is None else [self.items]
+
+    def rows(self) -> list[Stage]:
+        """What has a line of its own: the items of a batch, then the stages."""
+        return [*([self.items] if self.items is not None else []), *self.stages.values()]
+
+    @property
+    def running(self) -> int:
+        """How many nodes are in flight."""
+        return sum(stage.running for stage in self.stages.values())
+
+    @property
+    def rate(self) -> float | None:
+        """Nodes (of a batch: items) a second that ran to their end, lately; `None` while too little is known."""
+        return self._pace(2)
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds that are left at the present pace; `None` while what is left or the pace is not known."""
+        lefts = [stage.left for stage in self._counted()]
+        pace = self._pace(1)
+        if self.end is not None or not pace or any(left is None for left in lefts):
+            return None
+        return sum(left for left in lefts if left is not None) / pace
+
+    def _pace(self, column: int) -> float | None:
+        if len(self._history) < 2:
+            return None
+        first, last = self._history[0], self._history[-1]
+        seconds = last[0] - first[0]
+        return (last[column] - first[column]) / seconds if seconds > 0 else None
+
+    # What people see
+
+    def line(self) -> str:
+        """One plain line: the stages' finished and running nodes, the failures, what waits, the cost, the time."""
+        stages = self.rows()
+        unfinished = [stage for stage in stages if stage.left != 0]
+        shown = stages if len(stages) <= _LINE_STAGES else (unfinished or stages)[:_LINE_STAGES]
+        named = [_describe(stage) for stage in shown]
+        hidden = len(stages) - len(named)
+        parts = [f"{self.name}: {duration(self.seconds)}", ", ".join(named) or "starting"]
+        if hidden:
+            parts.append(f"{hidden} more stages")
+        return "  ".join([*parts, *self.totals()])
+
+    def totals(self) -> list[str]:
+        """What holds for the whole run, each in a few words."""
+        parts: list[str] = []
+        if self.end is None:
+            queued = "" if self.queued is None else f", {self.queued} queued"
+            parts.append(f"{self.running} in flight{queued}")
+            if self.rate is not None:
+                parts.append(f"{self.rate:.1f}/s")
+            if self.eta is not None:
+                parts.append(f"{duration(self.eta)} left")
         else:
-            stage.other += 1
-        if event.cost is not None:
-            self.cost_micro_usd += round(event.cost * 1_000_000)
+            parts.append(self.end)
+        parts.append(self.spent())
+        return parts
+
+    def spent(self) -> str:
+        """The cost, against the budget if there is one."""
+        unknown = f" and {self.unknown_count} of unknown cost" if self.unknown_count else ""
+        budget = "" if self.budget is None else f" of {money(self.budget)}"
+        return f"{money(self.cost)}{budget}{unknown}"
+
+    def snapshot(self) -> dict[str, Any]:
+        """The same as plain data: what a line of `progress="json"` holds."""
+        return {
+            "flow": self.name,
+            "seconds": round(self.seconds, 3),
+            "end": self.end,
+            "in_flight": self.running,
+            "queued": self.queued,
+            "concurrency": self.concurrency,
+            "rate": _rounded(self.rate),
+            "eta": _rounded(self.eta),
+            "cost": round(self.cost, 6),
+            "unknown_costs": self.unknown_count,
+            "budget": self.budget,
+            "items": None if self.items is None else _counts(self.items),
+            "stages": [_counts(stage) for stage in self.stages.values()],
+        }
+
+
+def _counts(stage: Stage) -> dict[str, Any]:
+    names = ("label", "total", "running", "ok", "failed", "skipped", "abandoned")
+    return {name: getattr(stage, name) for name in names}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _describe(stage: Stage) -> str:
-    running = f" (+{stage.running} running)" if stage.running else ""
-    failed = f", {stage.failed} failed" if stage.failed else ""
-    other = f", {stage.other} not done" if stage.other else ""
-    return f"{stage.label} {stage.ok}{running}{failed}{other}"
+    total = "" if stage.total is None else f"/{stage.total}"
+    running = f"+{stage.running}" if stage.running else ""
+    bad = [f"{count} {word}" for count, word in _not_done(stage) if count]
+    return f"{stage.label} {stage.ok}{running}{total}" + (f" ({', '.join(bad)})" if bad else "")
 
 
-def money(micro_usd: int) -> str:
-    """Integer micro-USD as people write dollars: four places, six where four would hide it."""
-    return f"${micro_usd / 1_000_000:.4f}" if micro_usd >= 100 or micro_usd == 0 else f"${micro_usd / 1_000_000:.6f}"
+def _not_done(stage: Stage) -> tuple[tuple[int, str], ...]:
+    return (stage.failed, "failed"), (stage.skipped, "skipped"), (stage.abandoned, "abandoned")
+
+
+def is_shown(spec: NodeSpec) -> bool:
+    """Tell whether a node is work that people wait for: not an item, a fan-out or a pure step."""
+    return spec.kind not in PURE and spec.kind not in (NodeKind.ITEM, NodeKind.FAN)
+
+
+def expected_counts(declaration: Declaration) -> dict[str, int | None]:
+    """Count the nodes that there will be, by label; `None` where only the run can tell. Consumes no source."""
+    counts: dict[str, int | None] = {}
+    for scope in declaration.scopes:
+        times = _times(scope)
+        for spec in scope.nodes:
+            if is_shown(spec):
+                before = counts.get(spec.name, 0)
+                counts[spec.name] = None if times is None or before is None else before + times
+    return counts
+
+
+def _times(scope: ScopeSpec) -> int | None:
+    times = 1
+    inner: ScopeSpec | None = scope
+    while inner is not None and inner.fan is not None:
+        width = _width(inner.fan)
+        if width is None:
+            return None
+        times *= width
+        inner = inner.parent
+    return times
+
+
+def _width(fan: NodeSpec) -> int | None:
+    if fan.source is None:  # made from a node's value: of one task of several results, the task says how many
+        work: Any = fan.deps[0].work if fan.deps and fan.deps[0].keeps_all else None
+        count: Any = work.get("numberResults") if hasattr(work, "get") else getattr(work, "number_results", None)
+        return count if isinstance(count, int) else None
+    try:
+        return len(fan.source.items)
+    except TypeError:
+        return None
+
+
+def money(usd: float) -> str:
+    """USD as people write them: four places, six where four would hide it."""
+    return f"${usd:.4f}" if usd >= 0.0001 or usd == 0 else f"${usd:.6f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `8.1 s`, `2:05`, `1:02:05`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

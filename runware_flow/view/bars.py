@@ -1,0 +1,87 @@
+"""The progress board as bars, for a terminal: a renderable of rich, which is the extra `cli`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+from runware_flow.view.progress import duration
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from runware_flow.view.progress import ProgressBoard, Stage
+
+__all__ = ("bars",)
+
+
+def bars(board: ProgressBoard, *, height: int = 24, pulse: float | None = None) -> RenderableType:
+    """Draw a bar for each stage, and a line for the run; stages that are over give way where the height is short.
+
+    Args:
+        board: what to show.
+        height: lines that there are.
+        pulse: seconds, for the bars of stages whose number is not known; by default the board's time.
+    """
+    time = board.seconds if pulse is None else pulse
+    stages = board.rows()
+    room = max(1, height - 4)
+    shown = stages
+    if len(stages) > room:
+        unfinished = [stage for stage in stages if stage.left != 0]
+        shown = (unfinished or stages)[: room - 1]
+    table = Table.grid(
+        Column(max_width=32, no_wrap=True, overflow="ellipsis"),
+        Column(ratio=1, min_width=8, max_width=40),
+        Column(justify="right", no_wrap=True),
+        Column(no_wrap=True, overflow="ellipsis"),
+        padding=(0, 1),
+        expand=True,
+    )
+    for stage in shown:
+        table.add_row(Text(stage.label), _bar(stage, board, time), _count(stage), _notes(stage))
+    hidden = len(stages) - len(shown)
+    more = [Text(f"and {hidden} more stages", style="dim")] if hidden else []
+    return Group(table, *more, _footer(board))
+
+
+def _bar(stage: Stage, board: ProgressBoard, time: float) -> ProgressBar:
+    is_over = board.end is not None
+    total = stage.total if stage.total is not None else (stage.settled or 1) if is_over else None
+    style = "red" if stage.failed else "green"
+    return ProgressBar(
+        total=total if total != 0 else 1,
+        completed=stage.settled if total != 0 else 1,
+        pulse=total is None and stage.running > 0,
+        animation_time=time,
+        complete_style="yellow" if stage.failed else "cyan",
+        finished_style=style,
+    )
+
+
+def _count(stage: Stage) -> Text:
+    total = "" if stage.total is None else f"/{stage.total}"
+    return Text(f"{stage.ok}{total}")
+
+
+def _notes(stage: Stage) -> Text:
+    text = Text()
+    for count, word, style in (
+        (stage.running, "running", "cyan"),
+        (stage.failed, "failed", "bold red"),
+        (stage.skipped, "skipped", "dim"),
+        (stage.abandoned, "abandoned", "yellow"),
+    ):
+        if count:
+            text.append(f"{count} {word} ", style=style)
+    return text
+
+
+def _footer(board: ProgressBoard) -> Text:
+    parts = [duration(board.seconds), *board.totals()]
+    style = {"done": "green", "failed": "bold red"}.get(board.end or "", "bold")
+    return Text.assemble((board.name, style), "  ", "  ".join(parts), no_wrap=True, overflow="ellipsis")
