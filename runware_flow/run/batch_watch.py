@@ -176,7 +176,7 @@ class BatchWatch:
             news.count_on(self._board)
         if self._reader is None:
             return None
-        teller = _ItemTeller(self._reader, pulled, self.time())
+        teller = _ItemTeller(self._reader, pulled, self.time() - news.time())
         news.add_reader(teller)
         return teller
 

