@@ -1,10 +1,10 @@
-# `make demo` and `make test` do all their own set-up; they need Python 3.11 or newer and make.
+# `make demo`, `make test` and `make docs` do all their own set-up; they need Python 3.11 or newer and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types unit bench clean
+.PHONY: demo test lint types unit docs bench clean
 
 demo: $(READY)
 	$(BIN)/runware-flow demo
@@ -24,6 +24,10 @@ types: $(READY)
 unit: $(READY)
 	PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist worksteal
 
+# The documentation as a site in out/site; a warning is an error.
+docs: $(VENV)/.docs-ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
@@ -35,4 +39,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[emulator,cli]' --group dev
+	touch $@
+
+$(VENV)/.docs-ready: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
 	touch $@

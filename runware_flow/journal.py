@@ -225,7 +225,8 @@ async def collect(
 ) -> list[Collected]:
     """Ask for everything that is open in a journal, and write down what came. Sends nothing, buys nothing.
 
-    The next run with this journal restores what was collected.
+    The next run with this journal restores what was collected. After a cancel the journal holds what came until then,
+    and the rest is still open.
 
     Args:
         journal: the path of its file.

@@ -99,7 +99,8 @@ class Client(Utilities, AsyncContextManagerMixin):
         """Open the connection now, and wait until the key is accepted. Over REST there is nothing to open.
 
         `transport="auto"` decides here, or at the first task if that comes before: a WebSocket that cannot be opened
-        (refused, not answered within `auth_timeout`) is replaced by REST for the rest of the block.
+        (refused, not answered within `auth_timeout`) is replaced by REST for the rest of the block. A cancel ends the
+        waiting only; the connection goes on being opened, and the next call finds it.
 
         Raises:
             RunwareError: `auth` for a rejected key, `connection` if the service cannot be reached within
@@ -197,8 +198,8 @@ class Client(Utilities, AsyncContextManagerMixin):
     ) -> AsyncGenerator[Delivery[Any]]:
         """Send a task on entering the block, and read its results inside, each the moment it is there.
 
-        Leaving the block early ends the waiting only: what the service has accepted is finished and billed. Arguments
-        and errors are those of `run`.
+        Leaving the block early, or a cancel, ends the waiting only: what the service has accepted is finished
+        and billed. Arguments and errors are those of `run`.
         """
         self._here()
         prepared = await self._services.prepare(task, lambda: self.prepare(task, delivery=delivery))
@@ -275,8 +276,9 @@ class Client(Utilities, AsyncContextManagerMixin):
     ) -> list[Any]:
         """Send a prepared task and wait for all its results; arguments and errors are those of `run`.
 
-        `sent_before` says whether an earlier process sent this very task: with `"yes"` it is only asked for, with
-        `"maybe"` it is sent (again) under its taskUUID if the service does not know it; see `Submission`.
+        A cancel ends the waiting only, as in `run`. `sent_before` says whether an earlier process sent this very task:
+        with `"yes"` it is only asked for, with `"maybe"` it is sent (again) under its taskUUID if the service does not
+        know it; see `Submission`.
         """
         async with self._submission(prepared, timeout, sent_before, validate) as delivery:
             if on_result is None and on_progress is None:

@@ -106,6 +106,8 @@ class Delivery(Generic[R]):
     async def next_event(self) -> Ok[R] | Failed | Progress | None:
         """Wait for the next outcome of a result, or the latest progress; None once settled and all seen.
 
+        A cancel loses nothing: the next call returns what this one would have.
+
         Raises:
             RunwareTimeoutError: the deadline passed first. The task may still finish, and be billed.
         """
@@ -121,6 +123,8 @@ class Delivery(Generic[R]):
 
     async def wait_results(self) -> list[R]:
         """Wait until nothing more will come, and return the results in the server's order.
+
+        A cancel ends the waiting only: what has come stays in `results`.
 
         Raises:
             RunwareError: the task or one of its results failed; `.results` holds the finished ones.

@@ -37,8 +37,11 @@ class ClientKeywords(TypedDict, total=False):
     ws_base_url: str | None
     """WebSocket; by default `RUNWARE_WS_BASE_URL`, else the service's own address."""
     schemas_base_url: str | None
+    """Models and their schemas; by default `RUNWARE_SCHEMAS_BASE_URL`, else the service's own address."""
     content_base_url: str | None
+    """`client.content`; by default `RUNWARE_CONTENT_BASE_URL`, else the service's own address."""
     serverless_base_url: str | None
+    """Serverless apps; by default `RUNWARE_SERVERLESS_BASE_URL`, else the service's own address."""
     serverless_environment: str | None
     """The environment of serverless apps that calls address which name none; by default the service's `production`."""
     timeout: float
@@ -50,8 +53,11 @@ class ClientKeywords(TypedDict, total=False):
     max_retries: int
     """How often a request that the service has not accepted is sent again."""
     retry_delay: float
+    """Before the first of them."""
     retry_strategy: Literal["exponential", "linear"]
+    """How the delay grows from one to the next."""
     max_reconnect_attempts: float
+    """How often in a row a lost connection is opened again, once there was one; without limit unless told."""
     debug: bool
     """Log what the session does: to `log_sink`, else as lines on standard error. Without it the standard logger
     `runware_flow` gets the entries."""
@@ -64,6 +70,7 @@ class ClientKeywords(TypedDict, total=False):
     connector: Connector | None
     """What opens WebSockets instead of the built-in carriers: proxies, tunnels, tests."""
     user_agent_prefix: str | None
+    """Put before the library's own `User-Agent`, such as `my-app/2.0`."""
 
 
 class ClientOptions(ClientKeywords, total=False):

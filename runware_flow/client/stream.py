@@ -53,7 +53,7 @@ class TextStream:
         return TextReader(self, DeltaKind.REASONING)
 
     async def full_text(self) -> str:
-        """Wait for the end and return the whole answer.
+        """Wait for the end and return the whole answer. Cancelled, it is as `result`.
 
         Raises:
             RunwareError: the task failed, or the stream broke off.
@@ -62,6 +62,8 @@ class TextStream:
 
     async def result(self) -> StreamResult:
         """Wait for the end and return text, reasoning, finish reason, usage and cost.
+
+        A cancel ends the waiting only; the stream goes on as long as its block.
 
         Raises:
             RunwareError: the task failed, or the stream broke off.

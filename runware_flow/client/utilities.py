@@ -120,6 +120,8 @@ class Utilities:
     ) -> ModelUploadResult:
         """Bring a model of one's own to the service, and wait until it is ready to be used.
 
+        A cancel ends the waiting only; the service goes on with what it has accepted.
+
         Args:
             task: the `ModelUpload`; or leave it out and give its fields as keywords (`category`, `architecture`,
                 `format`, `name`, `version`, `download_url`, ...).
@@ -146,7 +148,8 @@ class Utilities:
     async def image_upload(self, image: str | bytes | Path, *, timeout: float | None = None) -> ImageUploadResult:
         """Store an image for later tasks: `.image_uuid`. `media_storage` takes any medium.
 
-        Local media need no upload of yours: `run` takes paths and bytes wherever a task takes a medium.
+        Local media need no upload of yours: `run` takes paths and bytes wherever a task takes a medium. After a cancel
+        the image may be stored or not; storing it again does no harm.
 
         Args:
             image: a URL, a data URI or base64 as a `str`; a `Path`; or bytes.
@@ -161,6 +164,8 @@ class Utilities:
         timeout: float | None = None,
     ) -> MediaStorageResult:
         """Store a medium for later tasks (`.media_uuid`, `.media_url`), or delete one.
+
+        After a cancel it may have been done or not; doing it again does no harm.
 
         Args:
             media: to upload, as for `image_upload`; to delete, its UUID.
@@ -262,7 +267,7 @@ class Utilities:
         return await save_media(result, path, await self._services.web.http_client())
 
     async def read(self, result: MediaResult) -> bytes:
-        """The bytes of a result's medium. Errors are those of `save`."""
+        """Return the bytes of a result's medium. Errors are those of `save`; a cancel leaves nothing behind."""
         self._here()
         return await read_media(result, await self._services.web.http_client())
 

@@ -98,6 +98,8 @@ class Batch(Generic[A, T]):
     async def collect(self, items: Items[A], client: Requester | None = None) -> BatchReport:
         """Work through `items` to the end and tell what came of them, in numbers; results are not kept.
 
+        A cancel abandons what is in flight, which may be billed; with a journal the same call continues there.
+
         Raises:
             FlowFailed: an item failed and `on_error` is not `"continue"`.
         """

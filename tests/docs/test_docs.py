@@ -33,7 +33,7 @@ from runware_flow.emulator import run_in_thread
 from runware_flow.emulator.commands import environment
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("docs/**/*.md"), *ROOT.glob("README.md")])
+PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "examples" / "README.md"])
 RUN_PAGES = [page for page in PAGES if page.parent.name != "explanation"]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -219,7 +219,13 @@ def test_page_relative_links_lead_somewhere(page):
 def test_index_leads_to_every_page():
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target).resolve() for target in LINK.findall(index.read_text(encoding="utf-8"))}
-    assert {page for page in PAGES if page.parent != ROOT} - {index} <= linked
+    assert {page for page in PAGES if "docs" in page.parts} - {index} <= linked
+
+
+def test_list_of_examples_leads_to_every_program():
+    folder = ROOT / "examples"
+    linked = set(LINK.findall((folder / "README.md").read_text(encoding="utf-8")))
+    assert linked == {path.name for path in folder.glob("*.py")}
 
 
 def public_names():

@@ -1,0 +1,81 @@
+"""Every public name says what it is, is on a page of the reference, and tells what a cancel leaves behind."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import runware_flow
+
+API = Path(__file__).parents[2] / "docs" / "reference" / "api"
+MODULES = ("errors", "journal", "emulator", "testing.playbook", "testing.plugin", "tasks", "results")
+KEYWORDS = ("client.options.ClientKeywords", "client.options.ClientOptions", "run.options.PolicyOptions")
+
+# They ask and change nothing: a cancel ends the waiting, and there is nothing to say about it.
+QUESTIONS = {
+    *("account_management", "clear_validator_cache", "get_response", "get_task", "get_task_details"),
+    *("model_search", "refresh_registry", "file_to_data_uri", "wait_changed"),
+}
+
+
+def public():
+    """Each public name with its object."""
+    yield from ((name, getattr(runware_flow, name)) for name in runware_flow.__all__)
+    for module in map(import_module, (f"runware_flow.{name}" for name in MODULES)):
+        yield from ((f"{module.__name__}.{name}", getattr(module, name)) for name in module.__all__)
+
+
+def with_members():
+    """The same, with the methods and properties of the classes."""
+    for name, thing in public():
+        yield name, thing
+        if inspect.isclass(thing) and not name.startswith(("runware_flow.tasks", "runware_flow.results")):
+            for kind in thing.__mro__:
+                if kind.__module__.startswith("runware_flow"):
+                    yield from ((f"{name}.{key}", value) for key, value in vars(kind).items() if key[0] != "_")
+
+
+def is_documentable(thing):
+    return inspect.isclass(thing) or inspect.isroutine(thing) or isinstance(thing, property)
+
+
+EVERYTHING = {name: thing for name, thing in with_members() if is_documentable(thing)}
+COROUTINES = {
+    name: thing
+    for name, thing in EVERYTHING.items()
+    if inspect.iscoroutinefunction(inspect.unwrap(thing) if callable(thing) else thing)
+}
+
+
+def test_every_public_name_has_a_docstring_of_its_own():
+    def text(thing):
+        return (vars(thing).get("__doc__") if inspect.isclass(thing) else thing.__doc__) or ""
+
+    # msgspec and dataclasses write a signature where a class has no docstring
+    assert [name for name, thing in EVERYTHING.items() if not re.match(r"\W*\w[^(]", text(thing))] == []
+
+
+@pytest.mark.parametrize("home", KEYWORDS)
+def test_every_keyword_of_an_options_dict_has_a_docstring(home):
+    module, _, name = home.rpartition(".")
+    home = import_module(f"runware_flow.{module}")
+    source = inspect.getsource(home)
+    for key in getattr(home, name).__annotations__:
+        assert re.search(rf'^    {key}: .*\n    """', source, re.MULTILINE), f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", [name for name in COROUTINES if name.rpartition(".")[2] not in QUESTIONS])
+def test_public_coroutine_says_what_a_cancel_leaves_behind(name):
+    assert "cancel" in (COROUTINES[name].__doc__ or "").lower()
+
+
+def test_pages_made_from_docstrings_show_every_public_name():
+    pages = "".join(page.read_text(encoding="utf-8") for page in API.glob("*.md"))
+    shown = set(re.findall(r"^::: runware_flow\.(\S+)$", pages, re.MULTILINE))
+    shown |= {name for module in MODULES if module in shown for name in import_module(f"runware_flow.{module}").__all__}
+    missing = set(runware_flow.__all__) - shown
+    assert not missing, "add a line `::: runware_flow.NAME` to the page of docs/reference/api where it belongs"
