@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareError as RunwareError
     from runware_flow.errors import RunwareFlowError as RunwareFlowError
     from runware_flow.errors import RunwareTimeoutError as RunwareTimeoutError
+    from runware_flow.errors import TooFewSucceeded as TooFewSucceeded
     from runware_flow.errors import is_runware_error as is_runware_error
     from runware_flow.graph.events import NodeProgress as NodeProgress
     from runware_flow.graph.events import NodeSettled as NodeSettled
@@ -76,6 +77,7 @@ _HOMES = {
         "RunwareError",
         "RunwareFlowError",
         "RunwareTimeoutError",
+        "TooFewSucceeded",
         "is_runware_error",
     ),
     "graph.events": ("NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted"),

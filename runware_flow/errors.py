@@ -9,6 +9,7 @@
     ├── DeclarationError             a flow that cannot work, at the line that declared it (also a TypeError)
     ├── SourceError                  a fan-out cannot be pulled from (in `run.sources`; the cause of a `FlowFailed`)
     ├── JournalError                 a journal that cannot be opened, read or written
+    ├── TooFewSucceeded              a race of which all failed, or a `first(n)` with fewer than n
     ├── NodeNotAvailable             a result was asked for of a node that has none (also a LookupError)
     └── FlowFailed                   a run failed; `.result` holds everything that finished
 
@@ -33,6 +34,7 @@ __all__ = (
     "RunwareError",
     "RunwareFlowError",
     "RunwareTimeoutError",
+    "TooFewSucceeded",
     "is_runware_error",
     "stable_code",
 )
@@ -145,6 +147,25 @@ class JournalError(RunwareFlowError):
 
 class NodeNotAvailable(RunwareFlowError, LookupError):
     """The result of a node was asked for that has none; the message names the node and says why."""
+
+
+class TooFewSucceeded(RunwareFlowError):
+    """All nodes of a race failed, or fewer items had a result than `first(n)` asked for.
+
+    Attributes:
+        errors: those of the nodes that failed, in the order of their declaration; of many items, the first sixteen.
+    """
+
+    def __init__(self, message: str, *, errors: Sequence[Exception]) -> None:
+        super().__init__(message)
+        self.errors = list(errors)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_too_few, (str(self), self.errors)
+
+
+def _restore_too_few(message: str, errors: list[Exception]) -> TooFewSucceeded:
+    return TooFewSucceeded(message, errors=errors)
 
 
 class FlowFailed(RunwareFlowError):

@@ -34,10 +34,22 @@ class NodeKind(enum.Enum):
     FAN = "fan"  # pulls items and owns their scope; ends when all of them have
     GATHER = "gather"  # the list of one node's values over all items
     SETTLED = "settled"  # the list of one node's outcomes over all items
+    FIRST = "first"  # the list of one node's values over the first items that have one
+    RACE = "race"  # the value of the first of its nodes that has one
+    WAY = "way"  # the node's value on one way of a branch; skipped if the other is taken
+    BRANCH = "branch"  # the value at the end of the way that was taken
 
 
-PURE = frozenset({NodeKind.PICK, NodeKind.GATHER, NodeKind.SETTLED})
+DECIDED = frozenset({NodeKind.RACE, NodeKind.WAY, NodeKind.BRANCH})
+"""Kinds whose outcome the machine itself finds, whenever one of the nodes before them has settled."""
+
+PURE = frozenset({NodeKind.PICK, NodeKind.GATHER, NodeKind.SETTLED, NodeKind.FIRST}) | DECIDED
 """Kinds that send nothing, and so are still worked out after a run was stopped."""
+
+_UNGUARDED = DECIDED | {NodeKind.ITEM}
+
+ABSORBING = (NodeKind.RACE, NodeKind.FIRST)
+"""Kinds that may have a value although nodes before them have failed."""
 
 
 class Where(NamedTuple):
@@ -69,6 +81,8 @@ class NodeSpec:
         slot: its place in its scope.
         work: the task, the builder or the function, by kind.
         deps: the nodes whose values it is called with, in order.
+        after: nodes that must have a value too before it begins.
+        tolerate: for a fan-out, the share of its items that may fail before the run counts it as failed.
         of: for a gather, the node of the item scope whose values it collects.
         keeps_all: its value is the list of all results of its task, not the one result.
         name: its label, or a name made from its work, with an ordinal among equals.
@@ -76,6 +90,7 @@ class NodeSpec:
     """
 
     __slots__ = (
+        "after",
         "deps",
         "handle",
         "item_scope",
@@ -89,6 +104,7 @@ class NodeSpec:
         "scope",
         "slot",
         "source",
+        "tolerate",
         "where",
         "work",
     )
@@ -102,6 +118,8 @@ class NodeSpec:
         self.where = where
         self.work = work
         self.deps: tuple[NodeSpec, ...] = ()
+        self.after: tuple[NodeSpec, ...] = ()
+        self.tolerate: float | None = None
         self.policy: Policy = NO_POLICY
         self.keeps_all = False
         self.of: NodeSpec | None = None
@@ -149,15 +167,15 @@ class ScopeSpec:
 
 
 class Declaration:
-    """All nodes of a flow. It only grows; `version` counts what was added."""
+    """All nodes of a flow. It only grows; `order` has what was added, in all scopes."""
 
-    __slots__ = ("name", "root", "scopes", "version")
+    __slots__ = ("name", "order", "root", "scopes")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.root = ScopeSpec()
         self.scopes = [self.root]
-        self.version = 0
+        self.order: list[NodeSpec] = []
 
     def add(
         self,
@@ -188,7 +206,7 @@ class Declaration:
         spec.deps = tuple(deps)
         spec.policy = policy
         found.nodes.append(spec)
-        self.version += 1
+        self.order.append(spec)
         return spec
 
     def add_fan(
@@ -210,6 +228,21 @@ class Declaration:
         spec = self.add(kind, None, (), name=name, where=where, scope=fan.scope)
         spec.of = of
         return spec
+
+    def guard(self, way: NodeSpec, since: int) -> None:
+        """Let what was declared for `way`, from `order[since]` on, and would begin without it, wait for it.
+
+        A sub-pipeline that is one way of a branch may declare nodes that do not use the node it is given, say a fixed
+        task. They are not to be bought when the other way is taken. Nodes around the fan-out in which the branch
+        stands are left out: they are made once, for all items.
+        """
+        covered = {way}
+        for spec in self.order[since:]:
+            if any(one in covered for one in waits_for(spec)):
+                covered.add(spec)
+            elif spec.of is None and spec.kind not in _UNGUARDED and way.scope.holds(spec.scope):
+                spec.after = (*spec.after, way)
+                covered.add(spec)
 
     def specs(self) -> Iterator[NodeSpec]:
         """Iterate over all nodes, scope by scope, in the order of declaration."""
@@ -233,29 +266,29 @@ class Declaration:
 
         The items of such a scope are all unfinished at once, so no window may hold back the last ones.
         """
-        before = {spec: waits_for(spec) for spec in self.specs()}
-        for gather in before:
+        waits = {spec: waits_for(spec) for spec in self.specs()}
+        for gather in waits:
             if gather.of is not None:  # with a window, the last item is pulled only when others have finished
-                before[gather] = [*before[gather], *_all_inside(gather.of.scope)]
-        knot = knotted(before, both_ways=True)
+                waits[gather] = [*waits[gather], *_all_inside(gather.of.scope)]
+        knot = knotted(waits, both_ways=True)
         return {spec.of.scope for spec in knot if spec.of is not None}
 
 
-def knotted(before: dict[NodeSpec, list[NodeSpec]], *, both_ways: bool = False) -> set[NodeSpec]:
+def knotted(waits: dict[NodeSpec, list[NodeSpec]], *, both_ways: bool = False) -> set[NodeSpec]:
     """Find the nodes that wait for each other, and those behind them; with `both_ways`, only those between as well."""
-    after: dict[NodeSpec, list[NodeSpec]] = {spec: [] for spec in before}
-    for spec, deps in before.items():
+    after: dict[NodeSpec, list[NodeSpec]] = {spec: [] for spec in waits}
+    for spec, deps in waits.items():
         for dep in deps:
             after[dep].append(spec)
-    left = _without_ends(before, after)
+    left = _without_ends(waits, after)
     if both_ways and left:
         inside = {spec: [other for other in after[spec] if other in left] for spec in left}
-        left = _without_ends(inside, {spec: [other for other in before[spec] if other in left] for spec in left})
+        left = _without_ends(inside, {spec: [other for other in waits[spec] if other in left] for spec in left})
     return left
 
 
-def _without_ends(before: dict[NodeSpec, list[NodeSpec]], after: dict[NodeSpec, list[NodeSpec]]) -> set[NodeSpec]:
-    waiting = {spec: len(deps) for spec, deps in before.items()}
+def _without_ends(waits: dict[NodeSpec, list[NodeSpec]], after: dict[NodeSpec, list[NodeSpec]]) -> set[NodeSpec]:
+    waiting = {spec: len(deps) for spec, deps in waits.items()}
     free = [spec for spec, count in waiting.items() if count == 0]
     while free:
         for spec in after[free.pop()]:
@@ -273,13 +306,13 @@ def _all_inside(scope: ScopeSpec) -> Iterator[NodeSpec]:
 
 
 def waits_for(spec: NodeSpec) -> list[NodeSpec]:
-    """List the nodes that must have ended, or begun to fan out, before this one."""
-    before = list(spec.deps)
+    """Return the nodes that must have an outcome before `spec` can have one."""
+    nodes = [*spec.deps, *spec.after]
     if spec.kind is NodeKind.ITEM and spec.scope.fan is not None:
-        before.append(spec.scope.fan)
+        nodes.append(spec.scope.fan)
     if spec.of is not None:
-        before.append(spec.of)
-    return before
+        nodes.append(spec.of)
+    return nodes
 
 
 def _cycle_in(stuck: set[NodeSpec]) -> list[NodeSpec]:

@@ -7,6 +7,8 @@ A run is a tree of `ScopeRun`s: the root, and one for each item of each fan-out.
           |                   |   \       v
           +---->  SKIPPED  <--+----+--  WAITING
 
+    OPEN (a race, a branch or one of its ways)  ->  OK | FAILED | SKIPPED
+
 Events come in as calls: `succeed`, `fail` and `abandon` (a node settled), `item_pulled`, `source_ended`,
 `source_failed`, `stop`, `abort`. What is to be done is taken out: `take` gives the next node to run, `next_source` the
 next fan-out to pull an item from. The rules:
@@ -17,7 +19,9 @@ next fan-out to pull an item from. The rules:
 * depth first: what became ready last runs first, and a source is only pulled when nothing is ready, so chains finish
   before new ones begin and what is pending stays small;
 * a failure skips what depends on it (`"continue"`), or also stops the run (`"stop"`, `"cancel"`): then nothing that
-  could send is started any more, while pure steps are still worked out from what finishes.
+  could send is started any more, while pure steps are still worked out from what finishes;
+* a failure that a race or a `first` can do without stops nothing, nor does one that its fan-out tolerates; once such a
+  node is decided, what only it needed is skipped or dropped.
 
 Each call costs O(1) for each node that it settles.
 """
@@ -26,10 +30,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.graph.choices import Choices
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
 from runware_flow.graph.scope_run import ABANDONED, READY, RUNNING, SETTLED, SKIPPED, WAITING, FanRun, ScopeRun
-from runware_flow.graph.spread import Spread
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import NodeSpec
@@ -38,12 +42,14 @@ if TYPE_CHECKING:
 __all__ = ("FlowMachine",)
 
 
-class FlowMachine(Spread):
+class FlowMachine(Choices):
     """The state of one run.
 
     Attributes:
         watch: collect settled nodes in `settled`, for a shell that tells somebody.
         settled: nodes that settled since the shell last emptied it, in order; filled only while `watch` is set.
+        dropped: what the shell is to end since nobody needs it any more: running nodes to cancel, which are abandoned
+            as in any cancel, and fan-outs whose sources to close.
         failure: the first node that failed for good, while failures stop the run.
         stopped: why nothing new is started any more, or `None`.
         waiting: the nodes that are parked, with the error of their last attempt.
@@ -61,7 +67,7 @@ class FlowMachine(Spread):
     @property
     def has_work(self) -> bool:
         """Whether `take` or `next_source` has something, were there a worker for it."""
-        return bool(self._ready) or any(self._sources)
+        return self._has_ready() or any(self._sources)
 
     @property
     def ready_count(self) -> int:
@@ -72,12 +78,21 @@ class FlowMachine(Spread):
 
     def take(self) -> tuple[ScopeRun, Step] | None:
         """Take the next node to run; `None` if none is ready or `concurrency` nodes run already."""
-        if not self._ready or self.in_flight >= self.concurrency:
-            return None
-        job = self._ready.pop()
-        job[0].cells[job[1].slot] = RUNNING
-        self.in_flight += 1
-        return job
+        ready = self._ready
+        while ready and self.in_flight < self.concurrency:
+            job = ready.pop()
+            cells, slot = job[0].cells, job[1].slot
+            if cells[slot] == READY:
+                cells[slot] = RUNNING
+                self.in_flight += 1
+                return job
+        return None
+
+    def _has_ready(self) -> bool:
+        ready = self._ready
+        while ready and ready[-1][0].cells[ready[-1][1].slot] != READY:
+            ready.pop()  # it was dropped meanwhile
+        return bool(ready)
 
     def next_source(self) -> FanRun | None:
         """Take the fan-out to pull the next item from; `None` if nodes come first or no window has room.
@@ -85,7 +100,7 @@ class FlowMachine(Spread):
         The innermost fan-outs come first, those of one depth in turn. The fan-out is lent until `item_pulled`,
         `source_ended` or `source_failed` is called for it.
         """
-        if self._ready or self.in_flight >= self.concurrency:
+        if self.in_flight >= self.concurrency or self._has_ready():
             return None
         for queue in reversed(self._sources):
             if queue:
@@ -122,6 +137,8 @@ class FlowMachine(Spread):
         self.in_flight -= 1
         run.cells[step.slot] = WAITING
         self.waiting[run, step] = error
+        if step.serves_choice:
+            self._let_go_parked(run, step)
 
     def unpark(self, run: ScopeRun, step: Step) -> None:
         """What a parked node waited for is there: it is ready again. Nothing happens if it has settled meanwhile."""

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runware_flow.graph.declaration import PURE, NodeKind
+from runware_flow.graph.declaration import ABSORBING, DECIDED, PURE, NodeKind, waits_for
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
 
-__all__ = ("MAX_WAITS", "ScopePlan", "Step", "compile_plan")
+__all__ = ("MAX_WAITS", "OPEN", "ScopePlan", "Step", "compile_plan")
 
 MAX_WAITS = 0xEF
 """A cell below this counts what a node still waits for; the states of the machine lie above."""
+
+_SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN, NodeKind.WAY})
+
+OPEN = 0xF4
+"""The cell of a race, a way or a branch that is not decided yet: it looks at what it waits for, and counts nothing."""
 
 
 class Step:
@@ -28,9 +33,33 @@ class Step:
         next: the steps of the same scope that wait for this one, last declared first, once for each argument.
         is_watched: steps of inner scopes wait for this one too.
         gathers: which gathers of this scope's fan-out collect this step.
+        fans: the fan-outs of the same scope with steps that wait for this one.
+        is_silent: it stands for something else, so nobody counts it or is told of it.
+        is_end: nothing waits for it, so it is wanted for itself; this and the next are told only where nodes choose.
+        serves_choice: it may turn out not to be needed, since a race or a `first` comes after it.
+        may_lose: it may be cancelled because that is a race.
+        is_excused: whatever waits for it may do without, so its failure alone is no failure of the run.
     """
 
-    __slots__ = ("args", "gathers", "inner", "is_pure", "is_watched", "kind", "local", "next", "slot", "spec", "work")
+    __slots__ = (
+        "args",
+        "fans",
+        "gathers",
+        "inner",
+        "is_end",
+        "is_excused",
+        "is_pure",
+        "is_silent",
+        "is_watched",
+        "kind",
+        "local",
+        "may_lose",
+        "next",
+        "serves_choice",
+        "slot",
+        "spec",
+        "work",
+    )
 
     def __init__(self, spec: NodeSpec) -> None:
         self.spec = spec
@@ -38,12 +67,18 @@ class Step:
         self.kind = spec.kind
         self.work = spec.work
         self.is_pure = spec.kind in PURE
+        self.is_silent = spec.kind in _SILENT
         self.args: tuple[tuple[int, int], ...] = ()
         self.local = -1
         self.next: tuple[Step, ...] = ()
         self.is_watched = False
         self.gathers: tuple[int, ...] = ()
         self.inner: ScopePlan | None = None
+        self.fans: tuple[Step, ...] = ()
+        self.is_end = False
+        self.serves_choice = False
+        self.may_lose = False
+        self.is_excused = False
 
 
 class ScopePlan:
@@ -54,10 +89,11 @@ class ScopePlan:
         outer: for each argument from an outer scope: the step, how many scopes up, and which slot.
         gathers: the steps around this scope that collect one of its steps over all items.
         is_windowed: only so many items are unfinished at a time; not where each waits for a gather of all.
+        has_ends: some of its nodes, or of those inside, are wanted for themselves.
         first: the steps that wait for nothing, last declared first.
     """
 
-    __slots__ = ("cells", "first", "gathers", "is_windowed", "outer", "size", "spec", "steps")
+    __slots__ = ("cells", "first", "gathers", "has_ends", "is_windowed", "outer", "size", "spec", "steps")
 
     def __init__(self, spec: ScopeSpec) -> None:
         self.spec = spec
@@ -68,6 +104,7 @@ class ScopePlan:
         self.gathers: tuple[Step, ...] = ()
         self.first: tuple[Step, ...] = ()
         self.is_windowed = True
+        self.has_ends = False
 
 
 def compile_plan(declaration: Declaration) -> ScopePlan:
@@ -94,12 +131,46 @@ def compile_plan(declaration: Declaration) -> ScopePlan:
             for step in reversed(plan.steps)
             if plan.cells[step.slot] == 0 and step.kind is not NodeKind.ITEM and not _is_fed(step, plan)
         )
+    if any(spec.kind in ABSORBING for spec in declaration.order):
+        _judge(declaration, plans)
     return plans[declaration.root]
+
+
+def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
+    """Find out whose failure may be done without, and who may lose a race. Whoever waits was declared later."""
+    waiting: dict[NodeSpec, list[NodeSpec]] = {}
+    for spec in reversed(declaration.order):
+        step = plans[spec.scope].steps[spec.slot]
+        after = waiting.pop(spec, [])
+        step.is_end = not after
+        if step.is_end:
+            scope: ScopeSpec | None = spec.scope
+            while scope is not None and not plans[scope].has_ends:
+                plans[scope].has_ends = True
+                scope = scope.parent
+        if after:
+            steps = [plans[one.scope].steps[one.slot] for one in after]
+            step.is_excused = all(one.is_excused or one.kind in ABSORBING for one in steps)
+            step.serves_choice = any(one.serves_choice or one.kind in ABSORBING for one in steps)
+            step.may_lose = any(one.may_lose or one.kind is NodeKind.RACE for one in steps)
+        for one in waits_for(spec):
+            waiting.setdefault(one, []).append(spec)
 
 
 def _is_fed(step: Step, plan: ScopePlan) -> bool:
     # All its arguments come from outer scopes: it starts with its item, once those are there.
     return any(waiting is step for waiting, _, _ in plan.outer)
+
+
+def _watch(first: Step, spec: NodeSpec, plans: dict[ScopeSpec, ScopePlan]) -> None:
+    # Seen from the scope of `first`: the fan-out in which `spec` lies, however deep.
+    scope = spec.scope
+    while scope.parent is not None and scope.parent is not first.spec.scope:
+        scope = scope.parent
+    assert scope.fan is not None
+    fan = plans[first.spec.scope].steps[scope.fan.slot]
+    if fan not in first.fans:
+        first.fans = (*first.fans, fan)
 
 
 def _link(
@@ -111,16 +182,20 @@ def _link(
 ) -> None:
     spec = step.spec
     args: list[tuple[int, int]] = []
-    for dep in spec.deps:
+    for dep in (*spec.deps, *spec.after):
         hops = spec.scope.depth - dep.scope.depth
         args.append((hops, dep.slot))
-        before = plans[dep.scope].steps[dep.slot]
+        first = plans[dep.scope].steps[dep.slot]
         if hops:
             outer.append((step, hops, dep.slot))
-            before.is_watched = True
+            first.is_watched = True
+            _watch(first, spec, plans)
         else:
-            following.setdefault(before, []).append(step)
+            following.setdefault(first, []).append(step)
             plan.cells[step.slot] += 1
+    if step.kind in DECIDED:
+        plan.cells[step.slot] = OPEN
+    del args[len(spec.deps) :]
     step.args = tuple(args)
     step.local = args[0][1] if len(args) == 1 and args[0][0] == 0 else -1
     if spec.item_scope is not None:

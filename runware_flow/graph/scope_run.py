@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.graph.outcomes import Ok, Outcome
@@ -140,7 +141,11 @@ class FanRun:
         live: those that are unfinished, by position.
         counts: for each gather, how many items have settled the node that it collects.
         is_queued: it waits to be pulled from; `is_lent`: somebody is pulling.
-        problem_outcome: why there are not all items: the source failed, or the run was stopped first.
+        problem_outcome: why there are not all items: the source failed, or the run was stopped first, or nobody needs
+            them any more.
+        length: how many items there will be, where that is known before.
+        failed: the positions of its items that failed, and `failure` the first such node, if some are tolerated.
+        winners: for each `first`, the values so far.
         source: for the shell: the iterator.
         ordinals: for the shell: how often each key was met.
     """
@@ -148,10 +153,13 @@ class FanRun:
     __slots__ = (
         "around",
         "counts",
+        "failed",
+        "failure",
         "is_ended",
         "is_lent",
         "is_queued",
         "items",
+        "length",
         "live",
         "open_count",
         "ordinals",
@@ -160,6 +168,7 @@ class FanRun:
         "pulled_count",
         "source",
         "step",
+        "winners",
     )
 
     def __init__(self, around: ScopeRun, step: Any, plan: Any) -> None:
@@ -175,12 +184,31 @@ class FanRun:
         self.is_lent = False
         self.is_ended = False
         self.problem_outcome: Outcome[Any] | None = None
+        self.length: int | None = None
+        self.failed: set[int] = set()
+        self.failure: tuple[ScopeRun, Step, Exception] | None = None
+        self.winners: dict[int, list[Any]] = {}
         self.source: Any = None
         self.ordinals: Any = None
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else "queued" if self.is_queued else "lent" if self.is_lent else "full"
         return f"<FanRun {self.around.path(self.step)}, {state}, {self.pulled_count} pulled, {self.open_count} open>"
+
+    @property
+    def is_past_tolerance(self) -> bool:
+        """Whether more of its items have failed than it tolerates.
+
+        While the number of items is not known, it is taken to be that of the items pulled so far, but enough for one
+        failure: the first never ends a run before the source has ended, however early it comes.
+        """
+        share = self.step.spec.tolerate
+        if not self.failed or share is None:
+            return bool(self.failed)
+        total = self.pulled_count
+        if not self.is_ended:
+            total = max(total, self.length if self.length is not None else math.ceil(1 / share) if share else 0)
+        return len(self.failed) > share * total + 1e-9
 
     def problem(self) -> object:
         """Tell why there are not all items: an outcome, `"pending"` while they are still being pulled, or `None`."""

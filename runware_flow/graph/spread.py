@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.declaration import ABSORBING, NodeKind
 from runware_flow.graph.fingerprint import Ordinals, item_key
-from runware_flow.graph.outcomes import Abandoned, Failed, Outcome, Skipped
-from runware_flow.graph.plan import MAX_WAITS
+from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
+from runware_flow.graph.plan import MAX_WAITS, OPEN
 from runware_flow.graph.scope_run import ABANDONED, FAILED, OK, READY, RUNNING, SETTLED, SKIPPED, FanRun, ScopeRun
 
 if TYPE_CHECKING:
     from runware_flow.graph.plan import ScopePlan, Step
 
-__all__ = ("Spread", "because_of")
-
-_UNCOUNTED = frozenset({NodeKind.ITEM, NodeKind.FAN})
+__all__ = ("Spread", "because_of", "why_not")
 
 
 class Spread:
@@ -32,6 +30,7 @@ class Spread:
         "abandoned_count",
         "active",
         "concurrency",
+        "dropped",
         "failed_count",
         "failure",
         "in_flight",
@@ -51,6 +50,7 @@ class Spread:
         self.in_flight: int = 0
         self.watch = False
         self.settled: list[tuple[ScopeRun, Step]] = []
+        self.dropped: list[tuple[ScopeRun, Step] | FanRun] = []
         self.failure: tuple[ScopeRun, Step, Exception] | None = None
         self.stopped: Skipped | None = None
         self.ok_count = self.failed_count = self.skipped_count = self.abandoned_count = 0
@@ -72,7 +72,7 @@ class Spread:
         slot = step.slot
         cells[slot] = OK
         run.values[slot] = value
-        if step.kind is not NodeKind.ITEM:
+        if not step.is_silent:
             self.ok_count += 1
         if self.watch:
             self.settled.append((run, step))
@@ -82,6 +82,8 @@ class Spread:
                 self._make_ready(run, waiting)
             elif left < MAX_WAITS:
                 cells[waiting.slot] = left - 1
+            elif left == OPEN:
+                self._decide(run, waiting)
         if step.is_watched:
             self._tell_inside(run, step)
         if step.gathers:
@@ -110,8 +112,18 @@ class Spread:
         self._failed_for_good(run, step, error)
 
     def _failed_for_good(self, run: ScopeRun, step: Step, error: Exception) -> None:
-        if self.on_error == "continue":
+        """Stop the run, unless whatever waits for the node can do without it, or its fan-out tolerates it."""
+        if self.on_error == "continue" or step.is_excused:
             return
+        around = run
+        while around.fan is not None:
+            fan = around.fan
+            if fan.step.spec.tolerate is not None:
+                fan.failed.add(around.index)
+                fan.failure = fan.failure or (run, step, error)
+                if not fan.is_past_tolerance:
+                    return
+            around = fan.around
         if self.failure is None and self.stopped is None:
             self.failure = (run, step, error)
         self.stop(f"{run.place(step)} failed and ended the run", error)
@@ -123,7 +135,7 @@ class Spread:
         self.stopped = skipped = Skipped(because, error)
         ready, self._ready = self._ready, []
         for run, step in ready:
-            if step.is_pure:
+            if step.is_pure and run.cells[step.slot] == READY:
                 self._ready.append((run, step))
             else:
                 self._settle(run, step, SKIPPED, skipped)
@@ -138,7 +150,8 @@ class Spread:
                 fan.problem_outcome = skipped
                 self._end_fan(fan)
 
-    def _settle(self, run: ScopeRun, step: Step, cell: int, outcome: Outcome[Any]) -> None:
+    def _settle(self, run: ScopeRun, step: Step, cell: int, outcome: Any) -> None:
+        """Give a node its outcome, or if `cell` is OK, its value, and do everything that follows from it."""
         # A failure may skip a chain of any length: a list of what is to be done instead of a recursion.
         todo = self._todo
         todo.append((run, step, cell, outcome))
@@ -157,10 +170,15 @@ class Spread:
         slot = step.slot
         if run.cells[slot] >= SETTLED:
             return
+        if cell == OK:
+            self._settle_ok(run, step, outcome)
+            if step.kind in ABSORBING:
+                self._let_go(run, step)
+            return
         run.cells[slot] = cell
         if not isinstance(run.values[slot], FanRun):
             run.values[slot] = outcome
-        if cell in (FAILED, ABANDONED) or step.kind not in _UNCOUNTED:
+        if cell in (FAILED, ABANDONED) or not step.is_silent:
             self._tally(cell)
         if self.watch:
             self.settled.append((run, step))
@@ -174,16 +192,21 @@ class Spread:
 
     def _skip_after(self, run: ScopeRun, step: Step, skipped: Skipped) -> None:
         for waiting in step.next:
-            if run.cells[waiting.slot] < MAX_WAITS:
-                self._settle(run, waiting, SKIPPED, skipped)
+            self._skip(run, waiting, skipped)
         if step.is_watched and run.waiters is not None:
             for inside, waiting in run.waiters.pop(step.slot, ()):
-                if inside.cells[waiting.slot] < MAX_WAITS:
-                    self._settle(inside, waiting, SKIPPED, skipped)
+                self._skip(inside, waiting, skipped)
         if step.inner is not None:  # a fan-out without items, or without all of them
             for gather in step.inner.gathers:
                 if run.cells[gather.slot] < MAX_WAITS:
                     self._settle(run, gather, SKIPPED, skipped)
+
+    def _skip(self, run: ScopeRun, waiting: Step, skipped: Skipped) -> None:
+        cell = run.cells[waiting.slot]
+        if cell < MAX_WAITS:
+            self._settle(run, waiting, SKIPPED, skipped)
+        elif cell == OPEN:
+            self._decide(run, waiting)
 
     def _tally(self, cell: int) -> None:
         if cell == FAILED:
@@ -201,14 +224,19 @@ class Spread:
         for step, hops, slot in run.plan.outer:
             outside = run.above(hops)
             cell = outside.cells[slot]
+            is_open = run.cells[step.slot] == OPEN
             if cell == OK:
+                if is_open:
+                    self._decide(run, step)
                 continue
             if cell >= SETTLED:
-                value = outside.values[slot]
-                before = outside.plan.steps[slot]
-                skips.append((step, value if cell == SKIPPED else because_of(outside, before, cell, value)))
+                if is_open:
+                    self._decide(run, step)
+                else:
+                    skips.append((step, why_not(outside, outside.plan.steps[slot])))
                 continue
-            run.cells[step.slot] += 1
+            if not is_open:
+                run.cells[step.slot] += 1
             if outside.waiters is None:
                 outside.waiters = {}
             outside.waiters.setdefault(slot, []).append((run, step))
@@ -224,6 +252,8 @@ class Spread:
                 self._make_ready(inside, waiting)
             elif left < MAX_WAITS:
                 inside.cells[waiting.slot] = left - 1
+            elif left == OPEN:
+                self._decide(inside, waiting)
 
     # Fan-outs
 
@@ -234,6 +264,7 @@ class Spread:
         fan = run.values[step.slot] = FanRun(run, step, step.inner)
         self.active[fan] = None
         fan.is_lent = True
+        fan.length = len(run.values[step.spec.deps[0].slot])
         ordinals = Ordinals()
         for item in run.values[step.spec.deps[0].slot]:
             self._add_item(fan, item, ordinals.name(item_key(item)))
@@ -274,7 +305,9 @@ class Spread:
         for place in step.gathers:
             fan.counts[place] += 1
             gather = fan.plan.gathers[place]
-            if skipped is not None and gather.kind is NodeKind.GATHER:
+            if gather.kind is NodeKind.FIRST:
+                self._count_first(fan, place, run)
+            elif skipped is not None and gather.kind is NodeKind.GATHER:
                 if fan.around.cells[gather.slot] < MAX_WAITS:
                     self._settle(fan.around, gather, SKIPPED, skipped)
             elif fan.is_ended and fan.counts[place] == fan.pulled_count:
@@ -300,11 +333,15 @@ class Spread:
             fan.is_queued = False
         problem = fan.problem_outcome
         for place, gather in enumerate(fan.plan.gathers):
-            if problem is not None and fan.around.cells[gather.slot] < MAX_WAITS:
+            if gather.kind is NodeKind.FIRST:
+                self._end_first(fan, place)
+            elif problem is not None and fan.around.cells[gather.slot] < MAX_WAITS:
                 skipped = because_of(fan.around, fan.step, FAILED, problem) if isinstance(problem, Failed) else problem
                 self._settle(fan.around, gather, SKIPPED, skipped)
             elif fan.counts[place] == fan.pulled_count:
                 self._finish_gather(fan, gather)
+        if fan.failure is not None and fan.is_past_tolerance:
+            self._failed_for_good(*fan.failure)
         self._finish_fan(fan)
 
     def _finish_fan(self, fan: FanRun) -> None:
@@ -318,8 +355,21 @@ class Spread:
         elif problem is not None:
             self._settle(run, step, SKIPPED, problem)
         else:
-            self.ok_count -= 1  # a fan-out is not counted; _settle_ok will
             self._settle_ok(run, step, fan)
+
+    # What `Choices` decides
+
+    def _decide(self, run: ScopeRun, step: Step) -> None:
+        raise NotImplementedError
+
+    def _count_first(self, fan: FanRun, place: int, item: ScopeRun) -> None:
+        raise NotImplementedError
+
+    def _end_first(self, fan: FanRun, place: int) -> None:
+        raise NotImplementedError
+
+    def _let_go(self, run: ScopeRun, step: Step) -> None:
+        raise NotImplementedError
 
     def _close(self, run: ScopeRun) -> None:
         fan = run.fan
@@ -331,6 +381,14 @@ class Spread:
             self._finish_fan(fan)
         else:
             self._offer(fan)
+
+
+def why_not(run: ScopeRun, step: Step) -> Skipped:
+    """Tell why what waits for a node is skipped; the node has an outcome other than OK."""
+    cell, outcome = run.cells[step.slot], run.values[step.slot]
+    if cell == SKIPPED and isinstance(outcome, Skipped):
+        return outcome
+    return because_of(run, step, cell, outcome)
 
 
 def because_of(run: ScopeRun, step: Step, cell: int, outcome: Any) -> Skipped:

@@ -10,6 +10,7 @@ import anyio.lowlevel
 
 from runware_flow.errors import ClientStateError, DeclarationError
 from runware_flow.graph.declaration import Declaration, NodeKind, NodeSpec
+from runware_flow.run.choose import tolerate_in
 from runware_flow.run.declare import (
     call_name,
     caller,
@@ -212,13 +213,18 @@ class Flow:
         return Join[Any](self, nodes)
 
     @overload
-    def each(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
+    def each(self, task: Task[R], /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
-    def each(self, task: WireTask, /, **policy: Unpack[PolicyOptions]) -> Many[Result]: ...
-    def each(self, task: Task[Any] | WireTask, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
+    def each(
+        self, task: WireTask, /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]
+    ) -> Many[Result]: ...
+    def each(
+        self, task: Task[Any] | WireTask, /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]
+    ) -> Many[Any]:
         """Send one task of several results, and fan out over them.
 
-        If some of its results fail, the finished ones go on, and one failed item stands for the rest.
+        If some of its results fail, the finished ones go on, and one failed item stands for the rest; `tolerate` is a
+        share of these items, see `map`.
         """
         where = caller()
         given: Any = task
@@ -226,7 +232,32 @@ class Flow:
             raise DeclarationError(f"each, declared at {where}, takes a task, not {type(given).__name__}")
         spec = self._add_task(given, policy, where, several=True)
         spec.keeps_all = True
-        return Many(self, self.declaration.add_fan(spec, name=f"{spec.name}.each", where=where))
+        item = self.declaration.add_fan(spec, name=f"{spec.name}.each", where=where)
+        tolerate_in(item, tolerate, where)
+        return Many(self, item)
+
+    @overload
+    def race(self, a: Node[A], b: Node[B], /, *, label: str | None = None) -> Node[A | B]: ...
+    @overload
+    def race(self, a: Node[A], b: Node[B], c: Node[C], /, *, label: str | None = None) -> Node[A | B | C]: ...
+    @overload
+    def race(self, *nodes: Node[R], label: str | None = None) -> Node[R]: ...
+    def race(self, *nodes: Node[Any], label: str | None = None) -> Node[Any]:
+        """Take the result of whichever node is the first to succeed. Each task in a race is a purchase of its own.
+
+        Once it is decided, what only the race still needed is given up: tasks in flight are cancelled, and so are
+        `Abandoned` and may be billed; what has not begun is skipped and costs nothing. A node that something else
+        needs as well is left alone.
+
+        The failure of one is no failure of the run if only the race needs it. If all fail, the race fails with
+        `TooFewSucceeded`, which names each with its error.
+        """
+        where = caller()
+        if len(nodes) < 2:
+            raise DeclarationError(f"race, declared at {where}, takes at least 2 nodes, not {len(nodes)}")
+        self.require(nodes, where, verb="race")
+        specs = [node.spec for node in nodes]
+        return Node(self, self.declaration.add(NodeKind.RACE, None, specs, name=label or "race", where=where))
 
     @overload
     def map(
@@ -236,6 +267,7 @@ class Flow:
         /,
         *,
         key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[R]: ...
     @overload
@@ -246,6 +278,7 @@ class Flow:
         /,
         *,
         key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[Result]: ...
     def map(
@@ -255,6 +288,7 @@ class Flow:
         /,
         *,
         key: Callable[[Any], str] | None = None,
+        tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[Any]:
         """Make one node for each item, of any number.
@@ -267,12 +301,16 @@ class Flow:
                 not block.
             builder: called with the item, as in `then`.
             key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
+            tolerate: the share of the items, from 0 to 1, that may fail, at whatever step, without this being a failure
+                of the run. It is a share of all items where their number is known before: of a list, or whatever else
+                has a length. Of other sources it is a share of the items pulled so far, until the source has ended,
+                except that the first failure alone never ends the run before. Without it any failure does.
         """
         source = read_source(items, caller())
         if source.is_one_shot:  # the same iterator in two maps is one source, met twice
             known = (spec.source for spec in self.declaration.specs() if spec.source is not None)
             source = next((other for other in known if other.items is items), source)
-        return self.declare_map(source, builder, key, policy)
+        return self.declare_map(source, builder, key, tolerate, policy)
 
     async def execute(self, client: Requester | None = None, **overrides: Unpack[FlowOptions]) -> RunResult:
         """Run the flow to its end.
@@ -407,7 +445,9 @@ class Flow:
         name = label or call_name(work)
         return self.declaration.add(kind, work, deps, name=name, where=where, policy=checked)
 
-    def declare_map(self, source: Any, builder: Any, key: Any, policy: PolicyOptions) -> Many[Any]:
+    def declare_map(
+        self, source: Any, builder: Any, key: Any, tolerate: float | None, policy: PolicyOptions
+    ) -> Many[Any]:
         """Add a fan-out and the first step of its items."""
         where = caller()
         kind = check_call(builder, 1, where, verb="map")
@@ -416,6 +456,7 @@ class Flow:
         label, checked = read_options(policy, where)
         name = label or call_name(builder)
         item = self.declaration.add_fan(source, name=name, where=where, key=key)
+        tolerate_in(item, tolerate, where)
         step = self.declaration.add(kind, builder, (item,), name=name, where=where, policy=checked)
         return Many(self, step)
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack, overl
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind
+from runware_flow.run.choose import declare_branch
 from runware_flow.run.declare import caller, check_call, is_node
 from runware_flow.run.node import Node, Placeholder, declare_pick
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runware_flow.graph.declaration import ScopeSpec
+    from runware_flow.graph.declaration import NodeSpec, ScopeSpec
     from runware_flow.graph.outcomes import Outcome
     from runware_flow.run.options import PolicyOptions, WireTask, Work
     from runware_flow.types import Result
@@ -21,6 +22,7 @@ __all__ = ("Many", "ManyJoin", "is_many")
 
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -97,6 +99,24 @@ class Many(Placeholder, Generic[T_co]):
         check_call(function, 1, where, verb="pick", may_be_async=False)
         return Many(self.flow, declare_pick(self.flow, self.spec, function, label, where))
 
+    def branch(
+        self,
+        when: Callable[[T_co], bool],
+        then: Callable[[Node[T_co]], Node[B]],
+        otherwise: Callable[[Node[T_co]], Node[C]],
+        /,
+        *,
+        label: str | None = None,
+    ) -> Many[B | C]:
+        """Let each item go one of two ways, as its result decides; see `Node.branch`."""
+        where = caller()
+        self.flow.require((self,), where, verb="many")
+        self.spec.scope.open_count += 1
+        try:
+            return Many(self.flow, declare_branch(self, when, then, otherwise, label, where))
+        finally:
+            self.spec.scope.open_count -= 1
+
     def gather(self, *, label: str | None = None) -> Node[list[T_co]]:
         """Wait for this step of all items: the node of the list of their results, in the order of the items.
 
@@ -111,7 +131,24 @@ class Many(Placeholder, Generic[T_co]):
         """
         return Node(self.flow, self._collect(NodeKind.SETTLED, label))
 
-    def _collect(self, kind: NodeKind, label: str | None) -> Any:
+    def first(self, count: int, /, *, label: str | None = None) -> Node[list[T_co]]:
+        """Wait for the first `count` items of this step that succeed: their results, in the order of completion.
+
+        After that nothing more is pulled or begun for the items, unless something else needs them: another step that
+        leads elsewhere, a `gather()`, a `settled()`. What is in flight is collected, since it is paid for; what follows
+        the `first` does not wait for that.
+
+        A failed item is no failure of the run as long as nothing else needs it. If fewer than `count` succeed, this
+        node fails with `TooFewSucceeded`.
+        """
+        where = caller()
+        if type(count) is not int or count < 1:
+            raise DeclarationError(f"first, declared at {where}, takes a whole number from 1, not {count!r}")
+        spec = self._collect(NodeKind.FIRST, label)
+        spec.work = count
+        return Node(self.flow, spec)
+
+    def _collect(self, kind: NodeKind, label: str | None) -> NodeSpec:
         where = caller()
         self.flow.require((self,), where, verb="many")
         name = label or f"{self.spec.name}.{kind.value}"

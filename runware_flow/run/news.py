@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ("News", "report")
 
-_SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN})
-
 
 async def report(reader: EventReader, callback: Callable[[Event], Any]) -> None:
     """Give each event to a callback, sync or async; what it raises ends the run."""
@@ -181,7 +179,7 @@ class News:
                 outcome = run.outcome(step.slot)
                 assert outcome is not None
                 self._board.settle(step.spec.name, outcome, was_running=begun is not None)
-            if self._events and (step.kind not in _SILENT or run.cells[step.slot] == FAILED):
+            if self._events and (not step.is_silent or run.cells[step.slot] == FAILED):
                 self._put(self._settled(run, step, begun))
         if any(step.kind is NodeKind.FAN for _, step in settled):
             self.source_ended()

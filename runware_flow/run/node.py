@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ("Join", "Node")
 
 A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 Ts = TypeVarTuple("Ts")
@@ -112,6 +114,7 @@ class Node(Placeholder, Generic[T_co]):
         /,
         *,
         key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[R]: ...
     @overload
@@ -121,14 +124,21 @@ class Node(Placeholder, Generic[T_co]):
         /,
         *,
         key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[Result]: ...
     def map(
-        self, builder: Any, /, *, key: Callable[[Any], str] | None = None, **policy: Unpack[PolicyOptions]
+        self,
+        builder: Any,
+        /,
+        *,
+        key: Callable[[Any], str] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
     ) -> Many[Any]:
-        """Fan out over this node's result, whose length is known only at run time."""
+        """Fan out over this node's result, whose length is known only at run time; see `Flow.map`."""
         self.flow.require((self,), caller())
-        return self.flow.declare_map(self.spec, builder, key, policy)
+        return self.flow.declare_map(self.spec, builder, key, tolerate, policy)
 
     def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Node[R]:
         """Add a pure, synchronous step: the new node's result is what `function` makes of this one's."""
@@ -136,6 +146,31 @@ class Node(Placeholder, Generic[T_co]):
         check_call(function, 1, where, verb="pick", may_be_async=False)
         self.flow.require((self,), where)
         return Node(self.flow, declare_pick(self.flow, self.spec, function, label, where))
+
+    def branch(
+        self,
+        when: Callable[[T_co], bool],
+        then: Callable[[Node[T_co]], Node[B]],
+        otherwise: Callable[[Node[T_co]], Node[C]],
+        /,
+        *,
+        label: str | None = None,
+    ) -> Node[B | C]:
+        """Go one of two ways, as this node's result decides.
+
+        The way that is not taken is skipped, which is no failure: nothing of it is sent. Nodes that a way declares
+        without using the node it is given belong to it all the same; only those made once for a whole fan-out, by a
+        branch inside of it, do not.
+
+        Args:
+            when: a pure, synchronous function of the result.
+            then, otherwise: sub-pipelines, as for `many.pipe`: each is called once, now, with a node that has this
+                node's result on that way, and returns the node whose result is the branch's.
+            label: the name of the branch.
+        """
+        from runware_flow.run.choose import declare_branch
+
+        return Node(self.flow, declare_branch(self, when, then, otherwise, label, caller()))
 
 
 class Join(Generic[*Ts]):

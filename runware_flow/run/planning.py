@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from runware_flow.errors import DeclarationError
-from runware_flow.graph.declaration import NodeKind, NodeSpec, waits_for
+from runware_flow.graph.declaration import DECIDED, NodeKind, NodeSpec, waits_for
 from runware_flow.graph.forecast import Plan, Tally, Way, times
 from runware_flow.graph.outcomes import Ok
 from runware_flow.graph.prices import Price, PriceList, read_price, read_price_text
@@ -96,17 +96,23 @@ class _Walk:
         self._values: dict[NodeSpec, list[list[Any]]] = {}
         self._samples: dict[ScopeSpec, list[_Sample]] = {declaration.root: [_Sample(0, None, 1, 1)]}
         self._counts: dict[NodeSpec, list[int | None]] = {}
+        self._maybe: set[NodeSpec] = set()
+        """Nodes on one way of a branch, which may not be taken."""
 
     def visit(self, spec: NodeSpec) -> None:
         """Find out the values of a node, all before which are known."""
         kind = spec.kind
+        if kind is NodeKind.WAY or (kind is not NodeKind.BRANCH and any(one in self._maybe for one in waits_for(spec))):
+            self._maybe.add(spec)
         samples = self._samples[spec.scope]
         if kind is NodeKind.FAN:
             self._values[spec] = [[None] for _ in samples]
             self._fan_out(spec)
         elif kind is NodeKind.ITEM:
             self._values[spec] = [[sample.item] for sample in samples]
-        elif kind in (NodeKind.GATHER, NodeKind.SETTLED):
+        elif kind in DECIDED:
+            self._values[spec] = [self._chosen(spec, place) for place in range(len(samples))]
+        elif spec.of is not None:
             self._values[spec] = [[self._gathered(spec, place)] for place in range(len(samples))]
         elif kind in _SENDS:
             tally = self.tallies[spec] = Tally()
@@ -124,7 +130,8 @@ class _Walk:
             way, value = self._request(spec, task)
             ways.append(way)
             values.append(value)
-        tally.add(ways, sample.least, sample.most, self._recorder.asked)
+        least = 0 if spec in self._maybe else sample.least
+        tally.add(ways, least, sample.most, self._recorder.asked)
         by_way = dict(zip(ways, values, strict=True))  # one value for each way is enough for those behind it
         return list(by_way.values())[:_MOST_VALUES]
 
@@ -177,10 +184,21 @@ class _Walk:
         unknown = Anything(spec.name, self._recorder)
         if spec.kind is not NodeKind.PICK:
             tally = self.tallies.setdefault(spec, Tally())
-            tally.add([(None, None, 1, None)], sample.least, sample.most, ())
+            least = 0 if spec in self._maybe else sample.least
+            tally.add([(None, None, 1, None)], least, sample.most, ())
             return [unknown]
         values = islice(self._called(spec, place), _MOST_VALUES)
         return [unknown if isinstance(value, Exception) or _closed(value) else value for value in values]
+
+    def _chosen(self, spec: NodeSpec, place: int) -> list[Any]:
+        """List what a branch or a race may come to; both ways, and all nodes of a race, are planned for."""
+        ends = spec.deps
+        if spec.kind is NodeKind.BRANCH:
+            ends = spec.deps[1:]
+        elif spec.kind is NodeKind.WAY:
+            ends = spec.deps[0].deps
+        values = [value for end in ends for value in self._values[end][self._above(spec.scope, place, end.scope)]]
+        return values[:_MOST_VALUES]
 
     def _gathered(self, spec: NodeSpec, place: int) -> list[Any]:
         of = spec.of
@@ -191,6 +209,8 @@ class _Walk:
         count = self._counts[of.scope.fan][place]
         if found and count is not None:
             found += [found[-1]] * (count - len(found))
+        if spec.kind is NodeKind.FIRST:
+            return found[: spec.work]
         return [Ok(value) for value in found] if spec.kind is NodeKind.SETTLED else found
 
     # Fan-outs

@@ -18,6 +18,7 @@ from runware_flow.errors import FlowFailed
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.plan import compile_plan
+from runware_flow.graph.scope_run import FanRun
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
 from runware_flow.run.context import RunContext, current_worker
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from runware_flow.graph.plan import ScopePlan
+    from runware_flow.graph.plan import ScopePlan, Step
+    from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.flow import Flow
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.many import Many
@@ -145,6 +147,7 @@ class Runner:
         self._has_timekeeper = False
         self._gate: anyio.Event | None = None
         self._show: Show | None = None
+        self._contests: dict[tuple[ScopeRun, Step], anyio.CancelScope] = {}
 
     # The life of a run
 
@@ -267,16 +270,21 @@ class Runner:
                 continue
             if machine.has_work:
                 self._call_worker()
-            await self.performer.perform(job[0], job[1], context)
-            if self.pauses and not self._has_timekeeper and self._workers is not None:
-                self._has_timekeeper = True
-                self._workers.start_soon(self._keep_time)
-            if machine.stopped is not None or machine.settled or machine.is_finished:
+            perform = self._contest if job[1].may_lose else self.performer.perform
+            await perform(job[0], job[1], context)
+            if self.pauses and not self._has_timekeeper:
+                self._call_timekeeper()
+            if machine.stopped is not None or machine.settled or machine.dropped or machine.is_finished:
                 self.tell()
             turn -= 1
             if not turn:
                 turn = _NODES_A_TURN
                 await anyio.lowlevel.checkpoint()
+
+    def _call_timekeeper(self) -> None:
+        assert self._workers is not None
+        self._has_timekeeper = True
+        self._workers.start_soon(self._keep_time)
 
     async def _keep_time(self) -> None:
         while self.pauses:
@@ -284,12 +292,22 @@ class Runner:
             self.tell()
         self._has_timekeeper = False
 
+    async def _contest(self, run: ScopeRun, step: Step, context: RunContext) -> None:
+        """Run a node that may lose a race, and is then abandoned as in any cancel."""
+        with anyio.CancelScope() as scope:
+            self._contests[run, step] = scope
+            try:
+                await self.performer.perform(run, step, context)
+            finally:
+                del self._contests[run, step]
+
     def _pull(self) -> bool:
         fan = self.machine.next_source()
         if fan is None:
             return False
         self.puller.pull(fan)
-        if self.machine.stopped is not None or self.machine.settled or self.machine.is_finished:
+        machine = self.machine
+        if machine.stopped is not None or machine.settled or machine.dropped or machine.is_finished:
             self.tell()
         return True
 
@@ -316,6 +334,8 @@ class Runner:
         machine = self.machine
         if machine.settled:
             self.news.publish()
+        while machine.dropped:
+            self._drop(machine.dropped.pop())
         if machine.stopped is not None:
             self.pauses.clear()
             self.puller.cancel()
@@ -326,6 +346,12 @@ class Runner:
             self._wake_all()
         elif machine.has_work:
             self._call_worker()
+
+    def _drop(self, what: tuple[ScopeRun, Step] | FanRun) -> None:
+        if isinstance(what, FanRun):
+            self.puller.drop(what)
+        elif what in self._contests:
+            self._contests[what].cancel()
 
     # Readers
 

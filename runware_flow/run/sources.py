@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sized
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,6 +77,13 @@ class Puller:
         """Stop waiting for async sources: the run takes no more items."""
         for scope in self._scopes.values():
             scope.cancel()
+
+    def drop(self, fan: FanRun) -> None:
+        """Stop pulling from one source: nobody needs its items any more."""
+        if fan in self._scopes:
+            self._scopes[fan].cancel()
+        elif fan in self._opened:
+            self._ended(fan)
 
     def close(self) -> None:
         """Close the sources that the run has not come to the end of."""
@@ -160,6 +168,7 @@ def _open(fan: FanRun) -> Iterator[Any] | _AsyncSource:
     if source is None:
         [dep] = spec.deps
         items = fan.around.values[dep.slot]
+        fan.length = len(items) if isinstance(items, Sized) else None
         if isinstance(items, (str, bytes)):
             raise SourceError(f"{spec.describe()}, fans out over a {type(items).__name__}, not over a list")
         return _iterate(items, spec)
@@ -170,6 +179,7 @@ def _open(fan: FanRun) -> Iterator[Any] | _AsyncSource:
         return _iterate(source.items, spec)
     given: Any = source.items
     if has_method(given, "__iter__", "__aiter__", "__getitem__"):
+        fan.length = len(given) if isinstance(given, Sized) else None
         return _iterate(given, spec)
     made = given()
     iterated = _iterate(made, spec)

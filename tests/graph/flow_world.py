@@ -27,6 +27,8 @@ class World:
     fails: set[Place] = field(default_factory=set)
     widths: dict[str, int] = field(default_factory=dict)
     broken_sources: dict[str, int] = field(default_factory=dict)
+    decisions: set[str] = field(default_factory=set)
+    otherwise: set[Place] = field(default_factory=set)
 
     def node(self, *deps: NodeSpec, name: str = "node", kind: NodeKind = NodeKind.CALL) -> NodeSpec:
         return self.declaration.add(kind, None, deps, name=name, where=HERE)
@@ -38,8 +40,29 @@ class World:
         self.widths[item.scope.fan.path] = width
         return item
 
-    def gather(self, of: NodeSpec, kind: NodeKind = NodeKind.GATHER) -> NodeSpec:
-        return self.declaration.add_gather(kind, of, name=kind.value, where=HERE)
+    def gather(self, of: NodeSpec, kind: NodeKind = NodeKind.GATHER, count: int = 1) -> NodeSpec:
+        spec = self.declaration.add_gather(kind, of, name=kind.value, where=HERE)
+        spec.work = count
+        return spec
+
+    def race(self, *nodes: NodeSpec, name: str = "race") -> NodeSpec:
+        return self.declaration.add(NodeKind.RACE, None, nodes, name=name, where=HERE)
+
+    def ways(self, of: NodeSpec) -> tuple[NodeSpec, NodeSpec, NodeSpec]:
+        """The decision of a branch and its two ways; `branch` brings them together."""
+        decision = self.node(of, name="when", kind=NodeKind.PICK)
+        self.decisions.add(decision.path)
+        then, otherwise = (
+            self.declaration.add(NodeKind.WAY, taken, (decision,), name="way", where=HERE) for taken in (True, False)
+        )
+        return decision, then, otherwise
+
+    def branch(self, decision: NodeSpec, then: NodeSpec, otherwise: NodeSpec) -> NodeSpec:
+        return self.declaration.add(NodeKind.BRANCH, None, (decision, then, otherwise), name="branch", where=HERE)
+
+    def value(self, place: Place, spec: NodeSpec, args: list[Any]) -> Any:
+        """What a node makes of its arguments."""
+        return place not in self.otherwise if spec.path in self.decisions else value_of(spec, args)
 
     def machine(self, *, concurrency: int = 4, on_error: str = "continue") -> FlowMachine:
         return FlowMachine(compile_plan(self.declaration), concurrency=concurrency, on_error=on_error)
@@ -97,7 +120,17 @@ class Driver:
         if place_of(run, step) in self.world.fails:
             self.machine.fail(run, step, Boom(step.spec.path))
         else:
-            self.machine.succeed(run, step, value_of(step.spec, self.machine.arguments(run, step)))
+            value = self.world.value(place_of(run, step), step.spec, self.machine.arguments(run, step))
+            self.machine.succeed(run, step, value)
+        self.obey()
+
+    def obey(self) -> None:
+        """Abandon what the machine has dropped."""
+        while self.machine.dropped:
+            job = self.machine.dropped.pop()
+            if isinstance(job, tuple) and job in self.running:
+                self.running.remove(job)
+                self.machine.abandon(*job, "uuid", may_be_billed=True)
 
     def finish(self) -> None:
         while not self.machine.is_finished:

@@ -289,3 +289,24 @@ def test_plan_is_plain_data_and_shows_itself_to_people_and_notebooks():
     assert str(plan).splitlines()[0] == "flow 'two|ways' would send 1 task; cost: $0.0013"
     assert "| art | imageInference | runware:400@1 | 1 | $0.0013 | $0.0013 |" in plan._repr_markdown_()
     assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan
+
+
+def test_branch_is_planned_both_ways_and_a_race_with_all_its_nodes():
+    flow = Flow()
+    image = flow.then(art(), label="image")
+    way = image.branch(
+        lambda result: result.cost is not None,
+        lambda node: node.then(upscale, label="big"),
+        lambda node: flow.race(flow.then(art(), label="one"), node.then(lambda _: art(), label="other")),
+    )
+    way.then(caption, label="text")
+    flow.map(["a", "b", "c"], art, label="many").first(2).pick(len)
+    plan = flow.plan()
+    assert told(plan) == [
+        ("image", "imageInference", (1, 1)),
+        ("big", "upscale", (0, 1)),
+        ("one", "imageInference", (0, 1)),
+        ("other", "imageInference", (0, 1)),
+        ("text", "caption", (1, 1)),
+        ("many", "imageInference", (3, 3)),
+    ]

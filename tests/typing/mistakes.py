@@ -33,6 +33,11 @@ art.then(lambda image: 42)  # type: ignore[arg-type, return-value] # pyright: ig
 flow.then(42)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
 flow.then("a kite")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
 
+# A way of a branch is a sub-pipeline, from node to node; a condition is one of the result; a race is between nodes.
+art.branch(lambda image: True, lambda node: 42, lambda node: node)  # type: ignore[arg-type, return-value] # pyright: ignore[reportArgumentType]
+art.branch(lambda image: image.text, lambda node: node, lambda node: node)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownLambdaType, reportUnknownMemberType]
+flow.race(art, 42)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
+
 # The result of a node has the node's type.
 wrong: Node[CaptionResult] = art  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 

@@ -73,6 +73,22 @@ assert_type(lines, Node[list[str]])
 pictures = lines.map(lambda line: ImageInference(model="runware:400@1", positive_prompt=line))
 assert_type(pictures, Many[ImageResult])
 
+# Choices: two ways, a race, the first few, a share that may fail.
+way = art.branch(
+    lambda image: image.cost is not None,
+    lambda image: image.then(lambda picture: Upscale(model="runware:504@1", inputs={"image": picture})),
+    lambda image: image,
+)
+assert_type(way, Node[UpscaleResult | ImageResult])
+assert_type(arts.branch(lambda image: True, describe, lambda image: image), Many[CaptionResult | ImageResult])
+assert_type(flow.race(art, big), Node[ImageResult | UpscaleResult])
+assert_type(flow.race(art, art), Node[ImageResult])
+assert_type(flow.race(art, big, text), Node[ImageResult | UpscaleResult | CaptionResult])
+assert_type(flow.race(art, art, art, art), Node[ImageResult])
+assert_type(arts.first(2), Node[list[ImageResult]])
+borne = flow.map(["a", "b"], lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt), tolerate=0.1)
+assert_type(borne, Many[ImageResult])
+
 # A plain dict with wire names.
 wire = flow.then({"model": "runware:400@1", "positivePrompt": "a kite"})
 assert_type(wire, Node[Result])
@@ -83,6 +99,7 @@ def width_of(nodes: Many[ImageResult] | Many[UpscaleResult]) -> None: ...
 
 
 width_of(arts)
+wider: Node[Result] = flow.race(art, big)
 
 
 async def execute(client: Client) -> None:

@@ -1,0 +1,68 @@
+"""Declaring what the run chooses: branches, and how many failures a fan-out bears."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from runware_flow.errors import DeclarationError
+from runware_flow.graph.declaration import NodeKind, NodeSpec, Where
+from runware_flow.run.declare import check_call, is_node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runware_flow.run.node import Placeholder
+
+__all__ = ("declare_branch", "tolerate_in")
+
+
+def declare_branch(of: Placeholder, when: Any, then: Any, otherwise: Any, label: str | None, where: Where) -> NodeSpec:
+    """Add the decision, the two ways and what brings them together again; returns the last."""
+    flow, spec = of.flow, of.spec
+    flow.require((of,), where, verb="many" if type(of).__name__ == "Many" else "branch")
+    check_call(when, 1, where, verb="branch(when)", may_be_async=False)
+    name = label or f"{spec.name}.branch"
+    add = flow.declaration.add
+    decision = add(NodeKind.PICK, _as_bool(when), (spec,), name=f"{name}.when", where=where)
+    ends = [
+        _declare_way(of, decision, way, bool(place), f"{name}.{verb}", where)
+        for place, verb, way in ((1, "then", then), (0, "otherwise", otherwise))
+    ]
+    return add(NodeKind.BRANCH, None, (decision, *ends), name=name, where=where)
+
+
+def _declare_way(of: Placeholder, decision: NodeSpec, way: Any, is_taken_if: bool, name: str, where: Where) -> NodeSpec:
+    from runware_flow.run.node import Node
+
+    flow, declaration = of.flow, of.flow.declaration
+    check_call(way, 1, where, verb=f"branch({name.rpartition('.')[2]})", may_be_async=False)
+    start = declaration.add(NodeKind.WAY, is_taken_if, (decision,), name=name, where=where)
+    since = len(declaration.order)
+    end: Any = way(Node[Any](flow, start))
+    if type(end) is not Node or end.flow is not flow:
+        given = cast("object", end)
+        what = repr(given) if is_node(given) else type(given).__name__
+        raise DeclarationError(
+            f"branch, declared at {where}, got {what} from its way {name!r}: return one node, for many results"
+            " many.gather()"
+        )
+    declaration.guard(start, since)
+    spec: NodeSpec = end.spec
+    return spec
+
+
+def _as_bool(when: Callable[[Any], Any]) -> Callable[[Any], bool]:
+    def decide(value: Any) -> bool:
+        return bool(when(value))
+
+    return decide
+
+
+def tolerate_in(item: NodeSpec, share: object, where: Where) -> None:
+    """Note the share of its items that the fan-out of `item` tolerates to fail."""
+    if share is None:
+        return
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 1:
+        raise DeclarationError(f"tolerate= is a share from 0 to 1, not {share!r} (declared at {where})")
+    assert item.scope.fan is not None
+    item.scope.fan.tolerate = float(share)

@@ -1,0 +1,369 @@
+"""Races, branches, `first` and tolerance: one rule at a time, with no event loop."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+from flow_world import Boom, Driver, World
+
+from runware_flow.errors import TooFewSucceeded
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Skipped
+from runware_flow.graph.scope_run import FanRun
+
+
+def names(driver):
+    return [path for path, _ in driver.started]
+
+
+def outcome(driver, spec):
+    return driver.machine.root.outcome(spec.slot)
+
+
+def start_all(driver):
+    while driver.start() or driver.pull():
+        pass
+
+
+def settle(driver, path):
+    [place] = [place for place, (_, step) in enumerate(driver.running) if step.spec.path == path]
+    driver.settle(place)
+
+
+# Races
+
+
+def test_race_first_to_succeed_wins_and_what_follows_does_not_wait_for_the_others():
+    world = World()
+    a, b = world.node(name="a"), world.node(name="b")
+    race = world.race(a, b)
+    world.node(race, name="after")
+    machine = world.machine()
+    driver = Driver(world, machine)
+    start_all(driver)
+    run, step = driver.running.pop(1)
+    machine.succeed(run, step, "b's")
+    assert outcome(driver, race) == Ok("b's")
+    assert machine.dropped == [(machine.root, machine.root.plan.steps[a.slot])]
+    assert driver.start()
+    assert names(driver) == ["a", "b", "after"]
+    driver.obey()
+    driver.finish()
+    assert outcome(driver, a) == Abandoned("uuid", may_be_billed=True)
+
+
+def test_race_what_has_not_begun_is_skipped_with_all_that_only_it_needed():
+    world = World()
+    fast = world.node(name="fast")
+    slow = world.node(world.node(name="slow"), name="slower")
+    world.race(fast, slow)
+    driver = Driver(world, world.machine(concurrency=1))
+    driver.finish()
+    assert names(driver) == ["fast"]
+    assert outcome(driver, slow).because == "race was decided without it"
+    assert driver.machine.skipped_count == 2
+    assert not driver.machine.has_work
+
+
+def test_race_loser_that_others_need_is_left_alone():
+    world = World()
+    shared, only = world.node(name="shared"), world.node(name="only")
+    kept = world.node(shared, name="kept")
+    world.race(world.node(name="fast"), kept, world.node(shared, name="lost"), only)
+    wanted = world.node(kept, name="wanted")
+    driver = Driver(world, world.machine())
+    start_all(driver)
+    settle(driver, "fast")
+    driver.finish()
+    assert isinstance(outcome(driver, wanted), Ok)
+    assert driver.outcomes()["lost", ()] == "Skipped"
+    assert driver.outcomes()["only", ()] == "Abandoned"
+
+
+@pytest.mark.parametrize("on_error", ["stop", "cancel", "continue"])
+def test_race_failure_of_one_ends_nothing_and_that_of_all_is_the_race_s(on_error):
+    world = World(fails={("a", ()), ("feeds", ())})
+    world.race(world.node(name="a"), world.node(world.node(name="feeds"), name="b"), world.node(name="c"))
+    driver = Driver(world, world.machine(on_error=on_error))
+    driver.finish()
+    assert driver.outcomes()["race", ()] == ("c",)
+    assert driver.machine.failure is None
+
+    world.fails.add(("c", ()))
+    driver = Driver(world, world.machine(on_error=on_error))
+    driver.finish()
+    failed = driver.machine.root.outcome(driver.machine.root.plan.size - 1)
+    assert isinstance(failed.error, TooFewSucceeded)
+    assert str(failed.error) == "all nodes of 'race' failed: a: a; b: feeds failed; c: c"
+    assert [type(error) for error in failed.error.errors] == [Boom] * 3
+    if on_error != "continue":
+        _, step, error = driver.machine.failure
+        assert (step.spec.path, error) == ("race", failed.error)
+    copy = pickle.loads(pickle.dumps(failed.error))
+    assert str(copy) == str(failed.error)
+
+
+def test_race_in_a_race_fails_quietly_too():
+    world = World(fails={("a", ()), ("b", ())})
+    inner = world.race(world.node(name="a"), world.node(name="b"), name="inner")
+    outer = world.race(inner, world.node(name="c"), name="outer")
+    driver = Driver(world, world.machine(on_error="stop"))
+    driver.finish()
+    assert isinstance(outcome(driver, inner), Failed)
+    assert outcome(driver, outer) == Ok(("c",))
+
+
+def test_race_failure_that_something_else_needs_stops_the_run():
+    world = World(fails={("a", ())})
+    a = world.node(name="a")
+    race = world.race(a, world.node(name="b"))
+    world.node(a, name="other")
+    driver = Driver(world, world.machine(on_error="stop", concurrency=1))
+    driver.finish()
+    assert driver.machine.failure is not None
+    assert isinstance(outcome(driver, race), Skipped)
+
+
+def test_race_lost_by_a_fan_out_ends_its_source_and_its_items():
+    world = World()
+    items = world.gather(world.node(world.node(world.fan(width=9), name="one"), name="two"))
+    race = world.race(items, world.node(name="fast"))
+    machine = world.machine(concurrency=3)
+    driver = Driver(world, machine)
+    driver.start()
+    driver.pull()
+    driver.start()
+    settle(driver, "fast")
+    assert outcome(driver, race) == Ok(("fast",))
+    driver.finish()
+    assert driver.outcomes()["fan/one", (0,)] == "Abandoned"
+    assert driver.outcomes()["fan/two", (0,)] == "Skipped"
+    assert isinstance(outcome(driver, items), Skipped)
+    assert names(driver) == ["fast", "fan/one"]
+
+
+def test_race_loser_that_parks_meanwhile_is_not_tried_again():
+    world = World()
+    slow = world.node(name="slow")
+    world.race(world.node(name="fast"), slow)
+    machine = world.machine()
+    driver = Driver(world, machine)
+    start_all(driver)
+    job = driver.running[0]
+    machine.succeed(*driver.running.pop(1), "won")
+    driver.running.clear()
+    machine.park(*job, Boom("again"))
+    machine.unpark(*job)
+    assert isinstance(outcome(driver, slow), Failed)
+    assert machine.is_finished
+    assert machine.take() is None
+
+
+def test_race_a_chain_of_any_length_is_decided_without_recursion():
+    world = World()
+    node = first = world.node(name="first")
+    for _ in range(5_000):
+        node = world.race(node, first)
+    driver = Driver(world, world.machine())
+    driver.finish()
+    assert outcome(driver, node) == Ok(("first",))
+
+
+# Branches
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_branch_takes_one_way_and_the_other_is_skipped_without_a_failure(taken):
+    world = World(otherwise=set() if taken else {("when", ())})
+    first = world.node(name="first")
+    decision, then, otherwise = world.ways(first)
+    ends = world.node(then, name="then"), world.node(world.node(otherwise, name="other"), name="otherwise")
+    branch = world.branch(decision, *ends)
+    join = world.node(first, branch, name="join")
+    driver = Driver(world, world.machine(on_error="stop"))
+    driver.finish()
+    assert isinstance(outcome(driver, join), Ok)
+    way, lost = ends if taken else ends[::-1]
+    assert outcome(driver, branch) == outcome(driver, way)
+    assert outcome(driver, lost).because == "when took the other way"
+    assert driver.machine.failure is None
+    assert driver.machine.failed_count == 0
+
+
+def test_branch_fails_with_the_way_that_is_taken_and_with_its_decision():
+    world = World(fails={("then", ())})
+    decision, then, otherwise = world.ways(world.node(name="first"))
+    branch = world.branch(decision, world.node(then, name="then"), otherwise)
+    driver = Driver(world, world.machine())
+    driver.finish()
+    assert outcome(driver, branch).because == "then failed"
+    world.fails = {("when", ())}
+    driver = Driver(world, world.machine())
+    driver.finish()
+    assert outcome(driver, branch).because == "when failed"
+
+
+def test_branch_that_ends_outside_of_its_way_is_still_decided_by_it():
+    world = World(otherwise={("when", ())})
+    first, ready = world.node(name="first"), world.node(name="ready")
+    decision, then, _ = world.ways(first)
+    branch = world.branch(decision, world.node(then, name="then"), ready)
+    driver = Driver(world, world.machine())
+    driver.finish()
+    assert outcome(driver, branch) == Ok(("ready",))
+
+
+def test_branch_guards_what_its_ways_declare_without_using_their_node():
+    world = World()
+    decision, then, otherwise = world.ways(world.node(name="first"))
+    since = len(world.declaration.order)
+    fixed = world.node(name="fixed")
+    items = world.gather(world.node(world.fan(width=2, name="many"), name="one"))
+    end = world.node(fixed, items, name="end")
+    world.declaration.guard(otherwise, since)
+    branch = world.branch(decision, then, end)
+    driver = Driver(world, world.machine())
+    driver.finish()
+    assert names(driver) == ["first", "when"]
+    assert outcome(driver, branch) == Ok(("first",))
+    assert isinstance(outcome(driver, fixed), Skipped)
+    assert end.after == ()
+
+    world.otherwise = {("when", ())}
+    driver = Driver(world, world.machine())
+    driver.finish()
+    assert outcome(driver, branch) == outcome(driver, end)
+    assert outcome(driver, end).value[1] == ("fixed",)
+
+
+# The first few
+
+
+def test_first_has_the_values_in_the_order_of_completion_and_begins_no_more():
+    world = World()
+    one = world.node(world.fan(width=9), name="one")
+    two = world.node(one, name="two")
+    first = world.gather(two, NodeKind.FIRST, count=2)
+    world.node(first, name="after")
+    machine = world.machine(concurrency=3, on_error="stop")
+    driver = Driver(world, machine)
+    for _ in range(3):
+        driver.pull()
+        driver.start()
+    driver.settle(1)
+    driver.start()
+    settle(driver, "fan/two")
+    assert outcome(driver, first) is None
+    driver.pull()
+    driver.start()
+    driver.settle(1)  # the third item
+    driver.start()
+    settle(driver, "fan/two")
+    assert outcome(driver, first) == Ok([("fan/two", ("fan/one", 1)), ("fan/two", ("fan/one", 2))])
+    assert [type(one) for one in machine.dropped] == []  # `obey` has closed the source
+    assert driver.start()
+    assert names(driver)[-1] == "after"
+    assert machine.next_source() is None
+    driver.finish()
+    assert names(driver).count("fan/one") == 4
+    assert driver.outcomes()["fan/one", (0,)] == ("fan/one", 0)  # collected: it was in flight
+    assert driver.outcomes()["fan/two", (0,)] == "Skipped"
+    assert machine.failure is None
+    assert not machine.active
+
+
+def test_first_goes_on_where_something_else_needs_the_items():
+    world = World()
+    one = world.node(world.fan(width=5), name="one")
+    world.gather(one, NodeKind.FIRST, count=1)
+    everything = world.gather(one)
+    driver = Driver(world, world.machine(concurrency=1))
+    driver.finish()
+    assert len(outcome(driver, everything).value) == 5
+
+
+@pytest.mark.parametrize("on_error", ["stop", "continue"])
+def test_first_bears_failures_and_fails_when_too_few_are_left(on_error):
+    world = World(fails={("fan/one", (0,)), ("fan/one", (2,))})
+    one = world.node(world.fan(width=4), name="one")
+    first = world.gather(one, NodeKind.FIRST, count=2)
+    driver = Driver(world, world.machine(concurrency=2, on_error=on_error))
+    driver.finish()
+    assert outcome(driver, first) == Ok([("fan/one", 1), ("fan/one", 3)])
+    first.work = 3
+    driver = Driver(world, world.machine(concurrency=2, on_error=on_error))
+    driver.finish()
+    error = outcome(driver, first).error
+    assert str(error) == "first wants the first 3, but only 2 of 4 succeeded; the last error: fan/one"
+    assert (driver.machine.failure is not None) == (on_error == "stop")
+
+
+def test_first_is_satisfied_by_what_a_broken_source_gave():
+    world = World(broken_sources={"fan": 2})
+    first = world.gather(world.node(world.fan(width=9), name="one"), NodeKind.FIRST, count=2)
+    driver = Driver(world, world.machine(concurrency=4, on_error="stop"))
+    driver.finish()
+    assert len(outcome(driver, first).value) == 2
+    first.work = 3
+    driver = Driver(world, world.machine(concurrency=4, on_error="stop"))
+    driver.finish()
+    assert isinstance(outcome(driver, first).error, TooFewSucceeded)
+    assert driver.machine.failure is not None
+
+
+# Tolerance
+
+
+def tolerant(share, width, fails, *, length=None, concurrency=1):
+    world = World(fails={("fan/one", (index,)) for index in fails})
+    item = world.fan(width=width)
+    item.scope.fan.tolerate = share
+    world.node(item, name="one")
+    machine = world.machine(concurrency=concurrency, on_error="stop")
+    driver = Driver(world, machine)
+    fan = machine.root.values[item.scope.fan.slot]
+    assert isinstance(fan, FanRun)
+    fan.length = length
+    driver.finish()
+    return driver
+
+
+def test_tolerate_known_length_stops_with_the_failure_that_is_one_too_many():
+    assert tolerant(0.25, 8, [0, 1], length=8).machine.failure is None
+    driver = tolerant(0.25, 8, [0, 1, 2], length=8)
+    assert driver.machine.failure[0].index == 2
+    assert names(driver) == ["fan/one"] * 3
+
+
+def test_tolerate_unknown_length_goes_by_what_was_pulled_and_bears_the_first_failure():
+    assert tolerant(0.25, 8, [0]).machine.failure is None
+    driver = tolerant(0.25, 8, [0, 1])
+    assert names(driver) == ["fan/one"] * 2  # two of two, when one of four would do
+    assert tolerant(0.25, 8, [0, 7]).machine.failure is None
+
+
+def test_tolerate_is_judged_once_more_when_the_source_has_ended():
+    driver = tolerant(0.25, 3, [0])
+    assert driver.machine.failure[0].index == 0
+    assert names(driver) == ["fan/one"] * 3
+
+
+@pytest.mark.parametrize(("share", "fails", "is_past"), [(0, [3], True), (1, range(8), False), (0.5, range(5), True)])
+def test_tolerate_at_its_ends(share, fails, is_past):
+    assert (tolerant(share, 8, fails, length=8).machine.failure is not None) == is_past
+
+
+def test_tolerate_counts_an_item_once_whatever_of_it_fails_and_inner_ones_outside():
+    world = World()
+    outer = world.fan(width=4, name="outer")
+    outer.scope.fan.tolerate = 0.25
+    inner = world.fan(outer, width=3, name="inner")
+    world.node(inner, name="one")
+    world.node(outer, name="beside")
+    world.fails = {("outer/inner/one", (0, index)) for index in range(3)} | {("outer/beside", (0,))}
+    driver = Driver(world, world.machine(concurrency=1, on_error="stop"))
+    driver.machine.root.values[outer.scope.fan.slot].length = 4
+    driver.finish()
+    assert driver.machine.failure is None
+    assert driver.machine.failed_count == 4
