@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from runware_flow.client.media import file_to_data_uri as file_to_data_uri
     from runware_flow.client.options import ClientOptions as ClientOptions
     from runware_flow.client.stream import TextStream as TextStream
+    from runware_flow.errors import BudgetExceeded as BudgetExceeded
     from runware_flow.errors import ClientStateError as ClientStateError
     from runware_flow.errors import DeclarationError as DeclarationError
     from runware_flow.errors import FlowFailed as FlowFailed
@@ -68,6 +69,7 @@ _HOMES = {
     "client.options": ("ClientOptions",),
     "client.stream": ("TextStream",),
     "errors": (
+        "BudgetExceeded",
         "ClientStateError",
         "DeclarationError",
         "FlowFailed",

@@ -10,6 +10,7 @@
     ├── SourceError                  a fan-out cannot be pulled from (in `run.sources`; the cause of a `FlowFailed`)
     ├── JournalError                 a journal that cannot be opened, read or written
     ├── TooFewSucceeded              a race of which all failed, or a `first(n)` with fewer than n
+    ├── BudgetExceeded               a task was not sent, because the budget does not allow it
     ├── NodeNotAvailable             a result was asked for of a node that has none (also a LookupError)
     └── FlowFailed                   a run failed; `.result` holds everything that finished
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = (
+    "BudgetExceeded",
     "ClientStateError",
     "DeclarationError",
     "ErrorCode",
@@ -168,6 +170,31 @@ def _restore_too_few(message: str, errors: list[Exception]) -> TooFewSucceeded:
     return TooFewSucceeded(message, errors=errors)
 
 
+class BudgetExceeded(RunwareFlowError):
+    """A task was not sent, because nothing that is in flight could make it fit into the budget. Nothing was billed.
+
+    Attributes:
+        node: the label of the node.
+        need: USD that the task may cost; `None` if no price of its model is known.
+        left, spent, limit: USD of the budget, as they were then. What is neither spent nor left is kept for tasks that
+            may have been billed.
+    """
+
+    def __init__(
+        self, message: str, *, node: str, limit: float, spent: float, left: float, need: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.node = node
+        self.limit = limit
+        self.spent = spent
+        self.left = left
+        self.need = need
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        context = {name: getattr(self, name) for name in ("node", "limit", "spent", "left", "need")}
+        return _restore, (type(self), str(self), context)
+
+
 class FlowFailed(RunwareFlowError):
     """A run failed.
 
@@ -192,7 +219,7 @@ def _restore_failure(message: str, node: Any) -> FlowFailed:
     return FlowFailed(message, result=None, node=node)
 
 
-def _restore(kind: type[RunwareError], message: str, context: dict[str, Any]) -> RunwareError:
+def _restore(kind: type[Any], message: str, context: dict[str, Any]) -> Any:
     return kind(message, **context)
 
 

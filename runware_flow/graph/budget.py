@@ -1,0 +1,240 @@
+"""What may still be spent: reserved before a request is sent, settled on what it cost, never both, never twice.
+
+All amounts are whole micro-USD. A request asks with its task type, its model and its number of results:
+
+* a price is known, from the caller or because such a request has ended with a cost: the largest known is reserved, for
+  each result. It goes if that is left. If it is not, it *waits* while others in flight may give some of theirs back,
+  and is *refused* as soon as nothing in flight could help.
+* no price is known: one such request is in flight at a time, until the first cost is known. Nothing can be reserved for
+  it, so it goes while anything is left at all.
+
+Whatever may have been billed without a known cost (a timeout, a cancel) stays reserved for good.
+
+Nobody waits without an end: who waits, waits for a request in flight; each of those ends once, and then `settle`,
+`release` or `hold` name who is to ask again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from runware_flow.graph.prices import Price, PriceList
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+
+__all__ = ("Asking", "BudgetMachine", "Refused", "Reservation", "micro_usd")
+
+Kind: TypeAlias = tuple[str, str | None]
+"""A task type and a model."""
+
+
+def micro_usd(usd: float) -> int:
+    """Turn USD into whole micro-USD."""
+    return round(usd * 1_000_000)
+
+
+class Asking(NamedTuple):
+    """A request that wants to be sent."""
+
+    task_type: str
+    model: str | None
+    results: int = 1
+
+    @property
+    def kind(self) -> Kind:
+        """What its price goes by."""
+        return self.task_type, self.model
+
+
+class Reservation:
+    """Money that is kept for one request in flight.
+
+    Attributes:
+        amount: micro-USD.
+        is_probe: no price is known for it.
+    """
+
+    __slots__ = ("amount", "asking", "is_over", "is_probe")
+
+    def __init__(self, asking: Asking, amount: int, *, is_probe: bool) -> None:
+        self.asking = asking
+        self.amount = amount
+        self.is_probe = is_probe
+        self.is_over = False
+
+    def __repr__(self) -> str:
+        state = "over" if self.is_over else "open"
+        return f"<Reservation of {self.amount} micro-USD for {self.asking.task_type} {self.asking.model}, {state}>"
+
+
+class Refused(NamedTuple):
+    """Nothing that is in flight could make a request fit. `need` is in micro-USD, and `None` if it is not known."""
+
+    need: int | None
+
+
+class BudgetMachine:
+    """The state of a budget, which any number of runs may share.
+
+    Attributes:
+        limit: what may be spent.
+        spent: what has been.
+        reserved: what is kept for requests in flight.
+        held: what is kept for requests that may have been billed, and of which nobody will hear any more.
+        in_flight: how many reservations are open.
+    """
+
+    def __init__(self, limit: int, prices: Mapping[str, Price] | None = None) -> None:
+        self.limit = limit
+        self.spent = 0
+        self.reserved = 0
+        self.held = 0
+        self.in_flight = 0
+        self._prices = PriceList(prices)
+        self._largest: dict[Kind, int] = {}
+        self._probing: set[Kind] = set()
+        self._waiting: deque[tuple[Asking, Any]] = deque()
+        self._behind_probes: dict[Kind, deque[tuple[Asking, Any]]] = {}
+
+    def __repr__(self) -> str:
+        return (
+            f"<BudgetMachine: {self.spent} spent, {self.reserved} reserved, {self.held} held of {self.limit} micro-USD>"
+        )
+
+    @property
+    def left(self) -> int:
+        """What is neither spent nor kept; less than nothing if something cost more than was known."""
+        return self.limit - self.spent - self.reserved - self.held
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait."""
+        return len(self._waiting) + sum(map(len, self._behind_probes.values()))
+
+    def estimate(self, asking: Asking) -> int | None:
+        """The most that is known of what a request costs; `None` if nothing is."""
+        price = self._prices.find(asking.task_type, asking.model)
+        largest = self._largest.get(asking.kind)
+        if price is None:
+            return None if largest is None else asking.results * largest
+        return asking.results * max(micro_usd(price.high), largest or 0)
+
+    # Before a request is sent
+
+    def reserve(self, asking: Asking, waiter: Any) -> Reservation | Refused | None:
+        """Reserve for a request, or say that it never will be; `None`: `waiter` is to ask again when it is named."""
+        need = self.estimate(asking)
+        if need is None and asking.kind in self._probing:
+            self._behind_probes.setdefault(asking.kind, deque()).append((asking, waiter))
+            return None
+        least = 1 if need is None else need
+        if least <= self.left or need == 0:
+            return self._grant(asking, need)
+        if least <= self.left + self.reserved:
+            self._waiting.append((asking, waiter))
+            return None
+        return Refused(need)
+
+    def force(self, asking: Asking) -> Reservation:
+        """Reserve for a request that has been bought before, whatever is left: only its result is asked for."""
+        return self._grant(asking, self.estimate(asking))
+
+    def _grant(self, asking: Asking, need: int | None) -> Reservation:
+        if need is None:
+            self._probing.add(asking.kind)
+        amount = need or 0
+        self.reserved += amount
+        self.in_flight += 1
+        return Reservation(asking, amount, is_probe=need is None)
+
+    # When it has ended
+
+    def settle(self, reservation: Reservation, cost: int) -> list[Any]:
+        """A request has ended and cost that much; returns who is to ask again."""
+        self._close(reservation)
+        self.spent += cost
+        self.learn(reservation.asking, cost)
+        return self._after(reservation)
+
+    def release(self, reservation: Reservation) -> list[Any]:
+        """A request was never sent, or failed by the service's word, so it is free; returns who is to ask again."""
+        self._close(reservation)
+        return self._after(reservation)
+
+    def hold(self, reservation: Reservation) -> list[Any]:
+        """A request may have been billed, and what it cost is not known; returns who is to ask again."""
+        self._close(reservation)
+        self.held += reservation.amount
+        return self._after(reservation)
+
+    def learn(self, asking: Asking, cost: int) -> None:
+        """Take note of what a request cost."""
+        each = -(-cost // asking.results)
+        self._largest[asking.kind] = max(each, self._largest.get(asking.kind, 0))
+
+    def forget(self, waiters: Container[Any]) -> list[Any]:
+        """Drop waiters that will not ask again; returns who is to ask instead."""
+        self._waiting = deque(one for one in self._waiting if one[1] not in waiters)
+        queues = {
+            kind: deque(one for one in queue if one[1] not in waiters) for kind, queue in self._behind_probes.items()
+        }
+        self._behind_probes = {kind: queue for kind, queue in queues.items() if queue}
+        return self.recheck()
+
+    def recheck(self) -> list[Any]:
+        """Name who is to ask again: to be called when one that was named has ended without asking."""
+        return [*self._next_probes(), *self._next()]
+
+    # What earlier runs did
+
+    def add_spent(self, cost: int) -> None:
+        """Count what was spent before."""
+        self.spent += cost
+
+    def add_held(self, amount: int) -> None:
+        """Keep money for what may have been billed before; a negative amount is given back, when that is asked for."""
+        self.held += amount
+
+    def _close(self, reservation: Reservation) -> None:
+        if reservation.is_over:
+            raise RuntimeError(f"{reservation!r} has ended before; this is a bug in runware_flow")
+        reservation.is_over = True
+        self.reserved -= reservation.amount
+        self.in_flight -= 1
+        if reservation.is_probe:
+            self._probing.discard(reservation.asking.kind)
+
+    def _after(self, reservation: Reservation) -> list[Any]:
+        kind = reservation.asking.kind
+        queue = self._behind_probes.get(kind)
+        if queue is not None and kind in self._largest:
+            del self._behind_probes[kind]
+            self._waiting.extend(queue)
+        return self.recheck()
+
+    def _next_probes(self) -> list[Any]:
+        """Name one waiter for each kind that nobody tries any more."""
+        named: list[Any] = []
+        for kind in [kind for kind in self._behind_probes if kind not in self._probing]:
+            queue = self._behind_probes[kind]
+            named.append(queue.popleft()[1])
+            if not queue:
+                del self._behind_probes[kind]
+        return named
+
+    def _next(self) -> list[Any]:
+        """Name those at the head of the queue that fit now, and those that never will."""
+        named: list[Any] = []
+        left = self.left
+        while self._waiting:
+            asking, waiter = self._waiting[0]
+            need = self.estimate(asking) or 1
+            if need <= left:
+                left -= need
+            elif need <= self.left + self.reserved:
+                break
+            self._waiting.popleft()
+            named.append(waiter)
+        return named
