@@ -100,9 +100,7 @@ def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bo
     if isinstance(task, Task):
         name = type(task).task_type or type(task).__name__
         count = getattr(task, "number_results", getattr(task, "prompt_versions", None))
-        # Most of the many fields are not set, and most of those that are hold plain values.
-        given = ((field, getattr(task, field)) for field in task.__struct_fields__)
-        held = {field: value for field, value in given if value is not UNSET and type(value) not in _PLAIN}
+        held = _held(task)
     else:
         name = str(task.get("taskType") or task.get("model") or "task")
         count = task.get("numberResults", task.get("promptVersions"))
@@ -129,9 +127,14 @@ def snapshot(task: Any) -> Any:
     """
     if _is_a(task, Mapping):
         return _copy(task)
-    held = {field: getattr(task, field) for field in task.__struct_fields__}
-    changed = {field: _copy(value) for field, value in held.items() if _is_a(value, (Mapping, list, tuple))}
+    changed = {field: _copy(value) for field, value in _held(task).items() if _is_a(value, (Mapping, list, tuple))}
     return msgspec.structs.replace(task, **changed)
+
+
+def _held(task: Task[Any]) -> dict[str, Any]:
+    # Most of the many fields are not set, and most of those that are hold plain values. astuple reads them all at once.
+    values = zip(task.__struct_fields__, msgspec.structs.astuple(task), strict=True)
+    return {field: value for field, value in values if value is not UNSET and type(value) not in _PLAIN}
 
 
 def _copy(value: Any) -> Any:
