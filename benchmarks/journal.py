@@ -1,6 +1,6 @@
 """What a journal costs: throughput beside a run without one, and resuming a batch of many journalled nodes.
 
-    python -m benchmarks.journal [--nodes 1000000] [--backend asyncio]
+    python -m benchmarks.journal [--nodes 1000000] [--backend asyncio] [--no-throughput]
 
 Throughput: 200 chains of three 50 ms tasks, concurrency 64, the emulator in a process of its own, best of three.
 Resuming: a batch of one-task items whose outcomes are all in the journal (written straight into the store), with a
@@ -99,7 +99,7 @@ def megabytes() -> float:
 
 async def resume(path: Path, count: int) -> None:
     """Print how long a batch over what is all in the journal takes."""
-    started = time.perf_counter()
+    started, begun = time.perf_counter(), time.process_time()
     async with Batch(poster, journal=path).run((f"poster {n}" for n in range(count)), Nobody()) as outcomes:
         await anext(outcomes)
         opened = time.perf_counter() - started
@@ -108,14 +108,23 @@ async def resume(path: Path, count: int) -> None:
             done += 1
             if done == count // 10:
                 early = megabytes()
-    taken = time.perf_counter() - started
+    taken, cpu = time.perf_counter() - started, time.process_time() - begun
     size = (await anyio.Path(path).stat()).st_size
     assert outcomes.report.ok_count == count
     print(
         f"  resuming {count} nodes: first after {opened * 1000:.0f} ms, all after {taken:.1f} s"
-        f" ({taken / count * 1e6:.0f} us a node); memory {early:.0f} MB at a tenth, {megabytes():.0f} MB at the end;"
-        f" journal {size / 1e6:.0f} MB"
+        f" ({taken / count * 1e6:.0f} us a node; {cpu:.1f} s of CPU, {cpu / count * 1e6:.0f} us a node); memory"
+        f" {early:.0f} MB at a tenth, {megabytes():.0f} MB at the end; journal {size / 1e6:.0f} MB"
     )
+
+
+def floor(count: int) -> None:
+    """Print how long the builders alone take, without which nobody knows whether the pipeline has changed."""
+    begun = time.process_time()
+    for number in range(count):
+        poster(Flow("poster"), f"poster {number}")
+    cpu = time.process_time() - begun
+    print(f"  the builders alone, without journal or event loop: {cpu:.1f} s of CPU, {cpu / count * 1e6:.0f} us a node")
 
 
 def main() -> None:
@@ -123,14 +132,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, default=100_000)
     parser.add_argument("--backend", choices=("asyncio", "trio"), action="append")
+    parser.add_argument("--no-throughput", dest="throughput", action="store_false")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "resume.sqlite"
+        started = time.perf_counter()
         fill(path, options.nodes)
+        print(f"a journal of {options.nodes} nodes, written in {time.perf_counter() - started:.0f} s")
+        floor(options.nodes)
         for backend in options.backend or ("asyncio", "trio"):
             print(backend)
-            with emulator_process(latency=str(LATENCY)) as service, tempfile.TemporaryDirectory() as runs:
-                anyio.run(throughput, service, runs, backend=backend)
+            if options.throughput:
+                with emulator_process(latency=str(LATENCY)) as service, tempfile.TemporaryDirectory() as runs:
+                    anyio.run(throughput, service, runs, backend=backend)
             anyio.run(resume, path, options.nodes, backend=backend)
 
 

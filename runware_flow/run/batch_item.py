@@ -1,17 +1,19 @@
-"""One item of a batch: its nodes are declared, run, and reduced to one outcome."""
+"""One item of a batch: its nodes are declared, restored or run, and reduced to one outcome."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
+import anyio
 import msgspec
 
-from runware_flow.errors import ClientStateError, DeclarationError
+from runware_flow.errors import ClientStateError, DeclarationError, RunwareTimeoutError
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.machine import FlowMachine
-from runware_flow.graph.outcomes import Failed, Outcome, Skipped
+from runware_flow.graph.outcomes import Abandoned, Failed, Outcome, Skipped
 from runware_flow.graph.plan import ScopePlan, compile_plan
 from runware_flow.lifetime import open_task_group
+from runware_flow.run.batch_recall import recall
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.declare import is_node
 from runware_flow.run.flow import Flow
@@ -24,13 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runware_flow.run.accounts import Accounts
+    from runware_flow.run.batch_report import BatchReport
     from runware_flow.run.batch_source import Pulled
     from runware_flow.run.batch_watch import BatchWatch
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.journal.writer import JournalWriter
     from runware_flow.run.settings import Settings
 
-__all__ = ("BatchItem", "ItemRunner")
+__all__ = ("BatchItem", "ItemRunner", "Surroundings")
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -46,13 +49,15 @@ class BatchItem(msgspec.Struct, Generic[A, T], frozen=True):
         index: its position in the source.
         input: the item.
         key: what it is known by in the journal.
-        outcome: that of the last node; `Failed` also if a node before it failed.
+        outcome: that of the last node; `Failed` also if a node before it failed, or if the item's deadline passed.
+        is_restored: it is an earlier run's, from the journal; nothing was sent.
     """
 
     index: int
     input: A
     key: str
     outcome: Outcome[T]
+    is_restored: bool = False
 
     @property
     def is_failed(self) -> bool:
@@ -66,99 +71,186 @@ class BatchItem(msgspec.Struct, Generic[A, T], frozen=True):
         return outcome.error if isinstance(outcome, Failed) else None
 
 
+class Surroundings(NamedTuple):
+    """What all items of a run have around them."""
+
+    name: str
+    settings: Settings
+    client: Any
+    writer: JournalWriter | None
+    accounts: Accounts
+    report: BatchReport
+    watch: BatchWatch
+
+
 class ItemRunner:
     """Runs items, one after the other or beside each other; what they bought is in the accounts."""
 
-    def __init__(
-        self,
-        name: str,
-        builder: Callable[[Flow, Any], Node[Any]],
-        settings: Settings,
-        client: Any,
-        writer: JournalWriter | None,
-        accounts: Accounts,
-        watch: BatchWatch,
-    ) -> None:
-        self._name = name
+    def __init__(self, around: Surroundings, builder: Callable[..., Node[Any]], deadline: float | None = None) -> None:
+        self._around = around
         self._builder = builder
-        self._settings = msgspec.structs.replace(settings, journal=None, on_error="continue", progress=None)
-        self._client = client
-        self._writer = writer
-        self._accounts = accounts
-        self._watch = watch
+        self._settings = msgspec.structs.replace(around.settings, journal=None, on_error="continue", progress=None)
+        self._deadline = deadline
+        self._shared: tuple[Any, ...] = ()
+
+    async def share(self, builder: Callable[[Flow], Node[Any]]) -> None:
+        """Make what every item is given: the result of the node that `builder` declares. With a journal, once for all.
+
+        Raises:
+            Exception: that of the node that failed.
+        """
+        flow = Flow(self._around.name)
+        flow.declaration.root.path = "shared"  # in receipts and errors
+        node = builder(flow)
+        self._check(flow, node, "shared=")
+        outcome = await self._outcome(_Work(flow, node, self._ledger("shared"), None))
+        if isinstance(outcome, (Failed, Skipped)) and outcome.error is not None:
+            raise outcome.error
+        self._shared = (cast("Any", outcome).value,)
 
     async def run(self, pulled: Pulled) -> BatchItem[Any, Any]:
-        """Run one item to its outcome.
+        """Run one item to its outcome. After a cancel the report says what was in flight.
 
         Raises:
             DeclarationError: the builder does not do what a builder does.
         """
-        flow = Flow(self._name)
+        around = self._around
+        flow = Flow(around.name)
         try:
-            node = self._builder(flow, pulled.item)
+            node = self._builder(flow, pulled.item, *self._shared)
         except DeclarationError:
             raise
         except Exception as error:  # noqa: BLE001 - user code: its failure is the item's
             return BatchItem(pulled.position, pulled.item, pulled.key, Failed(error))
-        self._check(flow, node)
-        plan = compile_plan(flow.declaration)
-        if self._client is None and any(step.kind in _SENDS for step in plan.steps):
-            raise ClientStateError("this batch has no client: call batch.run(items, client), or set RUNWARE_API_KEY")
-        ledger = None if self._writer is None else self._ledger(self._writer, pulled.key)
-        walk = self._walk if is_chain(plan) and not self._watch.wants_events else self._spread
-        outcome: Outcome[Any] | None = await walk(flow, plan, node, ledger, pulled)
-        assert outcome is not None
+        self._check(flow, node, "the builder")
+        work = _Work(flow, node, self._ledger(f"item[{pulled.key}]"), pulled)
+        if work.ledger is not None and not around.watch.wants_events:
+            restored = await recall(flow.declaration, node.spec, around.client, work.ledger, around.accounts)
+            if restored is not None:
+                around.watch.restored(flow.declaration.root)
+                return BatchItem(
+                    pulled.position, pulled.item, pulled.key, restored, is_restored=work.ledger.has_restored
+                )
+        try:
+            outcome = await self._in_time(work, pulled)
+        except BaseException:
+            around.report.abandon(BatchItem(pulled.position, pulled.item, pulled.key, work.abandoned()))
+            raise
         if isinstance(outcome, Skipped) and outcome.error is not None:
             outcome = Failed(outcome.error)
-        return BatchItem(pulled.position, pulled.item, pulled.key, outcome)
+        return BatchItem(pulled.position, pulled.item, pulled.key, outcome, is_restored=work.is_restored)
 
-    def _ledger(self, writer: JournalWriter, key: str) -> Ledger:
+    async def _in_time(self, work: _Work, pulled: Pulled) -> Outcome[Any]:
+        if self._deadline is None:
+            return await self._outcome(work)
+        with anyio.move_on_after(self._deadline):
+            return await self._outcome(work)
+        left = work.abandoned()
+        what = f"item {pulled.position} passed its deadline, {self._deadline} s after its start"
+        if left.may_be_billed:
+            what += f"; its task {left.task_uuid} may be billed" if left.task_uuid else "; it may be billed"
+        return Failed(RunwareTimeoutError(what, code="timeout", task_uuid=left.task_uuid))
+
+    async def _outcome(self, work: _Work) -> Outcome[Any]:
+        plan = compile_plan(work.flow.declaration)
+        if self._around.client is None and any(step.kind in _SENDS for step in plan.steps):
+            raise ClientStateError("this batch has no client: call batch.run(items, client), or set RUNWARE_API_KEY")
+        self._around.report.work()
+        is_short = is_chain(plan) and not self._around.watch.wants_events
+        outcome = await (self._walk if is_short else self._spread)(work, plan)
+        assert outcome is not None
+        return outcome
+
+    def _ledger(self, prefix: str) -> Ledger | None:
+        if self._around.writer is None:
+            return None
         from runware_flow.run.journal.ledger import Ledger
 
-        return Ledger(writer, self._name, f"item[{key}]")
+        return Ledger(self._around.writer, self._around.name, prefix)
 
-    def _check(self, flow: Flow, node: Any) -> None:
+    def _check(self, flow: Flow, node: Any, whose: str) -> None:
         if type(node) is not Node or node.flow is not flow or node.spec.scope.parent is not None:
             given = cast("object", node)
             got = repr(given) if is_node(given) else type(given).__name__
             raise DeclarationError(
-                f"the builder of batch {self._name!r} returned {got}: return a node of the flow that it was given; for"
-                " many results, many.gather()"
+                f"{whose} of batch {self._around.name!r} returned {got}: return a node of the flow that it was given;"
+                " for many results, many.gather()"
             )
 
-    async def _walk(
-        self, flow: Flow, plan: ScopePlan, node: Node[Any], ledger: Ledger | None, pulled: Pulled
-    ) -> Outcome[Any] | None:
+    async def _walk(self, work: _Work, plan: ScopePlan) -> Outcome[Any] | None:
         """Run a chain of nodes without a runner: there is never more than one to run."""
-        machine = FlowMachine(plan, concurrency=1, on_error="continue")
+        around = self._around
+        work.machine = machine = FlowMachine(plan, concurrency=1, on_error="continue")
         pauses = Pauses(machine)
-        news: Any = self._watch  # it has the time, and counts
-        performer = Performer(machine, self._accounts, news, pauses, self._client, ledger)
-        context = RunContext(self._name, self._client, None)
+        news: Any = _ItemNews(around.watch)
+        performer = Performer(machine, around.accounts, news, pauses, around.client, work.ledger)
+        context = RunContext(around.name, around.client, None)
         current_worker.set(context)
         try:
             while not machine.is_finished:
                 while (job := machine.take()) is not None:
                     await performer.perform(job[0], job[1], context)
-                    self._watch.node_settled(job[0], job[1])
+                    around.watch.node_settled(job[0], job[1])
                 await pauses.wait_due()
         finally:
-            self._watch.item_left(machine.root)
-        return machine.root.outcome(node.spec.slot)
+            around.watch.item_left(machine.root)
+        return machine.root.outcome(work.node.spec.slot)
 
-    async def _spread(
-        self, flow: Flow, plan: ScopePlan, node: Node[Any], ledger: Ledger | None, pulled: Pulled
-    ) -> Outcome[Any] | None:
-        runner = Runner(flow, plan, self._settings, self._client, None, ledger)
-        told = self._watch.follow(runner.news, pulled)
+    async def _spread(self, work: _Work, plan: ScopePlan) -> Outcome[Any] | None:
+        runner = Runner(work.flow, plan, self._settings, self._around.client, None, work.ledger)
+        work.machine = runner.machine
+        told = None if work.pulled is None else self._around.watch.follow(runner.news, work.pulled)
         try:
             async with open_task_group() as workers:
                 runner.begin(workers)
                 await runner.wait_for_end()
         finally:
-            self._accounts.absorb(runner.accounts)
+            self._around.accounts.absorb(runner.accounts)
             del told
-        return runner.machine.root.outcome(node.spec.slot)
+        return runner.machine.root.outcome(work.node.spec.slot)
+
+
+class _Work:
+    """The nodes of one item, or of what all share, and how far they are."""
+
+    __slots__ = ("flow", "ledger", "machine", "node", "pulled")
+
+    def __init__(self, flow: Flow, node: Node[Any], ledger: Ledger | None, pulled: Pulled | None) -> None:
+        self.flow = flow
+        self.node = node
+        self.ledger = ledger
+        self.pulled = pulled
+        self.machine: FlowMachine | None = None
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether all of it came from the journal."""
+        return self.ledger is not None and self.ledger.has_restored and not self.ledger.is_fresh
+
+    def abandoned(self) -> Abandoned:
+        """Say what a cancel met in flight: a task, or that something may be billed."""
+        machine = self.machine
+        if machine is None:
+            return Abandoned(None, may_be_billed=False)
+        for slot in range(machine.root.plan.size):
+            outcome = machine.root.outcome(slot)
+            if isinstance(outcome, Abandoned):
+                return outcome
+        return Abandoned(None, may_be_billed=machine.abandoned_count > 0)
+
+
+class _ItemNews:
+    """Stands where a run has its `News`: it has the time since the item began, from which its policies count."""
+
+    __slots__ = ("_start", "node_progress", "node_started")
+
+    def __init__(self, watch: BatchWatch) -> None:
+        self._start = anyio.current_time()
+        self.node_started = watch.node_started
+        self.node_progress = watch.node_progress
+
+    def time(self) -> float:
+        return anyio.current_time() - self._start
 
 
 def is_chain(plan: ScopePlan) -> bool:

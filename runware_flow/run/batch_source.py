@@ -39,13 +39,24 @@ class BatchSource:
         self._count = 0
         self._is_over = False
         self._lock = anyio.Lock()
+        self._pulling: anyio.CancelScope | None = None
+        self.total: int | None = len(given) if has_method(given, "__len__") and not is_made else None
+        """How many items there are, where the source has a length."""
 
     async def pull(self) -> Pulled | None:
         """Take the next item; `None` if there are no more. What the source raises is raised, once."""
-        if self._is_async:
-            async with self._lock:
+        if not self._is_async:
+            return await self._pull()
+        async with self._lock:
+            with anyio.CancelScope() as self._pulling:
                 return await self._pull()
-        return await self._pull()
+        return None  # stopped meanwhile
+
+    def stop(self) -> None:
+        """Give nothing more, also to those who wait for the next item."""
+        self._is_over = True
+        if self._pulling is not None:
+            self._pulling.cancel()
 
     async def _pull(self) -> Pulled | None:
         if self._is_over:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from runware_flow.graph.declaration import ScopeSpec
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.accounts import Accounts
@@ -153,6 +154,13 @@ class BatchWatch:
         """A node has a result; the others are counted when their item is left."""
         if self._board is not None and run.cells[step.slot] == OK:
             self._settle(run, step)
+
+    def restored(self, scope: ScopeSpec) -> None:
+        """All nodes of an item came from the journal, without having begun."""
+        if self._board is not None:
+            for spec in scope.nodes:
+                if is_shown(spec):
+                    self._board.settle(spec.name, Ok(None), was_running=False)
 
     def item_left(self, run: ScopeRun) -> None:
         """An item is over: count what has no result."""

@@ -31,6 +31,7 @@ __all__ = (
     "read_options",
     "read_source",
     "snapshot",
+    "takes",
 )
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -191,6 +192,19 @@ def check_call(work: Any, count: int, where: Where, *, verb: str, may_be_async: 
             " the task in it with `current_run().client.run(task)`"
         )
     return NodeKind.CALL
+
+
+def takes(work: Any, count: int) -> bool:
+    """Tell whether `work` can be called with `count` arguments."""
+    if count == _plain_arity(getattr(work, "__code__", None), work):
+        return True
+    try:
+        inspect.signature(work).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
 
 
 def _plain_arity(code: CodeType | None, work: Any) -> int | None:

@@ -12,6 +12,7 @@ from runware_flow.run.journal.store import JournalStore
 from runware_flow.types import Task
 
 __all__ = (
+    "BatchOptions",
     "FlowOptions",
     "Items",
     "JournalOption",
@@ -73,3 +74,26 @@ class FlowOptions(TypedDict, total=False):
     journal: JournalOption
     cache: Any
     progress: Progress
+
+
+class BatchOptions(TypedDict, total=False):
+    """The keywords of `Batch` that do not depend on its items."""
+
+    concurrency: int
+    """How many items are unfinished at most, and how many outcomes unread, before more are pulled."""
+    journal: JournalOption
+    """See `Flow`; with it, the same call continues where the last one stopped."""
+    on_error: OnError
+    """`"stop"`: once an item has failed for good nothing new is pulled, what is in flight runs to its end, and
+    `FlowFailed` is raised after the last outcome. `"cancel"`: the same, but what is in flight is abandoned.
+    `"continue"`: failures are outcomes like others."""
+    tolerate: float
+    """Stop only once more than this share of the items has failed: `0.1` for a tenth. Of a source without a length, it
+    is a share of a hundred items at least, until the end."""
+    deadline: float
+    """Seconds for each item, from its start, all its nodes and their retries included; then it is a failed one."""
+    progress: Progress
+    """See `Flow`. The events that a callable is given are those of the items' nodes, with the item's `index` and
+    `key`, between one `RunStarted` and one `RunFinished`, whose counts are of items."""
+    name: str | None
+    """What the batch is called in its journal; by default the builder's name."""

@@ -29,12 +29,14 @@ class Settings(msgspec.Struct, frozen=True):
     journal: Any = None
 
 
-def read_settings(base: Settings, options: FlowOptions) -> Settings:
+def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> Settings:
     """Check `options` and lay them over `base`.
 
     Raises:
         DeclarationError: a value that makes no sense, a keyword that does not exist, or one whose feature does not.
     """
+    if all(value is getattr(base, name, options) for name, value in options.items() if name not in _LATER or value):
+        return base  # as for each item of a batch
     given: dict[str, Any] = dict(options)
     for name in _LATER:
         if given.pop(name, None) is not None:
@@ -54,5 +56,5 @@ def read_settings(base: Settings, options: FlowOptions) -> Settings:
         raise DeclarationError(f"journal= is the path of a file, or a JournalStore, not {journal!r}")
     unknown = given.keys() - {"concurrency", "on_error", "progress", "journal"}
     if unknown:
-        raise DeclarationError(f"{sorted(unknown)[0]}= is no keyword of Flow")
+        raise DeclarationError(f"{sorted(unknown)[0]}= is no keyword of {owner}")
     return Settings(concurrency=concurrency, on_error=on_error, progress=progress, journal=journal)

@@ -93,8 +93,9 @@ def to_wire(task: Task[Any] | Mapping[str, Any]) -> tuple[dict[str, Any], list[L
 
 def _from_struct(task: Task[Any], local: list[LocalMedia]) -> dict[str, Any]:
     wire: dict[str, Any] = {"taskType": task.task_type} if task.task_type else {}
-    for name, wire_name in _plan(type(task)):
-        value = getattr(task, name)
+    values = msgspec.structs.astuple(task)
+    for place, wire_name in _plan(type(task)):
+        value = values[place]
         if value is UNSET:
             continue
         kind = cast("type[object]", type(value))
@@ -111,10 +112,11 @@ def _from_struct(task: Task[Any], local: list[LocalMedia]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def _plan(task_type: type[Task[Any]]) -> tuple[tuple[str, str], ...]:
-    """The attributes of a task and their wire names, ids first, `extra` left out."""
-    names = zip(task_type.__struct_fields__, task_type.__struct_encode_fields__, strict=True)
-    return tuple(sorted((pair for pair in names if pair[0] != "extra"), key=lambda pair: pair[0] != "task_uuid"))
+def _plan(task_type: type[Task[Any]]) -> tuple[tuple[int, str], ...]:
+    """The fields of a task, by their places, and their wire names; ids first, `extra` left out."""
+    fields = task_type.__struct_fields__
+    named = [pair for pair in enumerate(task_type.__struct_encode_fields__) if fields[pair[0]] != "extra"]
+    return tuple(sorted(named, key=lambda pair: fields[pair[0]] != "task_uuid"))
 
 
 def _put(target: dict[str, Any], key: str, value: object, path: Keys, local: list[LocalMedia]) -> None:

@@ -177,14 +177,14 @@ def test_batch_counts_items_and_stages(run, capsys, build, times):
     assert (said["end"], said["in_flight"]) == ("done", 0)
 
 
-def test_batch_left_early_is_shown_as_cancelled(run, capsys):
+def test_batch_left_early_is_shown_as_stopped(run, capsys):
     async def main():
         async with Batch(chain, progress="json").run(["a kite"] * 50, Service()) as outcomes:
             async for _ in outcomes:
                 break
 
     run(main)
-    assert last_json(capsys)["end"] == "cancelled"
+    assert last_json(capsys)["end"] == "stopped"
 
 
 @pytest.mark.parametrize("build", [chain, spread])

@@ -6,7 +6,7 @@ Both tools report an ignore comment that hides nothing, so a mistake that starts
 
 from __future__ import annotations
 
-from runware_flow import Flow, Node
+from runware_flow import Batch, Flow, Node
 from runware_flow.results import CaptionResult, ImageResult
 from runware_flow.tasks import Caption, ImageInference, Upscale
 
@@ -53,3 +53,17 @@ async def executing() -> None:
 Flow("x", parallel=3)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 Flow("x", on_error="explode")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 flow.then(ImageInference(model="m", positive_prompt="p"), retries=3)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+
+
+# What a batch shares has the type that its builder expects, and is given exactly where it is expected.
+def captioned(flow: Flow, prompt: str, caption: CaptionResult) -> Node[ImageResult]:
+    return flow.then(ImageInference(model="runware:400@1", positive_prompt=caption.text or prompt))
+
+
+def style(flow: Flow) -> Node[ImageResult]:
+    return art
+
+
+Batch(captioned).run(["a kite"], shared=style)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+Batch(captioned).run(["a kite"])  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+Batch(captioned).run([3], shared=lambda flow: flow.then(Caption(model="m", inputs={"image": "u"})))  # type: ignore[list-item] # pyright: ignore[reportArgumentType]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
-from runware_flow import Client, Flow, Many, Node, Outcome, Result, RunResult
+from runware_flow import Batch, Client, Flow, Many, Node, Outcome, Result, RunResult
 from runware_flow.results import CaptionResult, ImageResult, ModelSearchResult, TextResult, UpscaleResult
+from runware_flow.run.batch import BatchReport
 from runware_flow.tasks import Caption, ImageInference, TextInference, Upscale
 from runware_flow.wire.content import ContentModel, Creator, Page
 from runware_flow.wire.serverless import AppTask
@@ -125,3 +126,32 @@ async def execute(client: Client) -> None:
     async with flow.start(client) as run:
         async for finished in run.as_completed(captions):
             assert_type(finished.outcome, Outcome[CaptionResult])
+
+
+# A batch: its items, and what they share.
+def poster(flow: Flow, prompt: str) -> Node[CaptionResult]:
+    return describe(flow.then(ImageInference(model="runware:400@1", positive_prompt=prompt)))
+
+
+def style(flow: Flow) -> Node[ImageResult]:
+    return flow.then(ImageInference(model="runware:400@1", positive_prompt="a style"))
+
+
+def in_style(flow: Flow, prompt: str, style: ImageResult) -> Node[ImageResult]:
+    return flow.then(
+        ImageInference(model="runware:400@1", positive_prompt=prompt, inputs={"referenceImages": [style.url]})
+    )
+
+
+batch: Batch[str, CaptionResult] = Batch(poster, key=lambda prompt: prompt.lower(), tolerate=0.1)
+
+
+async def work(client: Client) -> None:
+    async with batch.run(["a kite"], client) as outcomes:
+        async for item in outcomes:
+            assert_type(item.input, str)
+            assert_type(item.outcome, Outcome[CaptionResult])
+    async with Batch(in_style).run(["a kite"], client, shared=style) as made:
+        async for one in made:
+            assert_type(one.outcome, Outcome[ImageResult])
+    assert_type(await Batch(in_style).collect(["a kite"], shared=style), BatchReport)

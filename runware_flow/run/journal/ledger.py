@@ -36,12 +36,18 @@ class Ledger:
 
     Args:
         prefix: put before the paths of its nodes, for a flow that is run for each item of a batch.
+
+    Attributes:
+        is_fresh: a node was asked for that is not on record as finished.
+        has_restored: a node was that is.
     """
 
     def __init__(self, writer: JournalWriter, flow: str, prefix: str = "") -> None:
         self._writer = writer
         self._flow = flow
         self._prefix = prefix
+        self.is_fresh = False
+        self.has_restored = False
 
     async def begin(self, path: str, fingerprint: str, request: PreparedTask) -> Entry:
         """Ask what is known of a node; if it is to be bought, its request is durable when this returns.
@@ -55,6 +61,7 @@ class Ledger:
         with anyio.CancelScope(shield=True):
             entry = await self._writer.write(begin)
         assert entry is not None
+        self._note(entry)
         return entry
 
     async def settle(self, entry: Entry, results: list[Any], error: RunwareError | None = None) -> None:
@@ -68,14 +75,24 @@ class Ledger:
             return
         await self.settle(entry, error.results, error)
 
+    async def look_up(self, path: str, fingerprint: str) -> Entry | None:
+        """Return the outcome of a node that is finished, or `None`. Writes nothing."""
+        entry = await self._writer.write(Begin(self._key(path, fingerprint), time.time()))
+        if entry is None or entry.advice.action != "restore":
+            return None
+        self.has_restored = True
+        return entry
+
     async def recall_call(self, path: str, function: Any, arguments: list[Any]) -> Call:
         """Ask what is known of a function called with these arguments."""
         fingerprint = fingerprint_call(function, arguments)
         if fingerprint is None:
+            self.is_fresh = True
             return Call(None)
         key = self._key(path, fingerprint)
         entry = await self._writer.write(Begin(key, time.time()))
         assert entry is not None
+        self._note(entry)
         if entry.advice.action != "restore":
             return Call(key)
         return Call(key, is_known=True, value=decode_value(entry.items[0]))
@@ -86,6 +103,12 @@ class Ledger:
         if call.key is not None and encoded is not None:
             with anyio.CancelScope(shield=True):
                 await self._writer.write(Keep(call.key, time.time(), encoded))
+
+    def _note(self, entry: Entry) -> None:
+        if entry.advice.action == "restore":
+            self.has_restored = True
+        else:
+            self.is_fresh = True
 
     def _key(self, path: str, fingerprint: str) -> NodeKey:
         return NodeKey(self._flow, f"{self._prefix}/{path}" if self._prefix else path, fingerprint)

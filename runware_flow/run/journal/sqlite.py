@@ -11,7 +11,7 @@ import sqlite3
 import uuid
 from contextlib import contextmanager
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -44,8 +44,8 @@ _SCHEMA = (
     "CREATE INDEX node_name ON node (name)",
     "CREATE INDEX node_open ON node (id) WHERE state = 0",
 )
-_FIND = """SELECT id, attempt, state, task_uuid, items, error, micro_usd FROM node
-    WHERE name = ? AND path = ? AND fingerprint = ? AND flow = ? ORDER BY id"""
+_FIND = """SELECT name, path, fingerprint, flow, id, attempt, state, task_uuid, items, error, micro_usd FROM node
+    WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"""
 _INSERT = """INSERT INTO node (name, flow, path, fingerprint, attempt, task_uuid, task_type, model, request, state,
     asked_at, settled_at, items) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
@@ -161,7 +161,7 @@ class SqliteStore:
 
     def _create(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
-            connection.execute(_FIND, (0, "", b"", "")).fetchall()
+            connection.execute(_FIND, ("[0]",)).fetchall()
             return
         connection.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA:
@@ -186,7 +186,8 @@ class SqliteStore:
         with translated(self.path):
             connection.execute("BEGIN IMMEDIATE")
             try:
-                answers = [self._apply(connection, change) for change in changes]
+                known = self._find(connection, [change.key for change in changes if isinstance(change, Begin)])
+                answers = [self._apply(connection, change, known) for change in changes]
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -194,22 +195,35 @@ class SqliteStore:
                 raise
         return answers
 
-    def _apply(self, connection: sqlite3.Connection, change: Change) -> Entry | None:
+    def _find(self, connection: sqlite3.Connection, keys: list[NodeKey]) -> _Known:
+        """Look up what is on record of all these nodes at once, which takes a third of the time of one by one."""
+        known = _Known()
+        if keys:
+            names = json.dumps([_row_key(key)[0] for key in keys])
+            for row in connection.execute(_FIND, (names,)):
+                known.add((row[0], row[3], row[1], bytes(row[2])), row[4:])
+        return known
+
+    def _apply(self, connection: sqlite3.Connection, change: Change, known: _Known) -> Entry | None:
         if isinstance(change, Begin):
-            return self._begin(connection, change)
+            return self._begin(connection, change, known)
         if isinstance(change, Settle):
             items = b"[" + b",".join(self._media.put_away(_readable(item)) for item in change.items) + b"]"
             cost = None if change.cost is None else round(change.cost * 1_000_000)
             state = STATES.index("done" if change.is_done else "failed")
             connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
+            known.forget(change.number)
             return None
         row = (*_row_key(change.key), 1, None, None, None, None, STATES.index("done"), change.at, change.at)
         connection.execute(_INSERT, (*row, b"[" + self._media.put_away(change.value) + b"]"))
+        known.rows[_row_key(change.key)] = None
         return None
 
-    def _begin(self, connection: sqlite3.Connection, change: Begin) -> Entry:
-        name, flow, path, fingerprint = _row_key(change.key)
-        rows: list[Any] = connection.execute(_FIND, (name, path, fingerprint, flow)).fetchall()
+    def _begin(self, connection: sqlite3.Connection, change: Begin, known: _Known) -> Entry:
+        key = _row_key(change.key)
+        rows = known.rows.get(key, [])
+        if rows is None:  # changed by this very group
+            rows = self._find(connection, [change.key]).rows.get(key) or []
         history = [Purchase(int(row[0]), int(row[1]), STATES[int(row[2])], row[3]) for row in rows]
         advice = advise(history)
         if advice.purchase is not None:
@@ -222,13 +236,38 @@ class SqliteStore:
         used = {purchase.task_uuid for purchase in history}
         task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
         request = self._media.put_away(change.request)
-        values = (name, flow, path, fingerprint, advice.attempt, task_uuid, change.task_type, change.model, request)
+        values = (*key, advice.attempt, task_uuid, change.task_type, change.model, request)
         cursor = connection.execute(_INSERT, (*values, STATES.index("open"), change.at, None, None))
         assert cursor.lastrowid is not None
+        known.rows[key] = None
         return Entry(advice, cursor.lastrowid, task_uuid)
 
 
-def _row_key(key: NodeKey) -> tuple[int, str, str, bytes]:
+_RowKey: TypeAlias = tuple[int, str, str, bytes]
+
+
+class _Known:
+    """What is on record of the nodes of a group, by the key of their rows; `None` for what the group has changed."""
+
+    __slots__ = ("_owners", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[_RowKey, list[Any] | None] = {}
+        self._owners: dict[int, _RowKey] = {}
+
+    def add(self, key: _RowKey, row: Any) -> None:
+        rows = self.rows.setdefault(key, [])
+        assert rows is not None
+        rows.append(row)
+        self._owners[row[0]] = key
+
+    def forget(self, number: int) -> None:
+        key = self._owners.get(number)
+        if key is not None:
+            self.rows[key] = None
+
+
+def _row_key(key: NodeKey) -> _RowKey:
     fingerprint = bytes.fromhex(key.fingerprint)
     digest = hashlib.blake2b(f"{key.flow}\0{key.path}\0".encode() + fingerprint, digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True), key.flow, key.path, fingerprint

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 __all__ = ("JournalWriter", "open_writer")
 
 
-class _Waiting:
-    __slots__ = ("answer", "change", "done", "error")
+class _Group:
+    """Changes that are written together; whoever gave one waits for all."""
 
-    def __init__(self, change: Change) -> None:
-        self.change = change
+    __slots__ = ("answers", "changes", "done", "error", "is_taken")
+
+    def __init__(self) -> None:
+        self.changes: list[Change | None] = []
+        """`None` in the place of one that was taken back."""
+        self.is_taken = False
         self.done = anyio.Event()
-        self.answer: Entry | None = None
+        self.answers: list[Entry | None] = []
         self.error: JournalError | None = None
 
 
@@ -42,7 +46,7 @@ class JournalWriter:
 
     def __init__(self, store: JournalStore) -> None:
         self._store = store
-        self._queue: list[_Waiting] = []
+        self._group = _Group()
         self._arrived = anyio.Event()
         self._is_closing = False
         self._failure: JournalError | None = None
@@ -56,47 +60,48 @@ class JournalWriter:
         """
         if self._failure is not None:
             raise JournalError(str(self._failure)) from self._failure
-        waiting = _Waiting(change)
-        self._queue.append(waiting)
+        group = self._group
+        place = len(group.changes)
+        group.changes.append(change)
         self._arrived.set()
         try:
-            await waiting.done.wait()
+            await group.done.wait()
         except BaseException:
-            if waiting in self._queue:
-                self._queue.remove(waiting)
+            if not group.is_taken:
+                group.changes[place] = None
             raise
-        if waiting.error is not None:
-            raise JournalError(str(waiting.error)) from waiting.error
-        return waiting.answer
+        if group.error is not None:
+            raise JournalError(str(group.error)) from group.error
+        return group.answers[place]
 
     async def run(self) -> None:
         """Write until closed. Cancels do not reach it: who waits for it may be shielded."""
         with anyio.CancelScope(shield=True):
             while True:
-                while not self._queue:
+                while not self._group.changes:
                     if self._is_closing:
                         return
                     self._arrived = anyio.Event()
                     await self._arrived.wait()
-                group, self._queue = self._queue, []
+                group, self._group = self._group, _Group()
+                group.is_taken = True
                 await self._write_group(group)
 
-    async def _write_group(self, group: list[_Waiting]) -> None:
+    async def _write_group(self, group: _Group) -> None:
         try:
-            changes = [waiting.change for waiting in group]
-            answers = await anyio.to_thread.run_sync(self._store.apply, changes, limiter=self._limiter)
+            changes = [change for change in group.changes if change is not None]
+            answers = iter(await anyio.to_thread.run_sync(self._store.apply, changes, limiter=self._limiter))
+            group.answers = [None if change is None else next(answers) for change in group.changes]
         except Exception as error:  # noqa: BLE001 - whatever a store raises, every one who waits is told
             failure = error if isinstance(error, JournalError) else JournalError(f"the journal failed: {error!r}")
             failure.__cause__ = error.__cause__ if failure is error else error
             self._failure = failure
-            for waiting in [*group, *self._queue]:
-                waiting.error = failure
-                waiting.done.set()
-            self._queue = []
+            for told in (group, self._group):
+                told.error = failure
+                told.done.set()
+            self._group = _Group()
             return
-        for waiting, answer in zip(group, answers, strict=True):
-            waiting.answer = answer
-            waiting.done.set()
+        group.done.set()
 
     def close(self) -> None:
         """Write what waits, and end."""
