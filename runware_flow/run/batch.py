@@ -12,7 +12,7 @@ from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
 from runware_flow.run.batch_crew import Crew
 from runware_flow.run.batch_item import ItemRunner, Surroundings
-from runware_flow.run.batch_report import BatchOutcomes, BatchReport
+from runware_flow.run.batch_report import BatchOutcomes, BatchReport, Outbox
 from runware_flow.run.batch_source import BatchSource
 from runware_flow.run.batch_watch import BatchWatch
 from runware_flow.run.declare import call_name, caller, check_call, takes
@@ -178,22 +178,22 @@ class Batch(Generic[A, T, S]):
             stack.push_async_callback(source.aclose)
             accounts = Accounts()
             report = BatchReport(accounts, source.total)
-            outcomes: BatchOutcomes[A, T] = BatchOutcomes(report, self.name, settings.concurrency)
+            outbox: Outbox[A, T] = Outbox(report, self.name, settings.concurrency)
             watch = BatchWatch(self.name, settings, items, accounts)
             surroundings = Surroundings(self.name, settings, client, writer, accounts, report, watch)
             runner = ItemRunner(surroundings, self._builder, self._deadline)
-            crew = Crew(runner, source, outcomes, settings, Tolerance(self._tolerate, source.total), watch)
+            crew = Crew(runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch)
             async with open_task_group() as workers:
                 watch.begin(workers)
                 workers.start_soon(crew.run, shared)
                 try:
-                    yield outcomes
+                    yield BatchOutcomes(outbox)
                 except BaseException:
                     workers.cancel_scope.cancel()
                     watch.close()
                     raise
                 finally:
-                    outcomes.leave()
+                    outbox.leave()
                     crew.stop()
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.batches import Tolerance
     from runware_flow.run.batch_item import BatchItem, ItemRunner
-    from runware_flow.run.batch_report import BatchOutcomes
+    from runware_flow.run.batch_report import Outbox
     from runware_flow.run.batch_source import BatchSource
     from runware_flow.run.batch_watch import BatchWatch
     from runware_flow.run.settings import Settings
@@ -32,14 +32,14 @@ class Crew:
         self,
         runner: ItemRunner,
         source: BatchSource,
-        outcomes: BatchOutcomes[Any, Any],
+        outbox: Outbox[Any, Any],
         settings: Settings,
         tolerance: Tolerance,
         watch: BatchWatch,
     ) -> None:
         self._runner = runner
         self._source = source
-        self._outcomes = outcomes
+        self._outbox = outbox
         self._settings = settings
         self._tolerance = tolerance
         self._watch = watch
@@ -48,23 +48,23 @@ class Crew:
 
     async def run(self, shared: Callable[..., Any] | None) -> None:
         """Make what is shared, then work through the source."""
-        outcomes = self._outcomes
+        outbox = self._outbox
         try:
             if shared is not None and not await self._share(shared):
                 await self._watch.finish("failed")
                 return
             async with anyio.create_task_group() as workers:
                 self._hire(workers)
-            last = outcomes.report.failures[-1:]
+            last = outbox.report.failures[-1:]
             if self._settings.on_error != "continue" and last and self._tolerance.is_past():
                 self._fail(last[0])
             await self._watch.finish(self._how_it_ended())
         finally:
-            outcomes.report.tick()
-            outcomes.close()
+            outbox.report.tick()
+            outbox.close()
 
     def _how_it_ended(self) -> str:
-        if self._outcomes.has_failed:
+        if self._outbox.has_failed:
             return "failed"
         return "stopped" if self._is_stopped else "done"
 
@@ -72,7 +72,7 @@ class Crew:
         try:
             await self._runner.share(shared)
         except Exception as error:  # noqa: BLE001 - it is the failure of the batch, raised to its reader
-            self._outcomes.fail(f"what its items share failed: {str(error) or type(error).__name__}", error)
+            self._outbox.fail(f"what its items share failed: {str(error) or type(error).__name__}", error)
             return False
         return True
 
@@ -87,10 +87,10 @@ class Crew:
             workers.start_soon(self._work, workers)
 
     async def _work(self, workers: TaskGroup) -> None:
-        report = self._outcomes.report
+        report = self._outbox.report
         turn = _ITEMS_A_TURN
         while not self._is_stopped:
-            await self._outcomes.room()
+            await self._outbox.room()
             await self._watch.admitted()
             pulled = None if self._is_stopped else await self._source.pull()
             if pulled is None:
@@ -107,8 +107,8 @@ class Crew:
                 await anyio.lowlevel.checkpoint()
 
     def _settle(self, item: BatchItem[Any, Any], workers: TaskGroup) -> None:
-        self._outcomes.report.count(item)
-        self._outcomes.put(item)
+        self._outbox.report.count(item)
+        self._outbox.put(item)
         is_past = self._tolerance.add(is_failed=item.is_failed)
         if not is_past or self._settings.on_error == "continue" or self._is_stopped:
             return
@@ -122,6 +122,6 @@ class Crew:
         assert error is not None
         told = f"item {item.index} failed: {str(error) or type(error).__name__}"
         if self._tolerance.share:
-            report = self._outcomes.report
+            report = self._outbox.report
             told = f"{report.failed_count} items failed, more than tolerate={self._tolerance.share} allows; {told}"
-        self._outcomes.fail(told, error)
+        self._outbox.fail(told, error)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runware_flow.run.batch_item import BatchItem
     from runware_flow.run.result import ReceiptLine
 
-__all__ = ("BatchOutcomes", "BatchReport")
+__all__ = ("BatchOutcomes", "BatchReport", "Outbox")
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -112,73 +112,25 @@ class BatchReport:
         self._last = anyio.current_time()
 
 
-class BatchOutcomes(Generic[A, T]):
-    """The outcomes of a batch as they come; use `async for`. Each has `index`, `input`, `key` and `outcome`.
+class Outbox(Generic[A, T]):
+    """The outcomes that nobody has read yet, between the workers of a batch and its reader.
 
     Attributes:
-        report: what came of the batch so far.
+        ended: set once there will be no more.
+        has_failed: the reader is told, or was, that the batch failed.
     """
 
     def __init__(self, report: BatchReport, name: str, bound: int) -> None:
         self.report = report
+        self.ended = anyio.Event()
+        self.has_failed = False
         self._name = name
         self._bound = bound
         self._unread: deque[BatchItem[A, T]] = deque()
         self._news = anyio.Event()
         self._room = anyio.Event()
-        self.ended = anyio.Event()
         self._is_left = False
         self._failure: tuple[str, Exception] | None = None
-        self._has_failed = False
-        self._read_count = 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there will be no more outcomes."""
-        return self.ended.is_set()
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether its reader is told, or was, that the batch failed."""
-        return self._has_failed
-
-    def __aiter__(self) -> BatchOutcomes[A, T]:
-        return self
-
-    async def __anext__(self) -> BatchItem[A, T]:
-        """Wait for the next outcome.
-
-        Raises:
-            FlowFailed: after the last one, if an item failed and `on_error` is not `"continue"`.
-        """
-        self._read_count += 1
-        if self._read_count % _READS_A_TURN == 0:
-            await anyio.lowlevel.checkpoint()
-        while not self._unread:
-            if self.is_over:
-                self._raise_failure()
-                raise StopAsyncIteration
-            await self._news.wait()
-        item = self._unread.popleft()
-        if not self._unread and not self.is_over:
-            self._news = anyio.Event()
-        if 2 * len(self._unread) <= self._bound:  # not at each read, which would wake all workers for one item
-            self._room.set()
-        return item
-
-    def statistics(self) -> BatchStatistics:
-        """Return how the batch stands now: items done, in flight, a second; what it cost."""
-        if not self.is_over:
-            self.report.tick()
-        return self.report.statistics()
-
-    def _raise_failure(self) -> None:
-        if self._failure is None:
-            return
-        (told, error), self._failure = self._failure, None
-        raise FlowFailed(f"batch {self._name!r}: {told}", result=self.report, node=None) from error
-
-    # What follows is used by the batch.
 
     async def room(self) -> None:
         """Wait while there are as many unread outcomes as may be."""
@@ -194,11 +146,31 @@ class BatchOutcomes(Generic[A, T]):
         self._unread.append(item)
         self._news.set()
 
+    async def take(self) -> BatchItem[A, T] | None:
+        """Wait for the next outcome; `None` if there will be no more."""
+        while not self._unread:
+            if self.ended.is_set():
+                return None
+            await self._news.wait()
+        item = self._unread.popleft()
+        if not self._unread and not self.ended.is_set():
+            self._news = anyio.Event()
+        if 2 * len(self._unread) <= self._bound:  # not at each read, which would wake all workers for one item
+            self._room.set()
+        return item
+
     def fail(self, told: str, error: Exception) -> None:
         """Note why the batch has failed; the first reason stays."""
-        if not self._has_failed:
-            self._has_failed = True
+        if not self.has_failed:
+            self.has_failed = True
             self._failure = (told, error)
+
+    def raise_failure(self) -> None:
+        """Raise `FlowFailed` if the batch failed and its reader was not told yet."""
+        if self._failure is None:
+            return
+        (told, error), self._failure = self._failure, None
+        raise FlowFailed(f"batch {self._name!r}: {told}", result=self.report, node=None) from error
 
     def leave(self) -> None:
         """There is nobody any more who reads."""
@@ -210,3 +182,40 @@ class BatchOutcomes(Generic[A, T]):
         """There will be no more outcomes."""
         self.ended.set()
         self._news.set()
+
+
+class BatchOutcomes(Generic[A, T]):
+    """The outcomes of a batch as they come; use `async for`. Each has `index`, `input`, `key` and `outcome`.
+
+    Attributes:
+        report: what came of the batch so far.
+    """
+
+    def __init__(self, outbox: Outbox[A, T]) -> None:
+        self.report = outbox.report
+        self._outbox = outbox
+        self._read_count = 0
+
+    def __aiter__(self) -> BatchOutcomes[A, T]:
+        return self
+
+    async def __anext__(self) -> BatchItem[A, T]:
+        """Wait for the next outcome.
+
+        Raises:
+            FlowFailed: after the last one, if an item failed and `on_error` is not `"continue"`.
+        """
+        self._read_count += 1
+        if self._read_count % _READS_A_TURN == 0:
+            await anyio.lowlevel.checkpoint()
+        item = await self._outbox.take()
+        if item is None:
+            self._outbox.raise_failure()
+            raise StopAsyncIteration
+        return item
+
+    def statistics(self) -> BatchStatistics:
+        """Return how the batch stands now: items done, in flight, a second; what it cost."""
+        if not self._outbox.ended.is_set():
+            self.report.tick()
+        return self.report.statistics()
