@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -153,12 +156,81 @@ def test_compare_models_has_a_line_for_each_model_whatever_became_of_it(example)
     assert "does not exist" in unknown
 
 
+def test_thousand_prompts_are_all_described_and_the_one_that_fails_twice_is_named(example):
+    failed, count, art, caption = example("thousand_prompts", faults=["fail:prompt=picture 500"]).splitlines()
+    assert failed.endswith("picture 500: The task failed.")
+    assert count.startswith("999 posters, 1 failed, ")
+    assert art.startswith("art: 1001 x runware:400@1, ")
+    assert caption.startswith("caption: 999 x runware:150@2, ")
+
+
+def test_resume_after_crash_buys_each_result_once(example, emulator):
+    before = len(emulator.log.tasks)
+    lines = example("resume_after_crash").splitlines()
+    killed = next(number for number, line in enumerate(lines) if line.startswith("-- killed: "))
+    assert {line.partition(":")[0] for line in lines[killed + 1 : -1]} == {f"poster number {n}" for n in range(12)}
+    assert " of 24 results restored; 0.0" in lines[-1]
+    assert len(emulator.log.tasks) - before == 24
+
+
+def test_image_to_video_saves_a_film_that_starts_with_the_picture(example, emulator, tmp_path):
+    caption, saved = example("image_to_video").splitlines()
+    assert caption.startswith('An image of "A lighthouse at dusk"')
+    assert saved.startswith("out/lighthouse.mp4, 0.1")
+    assert (tmp_path / "out" / "lighthouse.mp4").read_bytes()[4:8] == b"ftyp"
+    assert emulator.log.tasks[-1].request["positivePrompt"].startswith(caption)
+
+
+def test_blocking_web_answers_every_thread_also_those_beside_a_failed_one(example):
+    lines = example("blocking_web", "a kite", "a doomed boat", "a tower", faults=["fail:prompt=doomed"]).splitlines()
+    assert [line[:3] for line in lines] == ["200", "502", "200"]
+    assert "failed: The task failed" in lines[1]
+
+
+def test_poster_tests_pass_by_themselves(tmp_path):
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", EXAMPLES / "test_poster.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+    assert "4 passed" in done.stdout, done.stdout
+
+
+@pytest.fixture
+def web_app():
+    """The address of the web app, served by Hypercorn, and the emulator behind it, where a picture takes its time."""
+    with run_in_thread(latency=0.4) as emulator:
+        command = [sys.executable, "-m", "hypercorn", f"{EXAMPLES / 'web_app.py'}:app", "--bind", "127.0.0.1:0"]
+        environ = {**os.environ, **environment(emulator)}
+        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as server:
+            try:
+                line = next(line for line in server.stderr if "Running on" in line)
+                yield re.search(r"http://[\d.:]+", line)[0], emulator
+            finally:
+                server.terminate()
+
+
+def test_web_app_sends_the_events_of_a_run_and_ends_it_when_the_browser_leaves(web_app):
+    address, emulator = web_app
+    with httpx.stream("GET", f"{address}/posters", params={"prompt": "left alone"}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        assert '"event": "NodeStarted"' in next(lines)
+        while not emulator.log.tasks:
+            time.sleep(0.01)
+    # The other run begins later and takes twice as long, so it ends long after the first would have gone on.
+    lines = httpx.get(f"{address}/posters", params={"prompt": "a kite"}, timeout=20).text.splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    assert [(event["step"], event["event"]) for event in events] == [
+        (step, event) for step in ("art", "caption") for event in ("NodeStarted", "NodeSettled")
+    ]
+    assert sorted(task.task_type for task in emulator.log.tasks) == ["caption", "imageInference", "imageInference"]
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_example_is_short_tested_and_tells_how_to_try_it(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) < LIMIT_LINES
-    assert f'example("{path.stem}"' in Path(__file__).read_text(encoding="utf-8") or path.stem == "poster"
-    assert f"-- python examples/{path.name}" in text
+    tests = Path(__file__).read_text(encoding="utf-8")
+    assert f'example("{path.stem}"' in tests or f'"{path.name}"' in tests or f"'{path.name}'" in tests
+    assert re.search(rf"^Try it: `.*\bexamples/{path.name}", text, re.MULTILINE) or path.stem == "streaming"
 
 
 def test_streaming_prints_the_answer_and_what_it_used(example):
