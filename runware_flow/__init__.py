@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from runware_flow.client.media import file_to_data_uri as file_to_data_uri
     from runware_flow.client.options import ClientOptions as ClientOptions
     from runware_flow.client.stream import TextStream as TextStream
+    from runware_flow.client.webhooks import WebhookReceiver as WebhookReceiver
     from runware_flow.errors import BudgetExceeded as BudgetExceeded
     from runware_flow.errors import ClientStateError as ClientStateError
     from runware_flow.errors import DeclarationError as DeclarationError
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from runware_flow.types import MediaResult as MediaResult
     from runware_flow.types import Result as Result
     from runware_flow.types import Task as Task
+    from runware_flow.wire.webhooks import WebhookNotice as WebhookNotice
+    from runware_flow.wire.webhooks import read_webhook as read_webhook
 
 __version__ = "0.1.0"
 
@@ -68,6 +71,7 @@ _HOMES = {
     "client.media": ("file_to_data_uri",),
     "client.options": ("ClientOptions",),
     "client.stream": ("TextStream",),
+    "client.webhooks": ("WebhookReceiver",),
     "errors": (
         "BudgetExceeded",
         "ClientStateError",
@@ -96,6 +100,7 @@ _HOMES = {
     "run.result": ("RunResult",),
     "session.streaming": ("StreamResult",),
     "types": ("MediaResult", "Result", "Task"),
+    "wire.webhooks": ("WebhookNotice", "read_webhook"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runware_flow.client.links import Link
     from runware_flow.session.machine import SessionMachine, SessionStatistics
     from runware_flow.types import TaskId
+    from runware_flow.wire.frames import Frame
 
     LogSink = Callable[["LogEntry"], Any]
 
@@ -95,6 +96,14 @@ class Conversation:
         if self._deliveries.pop(task_id, None) is not None:
             self._handle(events.TaskWithdrawn(anyio.current_time(), task_id))
             self._link.forget(task_id)
+
+    def receive_webhook(self, frame: Frame) -> None:
+        """Take in what a webhook was called with."""
+        self._handle(events.WebhookReceived(anyio.current_time(), frame))
+
+    def waits_for(self, task_id: str) -> bool:
+        """Whether a caller waits for this task."""
+        return task_id in self._deliveries
 
     async def connect(self) -> None:
         """Wait until the session is authenticated.

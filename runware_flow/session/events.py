@@ -34,6 +34,7 @@ __all__ = (
     "TaskSubmitted",
     "TaskWithdrawn",
     "TimerFired",
+    "WebhookReceived",
 )
 
 READ_ONLY = frozenset({"accountManagement", "getResponse", "getTaskDetails", "modelSearch"})
@@ -129,6 +130,16 @@ class FrameUnreadable(msgspec.Struct, frozen=True):
     reason: str
 
 
+class WebhookReceived(msgspec.Struct, frozen=True):
+    """The service called a webhook: results and failures of tasks, outside of any connection.
+
+    It may come before the acknowledgement, more than once, and for tasks that are not in flight here.
+    """
+
+    at: float
+    frame: Frame
+
+
 class ExchangeFinished(msgspec.Struct, frozen=True):
     """REST: the reply to one POST is here. `task_ids` and `lane` are those of the entries that went in it."""
 
@@ -173,6 +184,7 @@ Event: TypeAlias = (
     | ConnectionLost
     | FrameReceived
     | FrameUnreadable
+    | WebhookReceived
     | ExchangeFinished
     | ExchangeFailed
     | TimerFired

@@ -31,10 +31,11 @@ from runware_flow.session.events import (
     TaskSubmitted,
     TaskWithdrawn,
     TimerFired,
+    WebhookReceived,
 )
 from runware_flow.session.exchange import exchange_failed, exchange_finished
 from runware_flow.session.link import Link, LinkDue, LinkState
-from runware_flow.session.reading import read_frame
+from runware_flow.session.reading import read_frame, read_webhook
 from runware_flow.session.tracker import Tracker, own_error
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ class SessionMachine:
                 self._task_submitted(event.submission, event.at)
             case TaskWithdrawn():
                 self._tracker.withdraw(event.task_id)
+            case WebhookReceived():
+                self._dropped += read_webhook(self._tracker, event.frame, event.at)
             case ExchangeFinished():
                 self._has_reached = True
                 self._frames += 1

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from runware_flow.session.tracker import Tracker
     from runware_flow.types import TaskId
 
-__all__ = ("Part", "group", "read_frame", "read_parts")
+__all__ = ("Part", "group", "read_frame", "read_parts", "read_webhook")
 
 Part: TypeAlias = Item | ErrorItem
 
@@ -87,6 +87,32 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
             # It may concern any task or none: no innocent one may fail by it.
             data = {"code": part.code, "message": part.message}
             tracker.emit(Log("receive", "the service reported an error of no task", data, "warning"))
+    return dropped
+
+
+def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:
+    """Read what a webhook was called with; return how many of its parts were for tasks that are not in flight.
+
+    A call tells of single results, so it says nothing of those that it does not mention: unlike the answer to a poll it
+    never ends a task that is not full, and what is asked for goes on being asked for.
+    """
+    dropped = 0
+    for task_id, parts in group(frame)[0].items():
+        entry = tracker.entries.get(task_id)
+        if entry is None or entry.submission.is_read_only:
+            dropped += len(parts)
+            continue
+        ends = [part for part in parts if isinstance(part, ErrorItem) or part.error is not None or part.is_result]
+        if not ends:
+            continue
+        entry.confirmed = True
+        entry.is_doubted = False
+        entry.unknowns = 0
+        tracker.take(entry, ends)
+        if entry.tally.is_full:
+            _finish(tracker, entry, at)
+        elif entry.state is TaskState.SENT:
+            tracker.accepted(entry, at)
     return dropped
 
 

@@ -237,3 +237,7 @@ def test_streaming_prints_the_answer_and_what_it_used(example):
     *_, answer, usage = example("streaming").splitlines()
     assert "lighthouses" in answer
     assert usage.startswith("[stop] {'promptTokens': ")
+
+
+def test_webhooks_shows_each_picture_as_it_is_announced(example):
+    assert example("webhooks", faults=["drop-poll"]) == "ready: True\n" * 3

@@ -21,11 +21,13 @@ from runware_flow.session.events import (
     SessionClosed,
     TaskSubmitted,
     TimerFired,
+    WebhookReceived,
 )
 from runware_flow.session.inflight import TaskState
 from runware_flow.session.machine import SessionMachine
 from runware_flow.session.options import SessionOptions
 from runware_flow.wire.frames import decode_frame, decode_reply
+from runware_flow.wire.webhooks import decode_webhook
 
 CALM = 3000.0
 """Virtual seconds in which everything must settle once the network behaves."""
@@ -246,6 +248,8 @@ def test_machine_any_frames_never_crash_it(duplex: bool, frames: list[Any], stat
             lane = [Lane.SUBMIT, Lane.POLL, Lane.LOOKUP][index % 3]
             ids = tuple(task.task_id for task in (submission("t1"), submission("t2")))[: 1 + index % 2]
             commands += machine.handle(ExchangeFinished(at, ids, lane, status, decode_reply(status, raw)))
+        if index % 2:
+            commands += machine.handle(WebhookReceived(at, decode_webhook(raw)))
         commands += machine.handle(TimerFired(at))
         assert_nothing_is_forgotten(machine, duplex=duplex)
     commands += machine.handle(SessionClosed(at))

@@ -1,0 +1,175 @@
+"""Where the service calls when a result is ready: a small ASGI application, for any server and inside any framework."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+import anyio
+
+from runware_flow.errors import ProtocolError, RunwareError
+from runware_flow.transport.connection import MAX_FRAME_BYTES
+from runware_flow.wire.webhooks import NoticeFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from runware_flow.client.client import Client
+    from runware_flow.wire.webhooks import WebhookNotice
+
+    Scope: TypeAlias = MutableMapping[str, Any]
+    Message: TypeAlias = MutableMapping[str, Any]
+    Receive: TypeAlias = Callable[[], Awaitable[Message]]
+    Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+__all__ = ("WebhookReceiver",)
+
+_ANSWER_SECONDS = 4.0
+"""The service gives up on a call after about 5 s, and calls again [3p]."""
+
+
+class WebhookReceiver:
+    """An ASGI application that gives what the service calls it with to the tasks of a client that wait for it.
+
+    Serve it in the client's event loop, at an address that the service can reach, and send tasks with
+    `webhook_url=receiver.url`. The client goes on asking for its tasks as well, so a call that never comes loses
+    nothing; one that comes settles its task at once, and its repetitions do nothing.
+
+    Calls must carry the token that `url` carries, because the service signs nothing. One is answered with 204 once it
+    has been taken, with 403 for a wrong token, and with 500 if `on_notice` failed: then the service calls again.
+
+    ```python
+    async with Client() as client:
+        receiver = WebhookReceiver(client, "https://my.host/runware")
+        app.mount("/runware", receiver)
+        images = await client.run(ImageInference(..., webhook_url=receiver.url))
+    ```
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        address: str,
+        *,
+        token: str | None = None,
+        on_notice: Callable[[WebhookNotice], Awaitable[None] | None] | None = None,
+    ) -> None:
+        """Prepare to be called.
+
+        Args:
+            client: the client whose tasks are waited for; it must be open while calls come.
+            address: where this application can be reached from outside, without the token.
+            token: a secret of yours; by default a new one. Tasks that a journal may send again, or whose results may
+                come to another process, need one that stays the same.
+            on_notice: called once for each result or failure of a task that nobody here waits for. Sync or async, for
+                4 seconds at most; what it raises makes the service call again.
+
+        Raises:
+            RunwareError: `validation`: the address is not http(s), or the token is empty.
+        """
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise _invalid("address", f"a webhook's address starts with https:// or http://, not {address!r}")
+        if token == "":
+            raise _invalid("token", "a webhook without a token is open to everybody")
+        self._client = client
+        self._token = token or secrets.token_urlsafe(32)
+        self._on_notice = on_notice
+        self._filter = NoticeFilter()
+        query = "&".join(filter(None, (parts.query, urlencode({"token": self._token}))))
+        self._address = address
+        self._url = urlunsplit(parts._replace(query=query))
+
+    @property
+    def url(self) -> str:
+        """What tasks name as their `webhook_url`: the address with the token."""
+        return self._url
+
+    def __repr__(self) -> str:
+        return f"<WebhookReceiver at {self._address}>"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "http":
+            status = await self._answer(scope, receive)
+            if status is not None:
+                headers = [(b"content-length", b"0")] if status != 204 else []
+                await send({"type": "http.response.start", "status": status, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> int | None:
+        """The status to answer a request with; None if the caller has gone."""
+        if scope["method"] != "POST":
+            return 405
+        query: bytes = scope.get("query_string", b"")
+        given = parse_qs(query.decode("ascii", "replace")).get("token", [""])[-1]
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            return 403
+        try:
+            body = await _read_body(receive)
+            if body is None:
+                return None
+            unexpected = self._client.receive_webhook(body)
+        except _TooLarge:
+            return 413
+        except ProtocolError:
+            return 400
+        for notice in unexpected:
+            if self._on_notice is not None and self._filter.is_new(notice) and not await self._tell(notice):
+                return 500
+        return 204
+
+    async def _tell(self, notice: WebhookNotice) -> bool:
+        """Call `on_notice`; tell whether it was in time. What it raises goes to the server, which answers with 500."""
+        is_done = False
+        try:
+            with anyio.move_on_after(_ANSWER_SECONDS):
+                assert self._on_notice is not None
+                pending = self._on_notice(notice)
+                if isawaitable(pending):
+                    await pending
+                is_done = True
+        finally:
+            if not is_done:
+                self._filter.forget(notice)
+        return is_done
+
+
+class _TooLarge(Exception):
+    """A body over the limit of a frame."""
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body; None if the caller has gone before its end."""
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > MAX_FRAME_BYTES:
+            raise _TooLarge
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Answer a server that runs this application by itself."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def _invalid(parameter: str, message: str) -> RunwareError:
+    return RunwareError(message, code="validation", raw_code="invalidConfig", parameter=parameter)

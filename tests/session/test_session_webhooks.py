@@ -1,0 +1,70 @@
+"""What a webhook is called with, by transcript: it settles tasks, and never ends one that is not full."""
+
+from __future__ import annotations
+
+from session_conversation import ask, done, errors, frame, image, item, opened, problem, submit, task
+
+from runware_flow.session.commands import Deliver, Send, Settle
+from runware_flow.session.events import TaskSubmitted, TimerFired, WebhookReceived
+from runware_flow.testing.playbook import ANY
+
+
+def called(at, *data, errors=None):
+    return WebhookReceived(at, frame(*data, errors=errors))
+
+
+def waiting(**changes):
+    """A session with one task that was acknowledged and is asked for at 1.1."""
+    play = opened()
+    submission = task(**changes)
+    play >> TaskSubmitted(1.0, submission) << Send((submit(submission),))
+    return play
+
+
+def test_call_settles_a_task_before_it_is_asked_for():
+    with waiting() as play:
+        play >> called(1.05, image()) << Deliver("t1", 0, item=ANY) << Settle("t1")
+
+
+def test_call_stands_for_an_acknowledgement_that_is_missing():
+    play = waiting(slots=2)
+    play >> called(1.05, image(uuid="i1"))
+    play >> TimerFired(1.2)
+    assert Send((ask(),)) in play.commands(Send)
+
+
+def test_repeated_call_and_poll_count_once():
+    play = waiting(slots=2)
+    for at in (1.05, 1.06):
+        play >> called(at, image(uuid="i1"))
+    play >> TimerFired(1.2)
+    play >> called(1.25, image(uuid="i1"))
+    assert [delivered.position for delivered in play.commands(Deliver)] == [0]
+    play >> called(1.3, done(uuid="i2"))
+    assert len(play.commands(Deliver)) == 2
+    assert errors(play) == {"t1": None}
+
+
+def test_calls_over_a_long_time_never_end_a_task_that_is_not_full():
+    """An answer to a poll that leaves slots open again and again does; a call tells of one result alone."""
+    play = waiting(slots=20)
+    for number in range(19):
+        play >> called(2.0 + number, image(uuid=f"i{number}"))
+    assert not play.commands(Settle)
+    play >> called(60.0, image(uuid="last"))
+    assert errors(play) == {"t1": None}
+
+
+def test_failure_fills_its_slot():
+    play = waiting(slots=2)
+    play >> called(1.05, errors=[problem("inferenceError")])
+    assert not play.commands(Settle)
+    play >> called(1.06, image())
+    assert errors(play) == {"t1": ("provider", "inferenceError")}
+
+
+def test_call_for_a_task_that_is_gone_is_dropped_and_one_without_an_end_changes_nothing():
+    play = waiting()
+    play >> called(1.05, image("other")) >> called(1.06, item(status="processing"))
+    assert not play.commands(Deliver)
+    assert play.machine.statistics().dropped == 1
