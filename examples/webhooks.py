@@ -10,7 +10,7 @@ import socket
 
 import anyio
 from hypercorn.config import Config
-from hypercorn.trio import serve
+from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]  # of WSGI, which it takes too
 
 from runware_flow import Client, WebhookReceiver
 from runware_flow.tasks import ImageInference

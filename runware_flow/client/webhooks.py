@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 import anyio
@@ -15,15 +15,10 @@ from runware_flow.transport.connection import MAX_FRAME_BYTES
 from runware_flow.wire.webhooks import NoticeFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable
 
     from runware_flow.client.client import Client
     from runware_flow.wire.webhooks import WebhookNotice
-
-    Scope: TypeAlias = MutableMapping[str, Any]
-    Message: TypeAlias = MutableMapping[str, Any]
-    Receive: TypeAlias = Callable[[], Awaitable[Message]]
-    Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 __all__ = ("WebhookReceiver",)
 
@@ -91,7 +86,9 @@ class WebhookReceiver:
     def __repr__(self) -> str:
         return f"<WebhookReceiver at {self._address}>"
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: Any, receive: Any, send: Any
+    ) -> None:  # servers and frameworks type ASGI each their way
         if scope["type"] == "lifespan":
             await _live(receive, send)
         elif scope["type"] == "http":
@@ -103,7 +100,7 @@ class WebhookReceiver:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> int | None:
+    async def _answer(self, scope: Any, receive: Any) -> int | None:
         """The status to answer a request with; None if the caller has gone."""
         if scope["method"] != "POST":
             return 405
@@ -145,7 +142,7 @@ class _TooLarge(Exception):
     """A body over the limit of a frame."""
 
 
-async def _read_body(receive: Receive) -> bytes | None:
+async def _read_body(receive: Any) -> bytes | None:
     """The whole body; None if the caller has gone before its end."""
     pieces: list[bytes] = []
     size = 0
@@ -162,7 +159,7 @@ async def _read_body(receive: Receive) -> bytes | None:
             return b"".join(pieces)
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def _live(receive: Any, send: Any) -> None:
     """Answer a server that runs this application by itself."""
     while True:
         message = await receive()
