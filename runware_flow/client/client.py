@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -165,11 +164,9 @@ class Client(Utilities, AsyncContextManagerMixin):
             RunwareError: the task, or one of its results, failed; `.results` holds the finished ones.
             RunwareTimeoutError: the time is over; the task may still finish, and be billed.
         """
-        self._here()
+        conversation = self._here()
         prepared = await self._services.prepare(task, lambda: self.prepare(task, delivery=delivery))
-        return await self.perform(
-            prepared, timeout=timeout, on_result=on_result, on_progress=on_progress, validate=validate
-        )
+        return await self._perform(conversation, prepared, timeout, on_result, on_progress, validate=validate)
 
     @overload
     def submit(
@@ -203,10 +200,13 @@ class Client(Utilities, AsyncContextManagerMixin):
         Leaving the block early, or a cancel, ends the waiting only: what the service has accepted is finished
         and billed. Arguments and errors are those of `run`.
         """
-        self._here()
+        conversation = self._here()
         prepared = await self._services.prepare(task, lambda: self.prepare(task, delivery=delivery))
-        async with self._submission(prepared, timeout, validate=validate) as submitted:
+        conversation, submitted = await self._send(conversation, prepared, timeout, validate=validate)
+        try:
             yield submitted
+        finally:
+            conversation.withdraw(submitted.request.task_id)
 
     @asynccontextmanager
     async def stream(
@@ -282,14 +282,8 @@ class Client(Utilities, AsyncContextManagerMixin):
         with `"yes"` it is only asked for, with `"maybe"` it is sent (again) under its taskUUID if the service does not
         know it; see `Submission`.
         """
-        async with self._submission(prepared, timeout, sent_before, validate) as delivery:
-            if on_result is None and on_progress is None:
-                return await delivery.wait_results()
-            while (event := await delivery.next_event()) is not None:
-                callback: Any = on_progress if isinstance(event, Progress) else on_result
-                if callback is not None and isawaitable(pending := callback(event)):
-                    await pending
-            return await delivery.wait_results()
+        conversation = self._here()
+        return await self._perform(conversation, prepared, timeout, on_result, on_progress, sent_before, validate)
 
     def receive_webhook(self, body: bytes) -> list[WebhookNotice]:
         """Take the body of a call that the service made to a webhook of yours, from whatever framework you use.
@@ -317,24 +311,39 @@ class Client(Utilities, AsyncContextManagerMixin):
         """What the session knows of itself, frozen: tasks in flight, reconnects, polls."""
         return self._here().statistics()
 
-    @asynccontextmanager
-    async def _submission(
+    async def _perform(
         self,
+        conversation: Conversation,
+        prepared: requests.Prepared,
+        timeout: float | None,
+        on_result: Callable[[Any], Awaitable[None] | None] | None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None,
+        sent_before: SentBefore = "no",
+        validate: bool | None = None,
+    ) -> list[Any]:
+        conversation, delivery = await self._send(conversation, prepared, timeout, sent_before, validate)
+        try:
+            if on_result is not None or on_progress is not None:
+                while (event := await delivery.next_event()) is not None:
+                    callback: Any = on_progress if isinstance(event, Progress) else on_result
+                    if callback is not None and isawaitable(pending := callback(event)):
+                        await pending
+            return await delivery.wait_results()
+        finally:
+            conversation.withdraw(delivery.request.task_id)
+
+    async def _send(
+        self,
+        conversation: Conversation,
         prepared: requests.Prepared,
         timeout: float | None,
         sent_before: SentBefore = "no",
         validate: bool | None = None,
-    ) -> AsyncGenerator[Delivery[Any]]:
-        conversation = self._here()
+    ) -> tuple[Conversation, Delivery[Any]]:
+        """Hand a task to the session; gives the conversation that has it now, from which the caller withdraws it."""
         request = prepared.request
         seconds = check_seconds(timeout, self._settings.poll_timeout)
         deadline = anyio.current_time() + seconds
-        delivery: Delivery[Any] = Delivery(
-            request,
-            deadline=deadline,
-            timeout=seconds,
-            document=self._services.documenter(request.model),
-        )
         if sent_before != "yes":
             await self._services.check(prepared, validate)
             await self._place_media(prepared)
@@ -350,11 +359,10 @@ class Client(Utilities, AsyncContextManagerMixin):
         if not self._carriage.is_chosen:
             with anyio.CancelScope(deadline=deadline):
                 conversation = await self._connect()
-        conversation.submit(delivery, submission)
-        try:
-            yield delivery
-        finally:
-            conversation.withdraw(request.task_id)
+        document = self._services.documenter(request.model)
+        delivery: Delivery[Any] = Delivery(request, timeout=seconds, document=document)
+        conversation.submit(delivery, submission, deadline)
+        return conversation, delivery
 
     async def _connect(self) -> Conversation:
         conversation = await self._carriage.connect()
@@ -366,7 +374,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         self, task: Task[Any] | Mapping[str, Any], task_uuid: str | None = None, **choices: Any
     ) -> requests.Prepared:
         registry = self._services.registry.registry
-        return requests.prepare(task, new_task_id=task_uuid or str(uuid.uuid4()), registry=registry, **choices)
+        return requests.prepare(task, new_task_id=task_uuid, registry=registry, **choices)
 
     async def _place_media(self, prepared: requests.Prepared) -> None:
         if prepared.local_media:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,6 +17,7 @@ import msgspec
 
 from runware_flow.errors import RunwareError
 from runware_flow.session import commands, events
+from runware_flow.session.agenda import Agenda
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,9 +65,10 @@ class Conversation:
         self._is_verbose = log_sink is not None or _LOGGER.isEnabledFor(logging.DEBUG)
         self._deliveries: dict[TaskId, Delivery[Any]] = {}
         self._connecting: list[_Connecting] = []
-        self._due: float | None = None
+        self._expiries: Agenda[TaskId] = Agenda()
+        self._due = inf
         self._timer_set = anyio.Event()
-        self._timer_waits_until: float | None = None
+        self._timer_waits_until = inf
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -73,8 +76,8 @@ class Conversation:
             workers.start_soon(self._keep_time)
             await self._link.run(self._handle)
 
-    def submit(self, delivery: Delivery[Any], submission: events.Submission) -> None:
-        """Hand a task to the session; what comes of it reaches `delivery`.
+    def submit(self, delivery: Delivery[Any], submission: events.Submission, deadline: float) -> None:
+        """Hand a task to the session; what comes of it reaches `delivery`, which expires at `deadline`.
 
         Raises:
             RunwareError: a task with this id is in flight already in this client.
@@ -89,11 +92,14 @@ class Conversation:
                 task_uuid=task_id,
             )
         self._deliveries[task_id] = delivery
+        self._expiries.set(task_id, deadline)
+        self._wake_before(deadline)
         self._handle(events.TaskSubmitted(anyio.current_time(), submission))
 
     def withdraw(self, task_id: TaskId) -> None:
         """Stop waiting for a task; what it has bought stays bought. Nothing happens if it has settled."""
         if self._deliveries.pop(task_id, None) is not None:
+            self._expiries.drop(task_id)
             self._handle(events.TaskWithdrawn(anyio.current_time(), task_id))
             self._link.forget(task_id)
 
@@ -141,14 +147,15 @@ class Conversation:
 
     def _carry_out(self, command: commands.Command) -> None:
         match command:
-            case commands.Send(entries):
-                self._link.send(entries)
             case commands.Deliver(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
                     delivery.take(command)
             case commands.Settle(task_id, error):
                 if (delivery := self._deliveries.pop(task_id, None)) is not None:
+                    self._expiries.drop(task_id)
                     delivery.settle(error)
+            case commands.Send(entries):
+                self._link.send(entries)
             case commands.Progress(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
                     delivery.take_progress(command)
@@ -202,22 +209,26 @@ class Conversation:
             _LOGGER.exception("the log sink failed and is not called again")
 
     def _set_timer(self, at: float | None) -> None:
-        self._due = at
+        self._due = inf if at is None else at
+        self._wake_before(self._due)
+
+    def _wake_before(self, at: float) -> None:
         # A later time needs no waking: the timer finds out when it wakes by itself, early.
-        if at is not None and (self._timer_waits_until is None or at < self._timer_waits_until):
+        if at < self._timer_waits_until:
             self._timer_set.set()
 
     async def _keep_time(self) -> None:
         while True:
             self._timer_set = anyio.Event()
-            self._timer_waits_until = self._due
-            deadline = float("inf") if self._due is None else self._due
-            with anyio.CancelScope(deadline=deadline):
+            self._timer_waits_until = min(self._due, self._expiries.next_at)
+            with anyio.CancelScope(deadline=self._timer_waits_until):
                 await self._timer_set.wait()
             now = anyio.current_time()
-            if self._due is not None and now >= self._due:
-                self._due = None
+            if now >= self._due:
+                self._due = inf
                 self._handle(events.TimerFired(now))
+            for task_id in self._expiries.pop_due(now):
+                self._deliveries[task_id].expire()
 
 
 class _Connecting:

@@ -50,7 +50,6 @@ class Delivery(Generic[R]):
         self,
         request: Request,
         *,
-        deadline: float,
         timeout: float,
         document: Callable[[RunwareError], RunwareError] = lambda error: error,
     ) -> None:
@@ -58,12 +57,10 @@ class Delivery(Generic[R]):
 
         Args:
             request: what was asked.
-            deadline: when waiting ends, on the loop's clock.
-            timeout: the same as the user said it, in seconds.
+            timeout: seconds from the submission to the end of waiting, for the error; who submits it calls `expire`.
             document: gives an error the link to the documentation that it lacks.
         """
         self.request = request
-        self._deadline = deadline
         self._timeout = timeout
         self._document = document
         self._positions: list[int] = []
@@ -71,6 +68,7 @@ class Delivery(Generic[R]):
         self._seen = 0
         self._progress: dict[str | None, Progress] = {}
         self._is_settled = False
+        self._is_late = False
         self._error: RunwareError | None = None
         self._changed: anyio.Event | None = None
 
@@ -174,6 +172,11 @@ class Delivery(Generic[R]):
         self._error = error and self._document(error)
         self._wake()
 
+    def expire(self) -> None:
+        """The time for waiting is over: whoever reads gets what has come, then an error."""
+        self._is_late = True
+        self._wake()
+
     def _wake(self) -> None:
         if self._changed is not None:
             self._changed.set()
@@ -181,14 +184,13 @@ class Delivery(Generic[R]):
     async def _wait_changed(self) -> None:
         if self._changed is not None:
             raise anyio.BusyResourceError("reading")
+        if self._is_late:
+            raise self._too_late()
         self._changed = changed = anyio.Event()
         try:
-            with anyio.CancelScope(deadline=self._deadline) as scope:
-                await changed.wait()
+            await changed.wait()
         finally:
             self._changed = None
-        if scope.cancelled_caught:
-            raise self._too_late()
 
     def _too_late(self) -> RunwareTimeoutError:
         request = self.request

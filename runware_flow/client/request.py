@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import msgspec
 
@@ -79,7 +80,7 @@ class Prepared(msgspec.Struct, frozen=True):
 def prepare(
     task: Task[Any] | Mapping[str, Any],
     *,
-    new_task_id: str,
+    new_task_id: str | None = None,
     delivery: Delivery | None = None,
     include_cost: bool | None = None,
     streams: bool = False,
@@ -89,7 +90,7 @@ def prepare(
 
     Args:
         task: a struct, or a dict with wire names; a dict may leave `taskType` out if the catalog knows its model.
-        new_task_id: the id for a task that brings none of its own.
+        new_task_id: the id for a task that brings none of its own; by default a new one.
         delivery: overrides what the task says; `async` if neither says anything, as the official clients do.
         include_cost: asks for the cost unless the task says otherwise.
         streams: whether the answer is to be read while it is written.
@@ -107,7 +108,7 @@ def prepare(
 
 def _prepare(
     task: Task[Any] | Mapping[str, Any],
-    new_task_id: str,
+    new_task_id: str | None,
     delivery: Delivery | None,
     include_cost: bool | None,
     streams: bool,
@@ -116,28 +117,29 @@ def _prepare(
     wire, local_media = to_wire(task)
     wire = catalog.resolve(wire, registry)
     task_type: str = wire["taskType"]
-    task_id = read_task_id(wire.get("taskUUID"), new_task_id)
+    del wire["taskType"]
+    task_id = read_task_id(wire.pop("taskUUID", None), new_task_id)
     if streams:
         _stream(wire, task_type)
     else:
         _choose_delivery(wire, task_type, delivery)
     if include_cost is not None and task_type not in UTILITIES:
         wire.setdefault("includeCost", include_cost)
-    wire = {"taskType": task_type, "taskUUID": task_id, **_without_head(wire)}
+    wire = {"taskType": task_type, "taskUUID": task_id, **wire}
     request = build_request(wire, _result_type(task, task_type))
     return Prepared(request, tuple(local_media))
 
 
-def read_task_id(given: object, new_task_id: str) -> str:
-    """The id that was given, in canonical form, or the new one.
+def read_task_id(given: object, new_task_id: str | None = None) -> str:
+    """The id that was given, in canonical form, or `new_task_id`, or else one that nobody had before.
 
     Raises:
         RunwareError: code `validation`: it is no UUID.
     """
     if given is None:
-        return new_task_id
+        return new_task_id or str(uuid4())
     if not isinstance(given, str) or _UUID.fullmatch(given.lower()) is None:
-        raise _invalid("taskUUID", f"taskUUID must be a UUID such as {new_task_id}, not {given!r}")
+        raise _invalid("taskUUID", f"taskUUID must be a UUID such as {uuid4()}, not {given!r}")
     return given.lower()
 
 
@@ -169,10 +171,6 @@ def _result_type(task: Task[Any] | Mapping[str, Any], task_type: str) -> type[Re
     if isinstance(task, Task) and task.task_type == task_type:
         return task.result_type
     return RESULT_TYPES.get(task_type, Result)
-
-
-def _without_head(wire: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in wire.items() if name not in ("taskType", "taskUUID")}
 
 
 def _invalid(parameter: str, message: str) -> RunwareError:

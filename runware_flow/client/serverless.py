@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -54,7 +53,7 @@ class Apps:
         environment = environment or self._settings.serverless_environment
         rules.check_address(app_id, endpoint_path, environment)
         pause = check_seconds(poll_interval, rules.POLL_SECONDS, name="poll_interval")
-        task_id = read_task_id(task_id, str(uuid.uuid4()))
+        task_id = read_task_id(task_id)
         seconds = check_seconds(timeout, self._settings.poll_timeout)
         wire, local_media = to_wire(payload)
         for medium in local_media:
@@ -80,7 +79,7 @@ class Apps:
         """See `Client.get_task`."""
         environment = environment or self._settings.serverless_environment
         rules.check_address(app_id, None, environment)
-        task_id = read_task_id(task_id, task_id)
+        task_id = read_task_id(task_id)
         url = self._base_url + rules.task_path(app_id, task_id, environment)
         reply = await self._web.ask_patiently(url, with_key=True)
         read = rules.read_reply(

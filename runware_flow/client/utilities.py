@@ -241,7 +241,7 @@ class Utilities:
     async def _ask(self, task_type: str, task_uuid: str, timeout: float | None) -> Frame:
         """Ask about a task by a POST of its own; the session would take it for its own task of that id."""
         self._here()
-        task_id = read_task_id(task_uuid, task_uuid)
+        task_id = read_task_id(task_uuid)
         body = encode_frame([encode({"taskType": task_type, "taskUUID": task_id})])
         services = self._services
         reply = await services.web.ask_patiently(

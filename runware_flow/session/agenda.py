@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Generic, TypeVar
 
 __all__ = ("Agenda",)
@@ -46,14 +47,15 @@ class Agenda(Generic[K]):
         self._due.clear()
 
     @property
-    def next_at(self) -> float | None:
-        """The earliest time, `None` if nothing is due ever."""
-        while self._heap:
-            at, count, key = self._heap[0]
+    def next_at(self) -> float:
+        """The earliest time; infinity if nothing is due ever."""
+        heap = self._heap
+        while heap:
+            at, count, key = heap[0]
             if self._due.get(key) == count:
                 return at
-            heappop(self._heap)
-        return None
+            heappop(heap)
+        return inf
 
     def pop_due(self, now: float) -> list[K]:
         """Remove and return the keys due at `now` or before, earliest first."""

@@ -11,6 +11,7 @@ the earliest thing due in either half.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
@@ -86,7 +87,7 @@ class SessionMachine:
         self._task_agenda: Agenda[TaskId] = Agenda()
         self._link = Link(options, self._link_agenda, self._commands.append, self._outgoing.append)
         self._tracker = Tracker(options, self._task_agenda, self._commands.append, self._outgoing.append)
-        self._timer: float | None = None
+        self._timer = inf
         self._frames = 0
         self._dropped = 0
         self._has_reached = False
@@ -214,7 +215,7 @@ class SessionMachine:
             self._tracker.fail_all(error)
 
     def _timer_fired(self, at: float) -> None:
-        self._timer = None
+        self._timer = inf
         was_open = self._link.is_open
         for what in self._link_agenda.pop_due(at):
             error = self._link.due(what, at)
@@ -239,10 +240,7 @@ class SessionMachine:
         if self._outgoing:
             self._commands.append(Send(tuple(self._outgoing)))
             self._outgoing.clear()
-        times = [self._link_agenda.next_at, self._task_agenda.next_at]
-        if self._tracker.is_open:
-            times.append(self._tracker.next_ask_at)
-        due = min((at for at in times if at is not None), default=None)
+        due = min(self._link_agenda.next_at, self._task_agenda.next_at, self._tracker.next_ask_at)
         if due != self._timer:
             self._timer = due
-            self._commands.append(SetTimer(due))
+            self._commands.append(SetTimer(None if due == inf else due))

@@ -6,6 +6,7 @@ what comes for it later is dropped. What a frame says of a task is judged in `re
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from runware_flow.errors import RunwareError, RunwareTimeoutError
@@ -116,10 +117,9 @@ class Tracker:
     # Time
 
     @property
-    def next_ask_at(self) -> float | None:
-        """When the next frame of asks may leave."""
-        at = self._asks.next_at
-        return None if at is None else max(at, self.poller.open_at)
+    def next_ask_at(self) -> float:
+        """When the next frame of asks may leave; infinity if none is to leave."""
+        return max(self._asks.next_at, self.poller.open_at) if self.is_open else inf
 
     def ask_due(self, at: float) -> None:
         """Send every ask that is due, all together."""

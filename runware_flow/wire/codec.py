@@ -96,13 +96,8 @@ def _from_struct(task: Task[Any], local: list[LocalMedia]) -> dict[str, Any]:
     values = msgspec.structs.astuple(task)
     for place, wire_name in _plan(type(task)):
         value = values[place]
-        if value is UNSET:
-            continue
-        kind = cast("type[object]", type(value))
-        if kind is int or kind is bool or (kind is str and value.isascii()):
-            wire[wire_name] = value
-        else:
-            _put(wire, wire_name, value, (wire_name,), local)
+        if value is not UNSET:
+            _put(wire, wire_name, value, (), local)
     extra = task.extra
     if extra is not UNSET:
         if not isinstance(cast("object", extra), Mapping):
@@ -119,8 +114,12 @@ def _plan(task_type: type[Task[Any]]) -> tuple[tuple[int, str], ...]:
     return tuple(sorted(named, key=lambda pair: fields[pair[0]] != "task_uuid"))
 
 
-def _put(target: dict[str, Any], key: str, value: object, path: Keys, local: list[LocalMedia]) -> None:
-    converted = _convert(value, path, local)
+def _put(target: dict[str, Any], key: str, value: Any, path: Keys, local: list[LocalMedia]) -> None:
+    kind = cast("type[object]", type(value))
+    if kind is int or kind is bool or (kind is str and value.isascii()):  # most are: nothing to convert
+        target[key] = value
+        return
+    converted = _convert(value, (*path, key), local)
     if converted is not UNSET:
         target[key] = converted
 
@@ -130,8 +129,7 @@ def _convert_mapping(mapping: Mapping[Any, Any], path: Keys, local: list[LocalMe
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise _reject(path, f"has the key {key!r}; wire names are strings")
-        name = _convert_text(key, path)
-        _put(wire, name, value, (*path, name), local)
+        _put(wire, _convert_text(key, path), value, path, local)
     return wire
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,7 +35,7 @@ def test_agenda_any_history_agrees_with_a_dict(steps: list[tuple[str, str, float
             assert set(due) == {each for each, when in model.items() if when <= at}
             for each in due:
                 del model[each]
-        assert agenda.next_at == min(model.values(), default=None)
+        assert agenda.next_at == min(model.values(), default=inf)
         assert len(agenda) == len(model)
         assert all((each in agenda) == (each in model) for each in "abcdef")
 
@@ -44,4 +46,4 @@ def test_agenda_leftovers_do_not_pile_up():
         agenda.set("key", float(number))
     assert len(agenda._heap) < 100
     agenda.clear()
-    assert agenda.next_at is None
+    assert agenda.next_at == inf
