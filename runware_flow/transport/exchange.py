@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import httpx
 
-from .connection import CLOSE_TIMEOUT, TransportError
+from .address import parse_address
+from .connection import CLOSE_TIMEOUT, TransportError, check_headers
 from .failures import could_not_open
+from .pools import PlainClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from .address import Address
+    from .connection import Headers
 
     Take = Callable[[bytes], bool]
 
-__all__ = ("Body", "exchange", "explain", "prepare")
+__all__ = ("Answer", "Body", "Endpoint", "explain")
 
 
 class Body(httpx.AsyncByteStream):
@@ -28,6 +31,7 @@ class Body(httpx.AsyncByteStream):
 
     def __init__(self, body: bytes) -> None:
         self._body = body
+        self.size = len(body)
         self.begun = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -53,33 +57,65 @@ class _Pieces:
         return body.take()
 
 
-def prepare(
-    http_client: httpx.AsyncClient,
-    url: str,
-    body: Body | None,
-    size: int,
-    *,
-    headers: Mapping[str, str],
-    connect_timeout: float,
-) -> httpx.Request:
-    """Build a POST (without a body: a GET) whose only timeout is that for connecting.
+class Answer(NamedTuple):
+    """What came back: the headers' names are in lower case, the body is `None` if it exceeded the limit."""
 
-    The body can only be had by reading `body`.
+    status: int
+    headers: dict[str, str]
+    body: bytes | None
+
+
+class Endpoint:
+    """One URL and how it is asked. What all requests to it have in common is worked out once.
+
+    The only timeout of a request is that for connecting.
     """
-    timeout = httpx.Timeout(None, connect=connect_timeout)
-    if body is None:
-        return http_client.build_request("GET", url, headers=headers, timeout=timeout)
-    request = http_client.build_request(
-        "POST", url, content=body, headers={**headers, "Content-Length": str(size)}, timeout=timeout
-    )
-    request.stream = body
-    return request
+
+    def __init__(
+        self, http_client: httpx.AsyncClient, url: str, headers: Headers, *, limit: int, connect_timeout: float
+    ) -> None:
+        """Args: limit: the largest body of a reply, in bytes.
+
+        Raises:
+            TransportError: of kind `invalid`, for a URL or a header that HTTP does not allow.
+        """
+        self.address = parse_address(url, ("http", "https"))
+        self.limit = limit
+        self.connect_timeout = connect_timeout
+        self._http_client = http_client
+        self._url = url
+        self._headers = check_headers(headers)
+        self._timeout = httpx.Timeout(None, connect=connect_timeout)
+        self._template: httpx.Request | None = None
+
+    async def get(self) -> Answer:
+        """Send a GET and read its whole reply."""
+        request = self._http_client.build_request("GET", self._url, headers=self._headers, timeout=self._timeout)
+        return await _exchange(self._http_client, request, self.limit)
+
+    async def post(self, body: Body, more_headers: Headers | None = None, take: Take | None = None) -> Answer:
+        """Send a POST and read its whole reply; what is sent can only be had by reading `body`.
+
+        `take` gets the pieces of a stream of events, see `_exchange`.
+        """
+        template = self._template
+        if template is None or not isinstance(self._http_client, PlainClient):
+            # What a client of the user's adds (headers, parameters, cookies) may be different each time.
+            headers = {**self._headers, "Content-Length": "0"}
+            template = self._template = self._http_client.build_request(
+                "POST", self._url, headers=headers, content=body, timeout=self._timeout
+            )
+        request = httpx.Request(
+            "POST", template.url, headers=template.headers, stream=body, extensions=template.extensions
+        )
+        request.headers.update({"Content-Length": str(body.size), **(more_headers or {})})
+        return await _exchange(self._http_client, request, self.limit, take)
 
 
-async def exchange(
+async def _exchange(
     http_client: httpx.AsyncClient, request: httpx.Request, limit: int, take: Take | None = None
-) -> tuple[httpx.Response, bytes | None]:
-    """Send a request and read its whole reply; the body is `None` if it exceeds `limit` bytes.
+) -> Answer:
+    """Send a request and read its whole reply.
 
     With `take`, a reply that is a stream of events is handed over piece by piece until `take` says that it has enough;
     its body is empty here.
@@ -89,13 +125,16 @@ async def exchange(
     """
     response = await http_client.send(request, stream=True, follow_redirects=False)
     try:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
         if response.is_stream_consumed:  # a transport that made its reply in memory
-            return response, response.content if len(response.content) <= limit else None
-        streams = take if _is_event_stream(response) else None
+            body = response.content if len(response.content) <= limit else None
+            return Answer(response.status_code, headers, body)
+        streams = take if _is_event_stream(response.status_code, headers) else None
+        assert isinstance(response.stream, httpx.AsyncByteStream)
         pieces: list[bytes] = []
         size = 0
         with anyio.CancelScope() as reading:
-            async for piece in response.aiter_raw():
+            async for piece in response.stream:
                 if streams is not None:
                     if streams(piece):
                         reading.cancel()
@@ -108,17 +147,19 @@ async def exchange(
     finally:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await response.aclose()
-    return response, None if size > limit else _decode(response, pieces, limit)
+    if size > limit:
+        return Answer(response.status_code, headers, None)
+    if "content-encoding" in headers:
+        return Answer(response.status_code, headers, _decode(response, pieces, limit))
+    return Answer(response.status_code, headers, b"".join(pieces))
 
 
-def _is_event_stream(response: httpx.Response) -> bool:
-    return response.status_code == 200 and response.headers.get("Content-Type", "").startswith("text/event-stream")
+def _is_event_stream(status: int, headers: Mapping[str, str]) -> bool:
+    return status == 200 and headers.get("content-type", "").startswith("text/event-stream")
 
 
 def _decode(response: httpx.Response, pieces: list[bytes], limit: int) -> bytes | None:
     """Undo the content encoding by httpx's rules, and stop where that swells a small body beyond the limit."""
-    if "Content-Encoding" not in response.headers:
-        return b"".join(pieces)
     encoded: Iterable[bytes] = iter(pieces)
     decoded: list[bytes] = []
     size = 0

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import anyio
 
-from .address import parse_address
-from .connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError, check_headers
+from .connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError
 from .loading import load
 from .tls import default_context
 
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from .address import Address
     from .connection import Headers
+    from .exchange import Answer, Endpoint
 
 __all__ = ("Reply", "RestTransport", "fetch", "open_http")
 
@@ -70,10 +69,10 @@ async def open_http(
     await load("runware_flow.transport.exchange")
     import httpx
 
-    from .pools import Pools
+    from .pools import PlainClient, Pools
 
-    http_client = httpx.AsyncClient(
-        transport=Pools(max_connections=max_connections, verify=ssl_context or await default_context()),
+    http_client = PlainClient(
+        Pools(max_connections=max_connections, verify=ssl_context or await default_context()),
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
         follow_redirects=False,
@@ -113,15 +112,14 @@ class RestTransport:
         Raises:
             TransportError: of kind `invalid`, for a URL or a header that HTTP does not allow.
         """
-        self._address = parse_address(url, ("http", "https"))
-        self._http_client = http_client
-        self._url = url
-        self._headers = check_headers(headers)
-        self._max_reply_bytes = max_reply_bytes
-        self._connect_timeout = connect_timeout
+        from .exchange import Endpoint
+
+        headers = {"Content-Type": "application/json", **headers}
+        self._endpoint = Endpoint(http_client, url, headers, limit=max_reply_bytes, connect_timeout=connect_timeout)
 
     def __repr__(self) -> str:
-        return f"RestTransport({self._address.scheme}://{self._address})"
+        address = self._endpoint.address
+        return f"RestTransport({address.scheme}://{address})"
 
     async def post(self, body: bytes, *, timeout: float | None = None) -> Reply:
         """Send `body` and wait for the whole reply.
@@ -136,7 +134,7 @@ class RestTransport:
             TransportError: no reply, or none that can be read. `sent` is `False` only if the request certainly did not
                 reach the service. A reply that exceeds the limit is `too-large`.
         """
-        return await self._exchange(body, timeout, {}, None)
+        return await _ask(self._endpoint, "POST", body, timeout)
 
     async def stream(self, body: bytes, take: Callable[[bytes], bool], *, timeout: float | None = None) -> Reply | None:
         """Send `body` and hand the reply to `take`, piece by piece as it comes, if it is a stream of events.
@@ -150,23 +148,8 @@ class RestTransport:
             TransportError: as for `post`; pieces that came before stay taken.
         """
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-        reply = await self._exchange(body, timeout, headers, take)
+        reply = await _ask(self._endpoint, "POST", body, timeout, headers, take)
         return None if reply.status == 200 and reply.content_type == "text/event-stream" else reply
-
-    async def _exchange(
-        self, body: bytes, timeout: float | None, more_headers: dict[str, str], take: Callable[[bytes], bool] | None
-    ) -> Reply:
-        return await fetch(
-            self._http_client,
-            self._url,
-            method="POST",
-            body=body,
-            headers={"Content-Type": "application/json", **more_headers, **self._headers},
-            timeout=timeout,
-            take=take,
-            max_reply_bytes=self._max_reply_bytes,
-            connect_timeout=self._connect_timeout,
-        )
 
 
 async def fetch(
@@ -177,54 +160,57 @@ async def fetch(
     method: Literal["GET", "POST"] = "GET",
     body: bytes = b"",
     timeout: float | None = None,
-    take: Callable[[bytes], bool] | None = None,
     max_reply_bytes: int = MAX_FRAME_BYTES,
     connect_timeout: float = CONNECT_TIMEOUT,
 ) -> Reply:
     """Send one request, with these headers and no others of ours, and wait for the whole reply.
 
-    Args:
-        take: gets the pieces of a stream of events, as in `RestTransport.stream`.
-
     Raises:
         TransportError: as for `RestTransport.post`.
     """
+    from .exchange import Endpoint
+
+    endpoint = Endpoint(http_client, url, headers, limit=max_reply_bytes, connect_timeout=connect_timeout)
+    return await _ask(endpoint, method, body, timeout)
+
+
+async def _ask(
+    endpoint: Endpoint,
+    method: Literal["GET", "POST"],
+    body: bytes,
+    timeout: float | None,
+    more_headers: Headers | None = None,
+    take: Callable[[bytes], bool] | None = None,
+) -> Reply:
     from httpx import HTTPError, InvalidURL
 
-    from .exchange import Body, exchange, explain, prepare
+    from .exchange import Body, explain
 
-    address = parse_address(url, ("http", "https"))
+    address = endpoint.address
     content = Body(body)
     with anyio.move_on_after(timeout):
         try:
-            request = prepare(
-                http_client,
-                url,
-                content if method == "POST" else None,
-                len(body),
-                headers=check_headers(headers),
-                connect_timeout=connect_timeout,
-            )
-            response, answer = await exchange(http_client, request, max_reply_bytes, take)
+            answer = await (endpoint.get() if method == "GET" else endpoint.post(content, more_headers, take))
         except (HTTPError, InvalidURL) as error:
-            failure = explain(address, error, content, connect_timeout)
+            failure = explain(address, error, content, endpoint.connect_timeout)
         else:
-            return _reply(address, response, answer, max_reply_bytes)
+            return _reply(endpoint, answer)
         raise failure  # here, where the library's error is neither its cause nor its context
     raise TransportError(f"{address} did not reply within {timeout:g} s.", kind="timeout", sent=content.begun)
 
 
-def _reply(address: Address, response: httpx.Response, content: bytes | None, limit: int) -> Reply:
-    if content is None:
-        message = f"A reply from {address} is larger than the limit of {limit} bytes."
+def _reply(endpoint: Endpoint, answer: Answer) -> Reply:
+    if answer.body is None:
+        message = f"A reply from {endpoint.address} is larger than the limit of {endpoint.limit} bytes."
         raise TransportError(message, kind="too-large", sent=True)
+    headers = answer.headers
     return Reply(
-        status=response.status_code,
-        body=content,
-        retry_after=parse_retry_after(response.headers.get("Retry-After"), now=time.time()),
-        content_type=response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-        etag=response.headers.get("ETag"),
-        request_id=response.headers.get("X-Request-Id"),
+        status=answer.status,
+        body=answer.body,
+        retry_after=parse_retry_after(headers.get("retry-after"), now=time.time()),
+        content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
+        etag=headers.get("etag"),
+        request_id=headers.get("x-request-id"),
     )
 
 
