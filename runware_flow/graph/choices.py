@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runware_flow.errors import TooFewSucceeded
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
-from runware_flow.graph.scope_run import FAILED, OK, RUNNING, SETTLED, SKIPPED, FanRun, ScopeRun
+from runware_flow.graph.scope_run import FAILED, OK, READY, RUNNING, SETTLED, SKIPPED, WAITING, FanRun, ScopeRun
 from runware_flow.graph.spread import Spread, why_not
 
 if TYPE_CHECKING:
@@ -182,6 +182,8 @@ class Choices(Spread):
             self._settle(run, step, FAILED, Failed(last))
 
     def _leave_out(self, run: ScopeRun, step: Step, because: Skipped) -> None:
+        if run.cells[step.slot] in (READY, WAITING):
+            self.dropped.append((run, step))
         last = self.waiting.pop((run, step), None)  # of a node that is parked between two attempts
         if last is None:
             self._settle_one(run, step, SKIPPED, because)

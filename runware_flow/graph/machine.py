@@ -49,7 +49,7 @@ class FlowMachine(Choices):
         watch: collect settled nodes in `settled`, for a shell that tells somebody.
         settled: nodes that settled since the shell last emptied it, in order; filled only while `watch` is set.
         dropped: what the shell is to end since nobody needs it any more: running nodes to cancel, which are abandoned
-            as in any cancel, and fan-outs whose sources to close.
+            as in any cancel, fan-outs whose sources to close, and nodes that were parked or ready and are skipped.
         failure: the first node that failed for good, while failures stop the run.
         stopped: why nothing new is started any more, or `None`.
         waiting: the nodes that are parked, with the error of their last attempt.
@@ -132,9 +132,12 @@ class FlowMachine(Choices):
 
         Args:
             error: how its last attempt failed. If the run stops before `unpark`, that is its outcome; a node that waits
-                to be sent for the first time is skipped then.
+                to be sent for the first time is skipped then. In a run that has stopped already, that is so at once.
         """
         self.in_flight -= 1
+        if self.stopped is not None:
+            self._settle_parked(run, step, error)
+            return
         run.cells[step.slot] = WAITING
         self.waiting[run, step] = error
         if step.serves_choice:

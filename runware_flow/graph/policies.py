@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ("NO_POLICY", "Policy", "is_verdict", "may_try_again", "never_left", "read_policy")
 
-_LATER = ("idle", "limit", "cache", "fallback", "hedge_after", "tolerate")
+_LATER = ("idle", "cache", "fallback", "hedge_after", "tolerate")
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -23,11 +23,13 @@ class Policy(msgspec.Struct, frozen=True):
         retry: attempts in total, the first included.
         timeout: seconds for one attempt, from the send.
         deadline: seconds from the start of the run, queueing included.
+        limit: a key of the run's limits, beside those that the task falls under by itself.
     """
 
     retry: int = 1
     timeout: float | None = None
     deadline: float | None = None
+    limit: str | None = None
 
     @property
     def is_timed(self) -> bool:
@@ -50,8 +52,8 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
     for name in keywords:
         if name in _LATER:
             raise ValueError(f"{name}= is not available in this version of runware_flow")
-        if name not in ("retry", "timeout", "deadline"):
-            raise ValueError(f"{name}= is not a policy; there are label=, retry=, timeout= and deadline=")
+        if name not in ("retry", "timeout", "deadline", "limit"):
+            raise ValueError(f"{name}= is not a policy; there are label=, retry=, timeout=, deadline= and limit=")
     retry = keywords.get("retry", 1)
     if not isinstance(retry, int) or isinstance(retry, bool) or retry < 1:
         raise ValueError(f"retry= counts the attempts in total, so it is a whole number from 1, not {retry!r}")
@@ -59,7 +61,10 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
         value = keywords.get(name)
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0):
             raise ValueError(f"{name}= is in seconds and greater than 0, not {value!r}")
-    return Policy(retry=retry, timeout=keywords.get("timeout"), deadline=keywords.get("deadline"))
+    limit = keywords.get("limit")
+    if limit is not None and (not isinstance(limit, str) or not limit):
+        raise ValueError(f"limit= names a key of limits=, so it is a text, not {limit!r}")
+    return Policy(retry=retry, timeout=keywords.get("timeout"), deadline=keywords.get("deadline"), limit=limit)
 
 
 _LOST = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})

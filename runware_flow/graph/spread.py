@@ -141,14 +141,18 @@ class Spread:
                 self._settle(run, step, SKIPPED, skipped)
         waiting, self.waiting = self.waiting, {}
         for (run, step), last in waiting.items():
-            if last is None:
-                self._settle(run, step, SKIPPED, skipped)
-            else:
-                self._settle(run, step, FAILED, Failed(last))
+            self._settle_parked(run, step, last)
         for fan in list(self.active):
             if not fan.is_ended:
                 fan.problem_outcome = skipped
                 self._end_fan(fan)
+
+    def _settle_parked(self, run: ScopeRun, step: Step, last: Exception | None) -> None:
+        assert self.stopped is not None
+        if last is None:
+            self._settle(run, step, SKIPPED, self.stopped)
+        else:
+            self._settle(run, step, FAILED, Failed(last))
 
     def _settle(self, run: ScopeRun, step: Step, cell: int, outcome: Any) -> None:
         """Give a node its outcome, or if `cell` is OK, its value, and do everything that follows from it."""

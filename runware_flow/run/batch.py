@@ -10,6 +10,7 @@ from runware_flow.errors import DeclarationError
 from runware_flow.graph.batches import Tolerance
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
+from runware_flow.run.admission import Desk
 from runware_flow.run.batch_crew import Crew
 from runware_flow.run.batch_item import ItemRunner, Surroundings
 from runware_flow.run.batch_report import BatchOutcomes, BatchReport, Outbox
@@ -180,7 +181,8 @@ class Batch(Generic[A, T, S]):
             report = BatchReport(accounts, source.total)
             outbox: Outbox[A, T] = Outbox(report, self.name, settings.concurrency)
             watch = BatchWatch(self.name, settings, items, accounts)
-            surroundings = Surroundings(self.name, settings, client, writer, accounts, report, watch)
+            desk = Desk(settings.limits)
+            surroundings = Surroundings(self.name, settings, client, writer, accounts, report, watch, desk)
             runner = ItemRunner(surroundings, self._builder, self._deadline)
             crew = Crew(runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch)
             async with open_task_group() as workers:

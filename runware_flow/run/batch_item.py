@@ -9,10 +9,12 @@ import msgspec
 
 from runware_flow.errors import ClientStateError, DeclarationError, RunwareTimeoutError
 from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.outcomes import Abandoned, Failed, Outcome, Skipped
 from runware_flow.graph.plan import ScopePlan, compile_plan
 from runware_flow.lifetime import open_task_group
+from runware_flow.run.admission import Admission
 from runware_flow.run.batch_recall import recall
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.declare import is_node
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runware_flow.run.accounts import Accounts
+    from runware_flow.run.admission import Desk
     from runware_flow.run.batch_report import BatchReport
     from runware_flow.run.batch_source import Pulled
     from runware_flow.run.batch_watch import BatchWatch
@@ -81,6 +84,7 @@ class Surroundings(NamedTuple):
     accounts: Accounts
     report: BatchReport
     watch: BatchWatch
+    desk: Desk
 
 
 class ItemRunner:
@@ -92,6 +96,7 @@ class ItemRunner:
         self._settings = msgspec.structs.replace(around.settings, journal=None, on_error="continue", progress=None)
         self._deadline = deadline
         self._shared: tuple[Any, ...] = ()
+        self._is_checked = False
 
     async def share(self, builder: Callable[[Flow], Node[Any]]) -> None:
         """Make what every item is given: the result of the node that `builder` declares. With a journal, once for all.
@@ -153,6 +158,9 @@ class ItemRunner:
 
     async def _outcome(self, work: _Work) -> Outcome[Any]:
         plan = compile_plan(work.flow.declaration)
+        is_item = work.pulled is not None
+        check_limits(plan, self._settings.limits, may_be_unused=self._is_checked or not is_item)
+        self._is_checked = self._is_checked or is_item
         if self._around.client is None and any(step.kind in _SENDS for step in plan.steps):
             raise ClientStateError("this batch has no client: call batch.run(items, client), or set RUNWARE_API_KEY")
         self._around.report.work()
@@ -183,21 +191,25 @@ class ItemRunner:
         work.machine = machine = FlowMachine(plan, concurrency=1, on_error="continue")
         pauses = Pauses(machine)
         news: Any = _ItemNews(around.watch)
-        performer = Performer(machine, around.accounts, news, pauses, around.client, work.ledger)
+        admission = Admission(machine, around.desk, pauses)
+        performer = Performer(machine, around.accounts, news, pauses, admission, around.client, work.ledger)
         context = RunContext(around.name, around.client, None)
         current_worker.set(context)
         try:
             while not machine.is_finished:
-                while (job := machine.take()) is not None:
+                if (job := machine.take()) is not None:
                     await performer.perform(job[0], job[1], context)
                     around.watch.node_settled(job[0], job[1])
-                await pauses.wait_due()
+                else:
+                    await pauses.wait_due()
         finally:
+            admission.close()
             around.watch.item_left(machine.root)
         return machine.root.outcome(work.node.spec.slot)
 
     async def _spread(self, work: _Work, plan: ScopePlan) -> Outcome[Any] | None:
-        runner = Runner(work.flow, plan, self._settings, self._around.client, None, work.ledger)
+        around = self._around
+        runner = Runner(work.flow, plan, self._settings, around.client, None, work.ledger, around.desk)
         work.machine = runner.machine
         told = None if work.pulled is None else self._around.watch.follow(runner.news, work.pulled)
         try:

@@ -73,7 +73,10 @@ class Flow:
             the bars, `"json"` for a line of JSON each second; or a callable that is given each event.
         journal: a file that outlives a crash: each task is in it before it is sent, each result before it counts. A run
             with the journal of an earlier one restores what that has finished and asks for what it had sent.
-        limits, budget, cache: not available in this version; anything but `None` is an error.
+        limits: how many nodes of a kind are in flight at most, as in `{"video": 4, "model:runware:400@1": 8}`: by what
+            a task makes (image, video, audio, text, 3d), `type:<taskType>`, `model:<AIR or slug>`, or a name that nodes
+            give with `limit=`. A node that waits for one holds no worker.
+        budget, cache: not available in this version; anything but `None` is an error.
 
     Raises:
         DeclarationError: an argument that makes no sense.

@@ -62,13 +62,15 @@ class PolicyOptions(TypedDict, total=False):
     """Seconds for one attempt, from the send."""
     deadline: float
     """Seconds from the start of the run, queueing included."""
+    limit: str
+    """A key of the flow's `limits`, beside those that the task falls under by its modality, type and model."""
 
 
 class FlowOptions(TypedDict, total=False):
     """The keywords of `Flow`, which `execute`, `start` and `run` may override."""
 
     concurrency: int
-    limits: Any
+    limits: Mapping[str, int] | None
     on_error: OnError
     budget: Any
     journal: JournalOption
@@ -81,6 +83,8 @@ class BatchOptions(TypedDict, total=False):
 
     concurrency: int
     """How many items are unfinished at most, and how many outcomes unread, before more are pulled."""
+    limits: Mapping[str, int] | None
+    """See `Flow`; all items share them."""
     journal: JournalOption
     """See `Flow`; with it, the same call continues where the last one stopped."""
     on_error: OnError

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.accounts import Accounts
+    from runware_flow.run.admission import Admission, Grant
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.journal.store import Entry
     from runware_flow.run.news import News
 
-__all__ = ("Flight", "Purchases")
+__all__ = ("PARKED", "Flight", "Purchases")
+
+PARKED: Any = object()
+"""Stands for the value of a node that is parked and will be run again."""
 
 
 class Flight:
@@ -41,31 +45,43 @@ class Flight:
         record: what is known of its request, once that is prepared.
         is_sent: the service may have the request, and nobody has booked it.
         was_sent_before: an earlier run may have sent it.
+        grant: what it was admitted with; see `Admission`.
     """
 
-    __slots__ = ("arrived", "is_sent", "record", "was_sent_before")
+    __slots__ = ("arrived", "grant", "is_sent", "record", "was_sent_before")
 
     def __init__(self) -> None:
         self.arrived: list[Any] = []
         self.record: NodeRecord | None = None
         self.is_sent = False
         self.was_sent_before = False
+        self.grant: Grant | None = None
 
 
 class Purchases:
     """Sends the requests of a run's nodes, and keeps the accounts and the journal of them."""
 
     def __init__(
-        self, machine: FlowMachine, accounts: Accounts, news: News, client: Any, ledger: Ledger | None = None
+        self,
+        machine: FlowMachine,
+        accounts: Accounts,
+        news: News,
+        admission: Admission,
+        client: Any,
+        ledger: Ledger | None = None,
     ) -> None:
         self._machine = machine
         self._accounts = accounts
         self._news = news
+        self._admission = admission
         self._client = client
         self._ledger = ledger
 
     async def buy(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: Flight) -> Any:
-        """Have the task of a node made, and wait for it; returns the node's value.
+        """Have the task of a node made, and wait for it; returns the node's value, or `PARKED` if it has to wait first.
+
+        The order: build and prepare; look into the journal, since what is restored needs no admission; be admitted;
+        write the request down; send it; write its outcome down.
 
         Raises:
             DeclarationError: there is no task that fits the node.
@@ -82,14 +98,25 @@ class Purchases:
                 f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
                 " several results, or node.map for several tasks"
             )
-        flight.record = record = self._record(run, step, request, attempt)
+        record = self._record(run, step, request, attempt)
+        if flight.grant is None:
+            if self._ledger is not None and self._ledger.has_past:
+                known = await self._ledger.look_up(record.path, record.fingerprint)
+                if known is not None:
+                    return self._restore(run, step, record, request, known)
+            seconds_left(spec, self._news.time(), None)
+            flight.grant = self._admission.ask(run, step, request)
+            if flight.grant is None:
+                return PARKED
+        flight.record = record
         entry = None
         if self._ledger is not None:
             entry = await self._begin(self._ledger, record, request, flight)
             if entry.advice.action == "restore":
-                return self._restore(spec, record, request, entry)
+                return self._restore(run, step, record, request, entry)
             if entry.task_uuid != request.task_id:
                 request = self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid)
+        _keep(run, step, record)
         seconds_left(spec, self._news.time(), request.task_id)
         self._news.node_started(run, step, attempt, record)
         flight.is_sent = True
@@ -98,15 +125,17 @@ class Purchases:
 
     async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, flight: Flight) -> Entry:
         entry = await ledger.begin(record.path, record.fingerprint, request)
-        record.attempts = entry.advice.attempt
-        record.task_uuid = entry.task_uuid or record.task_uuid
+        _follow(record, entry)
         flight.is_sent = flight.was_sent_before = entry.advice.action == "collect"
         if entry.advice.action != "restore":
             await anyio.lowlevel.checkpoint_if_cancelled()
         return entry
 
-    def _restore(self, spec: NodeSpec, record: NodeRecord, request: Any, entry: Entry) -> Any:
+    def _restore(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, entry: Entry) -> Any:
         """Give a node the outcome that an earlier run wrote down."""
+        spec = step.spec
+        _keep(run, step, record)
+        _follow(record, entry)
         results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
         if entry.error is not None:
             error = decode_error(entry.error)
@@ -172,7 +201,7 @@ class Purchases:
         return results
 
     def _record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
-        record = NodeRecord(
+        return NodeRecord(
             path=run.path(step),
             fingerprint=fingerprint(request.wire, media_digests(request)),
             task_uuid=request.task_id,
@@ -181,10 +210,11 @@ class Purchases:
             attempts=attempt,
             started=self._news.time(),
         )
-        if run.records is None:
-            run.records = {}
-        run.records[step.slot] = record
-        return record
+
+    def end(self, step: Step, flight: Flight, error: Exception | None) -> None:
+        """Book an attempt that failed or, without an error, was cancelled, and give back what it was admitted with."""
+        self.book(step, flight, error)
+        self._admission.give_back(flight.grant)
 
     def book(self, step: Step, flight: Flight, error: Exception | None, results: list[Any] | None = None) -> None:
         """Count a request that has come to its end, once."""
@@ -202,6 +232,18 @@ class Purchases:
         has_left = flight.was_sent_before or error is None or not never_left(error)
         is_free = not results and (is_judged or not has_left)
         self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
+
+
+def _keep(run: ScopeRun, step: Step, record: NodeRecord) -> None:
+    """Let a record be found by who asks for the node's."""
+    if run.records is None:
+        run.records = {}
+    run.records[step.slot] = record
+
+
+def _follow(record: NodeRecord, entry: Entry) -> None:
+    record.attempts = entry.advice.attempt
+    record.task_uuid = entry.task_uuid or record.task_uuid
 
 
 def _value(spec: NodeSpec, request: Any, results: list[Any]) -> Any:

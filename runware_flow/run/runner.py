@@ -16,11 +16,13 @@ import anyio.lowlevel
 
 from runware_flow.errors import FlowFailed
 from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.plan import compile_plan
 from runware_flow.graph.scope_run import FanRun
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
+from runware_flow.run.admission import Admission, Desk
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.handle import Run
 from runware_flow.run.news import News, report
@@ -59,6 +61,7 @@ _CALLED = frozenset({NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL})
 async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> AsyncGenerator[Run]:
     """Run `flow` beside the body of the block; see `Flow.start`."""
     plan = compile_plan(flow.declaration)
+    check_limits(plan, settings.limits)
     async with AsyncExitStack() as stack:
         missing: Exception | None = None
         if client is None:
@@ -124,6 +127,7 @@ class Runner:
         client: Any,
         missing: Exception | None = None,
         ledger: Ledger | None = None,
+        desk: Desk | None = None,
     ) -> None:
         self.flow = flow
         self.settings = settings
@@ -134,7 +138,8 @@ class Runner:
         self.is_finished = False
         self.news = News(self)
         self.pauses = Pauses(self.machine)
-        self.performer = Performer(self.machine, self.accounts, self.news, self.pauses, client, ledger)
+        self.admission = Admission(self.machine, desk or Desk(settings.limits), self.pauses)
+        self.performer = Performer(self.machine, self.accounts, self.news, self.pauses, self.admission, client, ledger)
         self.puller = Puller(self)
         self._client = client
         self._missing = missing
@@ -144,7 +149,7 @@ class Runner:
         self._workers: TaskGroup | None = None
         self._worker_count = 0
         self._parked: list[anyio.Event] = []
-        self._has_timekeeper = False
+        self._has_keeper = False
         self._gate: anyio.Event | None = None
         self._show: Show | None = None
         self._contests: dict[tuple[ScopeRun, Step], anyio.CancelScope] = {}
@@ -188,6 +193,7 @@ class Runner:
             is_through = True
         finally:
             self.puller.close()
+            self.admission.close()
             machine = self.machine
             if not machine.is_finished:
                 machine.abort("the run was cancelled")
@@ -272,8 +278,8 @@ class Runner:
                 self._call_worker()
             perform = self._contest if job[1].may_lose else self.performer.perform
             await perform(job[0], job[1], context)
-            if self.pauses and not self._has_timekeeper:
-                self._call_timekeeper()
+            if machine.waiting and not self._has_keeper:
+                self._call_keeper()
             if machine.stopped is not None or machine.settled or machine.dropped or machine.is_finished:
                 self.tell()
             turn -= 1
@@ -281,16 +287,15 @@ class Runner:
                 turn = _NODES_A_TURN
                 await anyio.lowlevel.checkpoint()
 
-    def _call_timekeeper(self) -> None:
+    def _call_keeper(self) -> None:
         assert self._workers is not None
-        self._has_timekeeper = True
-        self._workers.start_soon(self._keep_time)
+        self._has_keeper = True
+        self._workers.start_soon(self._keep_waiting)
 
-    async def _keep_time(self) -> None:
-        while self.pauses:
+    async def _keep_waiting(self) -> None:
+        while not self.machine.is_finished:
             await self.pauses.wait_due()
             self.tell()
-        self._has_timekeeper = False
 
     async def _contest(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that may lose a race, and is then abandoned as in any cancel."""
@@ -338,10 +343,12 @@ class Runner:
             self._drop(machine.dropped.pop())
         if machine.stopped is not None:
             self.pauses.clear()
+            self.admission.close()
             self.puller.cancel()
             if machine.failure is not None and machine.on_error == "cancel" and self._workers is not None:
                 self._workers.cancel_scope.cancel()
         if machine.is_finished:
+            self.pauses.ring()
             self.admit(is_open=True)
             self._wake_all()
         elif machine.has_work:
@@ -352,6 +359,8 @@ class Runner:
             self.puller.drop(what)
         elif what in self._contests:
             self._contests[what].cancel()
+        else:
+            self.admission.forget(*what)
 
     # Readers
 

@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from runware_flow.errors import DeclarationError
+from runware_flow.errors import DeclarationError, RunwareError
+from runware_flow.graph.limits import read_limits
 from runware_flow.run.journal.store import is_store
 from runware_flow.run.options import OnError
 from runware_flow.run.progress import check_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runware_flow.run.options import FlowOptions
 
 __all__ = ("Settings", "read_settings")
 
-_LATER = ("limits", "budget", "cache")
+_LATER = ("budget", "cache")
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -27,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True):
     on_error: OnError = "stop"
     progress: Any = None
     journal: Any = None
+    limits: Mapping[str, int] | None = None
 
 
 def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> Settings:
@@ -54,7 +58,27 @@ def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> 
     journal = given.get("journal", base.journal)
     if not (journal is None or isinstance(journal, (str, PathLike)) or is_store(journal)) or journal == "":
         raise DeclarationError(f"journal= is the path of a file, or a JournalStore, not {journal!r}")
-    unknown = given.keys() - {"concurrency", "on_error", "progress", "journal"}
+    limits = _read_limits(given["limits"]) if given.get("limits") is not None else base.limits
+    unknown = given.keys() - {"concurrency", "on_error", "progress", "journal", "limits"}
     if unknown:
         raise DeclarationError(f"{sorted(unknown)[0]}= is no keyword of {owner}")
-    return Settings(concurrency=concurrency, on_error=on_error, progress=progress, journal=journal)
+    return Settings(concurrency=concurrency, on_error=on_error, progress=progress, journal=journal, limits=limits)
+
+
+def _read_limits(given: Any) -> dict[str, int]:
+    """Check the limits; a model that is named by its slug is known by its AIR from here on."""
+    try:
+        limits = read_limits(given)
+    except ValueError as error:
+        raise DeclarationError(str(error)) from None
+    from runware_flow.catalog import resolve_model  # a run without limits on models does without
+
+    for key in [key for key in limits if key.startswith("model:")]:
+        try:
+            air, _ = resolve_model(key.removeprefix("model:"))
+        except RunwareError as error:
+            raise DeclarationError(f"limits= has {key!r}, but {error}") from None
+        size = limits.pop(key)
+        if limits.setdefault(f"model:{air}", size) != size:
+            raise DeclarationError(f"limits= has two limits for the model {air}")
+    return limits

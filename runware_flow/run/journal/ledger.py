@@ -49,6 +49,11 @@ class Ledger:
         self.is_fresh = False
         self.has_restored = False
 
+    @property
+    def has_past(self) -> bool:
+        """Whether an earlier run may have written in this journal; if not, there is nothing to look up."""
+        return self._writer.has_past
+
     async def begin(self, path: str, fingerprint: str, request: PreparedTask) -> Entry:
         """Ask what is known of a node; if it is to be bought, its request is durable when this returns.
 

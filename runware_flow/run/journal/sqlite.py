@@ -108,10 +108,15 @@ def _check_format(connection: sqlite3.Connection, path: Path, *, is_read_only: b
 
 
 class SqliteStore:
-    """A `JournalStore` in the file `path`."""
+    """A `JournalStore` in the file `path`.
+
+    Attributes:
+        is_new: the journal was made by `open`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_new = False
         self._media = MediaFolder(path)
         self._connection: sqlite3.Connection | None = None
         self._lock: sqlite3.Connection | None = None
@@ -169,6 +174,7 @@ class SqliteStore:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("COMMIT")
+        self.is_new = True
 
     def close(self) -> None:
         """Close the file and give the lock back; doing it twice does no harm."""

@@ -42,6 +42,9 @@ class JournalWriter:
 
     While one group is being written, the next one gathers. After a failure of the store nothing is written any more:
     every `write` raises it, so nothing is sent that is not on record.
+
+    Attributes:
+        has_past: the journal existed before; so it seems of a store that does not tell by an attribute `is_new`.
     """
 
     def __init__(self, store: JournalStore) -> None:
@@ -51,6 +54,7 @@ class JournalWriter:
         self._is_closing = False
         self._failure: JournalError | None = None
         self._limiter = anyio.CapacityLimiter(1)
+        self.has_past: bool = not getattr(store, "is_new", False)
 
     async def write(self, change: Change) -> Entry | None:
         """Make a change durable. A cancel before it is taken up takes it back; after that it is written all the same.

@@ -1,0 +1,228 @@
+"""Limits on what runs at the same time, and the line of those that wait for a place. Nobody holds a part of a need.
+
+A node needs a place of every limit that its task falls under: its modality, its type, its model, and the one that it
+names itself. It gets all of them at once or none, so nodes that need several cannot wait for each other. Whoever is
+refused waits in a `Line`; when places are given back, those that can go now are found in order of arrival, at a cost
+that depends on how many different needs there are, not on how many wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from runware_flow.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from runware_flow.graph.plan import ScopePlan
+
+__all__ = ("MODALITIES", "Limits", "Line", "Need", "Ticket", "check_limits", "modality_of", "read_limits")
+
+T = TypeVar("T")
+
+MODALITIES = ("image", "video", "audio", "text", "3d")
+_PREFIXES = ("type:", "model:")
+
+_MAKES = {
+    "imageInference": "image",
+    "upscale": "image",
+    "removeBackground": "image",
+    "imageMasking": "image",
+    "controlNetPreprocess": "image",
+    "vectorize": "image",
+    "videoInference": "video",
+    "audioInference": "audio",
+    "textInference": "text",
+    "caption": "text",
+    "promptEnhance": "text",
+    "3dInference": "3d",
+}
+"""What a task makes, by its type; an upscaled video is a video. Training and utilities have no modality."""
+
+
+def modality_of(wire: Mapping[str, Any]) -> str | None:
+    """Tell what a task makes: an image, a video, ...; `None` if it is none of the five."""
+    made = _MAKES.get(wire["taskType"])
+    if made == "image":
+        inputs = wire.get("inputs")
+        if isinstance(inputs, dict) and "video" in inputs:
+            return "video"
+    return made
+
+
+def read_limits(given: Any) -> dict[str, int]:
+    """Check what stands in `limits=`, but for its keys that may be names: those are known with the nodes.
+
+    Raises:
+        ValueError: one sentence that says what is wrong.
+    """
+    if not hasattr(given, "items"):
+        raise ValueError(f'limits= is a dict such as {{"video": 4}}, not {given!r}')
+    limits: dict[str, int] = {}
+    for key, value in given.items():
+        if not isinstance(key, str) or not key or key in _PREFIXES or (":" in key and not key.startswith(_PREFIXES)):
+            raise ValueError(f"{key!r} is no key of limits=: {_KEYS}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"limits= gives whole numbers from 1, not {value!r} for {key!r}")
+        limits[key] = value
+    return limits
+
+
+_KEYS = (
+    f"a key is a modality ({', '.join(MODALITIES)}), type:<taskType>, model:<AIR or slug>, or a name that a node gives"
+    " with limit="
+)
+
+
+def check_limits(plan: ScopePlan, limits: Mapping[str, int] | None, *, may_be_unused: bool = False) -> None:
+    """Check that nodes name only limits that exist and, unless they `may_be_unused`, that each is meant by somebody.
+
+    Raises:
+        DeclarationError: one of them is not.
+    """
+    names: set[str] = set()
+    plans = [plan]
+    for scope in plans:
+        plans.extend(step.inner for step in scope.steps if step.inner is not None)
+        for step in scope.steps:
+            name = step.spec.policy.limit
+            if name is None:
+                continue
+            names.add(name)
+            if limits is None or name not in limits:
+                there = f"there are {', '.join(map(repr, limits))}" if limits else "the flow has none"
+                raise DeclarationError(
+                    f"{step.spec.describe()}, has limit={name!r}, which is no key of limits=: {there}"
+                )
+    if limits is None or may_be_unused:
+        return
+    for key in limits:
+        if key not in MODALITIES and not key.startswith(_PREFIXES) and key not in names:
+            raise DeclarationError(f"{key!r} is no key of limits=: {_KEYS}, and no node gives it")
+
+
+class Need:
+    """What one kind of node needs a place of, all at once.
+
+    Attributes:
+        limits: keys of limits.
+        model: the governor that is asked too; `None` for a function.
+        keys: everything by which somebody else's release may let it go.
+    """
+
+    __slots__ = ("keys", "limits", "model", "waiting")
+
+    def __init__(self, limits: tuple[str, ...], model: str | None = None) -> None:
+        self.limits = limits
+        self.model = model
+        self.keys = limits if model is None else (*limits, f"governor:{model}")
+        self.waiting: deque[Ticket[Any]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Need {', '.join(self.keys) or 'nothing'}, {len(self.waiting)} waiting>"
+
+
+class Ticket(Generic[T]):
+    """A place in the line. `who` is `None` once it was called or left."""
+
+    __slots__ = ("number", "who")
+
+    def __init__(self, number: int, who: T) -> None:
+        self.number = number
+        self.who: T | None = who
+
+
+class Limits:
+    """How many places of each limit are taken."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
+        self.taken = dict.fromkeys(sizes, 0)
+
+    def __repr__(self) -> str:
+        return f"<Limits {', '.join(f'{key} {self.taken[key]}/{size}' for key, size in self.sizes.items())}>"
+
+    def keys_of(self, task_type: str | None, model: str | None, modality: str | None, name: str | None) -> Any:
+        """Return the keys that a node falls under, as a tuple; what is not limited is not among them."""
+        candidates = (modality, f"type:{task_type}", f"model:{model}", name)
+        return tuple(dict.fromkeys(key for key in candidates if key is not None and key in self.sizes))
+
+    def have_room(self, keys: Iterable[str]) -> bool:
+        """Tell whether each of them has a place."""
+        return all(self.taken[key] < self.sizes[key] for key in keys)
+
+    def take(self, keys: Iterable[str]) -> None:
+        """Take a place of each; the caller has asked `have_room`."""
+        for key in keys:
+            self.taken[key] += 1
+
+    def give_back(self, keys: Iterable[str]) -> None:
+        """Give a place of each back."""
+        for key in keys:
+            self.taken[key] -= 1
+            assert self.taken[key] >= 0, f"a place of {key} was given back twice"
+
+
+class Line(Generic[T]):
+    """Who waits, by what they need; first come first served among those who need the same.
+
+    Someone who can go passes those before who wait for something else: they would not go any sooner.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._by_key: dict[str, dict[Need, None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_key)
+
+    def add(self, need: Need, who: T) -> Ticket[T]:
+        """Let somebody wait at the end."""
+        self._count += 1
+        ticket = Ticket(self._count, who)
+        if not need.waiting:
+            for key in need.keys:
+                self._by_key.setdefault(key, {})[need] = None
+        need.waiting.append(ticket)
+        return ticket
+
+    def call(self, keys: Iterable[str], can_go: Callable[[Need], bool]) -> tuple[Need, T] | None:
+        """Take out the first who waits for one of `keys` and can go; `None` if nobody can."""
+        first: Need | None = None
+        for key in keys:
+            for need in list(self._by_key.get(key, ())):
+                if not self._skip_gone(need):
+                    continue
+                if (first is None or need.waiting[0].number < first.waiting[0].number) and can_go(need):
+                    first = need
+        if first is None:
+            return None
+        ticket = first.waiting.popleft()
+        who, ticket.who = ticket.who, None
+        self._skip_gone(first)
+        assert who is not None
+        return first, who
+
+    def has(self, need: Need) -> bool:
+        """Tell whether anybody waits with this need."""
+        return bool(need.waiting) and self._skip_gone(need)
+
+    def needs(self, key: str) -> bool:
+        """Tell whether anybody waits for `key`."""
+        return any(self._skip_gone(need) for need in list(self._by_key.get(key, ())))
+
+    def _skip_gone(self, need: Need) -> bool:
+        """Forget those at the head that have left; tell whether somebody is there."""
+        waiting = need.waiting
+        while waiting and waiting[0].who is None:
+            waiting.popleft()
+        if waiting:
+            return True
+        for key in need.keys:
+            needs = self._by_key.get(key, {})
+            needs.pop(need, None)
+            if not needs:
+                self._by_key.pop(key, None)
+        return False
