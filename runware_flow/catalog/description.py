@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runware_flow.catalog.surface import Parameter
 
-__all__ = ("MEANINGS", "describe", "describe_facts")
+__all__ = ("MEANINGS", "describe", "describe_facts", "describe_range")
 
 UNITS = {"duration": "seconds", "ttl": "seconds", "fps": "frames a second", "targetMegapixels": "megapixels"}
 MEANINGS = {
@@ -54,13 +54,7 @@ def describe(parameter: Parameter, model_count: int) -> str:
 def describe_facts(parameter: Parameter, model_count: int) -> str:
     """Say what is known of a parameter: bounds, unit, default, models that take it, note and source; may be empty."""
     facts = parameter.facts
-    parts = [_bounds(facts, "array" in parameter.types)]
-    if parameter.name in UNITS:
-        parts.append(UNITS[parameter.name])
-    if facts.get("multipleOf"):
-        parts.append(f"in steps of {facts['multipleOf']}")
-    if facts.get("default") is not None:
-        parts.append(f"default {facts['default']}")
+    parts = [describe_range(parameter)]
     if 0 < parameter.taken_by < model_count:
         parts.append(f"taken by {parameter.taken_by} of {model_count} models")
     members: dict[str, Any] = facts.get("items") or {}
@@ -73,6 +67,19 @@ def describe_facts(parameter: Parameter, model_count: int) -> str:
     if not re.match(r"[a-z]+[A-Z]", said):  # a wire name keeps its small letter
         said = said[:1].upper() + said[1:]
     return f"{said}.{source}" if said else ""
+
+
+def describe_range(parameter: Parameter) -> str:
+    """Say which values a parameter takes: bounds, unit, steps, default; may be empty."""
+    facts = parameter.facts
+    parts = [_bounds(facts, "array" in parameter.types)]
+    if parameter.name in UNITS:
+        parts.append(UNITS[parameter.name])
+    if facts.get("multipleOf"):
+        parts.append(f"in steps of {facts['multipleOf']}")
+    if facts.get("default") is not None:
+        parts.append(f"default {facts['default']}")
+    return "; ".join(part for part in parts if part)
 
 
 def _bounds(facts: dict[str, Any], is_array: bool) -> str:

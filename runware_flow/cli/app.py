@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from runware_flow.cli.models import models_app
+
 __all__ = ("app",)
 
 Backend: TypeAlias = Literal["asyncio", "trio"]
@@ -18,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and one-line errors, for people and for pipes
 )
+
+app.add_typer(models_app, name="models")
 
 
 @app.command()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from runware_flow.catalog import Registry
     from runware_flow.client.content import Content
     from runware_flow.client.delivery import Progress
     from runware_flow.client.request import Prepared
@@ -334,14 +335,23 @@ class Utilities:
         self._here()
         return await self._services.apps.get_task(app_id, task_id, environment=environment)
 
-    async def refresh_registry(self) -> None:
+    @property
+    def registry(self) -> Registry:
+        """The list of models as this client knows it, by AIR and slug: the package's own until it was fetched."""
+        return self._services.registry.registry
+
+    async def refresh_registry(self) -> Registry:
         """Fetch the list of models from the service now, instead of with the next refresh in the background.
+
+        Returns:
+            The list, as `registry` is from now on.
 
         Raises:
             RunwareError: it cannot be had; the list that was known stays.
         """
         self._here()
         await self._services.refresh_registry()
+        return self.registry
 
     def clear_validator_cache(self) -> None:
         """Forget the schemas that requests were checked against; each is fetched again when it is needed next."""

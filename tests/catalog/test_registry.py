@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from runware_flow import catalog
-from runware_flow.catalog import Registry, resolve, resolve_model
+from runware_flow.catalog import ModelEntry, Registry, resolve, resolve_model
+from runware_flow.catalog.changes import ModelChange, compare_registries
 from runware_flow.errors import RunwareError
 from runware_flow.tasks import TASK_TYPES
 
@@ -113,3 +114,38 @@ def test_resolve_with_a_task_type_passes_unknown_models_as_they_are() -> None:
     wire = {"taskType": "imageInference", "model": "my-own-model"}
     assert resolve(wire) == wire
     assert resolve({"taskType": "imageInference", "model": "bfl-flux-2-dev"})["model"] == "runware:400@1"
+
+
+def test_registries_are_compared_by_air() -> None:
+    before = Registry(
+        version="1",
+        models={
+            "a:1@1": ModelEntry(task_type="imageInference", slug="a"),
+            "b:1@1": ModelEntry(task_type="imageInference", slug="b"),
+            "c:1@1": ModelEntry(task_type="caption", slug="c"),
+        },
+    )
+    now = Registry(
+        version="2",
+        models={
+            "d:1@1": ModelEntry(task_type="upscale", slug="d"),
+            "c:1@1": ModelEntry(task_type="textInference", slug="c-2"),
+            "b:1@1": ModelEntry(task_type="imageInference", slug="b"),
+        },
+    )
+    changes = compare_registries(before, now)
+    assert [(one.air, one.slug_now, one.task_type_now, one.slug_before) for one in changes.added] == [
+        ("d:1@1", "d", "upscale", None)
+    ]
+    assert [(one.air, one.slug_before, one.slug_now) for one in changes.removed] == [("a:1@1", "a", None)]
+    assert changes.changed == (
+        ModelChange(
+            air="c:1@1",
+            slug_before="c",
+            slug_now="c-2",
+            task_type_before="caption",
+            task_type_now="textInference",
+        ),
+    )
+    assert (changes.version_before, changes.version_now, changes.is_empty) == ("1", "2", False)
+    assert compare_registries(now, now).is_empty

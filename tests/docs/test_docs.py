@@ -193,7 +193,10 @@ def test_console_block_names_commands_that_exist(block):
             assert words[0] in targets
         if program == "runware-flow" and words != ["--help"]:
             ours = words[: words.index("--")] if "--" in words else words
-            options = {option for parameter in known[words[0]].params for option in parameter.opts} | {"--help"}
+            command = known[words[0]]
+            if hasattr(command, "commands"):
+                command = command.commands[words[1]]
+            options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
             assert {word for word in ours if word.startswith("--")} <= options
         for word in words:
             assert not word.startswith("examples/") or (ROOT / word).exists()
