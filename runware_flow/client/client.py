@@ -360,7 +360,9 @@ class Client(Utilities, AsyncContextManagerMixin):
             with anyio.CancelScope(deadline=deadline):
                 conversation = await self._connect()
         document = self._services.documenter(request.model)
-        delivery: Delivery[Any] = Delivery(request, timeout=seconds, document=document)
+        delivery: Delivery[Any] = Delivery(
+            request, timeout=seconds, document=document, course=prepared.course
+        )
         conversation.submit(delivery, submission, deadline)
         return conversation, delivery
 

@@ -15,6 +15,7 @@ from runware_flow.wire.results import decode_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runware_flow.client.request import Course
     from runware_flow.session import commands
     from runware_flow.wire.codec import Request
 
@@ -52,6 +53,7 @@ class Delivery(Generic[R]):
         *,
         timeout: float,
         document: Callable[[RunwareError], RunwareError] = lambda error: error,
+        course: Course | None = None,
     ) -> None:
         """Prepare for what a request brings.
 
@@ -59,10 +61,12 @@ class Delivery(Generic[R]):
             request: what was asked.
             timeout: seconds from the submission to the end of waiting, for the error; who submits it calls `expire`.
             document: gives an error the link to the documentation that it lacks.
+            course: where to note when the task was last said to be worked on.
         """
         self.request = request
         self._timeout = timeout
         self._document = document
+        self._course = course
         self._positions: list[int] = []
         self._outcomes: list[Ok[R] | Failed] = []
         self._seen = 0
@@ -158,6 +162,10 @@ class Delivery(Generic[R]):
 
     def take_progress(self, reported: commands.Progress) -> None:
         """The task has come further. An earlier report of the same status is replaced; a stage waits to be seen."""
+        if self._course is not None:
+            self._course.pending_at = anyio.current_time()
+        if not reported.is_news:
+            return
         request = self.request
         progress = Progress(request.task_id, request.task_type, reported.progress, reported.status)
         self._progress.pop(reported.status, None)

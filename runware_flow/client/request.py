@@ -40,11 +40,23 @@ UTILITIES = frozenset(
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
+class Course(msgspec.Struct):
+    """The way of a request that is being performed.
+
+    Attributes:
+        pending_at: when the service last said that it still works on it, on the loop's clock.
+    """
+
+    pending_at: float | None = None
+
+
 class Prepared(msgspec.Struct, frozen=True):
     """A request that is complete but for the local media, which need IO before it can be sent."""
 
     request: Request
     local_media: tuple[LocalMedia, ...] = ()
+    course: Course = msgspec.field(default_factory=Course)
+    """What is known of its way, filled in while it is performed."""
 
     @property
     def task_id(self) -> str:

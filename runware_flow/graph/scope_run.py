@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.graph.outcomes import Ok, Outcome
@@ -36,6 +37,7 @@ class ScopeRun:
         waiters: nodes of inner scopes that wait for one of these, by slot.
         records: what the shell knows of the requests of these nodes, by slot.
         failures: how many attempts of a node have failed, by slot.
+        times: when functions began and ended, two numbers for each slot; made when the first one ends.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class ScopeRun:
         "parent",
         "plan",
         "records",
+        "times",
         "values",
         "waiters",
     )
@@ -71,6 +74,7 @@ class ScopeRun:
         self.waiters: dict[int, list[tuple[ScopeRun, Step]]] | None = None
         self.records: dict[int, Any] | None = None
         self.failures: dict[int, int] | None = None
+        self.times: array[float] | None = None
 
     def __repr__(self) -> str:
         return f"<ScopeRun {self.prefix() or 'of the flow'}, {self.open_count} of {self.plan.size} nodes open>"
@@ -126,6 +130,19 @@ class ScopeRun:
         if self.failures is None:
             self.failures = {}
         self.failures[slot] = self.failures.get(slot, 0) + 1
+
+    def note_times(self, slot: int, began: float, ended: float) -> None:
+        """Remember when a function began and ended, in seconds of the run's clock, to seven digits."""
+        if self.times is None:
+            self.times = array("f", (-1.0,)) * (2 * self.plan.size)
+        self.times[2 * slot] = began
+        self.times[2 * slot + 1] = ended
+
+    def times_of(self, slot: int) -> tuple[float, float] | None:
+        """Return when a function began and ended, or `None` if that is not known."""
+        if self.times is None or self.times[2 * slot] < 0:
+            return None
+        return self.times[2 * slot], self.times[2 * slot + 1]
 
     def record(self, slot: int) -> Any:
         """Return what the shell knows of the node's request, or `None`."""

@@ -421,6 +421,18 @@ class Flow:
         async with Client() as opened:
             return await look_up_prices(plan, opened)
 
+    def mermaid(self) -> str:
+        """Draw the flow as a Mermaid flowchart; fan-outs are subgraphs. Sends nothing, consumes no source."""
+        from runware_flow.view.diagram import mermaid
+        from runware_flow.view.shape import shape_of
+
+        return mermaid(shape_of(self.declaration))
+
+    def _repr_html_(self) -> str:
+        from runware_flow.view.notebook import flow_html
+
+        return flow_html(self.name, self.declaration)
+
     # What follows is used by Node and Many; it is no part of the contract.
 
     def handle_of(self, spec: NodeSpec) -> Node[Any] | Many[Any]:

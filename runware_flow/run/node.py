@@ -55,6 +55,11 @@ class Placeholder:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.spec.path!r} of flow {self.flow.name!r}, declared at {self.spec.where}>"
 
+    def _repr_html_(self) -> str:
+        from runware_flow.view.notebook import node_html
+
+        return node_html(type(self).__name__, self.flow.name, self.spec)
+
     def __bool__(self) -> NoReturn:
         self._refuse("has no truth before the run; decide inside a builder, which is given the result")
 

@@ -114,7 +114,11 @@ class Performer:
             if flight.grant is None:
                 return PARKED
         self._news.node_started(run, step, attempt)
-        value = await in_time(step.spec, self._news.time(), call, step, args)
+        began = self._news.time()
+        try:
+            value = await in_time(step.spec, began, call, step, args)
+        finally:
+            run.note_times(step.slot, began, self._news.time())
         if self._ledger is not None and kept is not None:
             await self._ledger.keep_call(kept, value)
         return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
 import anyio.lowlevel
 import msgspec
 
@@ -188,6 +189,14 @@ class Purchases:
                     flight.arrived.append(outcome.value)
 
             more["on_result"] = on_result
+        try:
+            return await self._ask(run, step, request, more)
+        finally:
+            course = getattr(request, "course", None)
+            if flight.record is not None and course is not None and course.pending_at is not None:
+                flight.record.processing = self._news.time() - (anyio.current_time() - course.pending_at)
+
+    async def _ask(self, run: ScopeRun, step: Step, request: Any, more: dict[str, Any]) -> list[Any]:
         if not self._machine.watch:
             silent: list[Any] = await self._client.perform(request, **more)
             return silent
@@ -201,6 +210,8 @@ class Purchases:
         return results
 
     def _record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
+        now = self._news.time()
+        before: NodeRecord | None = run.record(step.slot)
         return NodeRecord(
             path=run.path(step),
             fingerprint=fingerprint(request.wire, media_digests(request)),
@@ -208,7 +219,8 @@ class Purchases:
             task_type=request.task_type,
             model=request.model,
             attempts=attempt,
-            started=self._news.time(),
+            began=now if before is None else before.began,
+            started=now,
         )
 
     def end(self, step: Step, flight: Flight, error: Exception | None) -> None:

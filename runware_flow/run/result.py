@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from runware_flow.graph.scope_run import FanRun
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.flow import Flow
+    from runware_flow.view.figures import Figures
+    from runware_flow.view.shape import Shape
 
 __all__ = ("NodeRecord", "ReceiptLine", "RunResult")
 
@@ -32,7 +34,9 @@ class NodeRecord(msgspec.Struct):
         task_uuid, task_type, model: the request of the last attempt.
         attempts: how many there were.
         cost: USD; `None` is unknown.
-        started, settled: seconds from the start of the run.
+        began, started, settled: seconds from the start of the run: of the first attempt, of the last, and when its
+            outcome was here.
+        processing: when the service last said that it still works on it; `None` if it never did.
         is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
     """
 
@@ -46,6 +50,8 @@ class NodeRecord(msgspec.Struct):
     started: float = 0.0
     settled: float | None = None
     is_restored: bool = False
+    began: float = 0.0
+    processing: float | None = None
 
 
 class ReceiptLine(msgspec.Struct, frozen=True):
@@ -162,6 +168,25 @@ class RunResult:
     def records(self, many: Many[Any], /) -> list[NodeRecord | None]:
         """Return the same for each item, in the order of the items."""
         return [item.record(many.spec.slot) for item in self.fan_of(many).items]
+
+    def mermaid(self) -> str:
+        """Draw the run as a Mermaid flowchart: each node with how it ended, how long it took and what it cost."""
+        from runware_flow.view.diagram import mermaid
+
+        return mermaid(*self._pictured())
+
+    def _repr_html_(self) -> str:
+        from runware_flow.view.notebook import result_html
+
+        return result_html(self._flow.name, *self._pictured(), self.cost)
+
+    def _pictured(self) -> tuple[Shape, dict[str, Figures]]:
+        from runware_flow.view.figures import figures_of
+        from runware_flow.view.shape import shape_of
+        from runware_flow.view.story import rows_of
+
+        shape = shape_of(self._flow.declaration)
+        return shape, figures_of(rows_of(self._machine, shape), [box.id for box in shape.boxes if box.kind != "fan"])
 
     def _spec_of(self, node: Any, kind: type[Any]) -> NodeSpec:
         if not isinstance(node, kind):

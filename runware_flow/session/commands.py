@@ -107,6 +107,8 @@ class Progress(msgspec.Struct, frozen=True):
     """0 to 100, on the few long tasks that tell it [doc]."""
     status: str | None = None
     """The wire's word: `processing`, or `validated`, `downloaded`, ... of a modelUpload."""
+    is_news: bool = True
+    """Whether it says more than the report before it; otherwise it says only that the service is still at it."""
 
 
 class Settle(msgspec.Struct, frozen=True):

@@ -119,12 +119,24 @@ def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:
 class _Sayings:
     """What the parts of one task in one frame say, taken together."""
 
-    __slots__ = ("accepted", "busy", "has_terminal", "kept", "overdue", "pending", "refused", "unknown", "unknown_to")
+    __slots__ = (
+        "accepted",
+        "busy",
+        "has_terminal",
+        "has_told",
+        "kept",
+        "overdue",
+        "pending",
+        "refused",
+        "unknown",
+        "unknown_to",
+    )
 
     def __init__(self) -> None:
         self.kept: list[Part] = []
         """What counts for slots and positions."""
         self.has_terminal = False
+        self.has_told = False
         self.accepted = False
         self.pending = False
         self.unknown = False
@@ -260,6 +272,8 @@ def _listen(tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane | 
             said.unknown, said.unknown_to = True, Lane.POLL
         else:
             _hear_item(tracker, entry, part, said)
+    if said.pending and not said.has_told:
+        tracker.emit(Progress(entry.task_id, *entry.told, is_news=False))
     # Otherwise it is a copy, or a late answer to the other question.
     said.unknown = said.unknown and said.unknown_to in (None, lane)
     return said
@@ -278,6 +292,7 @@ def _hear_item(tracker: Tracker, entry: Entry, item: Item, said: _Sayings) -> No
         said.pending = True
         if entry.told != (item.progress, item.status):
             entry.told = (item.progress, item.status)
+            said.has_told = True
             tracker.emit(Progress(entry.task_id, item.progress, item.status))
 
 

@@ -5,12 +5,43 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from runware_flow.view.progress import duration
+from runware_flow.view.drawing import draw
+from runware_flow.view.progress import duration, money
+from runware_flow.view.shape import shape_of
 
 if TYPE_CHECKING:
-    from runware_flow.view.progress import ProgressBoard
+    from collections.abc import Mapping
 
-__all__ = ("board_bundle",)
+    from runware_flow.graph.declaration import Declaration, NodeSpec
+    from runware_flow.view.figures import Figures
+    from runware_flow.view.progress import ProgressBoard
+    from runware_flow.view.shape import Shape
+
+__all__ = ("board_bundle", "flow_html", "node_html", "result_html")
+
+
+def flow_html(name: str, declaration: Declaration) -> str:
+    """Give a flow as a drawing; it consumes no source."""
+    return _scrolling(draw(shape_of(declaration), title=f"flow {name}"))
+
+
+def node_html(kind: str, flow: str, spec: NodeSpec) -> str:
+    """Give a node as a line."""
+    return (
+        f"<b>{escape(kind)}</b> <code>{escape(spec.path)}</code> of flow <b>{escape(flow)}</b>, declared at"
+        f" <code>{escape(str(spec.where))}</code>"
+    )
+
+
+def result_html(name: str, shape: Shape, figures: Mapping[str, Figures], cost: float | None) -> str:
+    """Give what came of a run as a drawing."""
+    spent = "cost unknown" if cost is None else money(cost)
+    drawn = _scrolling(draw(shape, figures, title=f"run of flow {name}"))
+    return f"<p><b>{escape(name)}</b> {spent}; <code>result.html(path)</code> writes the whole report</p>{drawn}"
+
+
+def _scrolling(svg: str) -> str:
+    return f"<div style='overflow:auto;max-height:48em'>{svg}</div>"
 
 
 def board_bundle(board: ProgressBoard) -> dict[str, str]:

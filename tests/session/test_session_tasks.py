@@ -58,7 +58,8 @@ def test_async_task_is_acknowledged_asked_for_and_settled():
     with polled() as play:
         play >> received(1.15, processing(progress=20)) << Progress("t1", 20.0, "processing") << SetTimer(1.25)
         play >> TimerFired(1.25) << Send((ask(),)) << SetTimer(3.25)
-        play >> received(1.3, processing(progress=20)) << SetTimer(1.4)
+        play >> received(1.3, processing(progress=20)) << Progress("t1", 20.0, "processing", is_news=False)
+        play << SetTimer(1.4)
         play >> TimerFired(1.4) << Send((ask(),)) << SetTimer(3.4)
         play >> received(1.5, done()) << Deliver("t1", 0, item=ANY) << Settle("t1") << SetTimer(30.2)
     assert play.machine.statistics().in_flight == 0

@@ -1,0 +1,94 @@
+"""What a task asks and what a value is, in the few words that a page has room for."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from runware_flow.types import MediaResult, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ("TEXT_LIMIT", "Asked", "asked", "shown_value")
+
+TEXT_LIMIT = 2_000
+"""Characters of a prompt or an answer that are shown."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What a task asks."""
+
+    prompt: str = ""
+    task_type: str | None = None
+    model: str | None = None
+
+
+def asked(task: Any) -> Asked:
+    """Read a task: a struct, or a dict with wire names."""
+    is_dict = hasattr(task, "get")
+
+    def read(name: str, wire: str) -> Any:
+        value: Any = task.get(wire) if is_dict else getattr(task, name, None)
+        return value
+
+    task_type = read("task_type", "taskType")
+    model = read("model", "model")
+    prompt = read("positive_prompt", "positivePrompt")
+    if not isinstance(prompt, str):
+        prompt = _last_message(read("messages", "messages"))
+    return Asked(
+        prompt[:TEXT_LIMIT],
+        task_type if isinstance(task_type, str) and task_type else None,
+        model if isinstance(model, str) else None,
+    )
+
+
+def _last_message(messages: Any) -> str:
+    if isinstance(messages, list) and messages:
+        last = cast("Sequence[Any]", messages)[-1]
+        content = last.get("content") if hasattr(last, "get") else None
+        if isinstance(content, str):
+            return content
+    return ""
+
+
+def shown_value(value: Any, *, is_own: bool = True) -> tuple[str, list[tuple[str, Any]]]:
+    """Say what a value is: its text, and the media in it.
+
+    Args:
+        value: what a node has: a result, the list of results of one task, or whatever a function returned.
+        is_own: it was made by the node; a value that was only passed on is not shown as media once more.
+    """
+    if isinstance(value, MediaResult):
+        return _text_of(value), [(_kind_of(value), value)] if is_own else []
+    if isinstance(value, Result):
+        return _text_of(value), []
+    if isinstance(value, list):
+        listed = cast("Sequence[Any]", value)
+        parts = [shown_value(part, is_own=is_own) for part in listed[:32]]
+        texts = [text for text, _ in parts if text]
+        return "\n".join(texts)[:TEXT_LIMIT], [medium for _, media in parts for medium in media]
+    if value is None or isinstance(value, (bytes, bytearray)):
+        return "", []
+    if isinstance(value, PathLike):
+        return str(fspath(cast("PathLike[str]", value)))[:TEXT_LIMIT], []
+    if isinstance(value, (str, int, float)):
+        return str(value)[:TEXT_LIMIT], []
+    return f"a {type(value).__name__}", []
+
+
+def _text_of(result: Result) -> str:
+    text = getattr(result, "text", None)
+    return text[:TEXT_LIMIT] if isinstance(text, str) else ""
+
+
+def _kind_of(result: MediaResult) -> str:
+    """`image`, `video`, `audio` or `file`."""
+    forms = ("url", "uuid", "data_uri", "base64_data")
+    for kind in type(result).media_kinds:
+        if any(getattr(result, f"{kind}_{form}", None) is not None for form in forms):
+            return kind if kind in ("video", "audio") else "image" if kind.endswith("image") else "file"
+    return "file"

@@ -1,0 +1,165 @@
+"""Shapes, layouts, drawings and diagrams of flows, before and after a run; no browser."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import xml.etree.ElementTree
+from pathlib import Path
+
+import anyio
+import pytest
+
+from runware_flow import Flow, RunwareError
+from runware_flow.view.layout import lay_out
+from runware_flow.view.shape import MANY_BOXES, shape_of
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
+import anyio.lowlevel
+from service import Service, art, caption, upscale
+
+EVIL = '"><script>alert(1)</script>`${x}`]--> %% end #amp; \n subgraph'
+
+
+async def judge(texts, style):
+    await anyio.lowlevel.checkpoint()
+    return "good"
+
+
+def poster_flow(on_error="continue"):
+    flow = Flow("posters", on_error=on_error)
+    style = flow.then(art("style"), label="style")
+    pictures = flow.map(["a kite", "a boat", "doomed"], art, label="art")
+    big = pictures.then(upscale, label="big")
+    text = big.join(style).then(lambda image, _: caption(image), label="text")
+    flow.then(text.settled(), style, judge, label="judge")
+    return flow
+
+
+def fails(word):
+    def answer(request, count):
+        failed = RunwareError("no", code="provider", raw_code="taskFailed")
+        return failed if word in str(request.wire.get("positivePrompt")) else None
+
+    return answer
+
+
+def edges(shape):
+    labels = {box.id: box.label for box in shape.boxes}
+    return {(labels[before], box.label) for box in shape.boxes for before in box.after}
+
+
+def test_shape_has_fan_outs_around_their_nodes_and_arrows_from_where_items_came():
+    flow = poster_flow()
+    shape = shape_of(flow.declaration)
+    boxes = {box.label: box for box in shape.boxes if box.kind != "fan"}
+    [fan] = [box for box in shape.boxes if box.kind == "fan"]
+    assert (fan.label, fan.width, fan.inside) == ("art", 3, None)
+    assert {box.label for box in shape.boxes if box.inside == fan.id} == {"art", "big", "text"}
+    assert boxes["style"].detail == "imageInference · runware:400@1"
+    assert edges(shape) == {
+        ("art", "big"),
+        ("big", "text"),
+        ("style", "text"),
+        ("text", "text.settled"),
+        ("text.settled", "judge"),
+        ("style", "judge"),
+    }
+
+
+def test_shape_of_each_and_map_lead_from_the_node_that_made_the_items():
+    flow = Flow()
+    variants = flow.each(art(number_results=4), label="four")
+    variants.then(caption, label="text")
+    flow.then(art(), label="one").map(lambda x: art(str(x)), label="many")
+    assert edges(shape_of(flow.declaration)) == {("four", "text"), ("one", "many")}
+
+
+def test_a_source_that_can_be_met_once_is_left_alone():
+    once = iter(["a", "b"])
+    flow = Flow()
+    flow.map(once, art)
+    flow.mermaid()
+    flow._repr_html_()
+    assert list(once) == ["a", "b"]
+
+
+def test_a_flow_without_nodes_has_pictures_too():
+    assert Flow().mermaid() == "flowchart TD\n"
+    assert "<svg" in Flow()._repr_html_()
+
+
+@pytest.mark.parametrize("kind", ["wide", "deep", "named"])
+def test_ten_thousand_nodes_of_one_scope_become_few_boxes(kind):
+    flow = Flow()
+    node = None
+    for number in range(10_000 if kind != "named" else 1_000):
+        if kind == "wide":
+            node = flow.then(art(str(number)), label="art").then(caption, label="text")
+        elif kind == "deep":
+            node = flow.then(art(), label="first") if node is None else node.then(upscale, label="again")
+        else:
+            node = flow.then(art(), label=f"name {number}x")
+    shape = shape_of(flow.declaration)
+    assert len(shape.boxes) <= MANY_BOXES
+    assert sum(len(box.paths) for box in shape.boxes) == len(list(flow.declaration.specs()))
+    if kind == "wide":
+        assert edges(shape) == {("art", "text")}
+    assert lay_out(shape).width < 1_000
+
+
+def overlap(a, b):
+    return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height
+
+
+def test_boxes_stand_below_what_they_wait_for_apart_from_each_other_and_inside_their_fan_out():
+    flow = poster_flow()
+    inner = flow.then(art(), label="seed").map(lambda x: art(str(x)), label="outer")
+    inner.pipe(lambda node: node.map(lambda x: art(str(x)), label="inner").then(caption).gather())
+    shape = shape_of(flow.declaration)
+    layout = lay_out(shape)
+    spots = {spot.box.id: spot for spot in layout.placed}
+    assert len(spots) == len(shape.boxes)
+    for spot in layout.placed:
+        for before in spot.box.after:
+            assert spots[before].y + spots[before].height < spot.y
+        if spot.box.inside:
+            around = spots[spot.box.inside]
+            assert around.x < spot.x
+            assert around.y < spot.y
+            assert spot.x + spot.width < around.x + around.width
+            assert spot.y + spot.height < around.y + around.height
+    for a, b in itertools.combinations(layout.placed, 2):
+        if a.box.inside == b.box.inside:
+            assert not overlap(a, b)
+
+
+def test_after_a_run_every_box_says_how_it_ended_and_what_it_cost():
+    flow = poster_flow()
+    result = anyio.run(flow.execute, Service(fails("doomed")))
+    text = result.mermaid()
+    assert '"art<br/>2 ok · 1 failed<br/>0.0 s each · $0.0024"' in text
+    assert '"big<br/>2 ok · 1 skipped' in text
+    assert '"judge<br/>1 ok<br/>0.0 s"' in text
+    assert "classDef failed" in text
+    html = result._repr_html_()
+    assert "2 ok · 1 failed" in html
+    assert "$0.0084" in html
+
+
+def test_diagrams_and_notebooks_show_what_users_write_as_text():
+    flow = Flow(EVIL)
+    node = flow.then(art(EVIL), label=EVIL)
+    many = flow.map([EVIL], art, label=EVIL)
+    result = anyio.run(flow.execute, Service())
+    for html in (flow._repr_html_(), node._repr_html_(), many._repr_html_(), result._repr_html_()):
+        assert "<script" not in html
+        xml.etree.ElementTree.fromstring(f"<div>{html}</div>")
+    for text in (flow.mermaid(), result.mermaid()):
+        labels = re.findall(r'"([^"]*)"', text)
+        assert len(labels) == 3
+        for label in labels:
+            assert not set(label.replace("<br/>", "")) & set("<>`%&[]{}|;\n") - set(";")
+        lines = text.splitlines()
+        assert all(re.match(r"( *n\d|  +subgraph n\d|  +end|  class|flowchart)", line) for line in lines)
