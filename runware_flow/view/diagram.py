@@ -61,7 +61,7 @@ def _write(
         known = None if figures is None else figures.get(box.id)
         said = [box.label, *(known.words() if known is not None else (box.detail,))]
         text = "<br/>".join(_safe(line) for line in said if line)
-        opening, closing = ("([", "])") if box.kind in ("pick", "gather", "settled") else ("[", "]")
+        opening, closing = ("[", "]") if box.kind in ("task", "function") else ("([", "])")
         lines.append(f'{indent}{box.id}{opening}"{text}"{closing}')
 
 

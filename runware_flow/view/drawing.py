@@ -96,7 +96,7 @@ def _box(spot: Placed, figures: Figures | None, links: str | None) -> str:
     if figures is not None:
         lines = [box.label, *figures.words()]
     spoken = ", ".join(line for line in lines if line)
-    pure = box.kind in ("pick", "gather", "settled")
+    corner = 8 if box.kind in ("task", "function") else 22
     texts = "".join(
         f'<text x="{spot.x + 12:g}" y="{spot.y + y:g}"{style}>{escape(_cut(line, room))}</text>'
         for line, y, style, room in zip(
@@ -109,7 +109,7 @@ def _box(spot: Placed, figures: Figures | None, links: str | None) -> str:
     )
     drawn = (
         f"<title>{escape(spoken)}</title>"
-        f'<rect x="{spot.x:g}" y="{spot.y:g}" width="{spot.width:g}" height="{spot.height:g}" rx="{22 if pure else 8}"'
+        f'<rect x="{spot.x:g}" y="{spot.y:g}" width="{spot.width:g}" height="{spot.height:g}" rx="{corner}"'
         f' fill="{color}" fill-opacity="0.13" stroke="{color}" stroke-width="1.5"/>{texts}'
     )
     if links is None:

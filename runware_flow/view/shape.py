@@ -26,12 +26,7 @@ MANY_BOXES = 80
 """Above this number, boxes that look alike are drawn as one."""
 
 _ORDINAL = re.compile(r"-\d+$")
-_WORDS = {
-    NodeKind.CALL: "function",
-    NodeKind.PICK: "pick",
-    NodeKind.GATHER: "gather",
-    NodeKind.SETTLED: "settled",
-}
+_WORDS = {NodeKind.TASK: "task", NodeKind.BUILD: "task", NodeKind.CALL: "function"}
 
 
 class Box(msgspec.Struct):
@@ -40,7 +35,7 @@ class Box(msgspec.Struct):
     Attributes:
         id: `n0`, `n1`, ... in the order of declaration.
         label: its name.
-        kind: `task`, `function`, `pick`, `gather`, `settled`, or `fan` for a box around others.
+        kind: `task`, `function`, `fan` for a box around others, else the name of a step that sends nothing.
         detail: what it is, in a few words: its task type and model, as far as the declaration tells.
         inside: the fan-out around it.
         after: what it waits for.
@@ -83,7 +78,7 @@ def shape_of(declaration: Declaration) -> Shape:
             Box(
                 id=ids[spec],
                 label=spec.name,
-                kind="fan" if spec.kind is NodeKind.FAN else _WORDS.get(spec.kind, "task"),
+                kind=_WORDS.get(spec.kind, spec.kind.value),
                 detail=_detail(spec),
                 inside=None if fan is None else ids[fan],
                 after=() if spec.kind is NodeKind.FAN else tuple(dict.fromkeys(after)),
@@ -134,7 +129,7 @@ def _origins(spec: NodeSpec) -> Iterable[NodeSpec]:
 
 def _detail(spec: NodeSpec) -> str:
     if spec.kind is not NodeKind.TASK:
-        return "" if spec.kind is NodeKind.BUILD else _WORDS.get(spec.kind, "")
+        return "" if spec.kind is NodeKind.BUILD else _WORDS.get(spec.kind, spec.kind.value)
     told = asked(spec.work)
     return " · ".join(part for part in (told.task_type, told.model) if part)
 

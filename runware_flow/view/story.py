@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.declaration import PURE, NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
 from runware_flow.graph.scope_run import ABANDONED, FAILED, OK, RUNNING, SKIPPED, FanRun
 from runware_flow.view.request import Asked, asked, shown_value
@@ -109,8 +109,8 @@ class _Telling:
         _take_times(row, run, step)
         outcome = run.outcome(step.slot)
         if cell == OK:
-            row.text, row.media = shown_value(run.values[step.slot], is_own=step.kind is not NodeKind.PICK)
-            if step.kind in (NodeKind.GATHER, NodeKind.SETTLED):
+            row.text, row.media = shown_value(run.values[step.slot], is_own=step.kind not in PURE)
+            if spec.of is not None:
                 row.text, row.media = f"{len(run.values[step.slot])} values", []
         elif isinstance(outcome, Failed):
             row.error = outcome.error

@@ -163,3 +163,14 @@ def test_diagrams_and_notebooks_show_what_users_write_as_text():
             assert not set(label.replace("<br/>", "")) & set("<>`%&[]{}|;\n") - set(";")
         lines = text.splitlines()
         assert all(re.match(r"( *n\d|  +subgraph n\d|  +end|  class|flowchart)", line) for line in lines)
+
+
+def test_steps_that_choose_are_drawn_too():
+    flow = Flow(on_error="continue")
+    picture = flow.then(art(), label="picture")
+    chosen = picture.branch(lambda image: True, lambda node: node.then(upscale, label="big"), lambda node: node)
+    flow.race(chosen, flow.then(art(), label="other"))
+    flow.map(["a", "b"], art, label="many").first(1)
+    result = anyio.run(flow.execute, Service())
+    for text in (flow.mermaid(), result.mermaid(), result._repr_html_()):
+        assert all(word in text for word in ("picture", "big", "other", "many"))
