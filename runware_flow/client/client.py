@@ -360,9 +360,7 @@ class Client(Utilities, AsyncContextManagerMixin):
             with anyio.CancelScope(deadline=deadline):
                 conversation = await self._connect()
         document = self._services.documenter(request.model)
-        delivery: Delivery[Any] = Delivery(
-            request, timeout=seconds, document=document, course=prepared.course
-        )
+        delivery: Delivery[Any] = Delivery(request, timeout=seconds, document=document, course=prepared.course)
         conversation.submit(delivery, submission, deadline)
         return conversation, delivery
 
