@@ -46,13 +46,13 @@ async def posters(request: Request) -> EventStream:
     prompt = request.query_params["prompt"]
     art = flow.then(ImageInference(model="runware:400@1", positive_prompt=prompt, width=512, height=512), label="art")
     art.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}), label="caption")
-    return EventStream(flow, request.state.client)
+    return EventStream(flow, request.app.state.client)
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncGenerator[dict[str, Client]]:
-    async with Client() as client:  # one connection for all requests
-        yield {"client": client}
+async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+    async with Client() as app.state.client:  # one connection for all requests
+        yield
 
 
 app = Starlette(routes=[Route("/posters", posters)], lifespan=lifespan)

@@ -28,6 +28,7 @@ from typing import NamedTuple, get_args, get_type_hints
 
 import anyio
 import pytest
+from forward_proxy import run_proxy
 
 from runware_flow.emulator import run_in_thread
 from runware_flow.emulator.commands import environment
@@ -137,6 +138,16 @@ def run_block(block, page, module, backend):
     ],
 )
 def test_page_python_blocks_run_and_print_what_follows(page, folder, capsys, monkeypatch, backend):
+    if page.name != "proxies.md":
+        return run_page(page, capsys, monkeypatch, backend)
+    with run_proxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        run_page(page, capsys, monkeypatch, backend)
+    assert {"POST", "GET", "CONNECT"} == set(proxy.methods)
+    return None
+
+
+def run_page(page, capsys, monkeypatch, backend):
     blocks = blocks_of(page)
     module = types.ModuleType("__main__")  # so that a whole program runs as one
     monkeypatch.setitem(sys.modules, "page", module)
