@@ -29,6 +29,7 @@ from runware_flow.lifetime import open_task_group
 from runware_flow.results import RESULT_TYPES
 from runware_flow.run.journal.ledger import settlement
 from runware_flow.run.journal.media import MediaFolder
+from runware_flow.run.journal.salvage import Salvaged, salvage_journal
 from runware_flow.run.journal.sqlite import STATES, connect, items_of, translated
 from runware_flow.run.journal.values import decode_error, decode_item, decode_value
 from runware_flow.run.journal.writer import open_writer
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from runware_flow.run.journal.writer import JournalWriter
 
-__all__ = ("Collected", "Journal", "JournalEntry", "JournalSummary", "ModelUse", "collect")
+__all__ = ("Collected", "Journal", "JournalEntry", "JournalSummary", "ModelUse", "Salvaged", "collect", "salvage")
 
 T = TypeVar("T")
 
@@ -201,6 +202,22 @@ class Journal:
             results=[decode_value(item) if task_uuid is None else decode_item(item, kind) for item in raw],
             error=None if error is None else decode_error(error),
         )
+
+
+def salvage(journal: str | PathLike[str], to: str | PathLike[str]) -> Salvaged:
+    """Write what can be read of a damaged journal, its log included, into a new one. The damaged one is not changed.
+
+    A request whose outcome was lost becomes an open one: the next run asks the service for it and buys nothing. What
+    could not be read at all would be bought again. Blocks, as any work on files does.
+
+    Args:
+        journal: the damaged one.
+        to: the new one; it must not exist yet.
+
+    Raises:
+        JournalError: nothing can be read, a run uses the journal, or the new file exists.
+    """
+    return salvage_journal(Path(fspath(journal)), Path(fspath(to)))
 
 
 class Collected(msgspec.Struct, frozen=True):

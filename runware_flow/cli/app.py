@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from runware_flow.cli.journal import journal_app
 from runware_flow.cli.models import models_app
 
 __all__ = ("app",)
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app, name="models")
+app.add_typer(journal_app, name="journal")
 
 
 @app.command()

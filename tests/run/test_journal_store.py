@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 
@@ -165,6 +166,40 @@ def test_store_log_cut_at_any_byte_opens_with_a_prefix_of_what_was_durable(store
         assert known == ["collect"] * count + ["buy"] * (12 - count)
         seen.add(count)
     assert {0, 12} <= seen
+
+
+def test_store_log_cut_at_every_byte_has_what_was_durable_and_nothing_else(path, tmp_path):
+    """The first group is in the main file, the second in the log, which is then cut by one byte after the other."""
+    small = sqlite3.connect(path)  # in small pages, so that there are few bytes
+    small.execute("PRAGMA page_size = 512")
+    small.execute("PRAGMA journal_mode = WAL")
+    small.close()
+    store = SqliteStore(path)
+    store.open()
+    ask(store, 0, "uuid-0")
+    store.close()
+    store.open()
+    ask(store, 1, "uuid-1")
+    copy = tmp_path / "copy.sqlite"
+    crashed_copy(store, path, copy)
+    store.close()
+    log = tmp_path / "copy.sqlite-wal"
+    seen = []
+    for size in reversed(range(log.stat().st_size + 1)):
+        os.truncate(log, size)
+        (tmp_path / "copy.sqlite-shm").unlink(missing_ok=True)
+        reader = sqlite3.connect(f"file:{copy}?mode=ro", uri=True)  # so that closing it does not tidy up the log
+        rows = reader.execute("SELECT task_uuid, state FROM node ORDER BY id").fetchall()
+        reader.close()
+        seen.append(len(rows))
+        assert rows == [("uuid-0", 0), ("uuid-1", 0)][: len(rows)]
+    assert seen == [2] * seen.count(2) + [1] * seen.count(1)
+    assert seen.count(2) == 1
+    opened = SqliteStore(copy)
+    opened.open()
+    entries = opened.apply([begin(0, "new-0"), begin(1, "new-1")])
+    opened.close()
+    assert [entry.advice.action for entry in entries] == ["collect", "buy"]
 
 
 @pytest.mark.parametrize("page", range(8))

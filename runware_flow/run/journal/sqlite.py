@@ -25,7 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
     from pathlib import Path
 
-__all__ = ("APPLICATION_ID", "FORMAT", "STATES", "SqliteStore", "connect", "items_of", "translated")
+__all__ = (
+    "APPLICATION_ID",
+    "COLUMNS",
+    "FORMAT",
+    "STATES",
+    "SqliteStore",
+    "connect",
+    "items_of",
+    "row_name",
+    "take_lock",
+    "translated",
+)
 
 FORMAT = 1
 APPLICATION_ID = 0x52464A4C
@@ -44,6 +55,8 @@ _SCHEMA = (
     "CREATE INDEX node_name ON node (name)",
     "CREATE INDEX node_open ON node (id) WHERE state = 0",
 )
+COLUMNS = """id, name, flow, path, fingerprint, attempt, task_uuid, task_type, model, request, state, asked_at,
+    settled_at, micro_usd, items, error"""
 _FIND = """SELECT name, path, fingerprint, flow, id, attempt, state, task_uuid, items, error, micro_usd FROM node
     WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"""
 _INSERT = """INSERT INTO node (name, flow, path, fingerprint, attempt, task_uuid, task_type, model, request, state,
@@ -72,8 +85,8 @@ def translated(path: Path) -> Generator[None]:
     except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
         what = " ".join(str(error).split())
         raise JournalError(
-            f"the journal {path} is damaged, or no journal: {what}. Put it aside and start without it, or restore a"
-            " copy; what it knew as bought would be bought again"
+            f"the journal {path} is damaged, or no journal: {what}. `runware-flow journal salvage {path}` saves what"
+            " can be read; without that, or a copy, what it knew as bought would be bought again"
         ) from error
 
 
@@ -107,6 +120,28 @@ def _check_format(connection: sqlite3.Connection, path: Path, *, is_read_only: b
             raise sqlite3.DatabaseError(said)
 
 
+def take_lock(path: Path) -> sqlite3.Connection:
+    """Keep others from writing a journal until what this returns is closed, or the process ends, however it does.
+
+    The lock is a file of its own, so that readers can look into the journal while a run writes it.
+
+    Raises:
+        JournalError: another run has it.
+    """
+    with translated(path):
+        lock = sqlite3.connect(f"{path}-lock", isolation_level=None, check_same_thread=False, timeout=0.0)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except BaseException as error:
+            lock.close()
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                raise JournalError(
+                    f"the journal {path} is in use by another run: a journal serves one run at a time"
+                ) from None
+            raise
+    return lock
+
+
 class SqliteStore:
     """A `JournalStore` in the file `path`.
 
@@ -133,7 +168,7 @@ class SqliteStore:
         if not self.path.absolute().parent.is_dir():
             raise JournalError(f"the journal {self.path} cannot be made: there is no such folder")
         try:
-            self._take()
+            self._lock = take_lock(self.path)
             with translated(self.path):
                 self._connection = connection = connect(self.path)
                 [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -147,22 +182,6 @@ class SqliteStore:
         except BaseException:
             self.close()
             raise
-
-    def _take(self) -> None:
-        # The lock is a file of its own, so that readers can look into the journal while a run writes it. SQLite's
-        # locks end with the process, however it ends.
-        with translated(self.path):
-            self._lock = lock = sqlite3.connect(
-                f"{self.path}-lock", isolation_level=None, check_same_thread=False, timeout=0.0
-            )
-            try:
-                lock.execute("BEGIN EXCLUSIVE")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
-                    raise
-                raise JournalError(
-                    f"the journal {self.path} is in use by another run: a journal serves one run at a time"
-                ) from None
 
     def _create(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
@@ -275,8 +294,13 @@ class _Known:
 
 def _row_key(key: NodeKey) -> _RowKey:
     fingerprint = bytes.fromhex(key.fingerprint)
-    digest = hashlib.blake2b(f"{key.flow}\0{key.path}\0".encode() + fingerprint, digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True), key.flow, key.path, fingerprint
+    return row_name(key.flow, key.path, fingerprint), key.flow, key.path, fingerprint
+
+
+def row_name(flow: str, path: str, fingerprint: bytes) -> int:
+    """Hash what a row is looked up by."""
+    digest = hashlib.blake2b(f"{flow}\0{path}\0".encode() + fingerprint, digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _readable(item: bytes) -> bytes:

@@ -1,0 +1,41 @@
+"""The commands of `runware-flow journal`."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  # typer reads the annotations
+from typing import Annotated
+
+import typer
+
+__all__ = ("journal_app",)
+
+journal_app = typer.Typer(help="Look after the journals of runs.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@journal_app.callback()
+def _group() -> None:  # with a single command typer would make it the group itself
+    pass
+
+
+@journal_app.command()
+def salvage(
+    journal: Annotated[Path, typer.Argument(help="The damaged journal, which is not changed.", metavar="JOURNAL")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The new one; by default beside it, named .salvaged.")
+    ] = None,
+) -> None:
+    """Write what can be read of a damaged journal into a new one, and say what was lost."""
+    from runware_flow.journal import salvage as salvage_journal
+
+    target = out or journal.with_name(f"{journal.stem}.salvaged{journal.suffix}")
+    found = salvage_journal(journal, target)
+    counts = found.counts
+    print(
+        f"{counts['done']} finished, {counts['failed']} failed and {counts['open']} open requests are in {found.path}"
+    )
+    if found.reopened:
+        print(f"the outcomes of {found.reopened} of the open ones were lost: the next run asks the service for them")
+    if found.lost:
+        print(f"{found.lost} requests before the last one that was found are lost: a run would buy them again")
+    else:
+        print("none is missing before the last one that was found; what stood behind it cannot be known")
