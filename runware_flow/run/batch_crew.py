@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from runware_flow.graph.batches import Tolerance
-    from runware_flow.run.batch_item import BatchItem, ItemRunner
+    from runware_flow.run.batch_item import BatchItem, ItemRunner, Work
     from runware_flow.run.batch_report import Outbox
     from runware_flow.run.batch_source import BatchSource
     from runware_flow.run.batch_watch import BatchWatch
@@ -21,12 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = ("Crew",)
 
+_ITEMS_AT_ONCE = 64
+"""Items that are looked up in a journal together, at most."""
 _ITEMS_A_TURN = 16
 """Items that a worker finishes before it lets others in, should none of them wait for anything."""
 
 
 class Crew:
-    """As many workers as there is work for, `concurrency` at most. Each pulls an item and runs it to its outcome."""
+    """As many workers as there is work for, `concurrency` at most, and as many unfinished items.
+
+    A worker without work pulls an item. With a journal it pulls as many as there is room for, and looks them all up
+    before it runs one of those that are not finished and leaves the others to more workers.
+    """
 
     def __init__(
         self,
@@ -44,7 +51,10 @@ class Crew:
         self._tolerance = tolerance
         self._watch = watch
         self._count = 0
+        self._todo: deque[Work] = deque()
+        self._open_count = 0
         self._is_stopped = False
+        self._is_over = False
 
     async def run(self, shared: Callable[..., Any] | None) -> None:
         """Make what is shared, then work through the source."""
@@ -82,31 +92,65 @@ class Crew:
         self._source.stop()
 
     def _hire(self, workers: TaskGroup) -> None:
-        if self._count < self._settings.concurrency and not self._is_stopped:
+        if self._count < self._settings.concurrency:
             self._count += 1
             workers.start_soon(self._work, workers)
 
     async def _work(self, workers: TaskGroup) -> None:
-        report = self._outbox.report
         turn = _ITEMS_A_TURN
-        while not self._is_stopped:
-            await self._outbox.room()
-            await self._watch.admitted()
-            pulled = None if self._is_stopped else await self._source.pull()
-            if pulled is None:
-                return
-            report.begin()
-            self._hire(workers)
+        while self._todo or await self._look_for_work(workers):
+            if not self._todo:
+                continue
+            work = self._todo.popleft()
+            self._outbox.report.begin()
             with self._watch.item() as told:
-                item = await self._runner.run(pulled)
+                item = await self._runner.run(work)
                 told.append(item.outcome)
             self._settle(item, workers)
             turn -= 1
             if not turn:
                 turn = _ITEMS_A_TURN
                 await anyio.lowlevel.checkpoint()
+        self._count -= 1
+
+    async def _look_for_work(self, workers: TaskGroup) -> bool:
+        """Pull items and restore those that are finished; tells whether there may be more."""
+        await self._outbox.room()
+        await self._watch.admitted()
+        runner = self._runner
+        works: list[Work] = []
+        most = _ITEMS_AT_ONCE if runner.has_journal else 1
+        while len(works) < most and not self._is_stopped and (not works or self._has_room):
+            pulled = await self._source.pull()
+            if pulled is None:
+                self._is_over = True
+                break
+            self._open_count += 1
+            works.append(runner.declare(pulled))
+            if self._source.is_async:
+                break  # others wait for the next one meanwhile
+        if not works:
+            return False
+        if self._has_room and not self._is_over:
+            self._hire(workers)
+        if runner.has_journal:
+            done, works = await runner.restore(works)
+            for item in done:
+                self._outbox.report.begin()
+                self._settle(item, workers)
+        if self._is_stopped:
+            return False  # what was not begun is left to the next run
+        self._todo += works
+        for _ in works[1:]:
+            self._hire(workers)
+        return True
+
+    @property
+    def _has_room(self) -> bool:
+        return self._open_count < self._settings.concurrency
 
     def _settle(self, item: BatchItem[Any, Any], workers: TaskGroup) -> None:
+        self._open_count -= 1
         self._outbox.report.count(item)
         self._outbox.put(item)
         is_past = self._tolerance.add(is_failed=item.is_failed)

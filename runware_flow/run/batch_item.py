@@ -11,11 +11,12 @@ from runware_flow.errors import ClientStateError, DeclarationError, RunwareTimeo
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
-from runware_flow.graph.outcomes import Abandoned, Failed, Outcome, Skipped
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
 from runware_flow.graph.plan import ScopePlan, compile_plan
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.admission import Admission
-from runware_flow.run.batch_recall import recall
+from runware_flow.run.batch_recall import Recall, recall
+from runware_flow.run.batch_source import Pulled
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.declare import is_node
 from runware_flow.run.flow import Flow
@@ -30,19 +31,22 @@ if TYPE_CHECKING:
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.admission import Desk
     from runware_flow.run.batch_report import BatchReport
-    from runware_flow.run.batch_source import Pulled
     from runware_flow.run.batch_watch import BatchWatch
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.journal.writer import JournalWriter
     from runware_flow.run.settings import Settings
 
-__all__ = ("BatchItem", "ItemRunner", "Surroundings")
+__all__ = ("BatchItem", "ItemRunner", "Surroundings", "Work")
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 _SIMPLE = frozenset({NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL, NodeKind.PICK})
 _SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
+
+
+_NO_ITEM = Pulled(-1, None, "")
+"""Stands for what all items share."""
 
 
 class BatchItem(msgspec.Struct, Generic[A, T], frozen=True):
@@ -108,57 +112,76 @@ class ItemRunner:
         flow.declaration.root.path = "shared"  # in receipts and errors
         node = builder(flow)
         self._check(flow, node, "shared=")
-        outcome = await self._outcome(_Work(flow, node, self._ledger("shared"), None))
+        outcome = await self._outcome(Work(_NO_ITEM, flow, node, self._ledger("shared")))
         if isinstance(outcome, (Failed, Skipped)) and outcome.error is not None:
             raise outcome.error
         self._shared = (cast("Any", outcome).value,)
 
-    async def run(self, pulled: Pulled) -> BatchItem[Any, Any]:
-        """Run one item to its outcome. After a cancel the report says what was in flight.
+    @property
+    def has_journal(self) -> bool:
+        """Whether items may be finished on record, so that it pays to look many up at once."""
+        return self._around.writer is not None and not self._around.watch.wants_events
+
+    def declare(self, pulled: Pulled) -> Work:
+        """Call the builder of an item.
 
         Raises:
             DeclarationError: the builder does not do what a builder does.
         """
-        around = self._around
-        flow = Flow(around.name)
+        flow = Flow(self._around.name)
         try:
             node = self._builder(flow, pulled.item, *self._shared)
         except DeclarationError:
             raise
         except Exception as error:  # noqa: BLE001 - user code: its failure is the item's
-            return BatchItem(pulled.position, pulled.item, pulled.key, Failed(error))
+            return Work(pulled, flow, error)
         self._check(flow, node, "the builder")
-        work = _Work(flow, node, self._ledger(f"item[{pulled.key}]"), pulled)
-        if work.ledger is not None and not around.watch.wants_events:
-            restored = await recall(flow.declaration, node.spec, around.client, work.ledger, around.accounts)
-            if restored is not None:
-                around.watch.restored(flow.declaration.root)
-                return BatchItem(
-                    pulled.position, pulled.item, pulled.key, restored, is_restored=work.ledger.has_restored
-                )
-        try:
-            outcome = await self._in_time(work, pulled)
-        except BaseException:
-            around.report.abandon(BatchItem(pulled.position, pulled.item, pulled.key, work.abandoned()))
-            raise
-        if isinstance(outcome, Skipped) and outcome.error is not None:
-            outcome = Failed(outcome.error)
-        return BatchItem(pulled.position, pulled.item, pulled.key, outcome, is_restored=work.is_restored)
+        return Work(pulled, flow, node, self._ledger(f"item[{pulled.key}]"))
 
-    async def _in_time(self, work: _Work, pulled: Pulled) -> Outcome[Any]:
+    async def restore(self, works: list[Work]) -> tuple[list[BatchItem[Any, Any]], list[Work]]:
+        """Find the items whose outcomes are in the journal, at once; returns their outcomes, and the others."""
+        around = self._around
+        asked: list[tuple[Work, Recall]] = []
+        for work in works:
+            if work.ledger is not None and isinstance(work.node, Node):
+                asked.append((work, Recall(work.node, around.client, work.ledger)))
+        if asked and around.writer is not None:
+            await recall([found for _, found in asked], around.writer)
+        done: list[BatchItem[Any, Any]] = []
+        for work, found in asked:
+            if found.is_known:
+                found.book(around.accounts)
+                around.watch.restored(work.flow.declaration.root)
+                done.append(work.ended(Ok(found.value)))
+        known = {work for work, found in asked if found.is_known}
+        return done, [work for work in works if work not in known]
+
+    async def run(self, work: Work) -> BatchItem[Any, Any]:
+        """Run one item to its outcome. After a cancel the report says what was in flight."""
+        node = work.node
+        if not isinstance(node, Node):
+            return work.ended(Failed(node))
+        try:
+            outcome = await self._in_time(work)
+        except BaseException:
+            self._around.report.abandon(work.ended(work.abandoned()))
+            raise
+        return work.ended(outcome)
+
+    async def _in_time(self, work: Work) -> Outcome[Any]:
         if self._deadline is None:
             return await self._outcome(work)
         with anyio.move_on_after(self._deadline):
             return await self._outcome(work)
         left = work.abandoned()
-        what = f"item {pulled.position} passed its deadline, {self._deadline} s after its start"
+        what = f"item {work.pulled.position} passed its deadline, {self._deadline} s after its start"
         if left.may_be_billed:
             what += f"; its task {left.task_uuid} may be billed" if left.task_uuid else "; it may be billed"
         return Failed(RunwareTimeoutError(what, code="timeout", task_uuid=left.task_uuid))
 
-    async def _outcome(self, work: _Work) -> Outcome[Any]:
+    async def _outcome(self, work: Work) -> Outcome[Any]:
         plan = compile_plan(work.flow.declaration)
-        is_item = work.pulled is not None
+        is_item = work.pulled is not _NO_ITEM
         check_limits(plan, self._settings.limits, may_be_unused=self._is_checked or not is_item)
         self._is_checked = self._is_checked or is_item
         if self._around.client is None and any(step.kind in _SENDS for step in plan.steps):
@@ -185,7 +208,7 @@ class ItemRunner:
                 " for many results, many.gather()"
             )
 
-    async def _walk(self, work: _Work, plan: ScopePlan) -> Outcome[Any] | None:
+    async def _walk(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
         """Run a chain of nodes without a runner: there is never more than one to run."""
         around = self._around
         work.machine = machine = FlowMachine(plan, concurrency=1, on_error="continue")
@@ -205,13 +228,13 @@ class ItemRunner:
         finally:
             admission.close()
             around.watch.item_left(machine.root)
-        return machine.root.outcome(work.node.spec.slot)
+        return machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
-    async def _spread(self, work: _Work, plan: ScopePlan) -> Outcome[Any] | None:
+    async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
         around = self._around
         runner = Runner(work.flow, plan, self._settings, around.client, None, work.ledger, around.desk)
         work.machine = runner.machine
-        told = None if work.pulled is None else self._around.watch.follow(runner.news, work.pulled)
+        told = None if work.pulled is _NO_ITEM else self._around.watch.follow(runner.news, work.pulled)
         try:
             async with open_task_group() as workers:
                 runner.begin(workers)
@@ -219,25 +242,32 @@ class ItemRunner:
         finally:
             self._around.accounts.absorb(runner.accounts)
             del told
-        return runner.machine.root.outcome(work.node.spec.slot)
+        return runner.machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
 
-class _Work:
-    """The nodes of one item, or of what all share, and how far they are."""
+class Work:
+    """The nodes of one item, or of what all share, and how far they are.
+
+    Attributes:
+        node: the one whose outcome is the item's; or what the builder raised.
+        machine: of the run of its nodes, once there is one.
+    """
 
     __slots__ = ("flow", "ledger", "machine", "node", "pulled")
 
-    def __init__(self, flow: Flow, node: Node[Any], ledger: Ledger | None, pulled: Pulled | None) -> None:
+    def __init__(self, pulled: Pulled, flow: Flow, node: Node[Any] | Exception, ledger: Ledger | None = None) -> None:
+        self.pulled = pulled
         self.flow = flow
         self.node = node
         self.ledger = ledger
-        self.pulled = pulled
         self.machine: FlowMachine | None = None
 
-    @property
-    def is_restored(self) -> bool:
-        """Whether all of it came from the journal."""
-        return self.ledger is not None and self.ledger.has_restored and not self.ledger.is_fresh
+    def ended(self, outcome: Outcome[Any]) -> BatchItem[Any, Any]:
+        """Say how the item ended."""
+        if isinstance(outcome, Skipped) and outcome.error is not None:
+            outcome = Failed(outcome.error)
+        is_restored = self.ledger is not None and self.ledger.has_restored and not self.ledger.is_fresh
+        return BatchItem(self.pulled.position, self.pulled.item, self.pulled.key, outcome, is_restored)
 
     def abandoned(self) -> Abandoned:
         """Say what a cancel met in flight: a task, or that something may be billed."""

@@ -32,8 +32,8 @@ class BatchSource:
         given: Any = source.items
         is_made = not source.is_one_shot and not has_method(given, "__iter__", "__aiter__", "__getitem__")
         opened = given() if is_made else given
-        self._is_async = has_method(opened, "__aiter__")
-        self._iterator: Any = aiter(opened) if self._is_async else iter(opened)
+        self.is_async = has_method(opened, "__aiter__")
+        self._iterator: Any = aiter(opened) if self.is_async else iter(opened)
         self._key = key
         self._ordinals = Ordinals()
         self._count = 0
@@ -45,7 +45,7 @@ class BatchSource:
 
     async def pull(self) -> Pulled | None:
         """Take the next item; `None` if there are no more. What the source raises is raised, once."""
-        if not self._is_async:
+        if not self.is_async:
             return await self._pull()
         async with self._lock:
             with anyio.CancelScope() as self._pulling:
@@ -62,7 +62,7 @@ class BatchSource:
         if self._is_over:
             return None
         try:
-            item = await anext(self._iterator) if self._is_async else next(self._iterator)
+            item = await anext(self._iterator) if self.is_async else next(self._iterator)
             key = self._ordinals.name(str(self._key(item)) if self._key is not None else item_key(item))
         except (StopIteration, StopAsyncIteration):
             self._is_over = True

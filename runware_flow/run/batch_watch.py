@@ -156,7 +156,8 @@ class BatchWatch:
             self._settle(run, step)
 
     def restored(self, scope: ScopeSpec) -> None:
-        """All nodes of an item came from the journal, without having begun."""
+        """An item came from the journal, without having begun."""
+        self._items.ok += 1
         if self._board is not None:
             for spec in scope.nodes:
                 if is_shown(spec):

@@ -60,7 +60,7 @@ class Ledger:
         A cancel waits for it, to know whether an earlier run may have sent something.
         """
         body = msgspec.json.encode(_without_secrets(request.wire))
-        key = self._key(path, fingerprint)
+        key = self.key(path, fingerprint)
         begin = Begin(key, time.time(), request.task_id, request.task_type, request.model, body)
         entry = None
         with anyio.CancelScope(shield=True):
@@ -80,21 +80,13 @@ class Ledger:
             return
         await self.settle(entry, error.results, error)
 
-    async def look_up(self, path: str, fingerprint: str) -> Entry | None:
-        """Return the outcome of a node that is finished, or `None`. Writes nothing."""
-        entry = await self._writer.write(Begin(self._key(path, fingerprint), time.time()))
-        if entry is None or entry.advice.action != "restore":
-            return None
-        self.has_restored = True
-        return entry
-
     async def recall_call(self, path: str, function: Any, arguments: list[Any]) -> Call:
         """Ask what is known of a function called with these arguments."""
         fingerprint = fingerprint_call(function, arguments)
         if fingerprint is None:
             self.is_fresh = True
             return Call(None)
-        key = self._key(path, fingerprint)
+        key = self.key(path, fingerprint)
         entry = await self._writer.write(Begin(key, time.time()))
         assert entry is not None
         self._note(entry)
@@ -115,7 +107,8 @@ class Ledger:
         else:
             self.is_fresh = True
 
-    def _key(self, path: str, fingerprint: str) -> NodeKey:
+    def key(self, path: str, fingerprint: str) -> NodeKey:
+        """What a node is known by in the journal."""
         return NodeKey(self._flow, f"{self._prefix}/{path}" if self._prefix else path, fingerprint)
 
 

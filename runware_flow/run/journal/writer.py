@@ -16,7 +16,7 @@ from runware_flow.run.journal.sqlite import SqliteStore
 from runware_flow.run.journal.store import is_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from runware_flow.run.journal.store import Change, Entry, JournalStore
 
@@ -62,21 +62,26 @@ class JournalWriter:
         Raises:
             JournalError: the store failed, now or before.
         """
+        [answer] = await self.write_all((change,))
+        return answer
+
+    async def write_all(self, changes: Sequence[Change]) -> list[Entry | None]:
+        """Do the same with several changes, in order and in one group."""
         if self._failure is not None:
             raise JournalError(str(self._failure)) from self._failure
         group = self._group
         place = len(group.changes)
-        group.changes.append(change)
+        group.changes += changes
         self._arrived.set()
         try:
             await group.done.wait()
         except BaseException:
             if not group.is_taken:
-                group.changes[place] = None
+                group.changes[place : place + len(changes)] = [None] * len(changes)
             raise
         if group.error is not None:
             raise JournalError(str(group.error)) from group.error
-        return group.answers[place]
+        return group.answers[place : place + len(changes)]
 
     async def run(self) -> None:
         """Write until closed. Cancels do not reach it: who waits for it may be shielded."""
