@@ -98,3 +98,31 @@ def test_interrupted_demo_leaves_no_traceback(tmp_path):
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in errors
+
+
+def test_journal_salvage_says_what_it_saved_and_what_is_lost(tmp_path):
+    from runware_flow.run.journal.sqlite import SqliteStore
+    from runware_flow.run.journal.store import Begin, NodeKey, Settle
+
+    path = tmp_path / "run.sqlite"
+    store = SqliteStore(path)
+    store.open()
+    for number in range(3):
+        [entry] = store.apply(
+            [Begin(NodeKey("flow", f"n{number}", "ab" * 32), 1.0, f"u{number}", "caption", None, b"{}")]
+        )
+        if number:
+            store.apply([Settle(entry.number, 2.0, is_done=True, items=(b"{}",))])
+    store.close()
+    with path.open("r+b") as file:
+        file.write(b"\xa5" * 4096)
+    done = call("journal", "salvage", str(path))
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        f"2 finished, 0 failed and 1 open requests are in {tmp_path / 'run.salvaged.sqlite'}",
+        "none is missing before the last one that was found; what stood behind it cannot be known",
+    ]
+    again = call("journal", "salvage", str(path))
+    assert again.returncode == 1
+    assert "run.salvaged.sqlite exists already" in again.stderr
+    assert "Traceback" not in again.stderr
