@@ -120,7 +120,8 @@ class ItemRunner:
     @property
     def has_journal(self) -> bool:
         """Whether items may be finished on record, so that it pays to look many up at once."""
-        return self._around.writer is not None and not self._around.watch.wants_events
+        writer = self._around.writer
+        return writer is not None and writer.has_past and not self._around.watch.wants_events
 
     def declare(self, pulled: Pulled) -> Work:
         """Call the builder of an item.

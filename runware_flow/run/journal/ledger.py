@@ -83,7 +83,10 @@ class Ledger:
     async def look_up(self, path: str, fingerprint: str) -> Entry | None:
         """Return the outcome of a node that is finished, or `None`. Writes nothing."""
         entry = await self._writer.write(Begin(self.key(path, fingerprint), time.time()))
-        return entry if entry is not None and entry.advice.action == "restore" else None
+        if entry is None or entry.advice.action != "restore":
+            return None
+        self.has_restored = True
+        return entry
 
     async def recall_call(self, path: str, function: Any, arguments: list[Any]) -> Call:
         """Ask what is known of a function called with these arguments."""
