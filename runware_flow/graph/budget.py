@@ -24,7 +24,7 @@ from runware_flow.graph.prices import Price, PriceList
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-__all__ = ("Asking", "BudgetMachine", "Refused", "Reservation", "micro_usd")
+__all__ = ("Asking", "BudgetMachine", "Past", "Refused", "Reservation", "micro_usd")
 
 Kind: TypeAlias = tuple[str, str | None]
 """A task type and a model."""
@@ -46,6 +46,22 @@ class Asking(NamedTuple):
     def kind(self) -> Kind:
         """What its price goes by."""
         return self.task_type, self.model
+
+
+class Past(NamedTuple):
+    """What earlier runs of a flow did.
+
+    Attributes:
+        spent: micro-USD, all known costs together.
+        may_be_billed: requests that are open, by taskUUID.
+        without_cost: how many others finished without a known cost, by task type and model.
+        prices: what one result cost, by task type and model.
+    """
+
+    spent: int = 0
+    may_be_billed: dict[str, Asking] = {}  # noqa: RUF012 - never changed
+    without_cost: dict[Kind, int] = {}  # noqa: RUF012
+    prices: dict[Kind, Price] = {}  # noqa: RUF012
 
 
 class Reservation:

@@ -18,10 +18,13 @@ from runware_flow.graph.limits import Limits, Line, Need, modality_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from runware_flow.graph.budget import Reservation
     from runware_flow.graph.limits import Ticket
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.run.balance import BalanceCheck
+    from runware_flow.run.budget import Purse
     from runware_flow.run.pauses import Pauses
     from runware_flow.run.requester import PreparedTask
 
@@ -31,19 +34,36 @@ _NOTHING = Need(())
 
 
 class Grant:
-    """What a node was given; it is given back once, whatever becomes of the node."""
+    """What a node was given; it is given back once, whatever becomes of the node.
 
-    __slots__ = ("is_open", "need")
+    Attributes:
+        reservation: what the budget keeps for it, until that is settled.
+    """
+
+    __slots__ = ("is_open", "need", "reservation")
 
     def __init__(self, need: Need) -> None:
         self.need = need
         self.is_open = True
+        self.reservation: Reservation | None = None
 
 
 class Desk:
-    """Limits, and the line of those who wait, for all machines that share them."""
+    """Limits, and the line of those who wait, for all machines that share them.
 
-    def __init__(self, limits: Mapping[str, int] | None = None) -> None:
+    Attributes:
+        purse: what they pay with, if there is a budget.
+        balance: to be waited for before the first request, if there is a budget.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, int] | None = None,
+        purse: Purse | None = None,
+        balance: BalanceCheck | None = None,
+    ) -> None:
+        self.purse = purse
+        self.balance = balance
         self._limits = Limits(limits or {})
         self._line: Line[tuple[Admission, ScopeRun, Step]] = Line()
         self._needs: dict[tuple[Any, ...], Need] = {}
@@ -62,13 +82,13 @@ class Desk:
             need = self._needs[kind] = Need(self._limits.keys_of(*kind))
         return need
 
-    def ask(self, need: Need) -> Grant | None:
-        """Take all that is needed, or nothing."""
-        if not need.keys:
-            return Grant(need)
-        if self._line.has(need) or not self._can_go(need):
-            return None
-        return self._take(need)
+    def has_room(self, need: Need) -> bool:
+        """Tell whether all that is needed is there, and nobody waits for the same."""
+        return not need.keys or (not self._line.has(need) and self._can_go(need))
+
+    def take(self, need: Need) -> Grant:
+        """Take all that is needed; the caller has asked `has_room`."""
+        return self._take(need) if need.keys else Grant(need)
 
     def wait(self, need: Need, who: tuple[Admission, ScopeRun, Step]) -> Ticket[Any]:
         """Let a node that was refused wait in the line."""
@@ -105,6 +125,14 @@ class Admission:
         self._pauses = pauses
         self._tickets: dict[tuple[ScopeRun, Step], Ticket[Any]] = {}
         self._granted: dict[tuple[ScopeRun, Step], Grant] = {}
+        self._has_saved = False
+        """Whether a node of this machine may wait for the budget."""
+
+    @property
+    def balance(self) -> BalanceCheck | None:
+        """What is to be waited for before a request is admitted."""
+        balance = self._desk.balance
+        return None if balance is None or balance.is_over else balance
 
     def recall(self, run: ScopeRun, step: Step) -> Grant | None:
         """Return what a node was given while it was parked. One that comes for another reason leaves the line."""
@@ -112,20 +140,68 @@ class Admission:
             ticket.who = None
         return self._granted.pop((run, step), None) if self._granted else None
 
-    def ask(self, run: ScopeRun, step: Step, request: PreparedTask | None) -> Grant | None:
+    def ask(self, run: ScopeRun, step: Step, request: PreparedTask | None, bought: str | None = None) -> Grant | None:
         """Admit a node, or park it until it is; a run that has stopped admits nobody.
 
         Args:
             request: what it is about to send; `None` for a function.
+            bought: the taskUUID under which an earlier run may have sent it, so that it is asked for, not bought.
+
+        Raises:
+            BudgetExceeded: the budget does not allow it, whatever comes back from others.
         """
         desk = self._desk
         need = desk.need_of(step, request)
-        if self._machine.stopped is None and (grant := desk.ask(need)) is not None:
+        if self._machine.stopped is None and desk.has_room(need):
+            if desk.purse is None or request is None:
+                return desk.take(need)
+            reservation = self._reserve(desk.purse, run, step, request, bought)
+            if reservation is None:
+                self._machine.park(run, step)
+                return None
+            grant = desk.take(need)
+            grant.reservation = reservation
             return grant
         self._machine.park(run, step)
         if (run, step) in self._machine.waiting:  # else it was settled at once, since nobody needs it any more
             self._tickets[run, step] = desk.wait(need, (self, run, step))
         return None
+
+    def pay(self, run: ScopeRun, step: Step, request: PreparedTask, bought: str | None, grant: Grant) -> Grant | None:
+        """Have the budget keep what a node needs that got its places while it was parked; else as `ask`."""
+        purse = self._desk.purse
+        if self._machine.stopped is None:
+            if purse is None or grant.reservation is not None:
+                return grant
+            grant.reservation = self._reserve(purse, run, step, request, bought)
+            if grant.reservation is not None:
+                return grant
+        self._desk.give_back(grant)
+        self._machine.park(run, step)
+        return None
+
+    def _reserve(
+        self, purse: Purse, run: ScopeRun, step: Step, request: PreparedTask, bought: str | None
+    ) -> Reservation | None:
+        if bought is not None:
+            return purse.collect(request, bought)
+        reservation = purse.reserve(request, step.spec, (self, run, step))
+        self._has_saved = self._has_saved or reservation is None
+        return reservation
+
+    def ask_again(self, run: ScopeRun, step: Step) -> bool:
+        """Let a node ask that waited for the budget; tells whether it is still there to do so."""
+        if (run, step) not in self._machine.waiting:
+            return False
+        self._machine.unpark(run, step)
+        self._pauses.ring()
+        return True
+
+    def settle(self, grant: Grant | None, cost: float | None, *, may_be_billed: bool, task_uuid: str | None) -> None:
+        """Tell the budget what became of a request; see `Purse.end`."""
+        if grant is not None and grant.reservation is not None and self._desk.purse is not None:
+            reservation, grant.reservation = grant.reservation, None
+            self._desk.purse.end(reservation, cost, may_be_billed=may_be_billed, task_uuid=task_uuid)
 
     def let_go(self, run: ScopeRun, step: Step, grant: Grant) -> None:
         """Let a parked node go on, with what it needs."""
@@ -135,9 +211,12 @@ class Admission:
         self._pauses.ring()
 
     def give_back(self, grant: Grant | None) -> None:
-        """Give back what a node was given; a second time does nothing."""
+        """Give back what a node was given, whose attempt is over; a second time does nothing."""
         if grant is not None:
+            self.settle(grant, None, may_be_billed=False, task_uuid=None)  # unless that was settled, nothing was sent
             self._desk.give_back(grant)
+        if self._desk.purse is not None:
+            self._desk.purse.recheck()
 
     def forget(self, run: ScopeRun, step: Step) -> None:
         """Let a node that is not needed any more leave the line, or give back what it was about to take up."""
@@ -151,3 +230,6 @@ class Admission:
         granted, self._granted = self._granted, {}
         for grant in granted.values():
             self._desk.give_back(grant)
+        if self._has_saved and self._desk.purse is not None:
+            self._has_saved = False
+            self._desk.purse.leave(self)

@@ -11,11 +11,13 @@ from runware_flow.graph.batches import Tolerance
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
 from runware_flow.run.admission import Desk
+from runware_flow.run.balance import BalanceCheck
 from runware_flow.run.batch_crew import Crew
 from runware_flow.run.batch_item import ItemRunner, Surroundings
 from runware_flow.run.batch_report import BatchOutcomes, BatchReport, Outbox
 from runware_flow.run.batch_source import BatchSource
 from runware_flow.run.batch_watch import BatchWatch
+from runware_flow.run.budget import open_purse
 from runware_flow.run.declare import call_name, caller, check_call, takes
 from runware_flow.run.settings import Settings, read_settings
 
@@ -181,7 +183,10 @@ class Batch(Generic[A, T, S]):
             report = BatchReport(accounts, source.total)
             outbox: Outbox[A, T] = Outbox(report, self.name, settings.concurrency)
             watch = BatchWatch(self.name, settings, items, accounts)
-            desk = Desk(settings.limits)
+            store = None if writer is None else writer.store
+            purse = await stack.enter_async_context(open_purse(settings.budget, self.name, store))
+            balance = None if purse is None else BalanceCheck(self.name, client, lambda: 0.0)
+            desk = Desk(settings.limits, purse, balance)
             surroundings = Surroundings(self.name, settings, client, writer, accounts, report, watch, desk)
             runner = ItemRunner(surroundings, self._builder, self._deadline)
             crew = Crew(runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.prices import Price
     from runware_flow.run.handle import Run
     from runware_flow.run.options import (
+        BudgetOption,
         FlowOptions,
         Items,
         JournalOption,
@@ -76,7 +77,9 @@ class Flow:
         limits: how many nodes of a kind are in flight at most, as in `{"video": 4, "model:runware:400@1": 8}`: by what
             a task makes (image, video, audio, text, 3d), `type:<taskType>`, `model:<AIR or slug>`, or a name that nodes
             give with `limit=`. A node that waits for one holds no worker.
-        budget, cache: not available in this version; anything but `None` is an error.
+        budget: USD that a run may spend at most, or a `Budget` to share between several. A task that does not fit is
+            not sent, and fails with `BudgetExceeded`.
+        cache: not available in this version; anything but `None` is an error.
 
     Raises:
         DeclarationError: an argument that makes no sense.
@@ -89,7 +92,7 @@ class Flow:
         concurrency: int = 64,
         limits: Mapping[str, int] | None = None,
         on_error: OnError = "stop",
-        budget: float | None = None,
+        budget: BudgetOption = None,
         journal: JournalOption = None,
         cache: object = None,
         progress: Progress = None,

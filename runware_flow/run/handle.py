@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from runware_flow.run.budget import Budget
     from runware_flow.run.many import Many
     from runware_flow.run.reader import CompletionReader, EventReader
     from runware_flow.run.result import RunResult
@@ -28,6 +29,11 @@ class Run:
     def result(self) -> RunResult:
         """What has come of it so far; readable at any time, after a failure or a cancel too."""
         return self._runner.result
+
+    @property
+    def budget(self) -> Budget | None:
+        """What it draws on, if it was given a budget; a number given is a budget of its own."""
+        return self._runner.budget
 
     @property
     def is_finished(self) -> bool:

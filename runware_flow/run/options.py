@@ -8,11 +8,13 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from runware_flow.graph.events import Event
 from runware_flow.graph.prices import Price
+from runware_flow.run.budget import Budget
 from runware_flow.run.journal.store import JournalStore
 from runware_flow.types import Task
 
 __all__ = (
     "BatchOptions",
+    "BudgetOption",
     "FlowOptions",
     "Items",
     "JournalOption",
@@ -47,6 +49,9 @@ second; a callable gets each event of the run. All on standard error."""
 JournalOption: TypeAlias = str | PathLike[str] | JournalStore | None
 """The path of a journal's file, or what keeps one."""
 
+BudgetOption: TypeAlias = float | Budget | None
+"""USD for one run, or a `Budget` to share."""
+
 PriceOption: TypeAlias = float | tuple[float, float] | Price
 """USD for one result, the lowest and the highest, or a `Price`."""
 
@@ -72,7 +77,7 @@ class FlowOptions(TypedDict, total=False):
     concurrency: int
     limits: Mapping[str, int] | None
     on_error: OnError
-    budget: Any
+    budget: BudgetOption
     journal: JournalOption
     cache: Any
     progress: Progress
@@ -85,6 +90,8 @@ class BatchOptions(TypedDict, total=False):
     """How many items are unfinished at most, and how many outcomes unread, before more are pulled."""
     limits: Mapping[str, int] | None
     """See `Flow`; all items share them."""
+    budget: BudgetOption
+    """See `Flow`; all items share it."""
     journal: JournalOption
     """See `Flow`; with it, the same call continues where the last one stopped."""
     on_error: OnError

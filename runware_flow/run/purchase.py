@@ -100,15 +100,14 @@ class Purchases:
                 " several results, or node.map for several tasks"
             )
         record = self._record(run, step, request, attempt)
-        if flight.grant is None:
-            if self._ledger is not None and self._ledger.has_past:
-                known = await self._ledger.look_up(record.path, record.fingerprint)
-                if known is not None:
-                    return self._restore(run, step, record, request, known)
-            seconds_left(spec, self._news.time(), None)
-            flight.grant = self._admission.ask(run, step, request)
-            if flight.grant is None:
-                return PARKED
+        bought: str | None = None
+        if self._ledger is not None and self._ledger.has_past:
+            known = await self._ledger.find(record.path, record.fingerprint)
+            if known is not None and known.advice.action == "restore":
+                return self._restore(run, step, record, request, known)
+            bought = None if known is None else known.task_uuid
+        if not await self._admit(run, step, request, flight, bought):
+            return PARKED
         flight.record = record
         entry = None
         if self._ledger is not None:
@@ -123,6 +122,17 @@ class Purchases:
         flight.is_sent = True
         results = await self._results(run, step, request, flight, entry)
         return _value(spec, request, results)
+
+    async def _admit(self, run: ScopeRun, step: Step, request: Any, flight: Flight, bought: str | None) -> bool:
+        """Get what a request needs before it may be sent; without it, the node is parked."""
+        if (balance := self._admission.balance) is not None:
+            await balance.wait()
+        seconds_left(step.spec, self._news.time(), None)
+        if flight.grant is None:
+            flight.grant = self._admission.ask(run, step, request, bought)
+        else:
+            flight.grant = self._admission.pay(run, step, request, bought, flight.grant)
+        return flight.grant is not None
 
     async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, flight: Flight) -> Entry:
         entry = await ledger.begin(record.path, record.fingerprint, request)
@@ -244,6 +254,8 @@ class Purchases:
         has_left = flight.was_sent_before or error is None or not never_left(error)
         is_free = not results and (is_judged or not has_left)
         self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
+        task_uuid = None if self._ledger is None else record.task_uuid
+        self._admission.settle(flight.grant, record.cost, may_be_billed=not is_free, task_uuid=task_uuid)
 
 
 def _keep(run: ScopeRun, step: Step, record: NodeRecord) -> None:

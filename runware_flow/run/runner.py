@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -23,6 +24,8 @@ from runware_flow.graph.scope_run import FanRun
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
 from runware_flow.run.admission import Admission, Desk
+from runware_flow.run.balance import BalanceCheck
+from runware_flow.run.budget import open_purse
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.handle import Run
 from runware_flow.run.news import News, report
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.plan import ScopePlan, Step
     from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.run.budget import Budget
     from runware_flow.run.flow import Flow
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.many import Many
@@ -69,7 +73,13 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
         ledger: Ledger | None = None
         if settings.journal is not None:
             ledger = await open_ledger(flow.name, settings.journal, stack)
-        runner = Runner(flow, plan, settings, client, missing, ledger)
+        store = None if ledger is None else ledger.store
+        purse = await stack.enter_async_context(open_purse(settings.budget, flow.name, store))
+        balance = None
+        if purse is not None:
+            balance = BalanceCheck(flow.name, client, partial(purse.least, flow.declaration))
+        desk = Desk(settings.limits, purse, balance)
+        runner = Runner(flow, plan, settings, client, missing, ledger, desk)
         async with open_task_group() as task_group:
             try:
                 runner.begin(task_group)
@@ -138,7 +148,8 @@ class Runner:
         self.is_finished = False
         self.news = News(self)
         self.pauses = Pauses(self.machine)
-        self.admission = Admission(self.machine, desk or Desk(settings.limits), self.pauses)
+        self.desk = desk or Desk(settings.limits)
+        self.admission = Admission(self.machine, self.desk, self.pauses)
         self.performer = Performer(self.machine, self.accounts, self.news, self.pauses, self.admission, client, ledger)
         self.puller = Puller(self)
         self._client = client
@@ -173,7 +184,7 @@ class Runner:
         from runware_flow.view.progress import ProgressBoard, expected_counts
 
         board = ProgressBoard(self.flow.name, self.settings.concurrency, expected_counts(self.flow.declaration))
-        board.budget = getattr(self.settings, "budget", None)
+        board.budget = None if self.budget is None else self.budget.usd
         self.news.count_on(board)
         self._show = Show(board, progress, self._look)
         return self._show
@@ -243,6 +254,11 @@ class Runner:
             )
             self._failure.__cause__ = error
         raise self._failure
+
+    @property
+    def budget(self) -> Budget | None:
+        """See `Run.budget`."""
+        return None if self.desk.purse is None else self.desk.purse.budget
 
     def stop(self) -> None:
         """Start nothing new."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003  # help() reads the annotations of a struct
 from os import PathLike
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -9,18 +10,17 @@ import msgspec
 
 from runware_flow.errors import DeclarationError, RunwareError
 from runware_flow.graph.limits import read_limits
+from runware_flow.run.budget import read_budget
 from runware_flow.run.journal.store import is_store
 from runware_flow.run.options import OnError
 from runware_flow.run.progress import check_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from runware_flow.run.options import FlowOptions
 
 __all__ = ("Settings", "read_settings")
 
-_LATER = ("budget", "cache")
+_LATER = ("cache",)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True):
     progress: Any = None
     journal: Any = None
     limits: Mapping[str, int] | None = None
+    budget: Any = None
 
 
 def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> Settings:
@@ -58,11 +59,15 @@ def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> 
     journal = given.get("journal", base.journal)
     if not (journal is None or isinstance(journal, (str, PathLike)) or is_store(journal)) or journal == "":
         raise DeclarationError(f"journal= is the path of a file, or a JournalStore, not {journal!r}")
+    budget = given.get("budget", base.budget)
+    read_budget(budget)
     limits = _read_limits(given["limits"]) if given.get("limits") is not None else base.limits
-    unknown = given.keys() - {"concurrency", "on_error", "progress", "journal", "limits"}
+    unknown = given.keys() - {"concurrency", "on_error", "progress", "journal", "limits", "budget"}
     if unknown:
         raise DeclarationError(f"{sorted(unknown)[0]}= is no keyword of {owner}")
-    return Settings(concurrency=concurrency, on_error=on_error, progress=progress, journal=journal, limits=limits)
+    return Settings(
+        concurrency=concurrency, on_error=on_error, progress=progress, journal=journal, limits=limits, budget=budget
+    )
 
 
 def _read_limits(given: Any) -> dict[str, int]:

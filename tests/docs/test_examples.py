@@ -224,6 +224,14 @@ def test_web_app_sends_the_events_of_a_run_and_ends_it_when_the_browser_leaves(w
     assert sorted(task.task_type for task in emulator.log.tasks) == ["caption", "imageInference", "imageInference"]
 
 
+def test_budget_stops_half_way_and_goes_on_with_a_larger_one(example):
+    printed = example("budget")
+    assert printed.startswith("flow 'coast' would send 12 tasks; cost: $0.0126\n")
+    assert "spent 0.0057 USD, " in printed
+    assert "of the budget of $0.0063 is left" in printed
+    assert printed.endswith("6 captions, 0.009 USD for both runs together\n")
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_example_is_short_tested_and_tells_how_to_try_it(path):
     text = path.read_text(encoding="utf-8")

@@ -174,7 +174,7 @@ MISTAKES = {
     "on_error": (lambda flow: Flow(on_error="explode"), "on_error= is"),
     "progress": (lambda flow: Flow(progress="bar"), "progress= is"),
     "limits": (lambda flow: Flow(limits={"film:": 1}), "'film:' is no key of limits="),
-    "budget": (lambda flow: Flow(budget=1.0), "budget= is not available"),
+    "budget": (lambda flow: Flow(budget=-1.0), "budget= is an amount of USD"),
     "journal": (lambda flow: Flow(journal=7), "journal= is the path"),
     "cache": (lambda flow: Flow(cache=True), "cache= is not available"),
     "override": (lambda flow: flow.start(concurrency=-1), "concurrency= is a whole number"),

@@ -1,16 +1,23 @@
-"""What a journal has seen models cost, for plans and budgets."""
+"""What a journal has seen models cost, and what its runs have spent, for plans and budgets."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from runware_flow.graph.budget import Asking, Past
 from runware_flow.graph.prices import Price
 from runware_flow.run.journal.sqlite import STATES, connect, items_of, translated
+from runware_flow.wire.codec import slots_of
 
 if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ("seen_prices",)
+__all__ = ("read_past", "seen_prices")
 
 _LATEST = 10_000
 
@@ -25,18 +32,56 @@ def seen_prices(path: Path) -> dict[tuple[str, str | None], Price]:
     """
     if not path.is_file():
         return {}
-    found: dict[tuple[str, str | None], Price] = {}
+    with _opened(path) as connection:
+        return _prices(connection)
+
+
+def read_past(path: Path, flow: str) -> Past:
+    """Return what earlier runs of a flow did; see `seen_prices`."""
+    if not path.is_file():
+        return Past()
+    with _opened(path) as connection:
+        [spent] = connection.execute("SELECT sum(micro_usd) FROM node WHERE flow = ?", (flow,)).fetchone()
+        rows = connection.execute(
+            f"""SELECT task_uuid, task_type, model, request FROM node
+               WHERE flow = ? AND state = {STATES.index("open")} AND task_uuid IS NOT NULL""",
+            (flow,),
+        )
+        may_be_billed = {
+            task_uuid: Asking(task_type, model, _slots(request)) for task_uuid, task_type, model, request in rows
+        }
+        counted = connection.execute(
+            f"""SELECT task_type, model, count(*) FROM node WHERE flow = ? AND state = {STATES.index("done")}
+                AND micro_usd IS NULL AND task_uuid IS NOT NULL GROUP BY 1, 2""",
+            (flow,),
+        )
+        without_cost = {(task_type, model): count for task_type, model, count in counted}
+        return Past(spent or 0, may_be_billed, without_cost, _prices(connection))
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[sqlite3.Connection]:
     with translated(path):
         connection = connect(path, is_read_only=True)
         try:
-            rows = connection.execute(
-                f"""SELECT task_type, model, micro_usd, items FROM node WHERE state = {STATES.index("done")}
-                    AND micro_usd IS NOT NULL ORDER BY id DESC LIMIT {_LATEST}"""
-            )
-            for task_type, model, micro_usd, items in rows:
-                each = micro_usd / max(1, len(items_of(items))) / 1_000_000
-                known = found.get((task_type, model), Price(each, each, "journal"))
-                found[task_type, model] = Price(min(known.low, each), max(known.high, each), "journal")
+            yield connection
         finally:
             connection.close()
+
+
+def _slots(request: bytes) -> int:
+    wire: Any = msgspec.json.decode(request)
+    return slots_of(wire)
+
+
+def _prices(connection: sqlite3.Connection) -> dict[tuple[str, str | None], Price]:
+    found: dict[tuple[str, str | None], Price] = {}
+    rows = connection.execute(
+        f"""SELECT task_type, model, micro_usd, items FROM node WHERE state = {STATES.index("done")}
+            AND micro_usd IS NOT NULL ORDER BY id DESC LIMIT {_LATEST}"""
+    )
+    for task_type, model, micro_usd, items in rows:
+        each = micro_usd / max(1, len(items_of(items))) / 1_000_000
+        known = found.get((task_type, model), Price(each, each, "journal"))
+        found[task_type, model] = Price(min(known.low, each), max(known.high, each), "journal")
     return found

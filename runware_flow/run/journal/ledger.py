@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runware_flow.errors import RunwareError
+    from runware_flow.run.journal.store import JournalStore
     from runware_flow.run.journal.writer import JournalWriter
     from runware_flow.run.requester import PreparedTask
 
@@ -48,6 +49,11 @@ class Ledger:
         self._prefix = prefix
         self.is_fresh = False
         self.has_restored = False
+
+    @property
+    def store(self) -> JournalStore:
+        """What keeps the journal."""
+        return self._writer.store
 
     @property
     def has_past(self) -> bool:
@@ -82,10 +88,15 @@ class Ledger:
 
     async def look_up(self, path: str, fingerprint: str) -> Entry | None:
         """Return the outcome of a node that is finished, or `None`. Writes nothing."""
+        entry = await self.find(path, fingerprint)
+        return None if entry is None or entry.advice.action != "restore" else entry
+
+    async def find(self, path: str, fingerprint: str) -> Entry | None:
+        """Return what is there to restore or to collect, or `None`. Writes nothing."""
         entry = await self._writer.write(Begin(self.key(path, fingerprint), time.time()))
-        if entry is None or entry.advice.action != "restore":
+        if entry is None or entry.advice.action == "buy":
             return None
-        self.has_restored = True
+        self.has_restored = self.has_restored or entry.advice.action == "restore"
         return entry
 
     async def recall_call(self, path: str, function: Any, arguments: list[Any]) -> Call:

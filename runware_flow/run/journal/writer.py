@@ -44,11 +44,12 @@ class JournalWriter:
     every `write` raises it, so nothing is sent that is not on record.
 
     Attributes:
+        store: what keeps the journal.
         has_past: the journal existed before; so it seems of a store that does not tell by an attribute `is_new`.
     """
 
     def __init__(self, store: JournalStore) -> None:
-        self._store = store
+        self.store = store
         self._group = _Group()
         self._arrived = anyio.Event()
         self._is_closing = False
@@ -99,7 +100,7 @@ class JournalWriter:
     async def _write_group(self, group: _Group) -> None:
         try:
             changes = [change for change in group.changes if change is not None]
-            answers = iter(await anyio.to_thread.run_sync(self._store.apply, changes, limiter=self._limiter))
+            answers = iter(await anyio.to_thread.run_sync(self.store.apply, changes, limiter=self._limiter))
             group.answers = [None if change is None else next(answers) for change in group.changes]
         except Exception as error:  # noqa: BLE001 - whatever a store raises, every one who waits is told
             failure = error if isinstance(error, JournalError) else JournalError(f"the journal failed: {error!r}")

@@ -1,0 +1,320 @@
+"""Runs and batches with a budget: what is sent, who waits, who is refused, and what is kept."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import anyio
+import pytest
+
+from runware_flow import (
+    Batch,
+    Budget,
+    BudgetExceeded,
+    Client,
+    ClientStateError,
+    DeclarationError,
+    Failed,
+    Flow,
+    FlowFailed,
+    Ok,
+    RunwareError,
+    Skipped,
+)
+from runware_flow.emulator import Emulator
+from tests.run.service import Service, art, caption
+
+COST = 0.0012
+"""What the service in memory takes for anything."""
+PRICES = {"imageInference": COST, "caption": COST}
+DEARER = {"imageInference": (0.0, 0.003)}
+
+
+def kites(flow, count=10):
+    return flow.map(range(count), lambda number: art(str(number)), label="kite")
+
+
+def ok(outcomes):
+    return [outcome for outcome in outcomes if isinstance(outcome, Ok)]
+
+
+@pytest.mark.parametrize("prices", [None, PRICES], ids=["unknown", "given"])
+def test_run_stops_at_its_budget_and_keeps_what_is_finished(run, prices):
+    flow, service = Flow("kites", budget=Budget(0.005, prices=prices)), Service()
+    many = kites(flow)
+
+    async def main():
+        with pytest.raises(FlowFailed) as caught:
+            await flow.execute(service)
+        error = caught.value.__cause__
+        assert isinstance(error, BudgetExceeded)
+        assert (error.node, error.need, error.spent, error.limit) == ("kite", COST, 0.0048, 0.005)
+        assert error.left == pytest.approx(0.0002)
+        assert "kite" in str(error)
+        assert "$0.0012, and $0.0002 of the budget of $0.005 is left" in str(error)
+        assert len(service.sent) == len(ok(caught.value.result.outcomes(many))) == 4
+        assert caught.value.result.cost == 0.0048
+
+    run(main)
+
+
+def test_model_of_unknown_price_has_one_task_in_flight_until_its_cost_is_known(run):
+    flow, service = Flow(budget=1.0), Service()
+    kites(flow)
+    together = []
+    service.answer = lambda request, count: together.append(service.in_flight)
+
+    async def main():
+        await flow.execute(service)
+
+    run(main)
+    assert together[0] == 1
+    assert max(together) > 1
+
+
+def test_continue_fails_what_does_not_fit_and_skips_what_follows_from_it(run):
+    flow, service = Flow(budget=Budget(0.005, prices=PRICES), on_error="continue"), Service()
+    many = kites(flow, 6)
+    texts = many.then(caption)
+
+    async def main():
+        result = await flow.execute(service)
+        outcomes = result.outcomes(many)
+        refused = [one for one in outcomes if isinstance(one, Failed)]
+        assert all(isinstance(one.error, BudgetExceeded) for one in refused)
+        assert len(refused) + len(ok(outcomes)) == 6
+        assert len([one for one in result.outcomes(texts) if isinstance(one, Skipped)]) == len(refused)
+        assert result.cost == 0.0048
+        assert len(service.sent) == 4
+
+    run(main)
+
+
+def test_budget_is_shared_by_flows_and_batches_at_once(run):
+    budget, service = Budget(0.0061, prices=PRICES), Service()
+
+    def poster(flow, prompt):
+        return flow.then(art(prompt))
+
+    async def one(group_results):
+        flow = Flow(budget=budget, on_error="continue")
+        many = kites(flow, 4)
+        group_results.append(len(ok((await flow.execute(service)).outcomes(many))))
+
+    async def main():
+        counts = []
+        batch = Batch(poster, budget=budget, on_error="continue")
+        async with anyio.create_task_group() as group:
+            group.start_soon(one, counts)
+            group.start_soon(one, counts)
+            report = await batch.collect(["a", "b", "c", "d"], service)
+        assert sum(counts) + report.ok_count == len(service.sent) == 5
+        assert report.failed_count == 4 - report.ok_count
+        assert (budget.spent, budget.reserved) == (0.006, 0.0)
+
+    run(main)
+
+
+def test_node_that_waits_for_the_budget_holds_no_worker_and_goes_when_others_cost_less(run):
+    service = Service()
+    flow = Flow(budget=Budget(0.0055, prices=DEARER), concurrency=2)
+    flow.then(art("first"))
+    flow.then(art("second"))
+    done = anyio.Event()
+
+    async def beside():
+        done.set()
+
+    async def answer(*_):
+        await done.wait()  # with a worker held by the second, the function could not run
+
+    flow.then(beside)
+    service.answer = lambda request, count: answer()
+
+    async def main():
+        await flow.execute(service)
+        assert len(service.sent) == 2
+        assert service.most_in_flight == 1
+
+    run(main)
+
+
+def test_free_failures_come_back_and_a_timeout_stays_reserved(run):
+    def answer(request, count):
+        prompt = request.wire["positivePrompt"]
+        if prompt == "free":
+            return RunwareError("no", code="provider", raw_code="providerError")
+        return anyio.sleep_forever() if prompt == "late" else None
+
+    flow = Flow(budget=(budget := Budget(1.0, prices=PRICES)), on_error="continue")
+    flow.then(art("free"), retry=1)
+    flow.then(art("late"), timeout=0.05)
+    flow.then(art("fine"))
+
+    async def main():
+        await flow.execute(Service(answer))
+        assert (budget.spent, budget.reserved) == (COST, COST)
+
+    run(main)
+
+
+def test_cancel_keeps_what_may_be_billed_reserved(run):
+    budget, service = Budget(0.0024, prices=PRICES), Service(lambda *_: anyio.sleep_forever())
+    flow = Flow(budget=budget)
+    kites(flow)
+
+    async def main():
+        with anyio.move_on_after(0.05):
+            await flow.execute(service)
+        assert len(service.sent) == 2
+        assert (budget.spent, budget.reserved, budget.left) == (0.0, 0.0024, 0.0)
+        assert budget.machine.in_flight == budget.machine.waiting_count == 0
+
+    run(main)
+
+
+def test_run_with_the_journal_of_an_earlier_one_counts_what_that_spent(run, tmp_path):
+    flow, service = Flow("kites", journal=tmp_path / "run.sqlite"), Service()
+    many = kites(flow, 4)
+
+    async def main():
+        with pytest.raises(FlowFailed):
+            await flow.execute(service, budget=0.0025)
+        assert len(service.sent) == 2
+        with pytest.raises(FlowFailed) as caught:
+            await flow.execute(service, budget=0.0037)
+        assert caught.value.__cause__.spent == 0.0036
+        assert len(service.sent) == 3
+        result = await flow.execute(service, budget=(budget := Budget(0.0048)))
+        assert len(result[many]) == len(service.sent) == 4
+        assert budget.spent == result.cost == 0.0048
+        await flow.execute(service, budget=budget)
+        assert budget.spent == 0.0048
+
+    run(main)
+
+
+def test_what_an_abandoned_run_may_have_bought_is_reserved_and_collected_whatever_is_left(run, tmp_path):
+    flow = Flow("kites", journal=tmp_path / "run.sqlite")
+    many = kites(flow, 3)
+
+    async def main():
+        with pytest.raises(FlowFailed):  # one is bought, so that the price is known
+            await flow.execute(Service(), budget=0.0013)
+        with anyio.move_on_after(0.05):
+            await flow.execute(Service(lambda *_: anyio.sleep_forever()))
+        budget, service = Budget(0.0012), Service()
+        seen = []
+        service.answer = lambda *_: seen.append(budget.spent + budget.reserved)
+        result = await flow.execute(service, budget=budget)
+        assert len(result[many]) == 3
+        assert service.sent_before == ["yes", "yes"]
+        assert seen == [pytest.approx(0.0036)] * 2
+        assert (budget.spent, budget.reserved) == (0.0036, 0.0)
+
+    run(main)
+
+
+def test_batch_stops_at_its_budget_and_tells_which_item(run):
+    service = Service()
+
+    def poster(flow, prompt):
+        return flow.then(art(prompt), label="kite").then(caption)
+
+    async def main():
+        batch = Batch(poster, concurrency=1, budget=Budget(0.0036, prices=PRICES))
+        with pytest.raises(FlowFailed) as caught:
+            await batch.collect(["a", "b", "c"], service)
+        assert isinstance(caught.value.__cause__, BudgetExceeded)
+        assert caught.value.result.ok_count == 1
+        assert len(service.sent) == 3
+        assert caught.value.result.cost == 0.0036
+
+    run(main)
+
+
+def test_many_items_share_a_small_budget_without_a_dead_end(run):
+    budget, service = Budget(0.0012 * 40, prices=DEARER), Service()
+
+    def poster(flow, prompt):
+        first = flow.then(art(prompt))
+        return flow.join(first, flow.then(art(prompt + "!"))).then(lambda a, b: art("c"))
+
+    async def main():
+        batch = Batch(poster, concurrency=8, budget=budget, on_error="continue")
+        report = await batch.collect([str(number) for number in range(60)], service)
+        assert report.ok_count + report.failed_count == 60
+        assert budget.spent <= 0.048
+        assert len(service.sent) == round(budget.spent / COST) >= 38
+        assert (budget.machine.in_flight, budget.machine.waiting_count) == (0, 0)
+
+    run(main)
+
+
+@pytest.mark.parametrize("amount", [-1, "5", float("inf"), True, object()])
+def test_budget_that_is_no_amount_is_refused(amount):
+    with pytest.raises(DeclarationError, match="budget= is an amount of USD, or a Budget"):
+        Flow(budget=amount)
+    with pytest.raises(DeclarationError, match="a budget is an amount of USD"):
+        Budget(amount)
+
+
+def test_budget_shows_how_it_stands():
+    budget = Budget(5, prices={"caption": 0.001})
+    assert repr(budget) == "<Budget of $5.00: $0.00 spent, $0.00 reserved>"
+    assert (budget.usd, budget.spent, budget.reserved, budget.left) == (5.0, 0.0, 0.0, 5.0)
+
+
+def test_budget_in_two_event_loops_at_once_is_an_error():
+    budget, is_open, is_done = Budget(1.0), threading.Event(), threading.Event()
+
+    async def hold():
+        async with Flow(budget=budget).start():
+            is_open.set()
+            await anyio.to_thread.run_sync(is_done.wait)
+
+    thread = threading.Thread(target=anyio.run, args=(hold,))
+    thread.start()
+    is_open.wait()
+    try:
+        with pytest.raises(ClientStateError, match="in another event loop"):
+            Flow(budget=budget).run()
+    finally:
+        is_done.set()
+        thread.join()
+    Flow(budget=budget).run()
+
+
+@pytest.mark.parametrize(("balance", "said"), [(0.001, True), (5.0, False)])
+def test_balance_that_cannot_pay_is_said_once_before_the_first_request(run, caplog, balance, said):
+    caplog.set_level(logging.INFO, "runware_flow")
+    flow = Flow("kites", budget=Budget(1.0, prices={"runware:400@1": 0.0006}), on_error="continue")
+    kites(flow, 5)
+
+    async def main():
+        async with Emulator(balance=balance) as emulator, Client(**emulator.client_options) as client:
+            await flow.execute(client)
+
+    run(main)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    expected = "kites: the balance of the account is $0.001, and the tasks that are planned cost at least $0.003"
+    assert warnings == ([expected] if said else [])
+
+
+def test_account_that_cannot_be_read_stops_nothing(run, caplog):
+    caplog.set_level(logging.INFO, "runware_flow")
+    flow, service = Flow("kites", budget=1.0), Service()
+    kites(flow, 3)
+
+    async def forbidden(**_):
+        raise RunwareError("this key may not do that", code="auth")
+
+    service.account_management = forbidden
+
+    async def main():
+        await flow.execute(service)
+
+    run(main)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said == "kites: the balance of the account is not known: this key may not do that"
