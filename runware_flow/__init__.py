@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.outcomes import Ok as Ok
     from runware_flow.graph.outcomes import Outcome as Outcome
     from runware_flow.graph.outcomes import Skipped as Skipped
+    from runware_flow.graph.policies import Retry as Retry
     from runware_flow.graph.prices import Price as Price
     from runware_flow.run.batch import Batch as Batch
     from runware_flow.run.batch import BatchOutcomes as BatchOutcomes
@@ -91,6 +92,7 @@ _HOMES = {
     "graph.forecast": ("Plan", "PlannedStage"),
     "graph.prices": ("Price",),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),
+    "graph.policies": ("Retry",),
     "run.batch": ("Batch", "BatchOutcomes", "BatchReport"),
     "run.batch_item": ("BatchItem",),
     "run.budget": ("Budget",),

@@ -1,41 +1,124 @@
-"""What follows a failed attempt of a node: another one after a pause, or the end."""
+"""What follows a failed attempt of a node: another one after a pause, its fallback, or the end."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runware_flow.errors import RunwareError
-from runware_flow.graph.policies import may_try_again
+from runware_flow.graph.policies import may_fall_back, may_try_again
 
 if TYPE_CHECKING:
     from runware_flow.graph.policies import Policy
 
-__all__ = ("next_pause",)
+__all__ = ("Attempts", "Next", "RetryBudget", "what_follows")
 
-_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 8.0
+_LONGEST_PAUSE = 16.0
+"""How many times the first pause the longest one is."""
+_FREE_RETRIES = 50
+_EARNED = 0.2
 
 
-def next_pause(error: Exception, policy: Policy, *, attempt: int, buys: bool, now: float) -> float | None:
-    """Tell how many seconds to wait before another attempt; `None` if there is to be none.
+class RetryBudget:
+    """How many second attempts a run may still make, so that an outage is not multiplied by everybody's retries.
+
+    There are fifty to begin with, and each first attempt earns a fifth of one: a service that fails every sixth request
+    can be borne for ever, one that fails all of them is soon asked little more than once for each node. Only attempts
+    that buy count.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = float(_FREE_RETRIES)
+
+    def earn(self) -> None:
+        """A node is tried for the first time."""
+        self.left += _EARNED
+
+    def spend(self) -> bool:
+        """Take one retry; `False` if none is left."""
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class Attempts:
+    """The attempts of one node so far, where more is needed than their number.
+
+    Attributes:
+        began: when the first began, in seconds since the start of the run.
+        first_error: why the first choice failed for good, once the fallback has its turn.
+        before_fallback: how many attempts there were before the fallback; `None` until it has its turn.
+    """
+
+    __slots__ = ("before_fallback", "began", "first_error")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.first_error: Exception | None = None
+        self.before_fallback: int | None = None
+
+    def fall_back(self, after: int, error: Exception | None) -> None:
+        """Give the fallback its turn."""
+        self.before_fallback = after
+        self.first_error = error
+
+
+class Next(NamedTuple):
+    """What follows: another attempt in so many seconds, the fallback, or nothing, and if need be, why nothing."""
+
+    action: Literal["again", "fallback", "end"]
+    seconds: float = 0.0
+    note: str | None = None
+
+
+def what_follows(
+    error: Exception,
+    policy: Policy,
+    *,
+    attempt: int,
+    buys: bool,
+    now: float,
+    attempts: Attempts | None = None,
+    budget: RetryBudget | None = None,
+    has_fallback: bool = False,
+    luck: float = 0.0,
+) -> Next:
+    """Decide what follows a failed attempt.
 
     Args:
-        error: how the last attempt failed.
-        attempt: its number, from 1.
+        error: how it failed.
+        attempt: its number, from 1; those of the fallback go on counting.
         buys: an attempt is a purchase; see `may_try_again`.
-        now: seconds since the start of the run. An attempt that could only begin past the deadline is not made.
+        now: seconds since the start of the run. Nothing is tried that could only begin past the deadline.
+        attempts: what else is known of the node's attempts.
+        budget: the run's, from which a second purchase takes.
+        luck: from 0 to 1, by which a pause of ours is made shorter, up to half of it.
     """
-    if attempt >= policy.retry or not may_try_again(error, buys=buys):
-        return None
-    seconds = _pause_seconds(error, attempt)
-    if policy.deadline is not None and now + seconds >= policy.deadline:
-        return None
-    return seconds
+    retry, note = policy.retry, None
+    before = (attempts.before_fallback if attempts is not None else None) or 0
+    tries = attempt - before
+    if tries < retry.attempts and may_try_again(error, buys=buys, on=retry.on):
+        seconds = _pause_seconds(error, tries, retry.backoff, luck)
+        then = now + seconds
+        is_late = policy.deadline is not None and then >= policy.deadline
+        if retry.max_elapsed is not None and attempts is not None:
+            is_late = is_late or then >= attempts.began + retry.max_elapsed
+        if not is_late:
+            if not buys or budget is None or budget.spend():
+                return Next("again", seconds)
+            note = "it was not tried again, since too much has failed in this run and its retries are used up"
+    is_late = policy.deadline is not None and now >= policy.deadline
+    is_first_choice = attempts is None or attempts.before_fallback is None
+    if has_fallback and is_first_choice and not is_late and may_fall_back(error, buys=buys):
+        return Next("fallback")
+    return Next("end", note=note)
 
 
-def _pause_seconds(error: Exception, attempt: int) -> float:
+def _pause_seconds(error: Exception, tries: int, backoff: float, luck: float) -> float:
     if not isinstance(error, RunwareError):
         return 0.0
     if error.retry_after is not None:
         return error.retry_after
-    return min(_PAUSE_SECONDS * 2.0 ** (attempt - 1), _LONGEST_PAUSE_SECONDS)
+    return min(backoff * 2.0 ** min(tries - 1, 8), backoff * _LONGEST_PAUSE) * (1 - luck / 2)

@@ -20,7 +20,7 @@ from runware_flow.graph.policies import NO_POLICY, Policy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ("Declaration", "NodeKind", "NodeSpec", "ScopeSpec", "Source", "Where", "waits_for")
+__all__ = ("Declaration", "Fallback", "NodeKind", "NodeSpec", "ScopeSpec", "Source", "Where", "waits_for")
 
 
 class NodeKind(enum.Enum):
@@ -74,6 +74,16 @@ class Source:
         self.last_made: Any = None
 
 
+class Fallback:
+    """What a node does in place of its work once that has failed for good."""
+
+    __slots__ = ("kind", "work")
+
+    def __init__(self, kind: NodeKind, work: Any) -> None:
+        self.kind = kind
+        self.work = work
+
+
 class NodeSpec:
     """One declared node.
 
@@ -82,6 +92,7 @@ class NodeSpec:
         work: the task, the builder or the function, by kind.
         deps: the nodes whose values it is called with, in order.
         after: nodes that must have a value too before it begins.
+        fallback: what it does once its work has failed for good.
         tolerate: for a fan-out, the share of its items that may fail before the run counts it as failed.
         of: for a gather, the node of the item scope whose values it collects.
         keeps_all: its value is the list of all results of its task, not the one result.
@@ -92,6 +103,7 @@ class NodeSpec:
     __slots__ = (
         "after",
         "deps",
+        "fallback",
         "handle",
         "item_scope",
         "keeps_all",
@@ -119,6 +131,7 @@ class NodeSpec:
         self.work = work
         self.deps: tuple[NodeSpec, ...] = ()
         self.after: tuple[NodeSpec, ...] = ()
+        self.fallback: Fallback | None = None
         self.tolerate: float | None = None
         self.policy: Policy = NO_POLICY
         self.keeps_all = False

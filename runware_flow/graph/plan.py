@@ -29,6 +29,7 @@ class Step:
 
     Attributes:
         args: for each argument, how many scopes up it stands, and in which slot.
+        fallback: the same step with the work of its fallback; only the shell looks at it.
         local: the slot of the only argument, if it stands in the same scope; else -1.
         next: the steps of the same scope that wait for this one, last declared first, once for each argument.
         is_watched: steps of inner scopes wait for this one too.
@@ -43,6 +44,7 @@ class Step:
 
     __slots__ = (
         "args",
+        "fallback",
         "fans",
         "gathers",
         "inner",
@@ -78,6 +80,7 @@ class Step:
         self.is_end = False
         self.serves_choice = False
         self.may_lose = False
+        self.fallback: Step | None = None
         self.is_excused = False
 
 
@@ -196,6 +199,9 @@ def _link(
     if step.kind in DECIDED:
         plan.cells[step.slot] = OPEN
     del args[len(spec.deps) :]
+    if spec.fallback is not None:
+        step.fallback = Step(spec)
+        step.fallback.kind, step.fallback.work = spec.fallback.kind, spec.fallback.work
     step.args = tuple(args)
     step.local = args[0][1] if len(args) == 1 and args[0][0] == 0 else -1
     if spec.item_scope is not None:

@@ -6,35 +6,95 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runware_flow.errors import RunwareError, RunwareTimeoutError
+from runware_flow.errors import RunwareError, RunwareFlowError, RunwareTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("NO_POLICY", "Policy", "is_verdict", "may_try_again", "never_left", "read_policy")
+__all__ = (
+    "NO_POLICY",
+    "Policy",
+    "Retry",
+    "is_verdict",
+    "may_fall_back",
+    "may_try_again",
+    "never_left",
+    "read_policy",
+)
 
-_LATER = ("idle", "cache", "fallback", "hedge_after", "tolerate")
+_LATER = ("cache", "hedge_after")
+_SECONDS = ("timeout", "deadline", "idle")
+
+
+class Retry(msgspec.Struct, frozen=True):
+    """How often, after what and how patiently a node is tried again. What may be bought again is not its business.
+
+    Attributes:
+        attempts: in total, the first included.
+        on: codes after which it is tried again, stable ones (`"provider"`) or the service's own, and for async
+            functions exception classes too. By default the service's word on what is retryable decides, and a function
+            is tried again after any exception of its own. It can never allow a second purchase while the first may
+            still stand: after a timeout of ours, a lost connection or a partial success.
+        backoff: seconds before the second attempt, doubled for each one after it, up to sixteen times as much; between
+            half of that and all of it, by chance. What the service asks for in its place is obeyed.
+        max_elapsed: seconds since the first attempt began after which no other one begins.
+    """
+
+    attempts: int = 3
+    on: tuple[str | type[Exception], ...] | None = None
+    backoff: float = 0.5
+    max_elapsed: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: one of them makes no sense.
+        """
+        if type(self.attempts) is not int or self.attempts < 1:
+            raise ValueError(
+                f"retry= counts the attempts in total, so it is a whole number from 1, not {self.attempts!r}"
+            )
+        on: Any = self.on
+        if on is not None and not (type(on) in (tuple, list, set, frozenset) and on and all(map(_is_cause, on))):
+            raise ValueError(
+                f'Retry(on=) is a tuple of codes, such as ("provider",), or of exception classes, not {on!r}'
+            )
+        if not _is_number(self.backoff) or not self.backoff >= 0:
+            raise ValueError(f"Retry(backoff=) is in seconds, from 0, not {self.backoff!r}")
+        if self.max_elapsed is not None and not (_is_number(self.max_elapsed) and self.max_elapsed > 0):
+            raise ValueError(f"Retry(max_elapsed=) is in seconds and greater than 0, not {self.max_elapsed!r}")
+
+
+def _is_cause(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, type) and issubclass(value, Exception))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class Policy(msgspec.Struct, frozen=True):
     """The policy of one node.
 
     Attributes:
-        retry: attempts in total, the first included.
+        retry: how often, after what and how patiently.
         timeout: seconds for one attempt, from the send.
         deadline: seconds from the start of the run, queueing included.
+        idle: seconds without any news of the task.
         limit: a key of the run's limits, beside those that the task falls under by itself.
     """
 
-    retry: int = 1
+    retry: Retry = Retry(1)
     timeout: float | None = None
     deadline: float | None = None
+    idle: float | None = None
     limit: str | None = None
 
     @property
     def is_timed(self) -> bool:
         """Whether an attempt needs a cancel scope of its own."""
-        return self.timeout is not None or self.deadline is not None
+        return self.timeout is not None or self.deadline is not None or self.idle is not None
 
 
 NO_POLICY = Policy()
@@ -52,19 +112,20 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
     for name in keywords:
         if name in _LATER:
             raise ValueError(f"{name}= is not available in this version of runware_flow")
-        if name not in ("retry", "timeout", "deadline", "limit"):
-            raise ValueError(f"{name}= is not a policy; there are label=, retry=, timeout=, deadline= and limit=")
-    retry = keywords.get("retry", 1)
-    if not isinstance(retry, int) or isinstance(retry, bool) or retry < 1:
-        raise ValueError(f"retry= counts the attempts in total, so it is a whole number from 1, not {retry!r}")
-    for name in ("timeout", "deadline"):
+        if name not in ("retry", "limit") and name not in _SECONDS:
+            told = ", ".join(f"{one}=" for one in ("label", "retry", *_SECONDS, "limit"))
+            raise ValueError(f"{name}= is not a policy; there are {told} and fallback=")
+    retry = keywords.get("retry", NO_POLICY.retry)
+    if not isinstance(retry, Retry):
+        retry = Retry(retry)
+    for name in _SECONDS:
         value = keywords.get(name)
-        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0):
+        if value is not None and not (_is_number(value) and value > 0):
             raise ValueError(f"{name}= is in seconds and greater than 0, not {value!r}")
     limit = keywords.get("limit")
     if limit is not None and (not isinstance(limit, str) or not limit):
         raise ValueError(f"limit= names a key of limits=, so it is a text, not {limit!r}")
-    return Policy(retry=retry, timeout=keywords.get("timeout"), deadline=keywords.get("deadline"), limit=limit)
+    return Policy(retry, keywords.get("timeout"), keywords.get("deadline"), keywords.get("idle"), limit)
 
 
 _LOST = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})
@@ -87,17 +148,34 @@ def is_verdict(error: RunwareError) -> bool:
     return error.code != "timeout" or "provider" in (error.raw_code or "").lower()
 
 
-def may_try_again(error: Exception, *, buys: bool) -> bool:
+def may_try_again(error: Exception, *, buys: bool, on: tuple[str | type[Exception], ...] | None = None) -> bool:
     """Tell whether a failed attempt may be followed by another.
 
     For a task (`buys`) another attempt is another purchase, so only a verdict of the service itself allows it: an error
-    that it named or a refusal to take the request (429, 503), and one that it calls retryable. After a timeout of
-    ours, a lost connection or a partial success the first purchase may still stand. A function is the user's own
-    code: it is called again after any exception of its own, but after an error of a request inside it only by the
-    same rule.
+    that it named or a refusal to take the request (429, 503), and one that it calls retryable, or that is among `on`.
+    After a timeout of ours, a lost connection or a partial success the first purchase may still stand. A function is
+    the user's own code: it is called again after any exception of its own, or any that is among `on`, but after an
+    error of a request inside it only by the same rule.
     """
+    is_chosen = on is not None and _is_among(error, on)
     if isinstance(error, RunwareError):
-        if not is_verdict(error) or error.results:
+        if not is_verdict(error) or error.results or (error.raw_code is None and error.status_code not in (429, 503)):
             return False
-        return error.retryable and (error.raw_code is not None or error.status_code in (429, 503))
-    return not buys and not isinstance(error, TimeoutError)
+        return error.retryable if on is None else is_chosen
+    if buys:
+        return False
+    return is_chosen if on is not None else not isinstance(error, TimeoutError)
+
+
+def _is_among(error: Exception, on: tuple[str | type[Exception], ...]) -> bool:
+    codes = (error.code, error.raw_code) if isinstance(error, RunwareError) else ()
+    return any(one in codes if isinstance(one, str) else isinstance(error, one) for one in on)
+
+
+def may_fall_back(error: Exception, *, buys: bool) -> bool:
+    """Tell whether a fallback may stand in for a node that has failed for good.
+
+    Not for a mistake in the flow or a builder that raises, which are to be found; nor for a journal that cannot be
+    written or a client that is closed, after which nothing may be sent.
+    """
+    return isinstance(error, RunwareError) or not (buys or isinstance(error, RunwareFlowError))

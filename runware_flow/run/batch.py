@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 from runware_flow.errors import DeclarationError
+from runware_flow.graph.attempts import RetryBudget
 from runware_flow.graph.batches import Tolerance
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
@@ -187,7 +188,9 @@ class Batch(Generic[A, T, S]):
             purse = await stack.enter_async_context(open_purse(settings.budget, self.name, store))
             balance = None if purse is None else BalanceCheck(self.name, client, lambda: 0.0)
             desk = Desk(settings.limits, purse, balance)
-            surroundings = Surroundings(self.name, settings, client, writer, accounts, report, watch, desk)
+            surroundings = Surroundings(
+                self.name, settings, client, writer, accounts, report, watch, desk, RetryBudget()
+            )
             runner = ItemRunner(surroundings, self._builder, self._deadline)
             crew = Crew(runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch)
             async with open_task_group() as workers:

@@ -28,6 +28,7 @@ from runware_flow.run.runner import Runner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runware_flow.graph.attempts import RetryBudget
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.admission import Desk
     from runware_flow.run.batch_report import BatchReport
@@ -89,6 +90,7 @@ class Surroundings(NamedTuple):
     report: BatchReport
     watch: BatchWatch
     desk: Desk
+    retries: RetryBudget
 
 
 class ItemRunner:
@@ -185,7 +187,7 @@ class ItemRunner:
         is_item = work.pulled is not _NO_ITEM
         check_limits(plan, self._settings.limits, may_be_unused=self._is_checked or not is_item)
         self._is_checked = self._is_checked or is_item
-        if self._around.client is None and any(step.kind in _SENDS for step in plan.steps):
+        if self._around.client is None and _sends(plan):
             raise ClientStateError("this batch has no client: call batch.run(items, client), or set RUNWARE_API_KEY")
         self._around.report.work()
         is_short = is_chain(plan) and not self._around.watch.wants_events
@@ -216,7 +218,9 @@ class ItemRunner:
         pauses = Pauses(machine)
         news: Any = _ItemNews(around.watch)
         admission = Admission(machine, around.desk, pauses)
-        performer = Performer(machine, around.accounts, news, pauses, admission, around.client, work.ledger)
+        performer = Performer(
+            machine, around.accounts, news, pauses, admission, around.client, work.ledger, around.retries
+        )
         context = RunContext(around.name, around.client, None)
         current_worker.set(context)
         try:
@@ -233,7 +237,7 @@ class ItemRunner:
 
     async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
         around = self._around
-        runner = Runner(work.flow, plan, self._settings, around.client, None, work.ledger, around.desk)
+        runner = Runner(work.flow, plan, self._settings, around.client, None, work.ledger, around.desk, around.retries)
         work.machine = runner.machine
         told = None if work.pulled is _NO_ITEM else self._around.watch.follow(runner.news, work.pulled)
         try:
@@ -294,6 +298,11 @@ class _ItemNews:
 
     def time(self) -> float:
         return anyio.current_time() - self._start
+
+
+def _sends(plan: ScopePlan) -> bool:
+    steps = [*plan.steps, *(step.fallback for step in plan.steps if step.fallback is not None)]
+    return any(step.kind in _SENDS for step in steps)
 
 
 def is_chain(plan: ScopePlan) -> bool:

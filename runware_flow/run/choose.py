@@ -1,19 +1,21 @@
-"""Declaring what the run chooses: branches, and how many failures a fan-out bears."""
+"""Declaring what the run chooses: branches, fallbacks, and how many failures a fan-out bears."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.errors import DeclarationError
-from runware_flow.graph.declaration import NodeKind, NodeSpec, Where
-from runware_flow.run.declare import check_call, is_node
+from runware_flow.graph.declaration import Declaration, Fallback, NodeKind, NodeSpec, Where, waits_for
+from runware_flow.run.declare import check_call, check_task, is_node, snapshot
+from runware_flow.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runware_flow.run.node import Placeholder
 
-__all__ = ("declare_branch", "tolerate_in")
+__all__ = ("declare_branch", "read_fallback", "set_fallback", "tolerate_in")
 
 
 def declare_branch(of: Placeholder, when: Any, then: Any, otherwise: Any, label: str | None, where: Where) -> NodeSpec:
@@ -56,6 +58,41 @@ def _as_bool(when: Callable[[Any], Any]) -> Callable[[Any], bool]:
         return bool(when(value))
 
     return decide
+
+
+def read_fallback(work: Any, count: int, where: Where) -> Fallback | None:
+    """Check a `fallback=`, which is called with the same results as the work that it stands in for."""
+    if work is None:
+        return None
+    if isinstance(work, (Task, Mapping)):
+        raise DeclarationError(
+            f"fallback=, declared at {where}, takes a builder with the same arguments as the one it stands in for: wrap"
+            " the task in a lambda, or use node.fallback(task)"
+        )
+    return Fallback(check_call(work, count, where, verb="fallback="), work)
+
+
+def set_fallback(spec: NodeSpec, task: Any, declaration: Declaration, where: Where) -> None:
+    """Give a node that is declared already a fixed task to fall back on."""
+    told = f"fallback, declared at {where},"
+    if not isinstance(task, (Task, Mapping)):
+        raise DeclarationError(
+            f"{told} takes a task, not {type(task).__name__}: for a builder use then(..., fallback=)"
+        )
+    if spec.kind not in (NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL):
+        raise DeclarationError(f"{told} is for a node that does some work, which {spec.describe()}, does not")
+    if spec.fallback is not None:
+        raise DeclarationError(f"{told} is the second one of {spec.describe()}: a node has one fallback")
+    for later in reversed(declaration.order):
+        if later is spec:
+            break
+        if spec in waits_for(later):
+            raise DeclarationError(
+                f"{told} comes too late: {later.describe()}, follows {spec.path!r} already; give a node its fallback"
+                " first"
+            )
+    check_task(cast("Task[Any]", task), where, several=spec.keeps_all)
+    spec.fallback = Fallback(NodeKind.TASK, snapshot(task))
 
 
 def tolerate_in(item: NodeSpec, share: object, where: Where) -> None:

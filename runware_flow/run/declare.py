@@ -82,8 +82,8 @@ def _name_of_lambda(function: Any) -> str:
     return "lambda"
 
 
-def read_options(options: PolicyOptions, where: Where) -> tuple[str | None, Policy]:
-    """Split policy keywords into the label and the checked policy."""
+def read_options(options: PolicyOptions, where: Where, kind: NodeKind) -> tuple[str | None, Policy]:
+    """Split policy keywords into the label and the checked policy of a node of that kind."""
     if not options:
         return None, NO_POLICY
     given: dict[str, Any] = dict(options)
@@ -91,7 +91,12 @@ def read_options(options: PolicyOptions, where: Where) -> tuple[str | None, Poli
     if label is not None and (not isinstance(label, str) or not label):
         raise DeclarationError(f"label= is a name, not {_show(label)} (declared at {where})")
     try:
-        return label, read_policy(given)
+        policy = read_policy(given)
+        if policy.idle is not None and kind is NodeKind.CALL:
+            raise ValueError(
+                "idle= is for tasks: nothing is heard of an async function before it returns; use timeout="
+            )
+        return label, policy
     except ValueError as error:
         raise DeclarationError(f"{error} (node {label or 'without a label'}, declared at {where})") from None
 

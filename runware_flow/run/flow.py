@@ -9,21 +9,11 @@ import anyio
 import anyio.lowlevel
 
 from runware_flow.errors import ClientStateError, DeclarationError
-from runware_flow.graph.declaration import Declaration, NodeKind, NodeSpec
+from runware_flow.graph.declaration import Declaration
 from runware_flow.run.choose import tolerate_in
-from runware_flow.run.declare import (
-    call_name,
-    caller,
-    check_call,
-    check_task,
-    has_method,
-    is_node,
-    read_options,
-    read_source,
-    snapshot,
-)
+from runware_flow.run.declare import caller, has_method, read_source
+from runware_flow.run.joining import Joining
 from runware_flow.run.many import Many
-from runware_flow.run.node import Join, Node, Placeholder
 from runware_flow.run.settings import Settings, read_settings
 from runware_flow.types import Result, Task
 
@@ -31,7 +21,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from runware_flow.client.client import Client
-    from runware_flow.graph.declaration import Where
     from runware_flow.graph.forecast import Plan
     from runware_flow.graph.prices import Price
     from runware_flow.run.handle import Run
@@ -53,15 +42,11 @@ if TYPE_CHECKING:
 __all__ = ("Flow",)
 
 A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-D = TypeVar("D")
-E = TypeVar("E")
-F = TypeVar("F")
 R = TypeVar("R")
+S = TypeVar("S")
 
 
-class Flow:
+class Flow(Joining):
     """A pipeline of tasks and functions, declared once and run any number of times.
 
     Args:
@@ -115,155 +100,44 @@ class Flow:
         return f"<Flow {self.name!r}, {count} nodes, concurrency {self.settings.concurrency}>"
 
     @overload
-    def then(self, task: Task[R], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
-    @overload
-    def then(self, task: WireTask, /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
-    @overload
-    def then(self, function: Callable[[], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
-    @overload
-    def then(self, a: Node[A], builder: Callable[[A], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
-    @overload
-    def then(
-        self, a: Node[A], builder: Callable[[A], WireTask], /, **policy: Unpack[PolicyOptions]
-    ) -> Node[Result]: ...
-    @overload
-    def then(
-        self, a: Node[A], b: Node[B], builder: Callable[[A, B], Work[R]], /, **policy: Unpack[PolicyOptions]
-    ) -> Node[R]: ...
-    @overload
-    def then(
-        self, a: Node[A], b: Node[B], builder: Callable[[A, B], WireTask], /, **policy: Unpack[PolicyOptions]
-    ) -> Node[Result]: ...
-    @overload
-    def then(
-        self,
-        a: Node[A],
-        b: Node[B],
-        c: Node[C],
-        builder: Callable[[A, B, C], Work[R]],
-        /,
-        **policy: Unpack[PolicyOptions],
-    ) -> Node[R]: ...
-    @overload
-    def then(
-        self,
-        a: Node[A],
-        b: Node[B],
-        c: Node[C],
-        d: Node[D],
-        builder: Callable[[A, B, C, D], Work[R]],
-        /,
-        **policy: Unpack[PolicyOptions],
-    ) -> Node[R]: ...
-    @overload
-    def then(
-        self,
-        a: Node[A],
-        b: Node[B],
-        c: Node[C],
-        d: Node[D],
-        e: Node[E],
-        builder: Callable[[A, B, C, D, E], Work[R]],
-        /,
-        **policy: Unpack[PolicyOptions],
-    ) -> Node[R]: ...
-    @overload
-    def then(
-        self,
-        a: Node[A],
-        b: Node[B],
-        c: Node[C],
-        d: Node[D],
-        e: Node[E],
-        f: Node[F],
-        builder: Callable[[A, B, C, D, E, F], Work[R]],
-        /,
-        **policy: Unpack[PolicyOptions],
-    ) -> Node[R]: ...
-    def then(self, *given: Any, **policy: Unpack[PolicyOptions]) -> Node[Any]:
-        """Add a node.
-
-        `then(task)` sends a fixed task as it is now, a struct or a dict with wire names. `then(a, b, builder)` waits
-        for one to six nodes and sends what `builder(result_a, result_b)` returns; with an `async def` in its place,
-        awaits that.
-        `then(function)` awaits a function without arguments. Dicts as the work of three nodes or more go through
-        `join`.
-
-        A task's node has one result: a task of several is declared with `each`.
-        """
-        if not given:
-            raise DeclarationError(f"then, declared at {caller()}, was given nothing: give it a task or a function")
-        *before, work = given
-        if not before and isinstance(work, (Task, Mapping)):
-            return Node(self, self._add_task(work, policy, caller(), several=False))
-        return self.declare_call(tuple(before), work, policy, verb="then")
-
-    @overload
-    def join(self, a: Node[A], b: Node[B], /) -> Join[A, B]: ...
-    @overload
-    def join(self, a: Node[A], b: Node[B], c: Node[C], /) -> Join[A, B, C]: ...
-    @overload
-    def join(self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], /) -> Join[A, B, C, D]: ...
-    @overload
-    def join(self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], e: Node[E], /) -> Join[A, B, C, D, E]: ...
-    @overload
-    def join(
-        self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], e: Node[E], f: Node[F], /
-    ) -> Join[A, B, C, D, E, F]: ...
-    def join(self, *nodes: Node[Any]) -> Any:
-        """Bring 2 to 6 nodes together: `flow.join(a, b).then(builder)`."""
-        where = caller()
-        if not 2 <= len(nodes) <= 6:
-            raise DeclarationError(f"join, declared at {where}, takes 2 to 6 nodes, not {len(nodes)}")
-        self.require(nodes, where, verb="join")
-        return Join[Any](self, nodes)
-
-    @overload
     def each(self, task: Task[R], /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
     def each(
         self, task: WireTask, /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]
     ) -> Many[Result]: ...
+    @overload
     def each(
-        self, task: Task[Any] | WireTask, /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]
+        self,
+        task: Task[R],
+        /,
+        *,
+        fallback: Callable[[], Work[S]],
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]: ...
+    def each(
+        self,
+        task: Task[Any] | WireTask,
+        /,
+        *,
+        fallback: Any = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
     ) -> Many[Any]:
         """Send one task of several results, and fan out over them.
 
         If some of its results fail, the finished ones go on, and one failed item stands for the rest; `tolerate` is a
-        share of these items, see `map`.
+        share of these items, see `map`. A `fallback` makes another task once this one has failed for good, see `then`.
         """
         where = caller()
         given: Any = task
         if not isinstance(given, (Task, Mapping)):
             raise DeclarationError(f"each, declared at {where}, takes a task, not {type(given).__name__}")
-        spec = self._add_task(given, policy, where, several=True)
+        spec = self.add_task(given, policy, where, fallback, several=True)
         spec.keeps_all = True
         item = self.declaration.add_fan(spec, name=f"{spec.name}.each", where=where)
         tolerate_in(item, tolerate, where)
         return Many(self, item)
-
-    @overload
-    def race(self, a: Node[A], b: Node[B], /, *, label: str | None = None) -> Node[A | B]: ...
-    @overload
-    def race(self, a: Node[A], b: Node[B], c: Node[C], /, *, label: str | None = None) -> Node[A | B | C]: ...
-    @overload
-    def race(self, *nodes: Node[R], label: str | None = None) -> Node[R]: ...
-    def race(self, *nodes: Node[Any], label: str | None = None) -> Node[Any]:
-        """Take the result of whichever node is the first to succeed. Each task in a race is a purchase of its own.
-
-        Once it is decided, what only the race still needed is given up: tasks in flight are cancelled, and so are
-        `Abandoned` and may be billed; what has not begun is skipped and costs nothing. A node that something else
-        needs as well is left alone.
-
-        The failure of one is no failure of the run if only the race needs it. If all fail, the race fails with
-        `TooFewSucceeded`, which names each with its error.
-        """
-        where = caller()
-        if len(nodes) < 2:
-            raise DeclarationError(f"race, declared at {where}, takes at least 2 nodes, not {len(nodes)}")
-        self.require(nodes, where, verb="race")
-        specs = [node.spec for node in nodes]
-        return Node(self, self.declaration.add(NodeKind.RACE, None, specs, name=label or "race", where=where))
 
     @overload
     def map(
@@ -287,12 +161,25 @@ class Flow:
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[Result]: ...
+    @overload
+    def map(
+        self,
+        items: Items[A],
+        builder: Callable[[A], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A], Work[S]],
+        key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]: ...
     def map(
         self,
         items: Any,
         builder: Any,
         /,
         *,
+        fallback: Any = None,
         key: Callable[[Any], str] | None = None,
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
@@ -306,6 +193,7 @@ class Flow:
                 only once: a second run is an error. A synchronous iterable is pulled on the event loop, so it must
                 not block.
             builder: called with the item, as in `then`.
+            fallback: called with the item in its place, once that has failed for good; see `then`.
             key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
             tolerate: the share of the items, from 0 to 1, that may fail, at whatever step, without this being a failure
                 of the run. It is a share of all items where their number is known before: of a list, or whatever else
@@ -316,7 +204,7 @@ class Flow:
         if source.is_one_shot:  # the same iterator in two maps is one source, met twice
             known = (spec.source for spec in self.declaration.specs() if spec.source is not None)
             source = next((other for other in known if other.items is items), source)
-        return self.declare_map(source, builder, key, tolerate, policy)
+        return self.declare_map(source, builder, key, tolerate, policy, fallback)
 
     async def execute(self, client: Requester | None = None, **overrides: Unpack[FlowOptions]) -> RunResult:
         """Run the flow to its end.
@@ -435,71 +323,6 @@ class Flow:
         from runware_flow.view.notebook import flow_html
 
         return flow_html(self.name, self.declaration)
-
-    # What follows is used by Node and Many; it is no part of the contract.
-
-    def handle_of(self, spec: NodeSpec) -> Node[Any] | Many[Any]:
-        """Return the `Node` of a spec, or the `Many` if it is made once for each item."""
-        return Node(self, spec) if spec.scope.parent is None and spec.item_scope is None else Many(self, spec)
-
-    def declare_call(self, nodes: tuple[Any, ...], work: Any, policy: PolicyOptions, *, verb: str) -> Node[Any]:
-        """Add a node that is called with the results of `nodes`."""
-        where = caller()
-        if is_node(work):
-            raise DeclarationError(f"{verb}, declared at {where}, got nodes only: give a builder as the last argument")
-        if len(nodes) > 6:
-            raise DeclarationError(
-                f"{verb}, declared at {where}, takes up to 6 nodes, not {len(nodes)}: use map and gather"
-            )
-        self.require(nodes, where, verb=verb)
-        return Node(self, self.add_call([node.spec for node in nodes], work, policy, where, verb=verb))
-
-    def add_call(
-        self, deps: list[NodeSpec] | tuple[NodeSpec, ...], work: Any, policy: PolicyOptions, where: Where, *, verb: str
-    ) -> NodeSpec:
-        """Add the spec of a builder or an async function."""
-        kind = check_call(work, len(deps), where, verb=verb)
-        label, checked = read_options(policy, where)
-        name = label or call_name(work)
-        return self.declaration.add(kind, work, deps, name=name, where=where, policy=checked)
-
-    def declare_map(
-        self, source: Any, builder: Any, key: Any, tolerate: float | None, policy: PolicyOptions
-    ) -> Many[Any]:
-        """Add a fan-out and the first step of its items."""
-        where = caller()
-        kind = check_call(builder, 1, where, verb="map")
-        if key is not None:
-            check_call(key, 1, where, verb="map(key=)", may_be_async=False)
-        label, checked = read_options(policy, where)
-        name = label or call_name(builder)
-        item = self.declaration.add_fan(source, name=name, where=where, key=key)
-        tolerate_in(item, tolerate, where)
-        step = self.declaration.add(kind, builder, (item,), name=name, where=where, policy=checked)
-        return Many(self, step)
-
-    def _add_task(self, task: Any, policy: PolicyOptions, where: Where, *, several: bool) -> NodeSpec:
-        name = check_task(task, where, several=several)
-        label, checked = read_options(policy, where)
-        task = snapshot(task)
-        return self.declaration.add(NodeKind.TASK, task, (), name=label or name, where=where, policy=checked)
-
-    def require(self, nodes: tuple[Any, ...], where: Where, *, verb: str = "then") -> None:
-        """Refuse what is no node of this flow, and an item's node outside of the fan-out it belongs to."""
-        for node in nodes:
-            if not isinstance(node, Placeholder) or (isinstance(node, Many) and verb != "many"):
-                what = "use many.then, many.gather() or many.join" if isinstance(node, Many) else "nodes come first"
-                raise DeclarationError(f"{verb}, declared at {where}, was given {node!r} where a node belongs: {what}")
-            if node.flow is not self:
-                raise DeclarationError(f"{verb}, declared at {where}, uses {node!r}, which belongs to another flow")
-            scope = node.spec.scope.parent if isinstance(node, Many) else node.spec.scope
-            while scope is not None and scope.parent is not None:
-                if not scope.open_count:
-                    raise DeclarationError(
-                        f"{verb}, declared at {where}, uses {node!r}, which is made once for each item, outside of its"
-                        " pipe: use gather() to bring all items together"
-                    )
-                scope = scope.parent
 
 
 def _has_running_loop() -> bool:

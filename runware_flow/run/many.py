@@ -24,6 +24,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 R = TypeVar("R")
+S = TypeVar("S")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -41,11 +42,20 @@ class Many(Placeholder, Generic[T_co]):
     def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
     def then(self, builder: Callable[[T_co], WireTask], /, **policy: Unpack[PolicyOptions]) -> Many[Result]: ...
-    def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
+    @overload
+    def then(
+        self,
+        builder: Callable[[T_co], Work[R]],
+        /,
+        *,
+        fallback: Callable[[T_co], Work[S]],
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]: ...
+    def then(self, builder: Any, /, *, fallback: Any = None, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Add a step that follows for each item; see `Node.then`."""
         where = caller()
         self.flow.require((self,), where, verb="many")
-        return Many(self.flow, self.flow.add_call((self.spec,), builder, policy, where, verb="then"))
+        return Many(self.flow, self.flow.add_call((self.spec,), builder, policy, fallback, where, verb="then"))
 
     @overload
     def join(self, other: Node[A], /) -> ManyJoin[T_co, A]: ...
@@ -173,8 +183,17 @@ class ManyJoin(Generic[A, B]):
     def then(self, builder: Callable[[A, B], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
     @overload
     def then(self, builder: Callable[[A, B], WireTask], /, **policy: Unpack[PolicyOptions]) -> Many[Result]: ...
-    def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Many[Any]:
+    @overload
+    def then(
+        self,
+        builder: Callable[[A, B], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A, B], Work[S]],
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]: ...
+    def then(self, builder: Any, /, *, fallback: Any = None, **policy: Unpack[PolicyOptions]) -> Many[Any]:
         """Add a step for each item; the builder is called with both results."""
         flow = self._many.flow
         specs = (self._many.spec, self._other.spec)
-        return Many(flow, flow.add_call(specs, builder, policy, caller(), verb="then"))
+        return Many(flow, flow.add_call(specs, builder, policy, fallback, caller(), verb="then"))

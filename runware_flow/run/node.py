@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, Typ
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind
+from runware_flow.run.choose import declare_branch, set_fallback
 from runware_flow.run.declare import caller, check_call
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from runware_flow.run.flow import Flow
     from runware_flow.run.many import Many
     from runware_flow.run.options import PolicyOptions, WireTask, Work
-    from runware_flow.types import Result
+    from runware_flow.types import Result, Task
 
 __all__ = ("Join", "Node")
 
@@ -23,6 +24,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 R = TypeVar("R")
+S = TypeVar("S")
 T_co = TypeVar("T_co", covariant=True)
 Ts = TypeVarTuple("Ts")
 
@@ -102,15 +104,25 @@ class Node(Placeholder, Generic[T_co]):
     def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
     def then(self, builder: Callable[[T_co], WireTask], /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
-    def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Node[Any]:
+    @overload
+    def then(
+        self,
+        builder: Callable[[T_co], Work[R]],
+        /,
+        *,
+        fallback: Callable[[T_co], Work[S]],
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R | S]: ...
+    def then(self, builder: Any, /, *, fallback: Any = None, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node that follows this one.
 
         Args:
             builder: called with this node's result; a plain function returns the task to send (and does nothing else,
                 since a retry or a plan calls it again), an `async def` does the work itself.
+            fallback: called in its place once that has failed for good; see `Flow.then`.
             **policy: see `PolicyOptions`.
         """
-        return self.flow.declare_call((self,), builder, policy, verb="then")
+        return self.flow.declare_call((self,), builder, policy, fallback, verb="then")
 
     @overload
     def map(
@@ -132,18 +144,30 @@ class Node(Placeholder, Generic[T_co]):
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[Result]: ...
+    @overload
+    def map(
+        self: Node[Iterable[A]],
+        builder: Callable[[A], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A], Work[S]],
+        key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]: ...
     def map(
         self,
         builder: Any,
         /,
         *,
+        fallback: Any = None,
         key: Callable[[Any], str] | None = None,
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[Any]:
         """Fan out over this node's result, whose length is known only at run time; see `Flow.map`."""
         self.flow.require((self,), caller())
-        return self.flow.declare_map(self.spec, builder, key, tolerate, policy)
+        return self.flow.declare_map(self.spec, builder, key, tolerate, policy, fallback)
 
     def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Node[R]:
         """Add a pure, synchronous step: the new node's result is what `function` makes of this one's."""
@@ -151,6 +175,24 @@ class Node(Placeholder, Generic[T_co]):
         check_call(function, 1, where, verb="pick", may_be_async=False)
         self.flow.require((self,), where)
         return Node(self.flow, declare_pick(self.flow, self.spec, function, label, where))
+
+    @overload
+    def fallback(self, task: Task[B], /) -> Node[T_co | B]: ...
+    @overload
+    def fallback(self, task: WireTask, /) -> Node[T_co | Result]: ...
+    def fallback(self, task: Any, /) -> Node[Any]:
+        """Give this node a fixed task to send once it has failed for good, its retries included.
+
+        It is the same node, with the fallback's result if it comes to that; so this goes before anything that follows
+        it. **After a timeout of yours it is a second purchase**, see `Flow.then`.
+
+        Raises:
+            DeclarationError: it has a fallback already, nodes that follow it, or nothing that could fail.
+        """
+        where = caller()
+        self.flow.require((self,), where, verb="fallback")
+        set_fallback(self.spec, task, self.flow.declaration, where)
+        return self
 
     def branch(
         self,
@@ -173,8 +215,6 @@ class Node(Placeholder, Generic[T_co]):
                 node's result on that way, and returns the node whose result is the branch's.
             label: the name of the branch.
         """
-        from runware_flow.run.choose import declare_branch
-
         return Node(self.flow, declare_branch(self, when, then, otherwise, label, caller()))
 
 
@@ -191,9 +231,18 @@ class Join(Generic[*Ts]):
     def then(self, builder: Callable[[Unpack[Ts]], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
     @overload
     def then(self, builder: Callable[[Unpack[Ts]], WireTask], /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
-    def then(self, builder: Any, /, **policy: Unpack[PolicyOptions]) -> Node[Any]:
+    @overload
+    def then(
+        self,
+        builder: Callable[[Unpack[Ts]], Work[R]],
+        /,
+        *,
+        fallback: Callable[[Unpack[Ts]], Work[S]],
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R | S]: ...
+    def then(self, builder: Any, /, *, fallback: Any = None, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node that waits for all of them; the builder is called with their results, in order."""
-        return self.flow.declare_call(self._nodes, builder, policy, verb="then")
+        return self.flow.declare_call(self._nodes, builder, policy, fallback, verb="then")
 
 
 def declare_pick(flow: Flow, of: NodeSpec, function: Any, label: str | None, where: Where) -> NodeSpec:

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from runware_flow.graph.events import Event
+from runware_flow.graph.policies import Retry  # noqa: TC001  # a TypedDict is read at run time
 from runware_flow.graph.prices import Price
 from runware_flow.run.budget import Budget
 from runware_flow.run.journal.store import JournalStore
@@ -61,12 +62,14 @@ class PolicyOptions(TypedDict, total=False):
 
     label: str
     """Its name in errors, events and reports; equal labels get an ordinal."""
-    retry: int
-    """Attempts in total. A task is only sent again after the service itself said that it failed."""
+    retry: int | Retry
+    """Attempts in total, or a `Retry`. A task is only sent again after the service itself said that it failed."""
     timeout: float
     """Seconds for one attempt, from the send."""
     deadline: float
     """Seconds from the start of the run, queueing included."""
+    idle: float
+    """Seconds without any news of the task: progress, or one of several results."""
     limit: str
     """A key of the flow's `limits`, beside those that the task falls under by its modality, type and model."""
 

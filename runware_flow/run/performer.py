@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.graph.attempts import next_pause
+from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
+from runware_flow.graph.scope_run import SETTLED
+from runware_flow.run.journal.values import fingerprint_call
 from runware_flow.run.purchase import PARKED, Flight, Purchases
 from runware_flow.run.timing import in_time, seconds_left
 from runware_flow.run.work import call, pick
@@ -37,75 +40,127 @@ class Performer:
         admission: Admission,
         client: Any,
         ledger: Ledger | None = None,
+        retries: RetryBudget | None = None,
     ) -> None:
         self._machine = machine
         self._news = news
         self._pauses = pauses
         self._admission = admission
         self._ledger = ledger
+        self._retries = RetryBudget() if retries is None else retries
+        self._attempts: dict[tuple[ScopeRun, Step], Attempts] = {}
+        """Of the nodes that have begun and whose policy needs more than the number of attempts."""
         self._purchases = Purchases(machine, accounts, news, admission, client, ledger)
 
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
-        """Run the next attempt of a node that was taken; afterwards it has its outcome, or is parked.
+        """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.
 
         What it was admitted with is given back before what follows from it begins, however it ended.
         """
         machine = self._machine
-        flight = Flight()
-        attempt = 1 + run.failed_attempts(step.slot)
-        context.begin(step.spec.name, attempt)
-        try:
-            value = await self._attempt(run, step, attempt, flight)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
-            self._purchases.end(step, flight, error)
-            self._fail(run, step, attempt, error)
-        except BaseException:
-            self._purchases.end(step, flight, None)
-            record = flight.record
-            is_billed = flight.is_sent or context.has_used_client
-            task_uuid = record.task_uuid if record else None
-            if flight.arrived:
-                machine.succeed(run, step, [*flight.arrived, Abandoned(task_uuid, is_billed)])
+        goes_on = True
+        while goes_on:
+            goes_on = False
+            flight = Flight()
+            attempt = 1 + run.failed_attempts(step.slot)
+            context.begin(step.spec.name, attempt)
+            try:
+                value = await self._attempt(run, step, attempt, flight)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
+                self._purchases.end(step, flight, error)
+                goes_on = self._fail(run, step, attempt, error)
+            except BaseException:
+                self._purchases.end(step, flight, None)
+                self._abandon(run, step, flight, has_bought=context.has_used_client)
+                raise
             else:
-                machine.abandon(run, step, task_uuid, may_be_billed=is_billed)
-            raise
+                self._admission.give_back(flight.grant)
+                if value is not PARKED:
+                    machine.succeed(run, step, value)
+                elif (deadline := step.spec.policy.deadline) is not None:
+                    self._pauses.wake_by_deadline(deadline, deadline - self._news.time())
+        if self._attempts and run.cells[step.slot] >= SETTLED:
+            self._attempts.pop((run, step), None)
+
+    def _abandon(self, run: ScopeRun, step: Step, flight: Flight, *, has_bought: bool) -> None:
+        record = flight.record
+        is_billed = flight.is_sent or has_bought
+        task_uuid = record.task_uuid if record else None
+        if flight.arrived:
+            self._machine.succeed(run, step, [*flight.arrived, Abandoned(task_uuid, is_billed)])
         else:
-            self._admission.give_back(flight.grant)
-            if value is not PARKED:
-                machine.succeed(run, step, value)
-            elif (deadline := step.spec.policy.deadline) is not None:
-                self._pauses.wake_by_deadline(deadline, deadline - self._news.time())
+            self._machine.abandon(run, step, task_uuid, may_be_billed=is_billed)
 
     async def _attempt(self, run: ScopeRun, step: Step, attempt: int, flight: Flight) -> Any:
         args = self._machine.arguments(run, step)
         if step.kind is NodeKind.PICK:
             return pick(step, args)
         flight.grant = self._admission.recall(run, step)
-        if step.kind is NodeKind.CALL:
-            return await self._call(run, step, args, attempt, flight)
-        return await self._purchases.buy(run, step, args, attempt, flight)
+        work = step
+        if step.fallback is not None or step.spec.policy.retry.max_elapsed is not None:
+            work = await self._choice(run, step, args)
+        if work.kind is NodeKind.CALL:
+            return await self._call(run, step, work, args, attempt, flight)
+        if attempt == 1:
+            self._retries.earn()
+        return await self._purchases.buy(run, step, work, args, attempt, flight)
 
-    def _fail(self, run: ScopeRun, step: Step, attempt: int, error: Exception) -> None:
-        """Let a node fail for good, or wait for another attempt without a worker."""
+    async def _choice(self, run: ScopeRun, step: Step, args: list[Any]) -> Step:
+        """Tell whether the node's own work or its fallback has its turn."""
+        known = self._attempts.get((run, step))
+        if known is None:
+            known = self._attempts[run, step] = Attempts(self._news.time())
+            if step.fallback is not None and await self._has_fallen_back(run, step.fallback, args):
+                known.fall_back(0, None)
+        return step.fallback if step.fallback is not None and known.before_fallback is not None else step
+
+    async def _has_fallen_back(self, run: ScopeRun, fallback: Step, args: list[Any]) -> bool:
+        """Tell whether the fallback has succeeded, or may have, in an earlier run with the same journal."""
+        if self._ledger is None:
+            return False
+        if fallback.kind is NodeKind.CALL:
+            known = fingerprint_call(fallback.work, args)
+            return known is not None and await self._ledger.knows(run.path(fallback), known)
+        return await self._purchases.is_known(run, fallback, args)
+
+    def _fail(self, run: ScopeRun, step: Step, attempt: int, error: Exception) -> bool:
+        """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""
         machine = self._machine
-        pause = None
-        if machine.stopped is None and step.kind is not NodeKind.PICK:
-            now, buys = self._news.time(), step.kind is not NodeKind.CALL
-            pause = next_pause(error, step.spec.policy, attempt=attempt, buys=buys, now=now)
-        if pause is None:
+        if machine.stopped is not None or step.kind is NodeKind.PICK:
             machine.fail(run, step, error)
-            return
+            return False
+        known = self._attempts.get((run, step))
+        fallback = step.fallback
+        has_fallen = known is not None and known.before_fallback is not None
+        work = fallback if has_fallen and fallback is not None else step
+        what = what_follows(
+            error,
+            step.spec.policy,
+            attempt=attempt,
+            buys=work.kind is not NodeKind.CALL,
+            now=self._news.time(),
+            attempts=known,
+            budget=self._retries,
+            has_fallback=fallback is not None,
+            luck=random.random(),
+        )
+        if what.action == "end":
+            _explain(error, what.note, known)
+            machine.fail(run, step, error)
+            return False
         run.note_failed_attempt(step.slot)
+        if what.action == "fallback" and known is not None:
+            known.fall_back(attempt, error)
+        if not what.seconds:
+            return True
         machine.park(run, step, error)
-        if pause:
-            self._pauses.add(run, step, pause)
-        else:
-            machine.unpark(run, step)
+        self._pauses.add(run, step, what.seconds)
+        return False
 
-    async def _call(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: Flight) -> Any:
+    async def _call(self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, flight: Flight) -> Any:
         kept = None
         if self._ledger is not None:
-            kept = await self._ledger.recall_call(run.path(step), step.work, args)
+            kept = await self._ledger.recall_call(run.path(step), work.work, args)
             if kept.is_known:
                 return kept.value
         if step.spec.policy.limit is not None and flight.grant is None:
@@ -116,9 +171,20 @@ class Performer:
         self._news.node_started(run, step, attempt)
         began = self._news.time()
         try:
-            value = await in_time(step.spec, began, call, step, args)
+            value = await in_time(step.spec, began, call, work, args)
         finally:
             run.note_times(step.slot, began, self._news.time())
         if self._ledger is not None and kept is not None:
             await self._ledger.keep_call(kept, value)
         return value
+
+
+def _explain(error: Exception, note: str | None, attempts: Attempts | None) -> None:
+    """Add to an error what it does not know of itself."""
+    notes = [] if note is None else [note]
+    if attempts is not None and attempts.first_error is not None:
+        first = attempts.first_error
+        notes.append(f"this is the fallback's error; before it: {str(first) or type(first).__name__}")
+    for one in notes:
+        if one not in getattr(error, "__notes__", ()):
+            error.add_note(one)

@@ -22,6 +22,8 @@ from runware_flow.run.work import build
 from runware_flow.types import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
@@ -47,9 +49,10 @@ class Flight:
         is_sent: the service may have the request, and nobody has booked it.
         was_sent_before: an earlier run may have sent it.
         grant: what it was admitted with; see `Admission`.
+        on_news: to be called whenever something is heard of it, where a policy asks for that.
     """
 
-    __slots__ = ("arrived", "grant", "is_sent", "record", "was_sent_before")
+    __slots__ = ("arrived", "grant", "is_sent", "on_news", "record", "was_sent_before")
 
     def __init__(self) -> None:
         self.arrived: list[Any] = []
@@ -57,6 +60,16 @@ class Flight:
         self.is_sent = False
         self.was_sent_before = False
         self.grant: Grant | None = None
+        self.on_news: Callable[[], None] | None = None
+
+    def listen(self, on_news: Callable[[], None]) -> None:
+        """Have `on_news` called with all that is heard of the attempt."""
+        self.on_news = on_news
+
+    def heard(self) -> None:
+        """Something was heard of it."""
+        if self.on_news is not None:
+            self.on_news()
 
 
 class Purchases:
@@ -78,11 +91,14 @@ class Purchases:
         self._client = client
         self._ledger = ledger
 
-    async def buy(self, run: ScopeRun, step: Step, args: list[Any], attempt: int, flight: Flight) -> Any:
+    async def buy(self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, flight: Flight) -> Any:
         """Have the task of a node made, and wait for it; returns the node's value, or `PARKED` if it has to wait first.
 
         The order: build and prepare; look into the journal, since what is restored needs no admission; be admitted;
         write the request down; send it; write its outcome down.
+
+        Args:
+            work: the step itself, or its fallback.
 
         Raises:
             DeclarationError: there is no task that fits the node.
@@ -90,7 +106,7 @@ class Purchases:
             JournalError: the journal failed; then nothing was sent.
         """
         spec = step.spec
-        task = spec.work if step.kind is NodeKind.TASK else build(spec, args)
+        task = _task(work, args)
         if attempt > 1:
             task = _without_uuid(task)
         request = self._client.prepare(task, include_cost=True)
@@ -134,6 +150,16 @@ class Purchases:
             flight.grant = self._admission.pay(run, step, request, bought, flight.grant)
         return flight.grant is not None
 
+    async def is_known(self, run: ScopeRun, work: Step, args: list[Any]) -> bool:
+        """Tell whether the journal has results of a task, or a request for it that may still have some."""
+        if self._ledger is None:
+            return False
+        try:
+            request = self._client.prepare(_task(work, args), include_cost=True)
+        except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
+            return False
+        return await self._ledger.knows(run.path(work), fingerprint(request.wire, media_digests(request)))
+
     async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, flight: Flight) -> Entry:
         entry = await ledger.begin(record.path, record.fingerprint, request)
         _follow(record, entry)
@@ -162,7 +188,15 @@ class Purchases:
         function = self._collect if is_old else self._perform
         try:
             results: list[Any] = await in_time(
-                step.spec, self._news.time(), function, run, step, request, flight, task_uuid=request.task_id
+                step.spec,
+                self._news.time(),
+                function,
+                run,
+                step,
+                request,
+                flight,
+                task_uuid=request.task_id,
+                listen=flight.listen,
             )
         except RunwareError as error:
             error.results = error.results or flight.arrived
@@ -195,23 +229,25 @@ class Purchases:
         if step.spec.keeps_all:
 
             def on_result(outcome: Ok[Any] | Failed) -> None:
+                flight.heard()
                 if isinstance(outcome, Ok):
                     flight.arrived.append(outcome.value)
 
             more["on_result"] = on_result
         try:
-            return await self._ask(run, step, request, more)
+            return await self._ask(run, step, request, flight, more)
         finally:
             course = getattr(request, "course", None)
             if flight.record is not None and course is not None and course.pending_at is not None:
                 flight.record.processing = self._news.time() - (anyio.current_time() - course.pending_at)
 
-    async def _ask(self, run: ScopeRun, step: Step, request: Any, more: dict[str, Any]) -> list[Any]:
-        if not self._machine.watch:
+    async def _ask(self, run: ScopeRun, step: Step, request: Any, flight: Flight, more: dict[str, Any]) -> list[Any]:
+        if not self._machine.watch and flight.on_news is None:
             silent: list[Any] = await self._client.perform(request, **more)
             return silent
 
         def on_progress(progress: Any) -> None:
+            flight.heard()
             share = getattr(progress, "progress", progress)
             if isinstance(share, (int, float)):
                 self._news.node_progress(run, step, float(share))
@@ -266,7 +302,7 @@ def _keep(run: ScopeRun, step: Step, record: NodeRecord) -> None:
 
 
 def _follow(record: NodeRecord, entry: Entry) -> None:
-    record.attempts = entry.advice.attempt
+    record.attempts = max(record.attempts, entry.advice.attempt)
     record.task_uuid = entry.task_uuid or record.task_uuid
 
 
@@ -276,6 +312,10 @@ def _value(spec: NodeSpec, request: Any, results: list[Any]) -> Any:
     if not results:
         raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
     return results[0]
+
+
+def _task(work: Step, args: list[Any]) -> Any:
+    return work.work if work.kind is NodeKind.TASK else build(work, args)
 
 
 def _without_uuid(task: Any) -> Any:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from runware_flow.graph.attempts import RetryBudget
     from runware_flow.graph.plan import ScopePlan, Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.budget import Budget
@@ -121,6 +122,8 @@ def _kinds(plan: ScopePlan) -> set[NodeKind]:
     kinds: set[NodeKind] = set()
     for step in plan.steps:
         kinds.add(step.kind)
+        if step.fallback is not None:
+            kinds.add(step.fallback.kind)
         if step.inner is not None:
             kinds |= _kinds(step.inner)
     return kinds
@@ -138,6 +141,7 @@ class Runner:
         missing: Exception | None = None,
         ledger: Ledger | None = None,
         desk: Desk | None = None,
+        retries: RetryBudget | None = None,
     ) -> None:
         self.flow = flow
         self.settings = settings
@@ -150,7 +154,9 @@ class Runner:
         self.pauses = Pauses(self.machine)
         self.desk = desk or Desk(settings.limits)
         self.admission = Admission(self.machine, self.desk, self.pauses)
-        self.performer = Performer(self.machine, self.accounts, self.news, self.pauses, self.admission, client, ledger)
+        self.performer = Performer(
+            self.machine, self.accounts, self.news, self.pauses, self.admission, client, ledger, retries
+        )
         self.puller = Puller(self)
         self._client = client
         self._missing = missing

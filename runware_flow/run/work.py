@@ -45,10 +45,11 @@ def pick(step: Step, args: list[Any]) -> Any:
     return value
 
 
-def build(spec: NodeSpec, args: list[Any]) -> Any:
+def build(step: Step, args: list[Any]) -> Any:
     """Call the builder of a node; returns the task to send."""
+    spec = step.spec
     try:
-        task = spec.work(*args)
+        task = step.work(*args)
     except Exception as error:
         _note(error, f"in the builder of {spec.describe()}")
         raise

@@ -134,7 +134,7 @@ def test_race_against_a_fan_out_over_an_async_source_closes_it(run):
         return x
 
     async def fast():
-        await anyio.lowlevel.checkpoint()
+        await begun[-1].wait()
         return "fast"
 
     everything = flow.map(source, same).gather()

@@ -15,6 +15,7 @@ from runware_flow import (
     FlowFailed,
     NodeNotAvailable,
     Ok,
+    Retry,
     RunwareError,
     RunwareTimeoutError,
     Skipped,
@@ -165,10 +166,9 @@ def test_each_that_fails_in_part_keeps_what_was_paid_for(run):
         (ValueError("a bug"), 1),
     ],
 )
-def test_retry_buys_again_only_after_the_service_said_that_it_failed(run, error, sent, monkeypatch):
-    monkeypatch.setattr("runware_flow.graph.attempts._PAUSE_SECONDS", 0.0)
+def test_retry_buys_again_only_after_the_service_said_that_it_failed(run, error, sent):
     flow = Flow(on_error="continue")
-    node = flow.then(art(), retry=3)
+    node = flow.then(art(), retry=Retry(3, backoff=0.0))
 
     async def main():
         service = Service(lambda request, count: error)
@@ -181,12 +181,13 @@ def test_retry_buys_again_only_after_the_service_said_that_it_failed(run, error,
     run(main)
 
 
-def test_retry_gives_a_task_with_an_id_of_its_own_a_new_one(run, monkeypatch):
-    monkeypatch.setattr("runware_flow.graph.attempts._PAUSE_SECONDS", 0.0)
+def test_retry_gives_a_task_with_an_id_of_its_own_a_new_one(run):
     uuid = "4b2b1e7e-1111-4222-8333-0123456789ab"
     flow = Flow()
-    fixed = flow.then(art(task_uuid=uuid), retry=2)
-    wired = flow.then({"taskUUID": uuid, "model": "runware:400@1", "positivePrompt": "a kite"}, retry=2)
+    fixed = flow.then(art(task_uuid=uuid), retry=Retry(2, backoff=0.0))
+    wired = flow.then(
+        {"taskUUID": uuid, "model": "runware:400@1", "positivePrompt": "a kite"}, retry=Retry(2, backoff=0.0)
+    )
 
     async def main():
         failed = set()

@@ -38,6 +38,9 @@ art.branch(lambda image: True, lambda node: 42, lambda node: node)  # type: igno
 art.branch(lambda image: image.text, lambda node: node, lambda node: node)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownLambdaType, reportUnknownMemberType]
 flow.race(art, 42)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
 
+# A fallback is called with the same results as what it stands in for.
+art.then(lambda a: Caption(model="m", inputs={"image": a}), fallback=lambda: 42)  # type: ignore[arg-type, misc] # pyright: ignore[reportArgumentType]
+
 # The result of a node has the node's type.
 wrong: Node[CaptionResult] = art  # type: ignore[assignment] # pyright: ignore[reportAssignmentType]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
-from runware_flow import Batch, Client, Flow, Many, Node, Outcome, Result, RunResult
+from runware_flow import Batch, Client, Flow, Many, Node, Outcome, Result, Retry, RunResult
 from runware_flow.results import CaptionResult, ImageResult, ModelSearchResult, TextResult, UpscaleResult
 from runware_flow.run.batch import BatchReport
 from runware_flow.tasks import Caption, ImageInference, TextInference, Upscale
@@ -40,6 +40,10 @@ assert_type(link, Node[str])
 
 async def count_words(caption: CaptionResult) -> int:
     return len((caption.text or "").split())
+
+
+async def count_bytes(image: ImageResult) -> int:
+    return len(image.url)
 
 
 async def read_prompt() -> str:
@@ -89,6 +93,39 @@ assert_type(flow.race(art, art, art, art), Node[ImageResult])
 assert_type(arts.first(2), Node[list[ImageResult]])
 borne = flow.map(["a", "b"], lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt), tolerate=0.1)
 assert_type(borne, Many[ImageResult])
+
+# Fallbacks: the same arguments, either result.
+lettered = art.then(
+    lambda image: Upscale(model="runware:504@1", inputs={"image": image}),
+    fallback=lambda image: Caption(model="runware:150@2", inputs={"image": image}),
+    retry=Retry(3, on=("provider",)),
+    idle=60,
+)
+assert_type(lettered, Node[UpscaleResult | CaptionResult])
+either = flow.then(
+    ImageInference(model="runware:400@1", positive_prompt="a kite"),
+    fallback=lambda: ImageInference(model="bfl:2@1", positive_prompt="a kite"),
+)
+assert_type(either, Node[ImageResult])
+assert_type(
+    flow.then(
+        art,
+        text,
+        lambda image, caption: Caption(model="runware:150@2", inputs={"image": image}),
+        fallback=lambda image, caption: Upscale(model="runware:504@1", inputs={"image": image}),
+    ),
+    Node[CaptionResult | UpscaleResult],
+)
+assert_type(
+    flow.map(
+        ["a"],
+        lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt),
+        fallback=lambda prompt: Caption(model="runware:150@2", inputs={"image": prompt}),
+    ),
+    Many[ImageResult | CaptionResult],
+)
+fixed = art.then(count_bytes).fallback(Caption(model="runware:150@2", inputs={"image": "kite.png"}))
+assert_type(fixed, Node[int | CaptionResult])
 
 # A plain dict with wire names.
 wire = flow.then({"model": "runware:400@1", "positivePrompt": "a kite"})

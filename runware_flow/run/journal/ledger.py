@@ -75,6 +75,14 @@ class Ledger:
         self._note(entry)
         return entry
 
+    async def knows(self, path: str, fingerprint: str) -> bool:
+        """Tell whether there are results of a request, or one that may still have some. Writes nothing."""
+        if not self.has_past:
+            return False
+        entry = await self._writer.write(Begin(self.key(path, fingerprint), time.time()))
+        assert entry is not None
+        return entry.advice.action != "buy"
+
     async def settle(self, entry: Entry, results: list[Any], error: RunwareError | None = None) -> None:
         """Make the outcome durable; a cancel waits for that, since what came has been paid for."""
         with anyio.CancelScope(shield=True):
