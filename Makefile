@@ -24,9 +24,9 @@ types: $(READY)
 unit: $(READY)
 	PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist worksteal
 
-# The documentation as a site in out/site; a warning is an error.
+# The documentation as a site in out/site. A warning is an error, but not with --quiet, which swallows them first.
 docs: $(VENV)/.docs-ready
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
