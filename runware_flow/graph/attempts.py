@@ -78,7 +78,7 @@ def what_follows(
     policy: Policy,
     *,
     attempt: int,
-    buys: bool,
+    buys: bool | None,
     now: float,
     attempts: Attempts | None = None,
     budget: RetryBudget | None = None,
@@ -90,7 +90,7 @@ def what_follows(
     Args:
         error: how it failed.
         attempt: its number, from 1; those of the fallback go on counting.
-        buys: an attempt is a purchase; see `may_try_again`.
+        buys: an attempt is a purchase; `None` if nothing in it could be one; see `may_try_again`.
         now: seconds since the start of the run. Nothing is tried that could only begin past the deadline.
         attempts: what else is known of the node's attempts.
         budget: the run's, from which a second purchase takes.
@@ -111,7 +111,7 @@ def what_follows(
             note = "it was not tried again, since too much has failed in this run and its retries are used up"
     is_late = policy.deadline is not None and now >= policy.deadline
     is_first_choice = attempts is None or attempts.before_fallback is None
-    if has_fallback and is_first_choice and not is_late and may_fall_back(error, buys=buys):
+    if has_fallback and is_first_choice and not is_late and may_fall_back(error, buys=bool(buys)):
         return Next("fallback")
     return Next("end", note=note)
 

@@ -96,6 +96,7 @@ class NodeSpec:
         tolerate: for a fan-out, the share of its items that may fail before the run counts it as failed.
         of: for a gather, the node of the item scope whose values it collects.
         keeps_all: its value is the list of all results of its task, not the one result.
+        is_free: nothing that its function does is billed.
         name: its label, or a name made from its work, with an ordinal among equals.
         path: its name below those of the scopes around it; the same in each run of the same declaration.
     """
@@ -105,6 +106,7 @@ class NodeSpec:
         "deps",
         "fallback",
         "handle",
+        "is_free",
         "item_scope",
         "keeps_all",
         "key",
@@ -135,6 +137,7 @@ class NodeSpec:
         self.tolerate: float | None = None
         self.policy: Policy = NO_POLICY
         self.keeps_all = False
+        self.is_free = False
         self.of: NodeSpec | None = None
         self.source: Source | None = None
         self.key: Callable[[Any], str] | None = None

@@ -148,16 +148,20 @@ def is_verdict(error: RunwareError) -> bool:
     return error.code != "timeout" or "provider" in (error.raw_code or "").lower()
 
 
-def may_try_again(error: Exception, *, buys: bool, on: tuple[str | type[Exception], ...] | None = None) -> bool:
+def may_try_again(error: Exception, *, buys: bool | None, on: tuple[str | type[Exception], ...] | None = None) -> bool:
     """Tell whether a failed attempt may be followed by another.
 
     For a task (`buys`) another attempt is another purchase, so only a verdict of the service itself allows it: an error
     that it named or a refusal to take the request (429, 503), and one that it calls retryable, or that is among `on`.
     After a timeout of ours, a lost connection or a partial success the first purchase may still stand. A function is
     the user's own code: it is called again after any exception of its own, or any that is among `on`, but after an
-    error of a request inside it only by the same rule.
+    error of a request inside it only by the same rule. Of a download (`buys` is `None`) nothing is billed, so whatever
+    may pass is tried again.
     """
     is_chosen = on is not None and _is_among(error, on)
+    if buys is None:
+        may_pass = error.retryable if isinstance(error, RunwareError) else isinstance(error, OSError)
+        return may_pass if on is None else is_chosen
     if isinstance(error, RunwareError):
         if not is_verdict(error) or error.results or (error.raw_code is None and error.status_code not in (429, 503)):
             return False

@@ -221,7 +221,7 @@ class ItemRunner:
         performer = Performer(
             machine, around.accounts, news, pauses, admission, around.client, work.ledger, around.retries
         )
-        context = RunContext(around.name, around.client, None)
+        context = RunContext(around.name, around.client, None, {}, work.origin)
         current_worker.set(context)
         try:
             while not machine.is_finished:
@@ -238,6 +238,7 @@ class ItemRunner:
     async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
         around = self._around
         runner = Runner(work.flow, plan, self._settings, around.client, None, work.ledger, around.desk, around.retries)
+        runner.origin = work.origin
         work.machine = runner.machine
         told = None if work.pulled is _NO_ITEM else self._around.watch.follow(runner.news, work.pulled)
         try:
@@ -273,6 +274,11 @@ class Work:
             outcome = Failed(outcome.error)
         is_restored = self.ledger is not None and self.ledger.has_restored and not self.ledger.is_fresh
         return BatchItem(self.pulled.position, self.pulled.item, self.pulled.key, outcome, is_restored)
+
+    @property
+    def origin(self) -> tuple[int, str] | None:
+        """Position and key of the item; None for what all share."""
+        return None if self.pulled is _NO_ITEM else (self.pulled.position, self.pulled.key)
 
     def abandoned(self) -> Abandoned:
         """Say what a cancel met in flight: a task, or that something may be billed."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.run.journal.store import Begin
-from runware_flow.run.journal.values import decode_item, decode_value, fingerprint_call
+from runware_flow.run.journal.values import decode_item, decode_value, fingerprint_call, is_still_true
 from runware_flow.run.media import media_digests
 from runware_flow.types import Task
 
@@ -87,7 +87,10 @@ class Recall:
         spec, request = self._nodes[self._at], self._request
         try:
             if request is None:
-                self._put(decode_value(entry.items[0]))
+                value = decode_value(entry.items[0])
+                if not is_still_true(value):
+                    return False
+                self._put(value)
             else:
                 results = [decode_item(item, request.result_type) for item in entry.items]
                 self._bought.append((spec.path, request.task_type, request.model, entry.cost))

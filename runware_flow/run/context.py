@@ -9,6 +9,8 @@ from runware_flow.errors import ClientStateError
 
 if TYPE_CHECKING:
     from runware_flow.client.client import Client
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import ScopeRun
 
 __all__ = ("RunContext", "current_run", "current_worker")
 
@@ -20,23 +22,86 @@ class RunContext:
         flow: the name of the flow.
         label: the node's name.
         attempt: which attempt this is, from 1.
+        claims: the files that the nodes of the run write, each with the path of its node.
     """
 
-    __slots__ = ("_client", "_missing", "attempt", "flow", "has_used_client", "label")
+    __slots__ = ("_client", "_missing", "_origin", "_run", "_step", "attempt", "claims", "flow", "has_used_client")
 
-    def __init__(self, flow: str, client: Any, missing: Exception | None) -> None:
+    def __init__(
+        self,
+        flow: str,
+        client: Any,
+        missing: Exception | None,
+        claims: dict[str, str],
+        origin: tuple[int, str] | None = None,
+    ) -> None:
+        """Args: origin: position and key of the item of a batch that the run is for."""
         self.flow = flow
-        self.label = ""
         self.attempt = 1
         self.has_used_client = False
+        self.claims = claims
         self._client = client
         self._missing = missing
+        self._origin = origin
+        self._run: ScopeRun | None = None
+        self._step: Step | None = None
 
-    def begin(self, label: str, attempt: int) -> None:
+    def begin(self, run: ScopeRun, step: Step, attempt: int) -> None:
         """Stand for the next node that the worker runs."""
-        self.label = label
+        self._run = run
+        self._step = step
         self.attempt = attempt
         self.has_used_client = False
+
+    @property
+    def label(self) -> str:
+        """The node's name."""
+        return "" if self._step is None else self._step.spec.name
+
+    @property
+    def path(self) -> str:
+        """The node's identity in the run, items' keys included."""
+        return "" if self._run is None or self._step is None else self._run.path(self._step)
+
+    @property
+    def place(self) -> str:
+        """The same for people: items by their position."""
+        return "" if self._run is None or self._step is None else self._run.place(self._step)
+
+    @property
+    def is_batch_item(self) -> bool:
+        """Whether the run is for one item of a batch."""
+        return self._origin is not None
+
+    @property
+    def indexes(self) -> tuple[int, ...]:
+        """The position of the item in each fan-out around the node, and of the batch's item first; empty outside."""
+        own = tuple(run.index for run in self._items())
+        return own if self._origin is None else (self._origin[0], *own)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The same as keys."""
+        own = tuple(run.key if run.key is not None else str(run.index) for run in self._items())
+        return own if self._origin is None else (self._origin[1], *own)
+
+    def _items(self) -> list[ScopeRun]:
+        """The runs of the items around the node, the outermost first."""
+        found: list[ScopeRun] = []
+        run = self._run
+        while run is not None and run.fan is not None:
+            found.append(run)
+            run = run.parent
+        return found[::-1]
+
+    @property
+    def client_for_files(self) -> Client:
+        """The client of the run, for what costs nothing."""
+        has_used_client = self.has_used_client
+        try:
+            return self.client
+        finally:
+            self.has_used_client = has_used_client
 
     @property
     def client(self) -> Client:

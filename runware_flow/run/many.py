@@ -8,15 +8,17 @@ from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.run.choose import declare_branch
 from runware_flow.run.declare import caller, check_call, is_node
-from runware_flow.run.node import Node, Placeholder, declare_pick
+from runware_flow.run.node import Node, Placeholder, declare_pick, declare_save
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from os import PathLike
+    from pathlib import Path
 
     from runware_flow.graph.declaration import NodeSpec, ScopeSpec
     from runware_flow.graph.outcomes import Outcome
     from runware_flow.run.options import PolicyOptions, WireTask, Work
-    from runware_flow.types import Result
+    from runware_flow.types import MediaResult, Result
 
 __all__ = ("Many", "ManyJoin", "is_many")
 
@@ -108,6 +110,17 @@ class Many(Placeholder, Generic[T_co]):
         self.flow.require((self,), where, verb="many")
         check_call(function, 1, where, verb="pick", may_be_async=False)
         return Many(self.flow, declare_pick(self.flow, self.spec, function, label, where))
+
+    def save(self: Many[MediaResult], template: str | PathLike[str], /, **policy: Unpack[PolicyOptions]) -> Many[Path]:
+        """Add a step that writes each item's medium to a file, see `Node.save`; the template tells the items apart.
+
+        ```python
+        paths = art.save("out/{label}-{index:04}")
+        ```
+        """
+        where = caller()
+        self.flow.require((self,), where, verb="many")
+        return Many(self.flow, declare_save(self.flow, self.spec, template, policy, where))
 
     def branch(
         self,

@@ -8,15 +8,18 @@ from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.run.choose import declare_branch, set_fallback
 from runware_flow.run.declare import caller, check_call
+from runware_flow.run.saving import label_of, make_saver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from os import PathLike
+    from pathlib import Path
 
     from runware_flow.graph.declaration import NodeSpec, Where
     from runware_flow.run.flow import Flow
     from runware_flow.run.many import Many
     from runware_flow.run.options import PolicyOptions, WireTask, Work
-    from runware_flow.types import Result, Task
+    from runware_flow.types import MediaResult, Result, Task
 
 __all__ = ("Join", "Node")
 
@@ -194,6 +197,28 @@ class Node(Placeholder, Generic[T_co]):
         set_fallback(self.spec, task, self.flow.declaration, where)
         return self
 
+    def save(self: Node[MediaResult], template: str | PathLike[str], /, **policy: Unpack[PolicyOptions]) -> Node[Path]:
+        """Add a node that writes this one's medium to a file; its result is the file's path.
+
+        The file is written in one piece or not at all, and gets the extension of its content if the template has none.
+        A file that is there already is replaced. With a journal, a file that was saved is not fetched again by the next
+        run, as long as it is there. Saving needs a place among `concurrency`, is billed nothing, and can be repeated
+        with `retry=`.
+
+        Args:
+            template: a path; `{label}` is this node's name, `{index}` the item's position in its fan-out or batch
+                (`{index:04}` with zeros), `{key}` its key, `{uuid}` the result's UUID, `{flow}` the flow's name.
+                Missing folders are made.
+            **policy: see `PolicyOptions`.
+
+        Raises:
+            DeclarationError: the template cannot work, or gives every item the same file. Two nodes that would write
+                one file fail when they run.
+        """
+        where = caller()
+        self.flow.require((self,), where, verb="save")
+        return Node(self.flow, declare_save(self.flow, self.spec, template, policy, where))
+
     def branch(
         self,
         when: Callable[[T_co], bool],
@@ -243,6 +268,17 @@ class Join(Generic[*Ts]):
     def then(self, builder: Any, /, *, fallback: Any = None, **policy: Unpack[PolicyOptions]) -> Node[Any]:
         """Add a node that waits for all of them; the builder is called with their results, in order."""
         return self.flow.declare_call(self._nodes, builder, policy, fallback, verb="then")
+
+
+def declare_save(
+    flow: Flow, of: NodeSpec, template: str | PathLike[str], policy: PolicyOptions, where: Where
+) -> NodeSpec:
+    """Add the node of a `save`, of a node or of each item."""
+    saver = make_saver(of, template, where)
+    named: PolicyOptions = {"label": f"{label_of(of)}.save", **policy}
+    spec = flow.add_call((of,), saver, named, None, where, verb="save")
+    spec.is_free = True
+    return spec
 
 
 def declare_pick(flow: Flow, of: NodeSpec, function: Any, label: str | None, where: Where) -> NodeSpec:

@@ -63,7 +63,7 @@ class Performer:
             goes_on = False
             flight = Flight()
             attempt = 1 + run.failed_attempts(step.slot)
-            context.begin(step.spec.name, attempt)
+            context.begin(run, step, attempt)
             try:
                 value = await self._attempt(run, step, attempt, flight)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
@@ -137,7 +137,7 @@ class Performer:
             error,
             step.spec.policy,
             attempt=attempt,
-            buys=work.kind is not NodeKind.CALL,
+            buys=None if step.spec.is_free else work.kind is not NodeKind.CALL,
             now=self._news.time(),
             attempts=known,
             budget=self._retries,

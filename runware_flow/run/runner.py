@@ -150,6 +150,9 @@ class Runner:
         self.result = RunResult(flow, self.machine, self.accounts)
         self.is_cancelled = False
         self.is_finished = False
+        self.origin: tuple[int, str] | None = None
+        """Position and key of the item of a batch that this run is for."""
+        self._claims: dict[str, str] = {}
         self.news = News(self)
         self.pauses = Pauses(self.machine)
         self.desk = desk or Desk(settings.limits)
@@ -282,7 +285,7 @@ class Runner:
 
     async def _work(self) -> None:
         machine = self.machine
-        context = RunContext(self.flow.name, self._client, self._missing)
+        context = RunContext(self.flow.name, self._client, self._missing, self._claims, self.origin)
         current_worker.set(context)
         turn = _NODES_A_TURN
         while True:

@@ -37,6 +37,10 @@ def follows(error, retry, *, attempt=1, buys=True, now=0.0, deadline=None, **mor
         (ValueError("a bug"), 1, True, None),
         (ValueError("a bug"), 1, False, 0.0),
         (TimeoutError(), 1, False, None),
+        (LOST, 1, None, 0.5),
+        (OSError("no space"), 1, None, 0.0),
+        (RunwareError("gone", code="notFound", raw_code="mediaExpired"), 1, None, None),
+        (ValueError("a bug"), 1, None, None),
     ],
 )
 def test_what_follows_by_error_and_attempt(error, attempt, buys, pause):

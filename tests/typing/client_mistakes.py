@@ -6,7 +6,7 @@ Both tools report an ignore comment that hides nothing, so a mistake that starts
 
 from __future__ import annotations
 
-from runware_flow import Client
+from runware_flow import Client, Flow
 from runware_flow.architectures import Sdxl
 from runware_flow.operations import UpscaleImage
 from runware_flow.results import CaptionResult
@@ -40,3 +40,8 @@ async def calling(client: Client) -> None:
 
 
 def show(text: str) -> None: ...
+
+
+# What is no medium has no file.
+flow = Flow("mistakes")
+flow.then(TextInference(model="m", messages=[])).save("{label}")  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -127,6 +127,10 @@ assert_type(
 fixed = art.then(count_bytes).fallback(Caption(model="runware:150@2", inputs={"image": "kite.png"}))
 assert_type(fixed, Node[int | CaptionResult])
 
+# Files.
+assert_type(big.save("out/{label}"), Node[Path])
+assert_type(arts.save("out/{label}-{index}", retry=3), Many[Path])
+
 # A plain dict with wire names.
 wire = flow.then({"model": "runware:400@1", "positivePrompt": "a kite"})
 assert_type(wire, Node[Result])

@@ -16,6 +16,7 @@ from runware_flow.run.journal.values import (
     encode_item,
     encode_value,
     fingerprint_call,
+    is_still_true,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +120,11 @@ class Ledger:
         self._note(entry)
         if entry.advice.action != "restore":
             return Call(key)
-        return Call(key, is_known=True, value=decode_value(entry.items[0]))
+        value = decode_value(entry.items[0])
+        if not is_still_true(value):
+            self.is_fresh = True
+            return Call(key)
+        return Call(key, is_known=True, value=value)
 
     async def keep_call(self, call: Call, value: Any) -> None:
         """Make a function's value durable, if it can be made again from what is written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
@@ -27,6 +28,7 @@ __all__ = (
     "encode_item",
     "encode_value",
     "fingerprint_call",
+    "is_still_true",
 )
 
 R = TypeVar("R", bound=Result)
@@ -73,8 +75,10 @@ def decode_error(error: bytes) -> RunwareError:
 def encode_value(value: Any) -> bytes | None:
     """Write down the value of a function; `None` if it could not be made again just as it is.
 
-    That is possible for plain JSON values, for a result, and for a list of results.
+    That is possible for plain JSON values, for a path, for a result, and for a list of results.
     """
+    if isinstance(value, Path):
+        return msgspec.json.encode({"path": str(value)})
     if isinstance(value, Result):
         return b'{"result":' + encode_item(value) + b"}"
     if isinstance(value, list):
@@ -89,9 +93,16 @@ def decode_value(item: bytes) -> Any:
     [(kind, raw)] = msgspec.json.decode(item, type=dict[str, msgspec.Raw]).items()
     if kind == "result":
         return _result(bytes(raw))
+    if kind == "path":
+        return Path(msgspec.json.decode(raw, type=str))
     if kind == "results":
         return [_result(bytes(one)) for one in msgspec.json.decode(raw, type=list[msgspec.Raw])]
     return msgspec.json.decode(raw)
+
+
+def is_still_true(value: Any) -> bool:
+    """Tell whether a function's value still stands for what it did: a path does while the file is there."""
+    return not isinstance(value, Path) or value.exists()
 
 
 class _Typed(msgspec.Struct):

@@ -1,0 +1,92 @@
+"""Names of files that results are saved under: a template, and what is put into it.
+
+Whatever is put in is made harmless first, so that no label, key or server chooses a folder.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from string import Formatter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ("FIELDS", "Template")
+
+FIELDS = ("flow", "index", "key", "label", "uuid")
+"""What a template may name."""
+
+TELLING = frozenset({"index", "key", "uuid"})
+"""Those that differ between the items of a fan-out."""
+
+_HARMLESS = re.compile(r"[^\w .=,@+-]")
+_LONGEST = 100
+_WIDTH = re.compile(r"0?[1-9][0-9]?")
+_EXAMPLE = "out/{label}-{index}"
+
+
+class Template:
+    """A path with fields in braces: `out/{label}-{index:04}`.
+
+    Attributes:
+        fields: the fields that it names.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Read a template.
+
+        Raises:
+            ValueError: it cannot work; the message says why and what would.
+        """
+        if not text or text.endswith(("/", "\\")):
+            raise ValueError(f"{text!r} names no file: end it with a name, such as {_EXAMPLE!r}")
+        try:
+            self._parts = [(literal, name, spec or "") for literal, name, spec, _ in Formatter().parse(text)]
+        except ValueError as error:
+            raise ValueError(f"{text!r} is no template ({error}); braces hold a field, such as {_EXAMPLE!r}") from None
+        self.fields = frozenset(name for _, name, _ in self._parts if name is not None)
+        unknown = sorted(self.fields - set(FIELDS))
+        if unknown:
+            known = ", ".join(f"{{{name}}}" for name in FIELDS)
+            raise ValueError(f"{text!r} names {{{unknown[0]}}}, which nothing is put into; there are: {known}")
+        for _, name, spec in self._parts:
+            if spec and (name != "index" or not _WIDTH.fullmatch(spec)):
+                raise ValueError(
+                    f"{text!r} formats {{{name}:{spec}}}: only a width for the index is known, {{index:04}}"
+                )
+
+    @property
+    def tells_items_apart(self) -> bool:
+        """Whether two items of a fan-out get two names."""
+        return bool(self.fields & TELLING)
+
+    def fill(self, *, flow: str, label: str, indexes: Sequence[int], keys: Sequence[str], uuid: str | None) -> str:
+        """Put values in; those of nested fan-outs are joined by hyphens, from the outermost. Outside they are 0."""
+        values = {
+            "flow": harmless(flow),
+            "key": harmless("-".join(keys) or "0"),
+            "label": harmless(label),
+            "uuid": harmless(uuid or "0"),
+        }
+        filled: list[str] = []
+        for literal, name, spec in self._parts:
+            filled.append(literal)
+            if name == "index":
+                width = int(spec or 0)
+                filled.append("-".join(str(index).zfill(width) for index in indexes or (0,)))
+            elif name is not None:
+                filled.append(values[name])
+        return "".join(filled)
+
+
+def harmless(value: str) -> str:
+    """Make a part of a file's name of any text: no separators, no leading dots, not too long.
+
+    A text that has to be changed gets a hash of what it was, so that two different ones stay different.
+    """
+    plain = _HARMLESS.sub("_", value).strip(" .")[:_LONGEST]
+    if plain == value:
+        return value
+    return f"{plain}-{sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
