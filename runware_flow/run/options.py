@@ -78,12 +78,19 @@ class FlowOptions(TypedDict, total=False):
     """The keywords of `Flow`, which `execute`, `start` and `run` may override."""
 
     concurrency: int
+    """How many nodes are in flight at most, at least 1."""
     limits: Mapping[str, int] | None
+    """How many nodes of a kind are in flight at most, by modality, `type:`, `model:` or a name of yours."""
     on_error: OnError
+    """`"stop"`, `"cancel"` or `"continue"`: what happens once a node has failed for good."""
     budget: BudgetOption
+    """USD that the run may spend."""
     journal: JournalOption
+    """The file in which requests and results outlive a crash."""
     cache: Any
+    """Not in this version: anything but `None` is an error."""
     progress: Progress
+    """What shows how far the run is."""
 
 
 class BatchOptions(TypedDict, total=False):

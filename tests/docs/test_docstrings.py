@@ -13,7 +13,13 @@ import runware_flow
 
 API = Path(__file__).parents[2] / "docs" / "reference" / "api"
 MODULES = ("errors", "journal", "emulator", "testing.playbook", "testing.plugin", "tasks", "results")
-KEYWORDS = ("client.options.ClientKeywords", "client.options.ClientOptions", "run.options.PolicyOptions")
+HOMES = [import_module(f"runware_flow.{name}") for name in ("client.options", "run.options")]
+KEYWORDS = (
+    "client.options.ClientKeywords",
+    "client.options.ClientOptions",
+    "run.options.FlowOptions",
+    "run.options.PolicyOptions",
+)
 
 # They ask and change nothing: a cancel ends the waiting, and there is nothing to say about it.
 QUESTIONS = {
@@ -57,6 +63,29 @@ def test_every_public_name_has_a_docstring_of_its_own():
 
     # msgspec and dataclasses write a signature where a class has no docstring
     assert [name for name, thing in EVERYTHING.items() if not re.match(r"\W*\w[^(]", text(thing))] == []
+
+
+def arguments_told(thing):
+    """The names under `Args:` in a docstring, and those on a line of their own after `a, b:`."""
+    _, found, rest = inspect.cleandoc(thing.__doc__ or "").partition("\nArgs:\n")
+    block = re.split(r"^\S", rest, maxsplit=1, flags=re.MULTILINE)[0] if found else ""
+    return {
+        name.strip("* ") for line in re.findall(r"^    (\S[^:]*):", block, re.MULTILINE) for name in line.split(",")
+    }
+
+
+def arguments_taken(thing):
+    """The parameters of a callable, with the keywords behind an `Unpack[...]`."""
+    for name, parameter in inspect.signature(thing).parameters.items():
+        yield name
+        keywords = re.search(r"Unpack\[(\w+)\]", str(parameter.annotation))
+        if keywords:
+            yield from next(vars(home)[keywords[1]] for home in HOMES if keywords[1] in vars(home)).__annotations__
+
+
+@pytest.mark.parametrize("name", [name for name, thing in EVERYTHING.items() if arguments_told(thing)])
+def test_docstring_tells_of_arguments_that_exist(name):
+    assert arguments_told(EVERYTHING[name]) <= set(arguments_taken(EVERYTHING[name]))
 
 
 @pytest.mark.parametrize("home", KEYWORDS)
