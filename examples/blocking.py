@@ -18,7 +18,7 @@ def main(prompts: list[str]) -> None:
     try:
         result = flow.run()
     except FlowFailed as error:
-        sys.exit(str(error))
+        sys.exit(error.summary)
     for image, caption in zip(result[images], result[captions], strict=True):
         print(f"{image.url}\n    {caption.text}")
 

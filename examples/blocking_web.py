@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from runware_flow import Client, Flow, RunResult, RunwareFlowError
+from runware_flow import Client, Flow, FlowFailed, RunResult
 from runware_flow.tasks import Caption, ImageInference
 
 
@@ -31,8 +31,8 @@ class Pictures:
 def view(pictures: Pictures, prompt: str) -> str:
     try:
         return f"200 {pictures.caption(prompt)}"
-    except RunwareFlowError as error:
-        return f"502 {error}"
+    except FlowFailed as error:
+        return f"502 {error.summary}"
 
 
 def main(prompts: list[str]) -> None:

@@ -163,11 +163,7 @@ class TooFewSucceeded(RunwareFlowError):
         self.errors = list(errors)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_too_few, (str(self), self.errors)
-
-
-def _restore_too_few(message: str, errors: list[Exception]) -> TooFewSucceeded:
-    return TooFewSucceeded(message, errors=errors)
+        return _restore, (type(self), str(self), {"errors": self.errors})
 
 
 class BudgetExceeded(RunwareFlowError):
@@ -196,27 +192,54 @@ class BudgetExceeded(RunwareFlowError):
 
 
 class FlowFailed(RunwareFlowError):
-    """A run failed.
+    """A run failed. The text says what failed and why, what is kept, what may be billed, and what to do next.
 
     Attributes:
         result: the `RunResult` with everything that finished, and an outcome for every node.
-        node: the node whose failure ended the run.
+        node: the node whose failure ended the run; `label` is its name.
+        path: its identity in the run, items' keys included.
+        where: the line that declared it, as `file:line`.
+        task_type, model, task_uuid: its last request; `None` if it had none.
+        attempt: the number of its last attempt.
+        summary: the first line of the text: which node of which flow, and why.
 
-    The node's own error is the `__cause__`. A run cannot be pickled: what comes out of a pickle has the message, the
-    label of the node as `node`, and `None` as `result`.
+    The node's own error is the `__cause__`. A run cannot be pickled: what comes out of a pickle has the text and all
+    plain attributes, the label of the node as `node`, and `None` as `result`.
     """
 
-    def __init__(self, message: str, *, result: Any, node: Any) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        result: Any,
+        node: Any,
+        path: str | None = None,
+        where: str | None = None,
+        task_type: str | None = None,
+        model: str | None = None,
+        task_uuid: str | None = None,
+        attempt: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.result = result
         self.node = node
+        self.label: str | None = getattr(node, "label", node)
+        self.path = path
+        self.where = where
+        self.task_type = task_type
+        self.model = model
+        self.task_uuid = task_uuid
+        self.attempt = attempt
+
+    @property
+    def summary(self) -> str:
+        """The first line of the text."""
+        return str(self).partition("\n")[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_failure, (str(self), getattr(self.node, "label", self.node))
-
-
-def _restore_failure(message: str, node: Any) -> FlowFailed:
-    return FlowFailed(message, result=None, node=node)
+        plain = ("path", "where", "task_type", "model", "task_uuid", "attempt")
+        context = {"result": None, "node": self.label, **{name: getattr(self, name) for name in plain}}
+        return _restore, (type(self), str(self), context)
 
 
 def _restore(kind: type[Any], message: str, context: dict[str, Any]) -> Any:

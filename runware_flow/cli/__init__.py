@@ -24,7 +24,7 @@ def main() -> NoReturn:
     except ImportError as error:
         sys.exit(f"runware-flow: {error.name} is not installed: pip install 'runware-flow[cli,emulator]'")
     except RunwareFlowError as error:
-        sys.exit(f"runware-flow: {error}")
+        sys.exit(f"runware-flow: {getattr(error, 'summary', error)}")
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         sys.exit(f"runware-flow: {place}{error.strerror or error}")

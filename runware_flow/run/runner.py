@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from runware_flow.errors import FlowFailed
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
@@ -27,6 +26,7 @@ from runware_flow.run.admission import Admission, Desk
 from runware_flow.run.balance import BalanceCheck
 from runware_flow.run.budget import open_purse
 from runware_flow.run.context import RunContext, current_worker
+from runware_flow.run.failure import flow_failed
 from runware_flow.run.handle import Run
 from runware_flow.run.news import News, report
 from runware_flow.run.pauses import Pauses
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from runware_flow.errors import FlowFailed
     from runware_flow.graph.attempts import RetryBudget
     from runware_flow.graph.plan import ScopePlan, Step
     from runware_flow.graph.scope_run import ScopeRun
@@ -250,18 +251,7 @@ class Runner:
             return
         self._is_failure_told = True
         if self._failure is None:
-            run, step, error = failure
-            path, text = run.path(step), str(error) or type(error).__name__
-            if step.spec.describe() not in text:
-                text = f"{path!r}, declared at {step.spec.where}, failed: {text}"
-            elif path != step.spec.path:
-                text = f"{path!r}: {text}"
-            self._failure = FlowFailed(
-                f"flow {self.flow.name!r}: {text} (finished results are kept in .result)",
-                result=self.result,
-                node=self.flow.handle_of(step.spec),
-            )
-            self._failure.__cause__ = error
+            self._failure = flow_failed(self, *failure)
         raise self._failure
 
     @property

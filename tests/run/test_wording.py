@@ -8,7 +8,18 @@ import anyio
 import pytest
 from service import Service, art
 
-from runware_flow import Client, ClientStateError, DeclarationError, Failed, Flow, FlowFailed, NodeNotAvailable, Skipped
+from runware_flow import (
+    Client,
+    ClientStateError,
+    DeclarationError,
+    Failed,
+    Flow,
+    FlowFailed,
+    NodeNotAvailable,
+    Retry,
+    RunwareError,
+    Skipped,
+)
 
 
 async def boom(*_):
@@ -72,6 +83,63 @@ def test_skip_behind_an_item_names_it_by_position_or_by_its_own_key(run):
         assert [outcome.because for outcome in result.outcomes(skipped)] == ["a[0]/a failed", "a[1]/a failed"]
         assert isinstance(result.outcomes(named)[0], Skipped)
         assert result.outcomes(named)[0].because == "b[KITE]/b failed"
+
+    run(main)
+
+
+def test_flow_failed_says_what_failed_what_is_kept_and_what_to_do(run):
+    flow = Flow("night", on_error="cancel")
+    first = flow.then(art("kept"))
+    flow.then(first, lambda _: art("slow"), label="slow")
+    bad = flow.then(first, lambda _: art("bad"), retry=Retry(2, backoff=0.0), label="bad")
+
+    def answer(request, count):
+        prompt = request.wire["positivePrompt"]
+        if prompt == "slow":
+            return anyio.sleep_forever()
+        return RunwareError("too busy", code="provider", raw_code="providerError") if prompt == "bad" else None
+
+    service = Service(answer)
+
+    async def main():
+        with pytest.raises(FlowFailed) as info:
+            await flow.execute(service)
+        failed = info.value
+        uuids = {request.wire["positivePrompt"]: request.task_id for request in service.sent}
+        line = bad.spec.where
+        request = f"imageInference with runware:400@1, taskUUID {uuids['bad']}, attempt 2, provider (providerError)"
+        pay = "(with journal=, no task is paid twice)"
+        assert str(failed).splitlines() == [
+            f"flow 'night': 'bad', declared at {line}, failed: too busy",
+            f"  request: {request}",
+            "  kept: 1 finished node in .result",  # the cost is not known
+            f"  may be billed: slow, taskUUID {uuids['slow']}",
+            f"  next: this may pass: give the node a retry= or a fallback=; then run it again {pay}",
+        ]
+        assert (failed.label, failed.where, failed.path) == ("bad", str(line), "bad")
+        assert (failed.task_type, failed.model, failed.attempt) == ("imageInference", "runware:400@1", 2)
+        assert failed.task_uuid == uuids["bad"]
+        assert failed.summary == str(failed).splitlines()[0]
+        copied = pickle.loads(pickle.dumps(failed))
+        assert {**vars(copied), "result": 0, "node": 0} == {**vars(failed), "result": 0, "node": 0}
+
+    run(main)
+
+
+def test_flow_failed_with_a_journal_says_what_a_second_run_does(run, tmp_path):
+    flow = Flow(journal=tmp_path / "j.sqlite")
+    flow.then(art(), timeout=0.01)
+
+    async def main():
+        service = Service(lambda request, count: anyio.sleep_forever())
+        with pytest.raises(FlowFailed) as info:
+            await flow.execute(service)
+        kept, billed, then = str(info.value).splitlines()[2:]
+        assert (kept, billed) == ("  kept: nothing had finished", "  may be billed: 1 request whose end is not known")
+        assert then.startswith(
+            f"  next: what was sent may still finish as task {service.sent[0].task_id}; give it more"
+        )
+        assert "with the same journal: what has finished is not bought again" in then
 
     run(main)
 
