@@ -181,6 +181,12 @@ def test_image_to_video_saves_a_film_that_starts_with_the_picture(example, emula
     assert emulator.log.tasks[-1].request["positivePrompt"].startswith(caption)
 
 
+def test_fallback_model_makes_the_picture_that_the_first_choice_does_not(example):
+    *lines, _ = example("fallback_model", faults=["fail:model=bfl:2@1,prompt=kite"]).splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["bfl:2@1", "runware:400@1", "bfl:2@1"]
+    assert '"a kite"' in lines[1]
+
+
 def test_blocking_web_answers_every_thread_also_those_beside_a_failed_one(example):
     lines = example("blocking_web", "a kite", "a doomed boat", "a tower", faults=["fail:prompt=doomed"]).splitlines()
     assert [line[:3] for line in lines] == ["200", "502", "200"]
