@@ -6,9 +6,10 @@ import base64
 import hashlib
 import mimetypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import anyio
+import anyio.to_thread
 
 from runware_flow.errors import RunwareError
 from runware_flow.wire.codec import place
@@ -44,16 +45,18 @@ _SIGNATURES = (
 )
 
 
-async def file_to_data_uri(source: str | Path | bytes, *, media_type: str | None = None) -> str:
+async def file_to_data_uri(source: str | Path | bytes | BinaryIO, *, media_type: str | None = None) -> str:
     """Encode a local file or bytes as a `data:` URI, for any parameter that takes a medium.
 
     Args:
-        source: a path, or the bytes themselves.
+        source: a path, the bytes themselves, or a file that is open for reading bytes, which is read to its end.
         media_type: `image/png`, say; by default told from the content, else from the file's name.
 
     Raises:
         OSError: the file cannot be read.
     """
+    if not isinstance(source, (str, Path, bytes)):
+        source = await anyio.to_thread.run_sync(source.read)
     if isinstance(source, bytes):
         return _data_uri(source, media_type or _media_type(source))
     path = Path(source)

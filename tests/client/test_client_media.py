@@ -50,7 +50,7 @@ def test_file_to_data_uri_takes_paths_and_bytes(run, tmp_path):
         path = tmp_path / "kite.dat"
         path.write_bytes(picture())
         uri = await file_to_data_uri(path)
-        assert uri == await file_to_data_uri(picture())
+        assert uri == await file_to_data_uri(picture()) == await file_to_data_uri(io.BytesIO(picture()))
         assert uri.startswith("data:image/png;base64,")
         assert base64.b64decode(uri.partition(",")[2]) == picture()
         note = tmp_path / "note.txt"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pickle
+import re
 
+import httpx
 import pytest
 
+from runware_flow import Client
 from runware_flow.client.options import ClientOptions, Settings, read_settings
+from runware_flow.emulator import Emulator
 from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
+from runware_flow.transport.websocket import open_websocket
 
 KEY = "rw-0123456789abcdef"
 
@@ -78,3 +83,26 @@ def test_secret_equality_is_by_value():
     assert Secret("a") == Secret("a")
     assert Secret("a") != Secret("b")
     assert hash(Secret("a")) == hash(Secret("a"))
+
+
+def test_user_agent_begins_with_its_prefix_everywhere(run):
+    told = []
+
+    def connector(url, *, headers, **options):
+        told.append(headers["User-Agent"])
+        return open_websocket(url, headers=headers, **options)
+
+    async def hook(request):
+        told.append(request.headers["User-Agent"])
+
+    async def main():
+        async with Emulator(latency=0.0) as emulator, httpx.AsyncClient(event_hooks={"request": [hook]}) as http:
+            options = {"connector": connector, "http_client": http, "user_agent_prefix": "my-app/2.0"}
+            async with Client(**emulator.client_options, **options) as client:
+                await client.connect()
+                await client.get_response("9b0e0f60-8c46-4c42-9ef4-1c3f6c1a8a11")
+                await client.content.list_creators()
+
+    run(main)
+    assert len(told) == 3
+    assert all(re.match(r"my-app/2\.0 runware-flow/[\d.]+ \(python/", one) for one in told)
