@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
 from anyio import AsyncContextManagerMixin
+from msgspec.structs import replace
 
 from runware_flow.client import request as requests
 from runware_flow.client.carrying import Carriage
 from runware_flow.client.conversation import print_entry
 from runware_flow.client.delivery import Delivery, Progress
+from runware_flow.client.governing import Governing, governed_as
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import check_seconds, read_settings
 from runware_flow.client.services import Services
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from runware_flow.client.conversation import Conversation
+    from runware_flow.client.governing import Place
     from runware_flow.client.options import ClientKeywords
     from runware_flow.graph.outcomes import Failed, Ok
     from runware_flow.results import TextResult
@@ -73,6 +76,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         self._stack = AsyncExitStack()
         self._services = Services(self._settings, self._stack, self._here)
         self._media = LocalMediaPlacer(self._upload)
+        self._governing = Governing()
 
     def __repr__(self) -> str:
         state = "open" if self._conversation is not None else "not entered" if self._home is None else "closed"
@@ -207,6 +211,7 @@ class Client(Utilities, AsyncContextManagerMixin):
             yield submitted
         finally:
             conversation.withdraw(submitted.request.task_id)
+            submitted.give_place_back()
 
     @asynccontextmanager
     async def stream(
@@ -243,8 +248,10 @@ class Client(Utilities, AsyncContextManagerMixin):
         await self._services.check(prepared, validate)
         await self._place_media(prepared)
         document = self._services.documenter(prepared.model)
-        async with open_stream(await self._services.web.rest(), prepared, timeout=seconds, document=document) as stream:
-            yield stream
+        rest = await self._services.web.rest()
+        with self._governing.streaming(governed_as(prepared.task_type, prepared.model)):
+            async with open_stream(rest, prepared, timeout=seconds, document=document) as stream:
+                yield stream
 
     def prepare(
         self,
@@ -275,15 +282,18 @@ class Client(Utilities, AsyncContextManagerMixin):
         on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
         sent_before: SentBefore = "no",
         validate: bool | None = None,
+        place: Place | None = None,
     ) -> list[Any]:
         """Send a prepared task and wait for all its results; arguments and errors are those of `run`.
 
         A cancel ends the waiting only, as in `run`. `sent_before` says whether an earlier process sent this very task:
         with `"yes"` it is only asked for, with `"maybe"` it is sent (again) under its taskUUID if the service does not
-        know it; see `Submission`.
+        know it; see `Submission`. `place` is one that a run took from the governor, and gives back.
         """
         conversation = self._here()
-        return await self._perform(conversation, prepared, timeout, on_result, on_progress, sent_before, validate)
+        return await self._perform(
+            conversation, prepared, timeout, on_result, on_progress, sent_before, validate, place
+        )
 
     def receive_webhook(self, body: bytes) -> list[WebhookNotice]:
         """Take the body of a call that the service made to a webhook of yours, from whatever framework you use.
@@ -308,8 +318,13 @@ class Client(Utilities, AsyncContextManagerMixin):
         return unexpected
 
     def statistics(self) -> SessionStatistics:
-        """What the session knows of itself, frozen: tasks in flight, reconnects, polls."""
-        return self._here().statistics()
+        """What the session knows of itself, frozen: tasks in flight, reconnects, polls, the governor of each model."""
+        return replace(self._here().statistics(), models=self._governing.statistics())
+
+    @property
+    def governing(self) -> Governing:
+        """The governors of this client, which the runs on it ask; `statistics()` tells what they know."""
+        return self._governing
 
     async def _perform(
         self,
@@ -320,8 +335,9 @@ class Client(Utilities, AsyncContextManagerMixin):
         on_progress: Callable[[Progress], Awaitable[None] | None] | None,
         sent_before: SentBefore = "no",
         validate: bool | None = None,
+        place: Place | None = None,
     ) -> list[Any]:
-        conversation, delivery = await self._send(conversation, prepared, timeout, sent_before, validate)
+        conversation, delivery = await self._send(conversation, prepared, timeout, sent_before, validate, place)
         try:
             if on_result is not None or on_progress is not None:
                 while (event := await delivery.next_event()) is not None:
@@ -331,6 +347,8 @@ class Client(Utilities, AsyncContextManagerMixin):
             return await delivery.wait_results()
         finally:
             conversation.withdraw(delivery.request.task_id)
+            if place is None:
+                delivery.give_place_back()
 
     async def _send(
         self,
@@ -339,6 +357,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         timeout: float | None,
         sent_before: SentBefore = "no",
         validate: bool | None = None,
+        place: Place | None = None,
     ) -> tuple[Conversation, Delivery[Any]]:
         """Hand a task to the session; gives the conversation that has it now, from which the caller withdraws it."""
         request = prepared.request
@@ -362,6 +381,9 @@ class Client(Utilities, AsyncContextManagerMixin):
         document = self._services.documenter(request.model)
         delivery: Delivery[Any] = Delivery(request, timeout=seconds, document=document, course=prepared.course)
         conversation.submit(delivery, submission, deadline)
+        delivery.place = place or self._governing.begin(governed_as(request.task_type, request.model))
+        if delivery.place is not None and sent_before == "no":
+            delivery.place.sent()
         return conversation, delivery
 
     async def _connect(self) -> Conversation:

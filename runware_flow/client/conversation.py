@@ -161,13 +161,16 @@ class Conversation:
                     delivery.take_progress(command)
             case commands.SetTimer(at):
                 self._set_timer(at)
+            case _:
+                self._carry_out_rarer(command)
+
+    def _carry_out_rarer(self, command: commands.Command) -> None:
+        match command:
             case commands.Log():
                 self.log(command)
-            case _:
-                self._connect_or_part(command)
-
-    def _connect_or_part(self, command: commands.Command) -> None:
-        match command:
+            case commands.Refused(task_id, retry_after):
+                if (delivery := self._deliveries.get(task_id)) is not None:
+                    delivery.refuse(retry_after)
             case commands.OpenConnection():
                 self._link.open()
             case commands.CloseConnection(reason):

@@ -15,6 +15,7 @@ from runware_flow.wire.results import decode_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runware_flow.client.governing import Place
     from runware_flow.client.request import Course
     from runware_flow.session import commands
     from runware_flow.wire.codec import Request
@@ -75,6 +76,8 @@ class Delivery(Generic[R]):
         self._is_late = False
         self._error: RunwareError | None = None
         self._changed: anyio.Event | None = None
+        self.place: Place | None = None
+        """What it takes up with the governor of its model."""
 
     @property
     def task_uuid(self) -> str:
@@ -174,8 +177,20 @@ class Delivery(Generic[R]):
             del self._progress[next(iter(self._progress))]
         self._wake()
 
+    def refuse(self, retry_after: float | None) -> None:
+        """The service has too much to do to take the task now; it will be sent again."""
+        if self.place is not None:
+            self.place.refused(retry_after)
+
+    def give_place_back(self) -> None:
+        """Nobody waits for it any more."""
+        if self.place is not None:
+            self.place.close()
+
     def settle(self, error: RunwareError | None) -> None:
         """Nothing more will come."""
+        if self.place is not None:
+            self.place.settled(error)
         self._is_settled = True
         self._error = error and self._document(error)
         self._wake()

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.plan import ScopePlan
 
-__all__ = ("MODALITIES", "Limits", "Line", "Need", "Ticket", "check_limits", "modality_of", "read_limits")
+__all__ = (
+    "MODALITIES",
+    "Limits",
+    "Line",
+    "Need",
+    "Ticket",
+    "check_limits",
+    "governor_key",
+    "modality_of",
+    "read_limits",
+)
 
 T = TypeVar("T")
 
@@ -103,6 +113,11 @@ def check_limits(plan: ScopePlan, limits: Mapping[str, int] | None, *, may_be_un
             raise DeclarationError(f"{key!r} is no key of limits=: {_KEYS}, and no node gives it")
 
 
+def governor_key(model: str) -> str:
+    """Name what a node waits for if there is no room with its model's governor; no limit has such a key."""
+    return f"governor:{model}"
+
+
 class Need:
     """What one kind of node needs a place of, all at once.
 
@@ -117,7 +132,7 @@ class Need:
     def __init__(self, limits: tuple[str, ...], model: str | None = None) -> None:
         self.limits = limits
         self.model = model
-        self.keys = limits if model is None else (*limits, f"governor:{model}")
+        self.keys = limits if model is None else (*limits, governor_key(model))
         self.waiting: deque[Ticket[Any]] = deque()
 
     def __repr__(self) -> str:
@@ -209,9 +224,13 @@ class Line(Generic[T]):
         """Tell whether anybody waits with this need."""
         return bool(need.waiting) and self._skip_gone(need)
 
-    def needs(self, key: str) -> bool:
-        """Tell whether anybody waits for `key`."""
-        return any(self._skip_gone(need) for need in list(self._by_key.get(key, ())))
+    def keys(self) -> list[str]:
+        """All that somebody waits for."""
+        return list(self._by_key)
+
+    def needs(self, key: str) -> list[Need]:
+        """The needs of those who wait for `key`."""
+        return [need for need in list(self._by_key.get(key, ())) if self._skip_gone(need)]
 
     def _skip_gone(self, need: Need) -> bool:
         """Forget those at the head that have left; tell whether somebody is there."""

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.graph.limits import Limits, Line, Need, modality_of
+from runware_flow.client.bell import Bell
+from runware_flow.client.governing import Party, governed_as
+from runware_flow.graph.limits import Limits, Line, Need, governor_key, modality_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from runware_flow.client.governing import Governing, Place
     from runware_flow.graph.budget import Reservation
     from runware_flow.graph.limits import Ticket
     from runware_flow.graph.machine import FlowMachine
@@ -37,28 +40,35 @@ class Grant:
     """What a node was given; it is given back once, whatever becomes of the node.
 
     Attributes:
+        place: with the governor of its model.
         reservation: what the budget keeps for it, until that is settled.
     """
 
-    __slots__ = ("is_open", "need", "reservation")
+    __slots__ = ("is_open", "need", "place", "reservation")
 
-    def __init__(self, need: Need) -> None:
+    def __init__(self, need: Need, place: Place | None) -> None:
         self.need = need
+        self.place = place
         self.is_open = True
         self.reservation: Reservation | None = None
 
 
 class Desk:
-    """Limits, and the line of those who wait, for all machines that share them.
+    """Limits, the governors, and the line of those who wait, for all machines that share them.
+
+    Args:
+        client: what the tasks are sent with; its governors are asked, if it has any.
 
     Attributes:
         purse: what they pay with, if there is a budget.
         balance: to be waited for before the first request, if there is a budget.
+        bell: rings when it is the turn of those who wait here for a governor; who hears it calls `catch_up`.
     """
 
     def __init__(
         self,
-        limits: Mapping[str, int] | None = None,
+        limits: Mapping[str, int] | None,
+        client: Any,
         purse: Purse | None = None,
         balance: BalanceCheck | None = None,
     ) -> None:
@@ -67,20 +77,30 @@ class Desk:
         self._limits = Limits(limits or {})
         self._line: Line[tuple[Admission, ScopeRun, Step]] = Line()
         self._needs: dict[tuple[Any, ...], Need] = {}
+        self._governing: Governing | None = getattr(client, "governing", None)
+        self._party = Party(Bell())
+        self._is_held = False
 
     def need_of(self, step: Step, request: PreparedTask | None) -> Need:
         """Return what a node needs; equal nodes share one `Need`."""
         name = step.spec.policy.limit
-        if not self._limits.sizes:
+        if not self._limits.sizes and (self._governing is None or request is None):
             return _NOTHING
         if request is None:
             kind: tuple[Any, ...] = (None, None, None, name)
+        elif not self._limits.sizes:
+            kind = (request.task_type, request.model, None, None)
         else:
             kind = (request.task_type, request.model, modality_of(request.wire), name)
         need = self._needs.get(kind)
         if need is None:
-            need = self._needs[kind] = Need(self._limits.keys_of(*kind))
+            need = self._needs[kind] = self._read(kind)
         return need
+
+    def _read(self, kind: tuple[Any, ...]) -> Need:
+        task_type, model, _, _ = kind
+        governed = None if self._governing is None or task_type is None else governed_as(task_type, model)
+        return Need(self._limits.keys_of(*kind), governed)
 
     def has_room(self, need: Need) -> bool:
         """Tell whether all that is needed is there, and nobody waits for the same."""
@@ -88,11 +108,13 @@ class Desk:
 
     def take(self, need: Need) -> Grant:
         """Take all that is needed; the caller has asked `has_room`."""
-        return self._take(need) if need.keys else Grant(need)
+        return self._take(need) if need.keys else Grant(need, None)
 
     def wait(self, need: Need, who: tuple[Admission, ScopeRun, Step]) -> Ticket[Any]:
         """Let a node that was refused wait in the line."""
-        return self._line.add(need, who)
+        ticket = self._line.add(need, who)
+        self._wait_for_governor(need)
+        return ticket
 
     def give_back(self, grant: Grant) -> None:
         """Give back what was given, and let those go who can go now. A second time does nothing."""
@@ -100,20 +122,97 @@ class Desk:
             return
         grant.is_open = False
         self._limits.give_back(grant.need.limits)
+        if grant.place is not None:
+            grant.place.close(self._party)
         if self._line:
-            self._serve(grant.need.keys)
+            self._serve(grant.need.limits)
+        if self._party.called:
+            self.catch_up()
+
+    # Whoever waits
+
+    @property
+    def bell(self) -> Bell:
+        """See above; a run that attends to its desk puts its own bell here."""
+        return self._party.bell
+
+    @bell.setter
+    def bell(self, bell: Bell) -> None:
+        self._party.bell = bell
+
+    def opens_at(self) -> float:
+        """When `catch_up` is to be called at the latest, on the loop's clock."""
+        return float("inf") if self._governing is None else self._governing.opens_at(self._party)
+
+    def catch_up(self) -> None:
+        """Use the turns that have come."""
+        if self._governing is None:
+            return
+        self._governing.look_again(self._party)
+        while self._party.called:
+            self._use_turn(next(iter(self._party.called)))
+
+    async def attend(self) -> None:
+        """Catch up until cancelled, for a desk that no run attends to."""
+        while True:
+            await self.bell.wait(self.opens_at())
+            self.catch_up()
+
+    def hold(self) -> None:
+        """Let nobody go, since nobody would take it up."""
+        self._is_held = True
+        self.close()
+
+    def go_on(self) -> None:
+        """Let those go again who can."""
+        self._is_held = False
+        if self._line:
+            self._serve(self._line.keys())
+
+    def close(self) -> None:
+        """Wait for no turn any more."""
+        if self._governing is not None:
+            self._governing.leave(self._party)
 
     def _serve(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
         while (called := self._line.call(keys, self._can_go)) is not None:
-            need, (admission, run, step) = called
-            admission.let_go(run, step, self._take(need))
+            self._let_go(*called)
+        if self._governing is not None:
+            for key in keys:
+                for need in self._line.needs(key):
+                    self._wait_for_governor(need)
+
+    def _use_turn(self, model: str) -> None:
+        assert self._governing is not None
+        key = (governor_key(model),)
+        called = self._line.call(key, self._can_go)
+        if called is not None:
+            self._let_go(*called)
+        wants_more = not self._is_held and any(self._could_go(need) for need in self._line.needs(key[0]))
+        self._governing.done(model, self._party, wants_more=wants_more)
+
+    def _let_go(self, need: Need, who: tuple[Admission, ScopeRun, Step]) -> None:
+        admission, run, step = who
+        admission.let_go(run, step, self._take(need))
+
+    def _wait_for_governor(self, need: Need) -> None:
+        if self._governing is not None and need.model is not None and not self._is_held and self._could_go(need):
+            self._governing.wait(need.model, self._party)
+
+    def _could_go(self, need: Need) -> bool:
+        """Tell whether a node could go, were there a place with the governor."""
+        return self._limits.have_room(need.limits)
 
     def _can_go(self, need: Need) -> bool:
-        return self._limits.have_room(need.limits)
+        if self._is_held or not self._could_go(need):
+            return False
+        return self._governing is None or need.model is None or self._governing.has_room(need.model, self._party)
 
     def _take(self, need: Need) -> Grant:
         self._limits.take(need.limits)
-        return Grant(need)
+        place = None if self._governing is None or need.model is None else self._governing.take(need.model)
+        return Grant(need, place)
 
 
 class Admission:

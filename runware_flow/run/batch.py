@@ -6,6 +6,8 @@ import os
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
+import anyio
+
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.attempts import RetryBudget
 from runware_flow.graph.batches import Tolerance
@@ -187,7 +189,8 @@ class Batch(Generic[A, T, S]):
             store = None if writer is None else writer.store
             purse = await stack.enter_async_context(open_purse(settings.budget, self.name, store))
             balance = None if purse is None else BalanceCheck(self.name, client, lambda: 0.0)
-            desk = Desk(settings.limits, purse, balance)
+            desk = Desk(settings.limits, client, purse, balance)
+            stack.callback(desk.close)
             surroundings = Surroundings(
                 self.name, settings, client, writer, accounts, report, watch, desk, RetryBudget()
             )
@@ -195,7 +198,7 @@ class Batch(Generic[A, T, S]):
             crew = Crew(runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch)
             async with open_task_group() as workers:
                 watch.begin(workers)
-                workers.start_soon(crew.run, shared)
+                workers.start_soon(_work, crew, shared, desk)
                 try:
                     yield BatchOutcomes(outbox)
                 except BaseException:
@@ -205,6 +208,13 @@ class Batch(Generic[A, T, S]):
                 finally:
                     outbox.leave()
                     crew.stop()
+
+
+async def _work(crew: Crew, shared: Callable[[Flow], Node[Any]] | None, desk: Desk) -> None:
+    async with anyio.create_task_group() as beside:
+        beside.start_soon(desk.attend)
+        await crew.run(shared)
+        beside.cancel_scope.cancel()
 
 
 def _read_deadline(value: Any) -> float | None:

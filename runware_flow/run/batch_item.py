@@ -237,7 +237,7 @@ class ItemRunner:
 
     async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
         around = self._around
-        runner = Runner(work.flow, plan, self._settings, around.client, None, work.ledger, around.desk, around.retries)
+        runner = Runner(work.flow, plan, self._settings, around.client, around.desk, None, work.ledger, around.retries)
         runner.origin = work.origin
         work.machine = runner.machine
         told = None if work.pulled is _NO_ITEM else self._around.watch.follow(runner.news, work.pulled)

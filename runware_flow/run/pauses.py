@@ -8,37 +8,14 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from runware_flow.client.bell import Bell
+
 if TYPE_CHECKING:
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
 
-__all__ = ("Bell", "Pauses")
-
-
-class Bell:
-    """Wakes the one task that waits for it. A ring while nobody waits is heard by the next who does."""
-
-    def __init__(self) -> None:
-        self._event: anyio.Event | None = None
-        self._has_rung = False
-
-    def ring(self) -> None:
-        """Wake whoever waits."""
-        self._has_rung = True
-        if self._event is not None:
-            self._event.set()
-
-    async def wait(self, until: float = float("inf")) -> None:
-        """Wait for a ring, or for that time on the loop's clock."""
-        if not self._has_rung:
-            self._event = anyio.Event()
-            try:
-                with anyio.CancelScope(deadline=until):
-                    await self._event.wait()
-            finally:
-                self._event = None
-        self._has_rung = False
+__all__ = ("Pauses",)
 
 
 class Pauses(Bell):
@@ -67,9 +44,9 @@ class Pauses(Bell):
         self._heap.clear()
         self._deadlines.clear()
 
-    async def wait_due(self) -> None:
-        """Wait until the time of at least one node has come, or the bell rings; those that are due are ready then."""
-        await self.wait(min([*self._deadlines.values(), *(entry[0] for entry in self._heap[:1])], default=float("inf")))
+    async def wait_due(self, until: float = float("inf")) -> None:
+        """Wait until the time of a node has come, or `until`, or the bell rings; those that are due are ready then."""
+        await self.wait(min([until, *self._deadlines.values(), *(entry[0] for entry in self._heap[:1])]))
         now = anyio.current_time()
         while self._heap and self._heap[0][0] <= now:
             _, _, run, step = heappop(self._heap)

@@ -226,6 +226,8 @@ class Purchases:
     async def _perform(self, run: ScopeRun, step: Step, request: Any, flight: Flight, **more: Any) -> list[Any]:
         if step.spec.policy.timeout is not None:
             more["timeout"] = step.spec.policy.timeout
+        if flight.grant is not None and flight.grant.place is not None:
+            more["place"] = flight.grant.place
         if step.spec.keeps_all:
 
             def on_result(outcome: Ok[Any] | Failed) -> None:

@@ -80,8 +80,8 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
         balance = None
         if purse is not None:
             balance = BalanceCheck(flow.name, client, partial(purse.least, flow.declaration))
-        desk = Desk(settings.limits, purse, balance)
-        runner = Runner(flow, plan, settings, client, missing, ledger, desk)
+        desk = Desk(settings.limits, client, purse, balance)
+        runner = Runner(flow, plan, settings, client, desk, missing, ledger, attends=True)
         async with open_task_group() as task_group:
             try:
                 runner.begin(task_group)
@@ -139,11 +139,14 @@ class Runner:
         plan: ScopePlan,
         settings: Settings,
         client: Any,
+        desk: Desk,
         missing: Exception | None = None,
         ledger: Ledger | None = None,
-        desk: Desk | None = None,
         retries: RetryBudget | None = None,
+        *,
+        attends: bool = False,
     ) -> None:
+        """Args: attends: the desk is this run's own, and nobody else's to attend to."""
         self.flow = flow
         self.settings = settings
         self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
@@ -156,7 +159,10 @@ class Runner:
         self._claims: dict[str, str] = {}
         self.news = News(self)
         self.pauses = Pauses(self.machine)
-        self.desk = desk or Desk(settings.limits)
+        self._attends = attends
+        self.desk = desk
+        if attends:
+            desk.bell = self.pauses
         self.admission = Admission(self.machine, self.desk, self.pauses)
         self.performer = Performer(
             self.machine, self.accounts, self.news, self.pauses, self.admission, client, ledger, retries
@@ -215,6 +221,8 @@ class Runner:
         finally:
             self.puller.close()
             self.admission.close()
+            if self._attends:
+                self.desk.close()
             machine = self.machine
             if not machine.is_finished:
                 machine.abort("the run was cancelled")
@@ -309,7 +317,9 @@ class Runner:
 
     async def _keep_waiting(self) -> None:
         while not self.machine.is_finished:
-            await self.pauses.wait_due()
+            await self.pauses.wait_due(self.desk.opens_at() if self._attends else float("inf"))
+            if self._attends:
+                self.desk.catch_up()
             self.tell()
 
     async def _contest(self, run: ScopeRun, step: Step, context: RunContext) -> None:
@@ -392,5 +402,9 @@ class Runner:
         if is_open and self._gate is not None:
             self._gate.set()
             self._gate = None
+            if self._attends:
+                self.desk.go_on()
         elif not is_open and self._gate is None:
             self._gate = anyio.Event()
+            if self._attends:
+                self.desk.hold()

@@ -26,6 +26,7 @@ __all__ = (
     "OpenConnection",
     "Outgoing",
     "Progress",
+    "Refused",
     "Send",
     "SessionReady",
     "SetTimer",
@@ -111,6 +112,14 @@ class Progress(msgspec.Struct, frozen=True):
     """Whether it says more than the report before it; otherwise it says only that the service is still at it."""
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """The service had too much to do to take a task (429, 503, a full queue); it is sent again by itself."""
+
+    task_id: TaskId
+    retry_after: float | None = None
+    """Seconds that the service asked to wait."""
+
+
 class Settle(msgspec.Struct, frozen=True):
     """The task is over; the last command that names it. Comes exactly once a task, unless the task was withdrawn.
 
@@ -145,5 +154,15 @@ class Log(msgspec.Struct, frozen=True):
 
 
 Command: TypeAlias = (
-    OpenConnection | CloseConnection | Send | SetTimer | SessionReady | Deliver | Progress | Settle | EndSession | Log
+    OpenConnection
+    | CloseConnection
+    | Send
+    | SetTimer
+    | SessionReady
+    | Deliver
+    | Progress
+    | Refused
+    | Settle
+    | EndSession
+    | Log
 )

@@ -179,7 +179,7 @@ class Governor:
         if sample.epoch != self._epoch:
             return
         self._window.add(seconds)
-        if self._doubles and not self._is_doubtful and self._limit < 2 * self.in_flight and self._is_known:
+        if self._doubles and not self._is_doubtful and self._limit < 2 * self._peak and self._is_known:
             self._limit += 1.0
         if self._window.count >= (_WINDOW if self._doubles else max(START, self.limit)):
             self._judge()

@@ -11,6 +11,7 @@ the earliest thing due in either half.
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003  # help() reads the annotations of a struct
 from math import inf
 from typing import TYPE_CHECKING, assert_never
 
@@ -35,6 +36,7 @@ from runware_flow.session.events import (
     WebhookReceived,
 )
 from runware_flow.session.exchange import exchange_failed, exchange_finished
+from runware_flow.session.governor import GovernorStatistics  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.session.link import Link, LinkDue, LinkState
 from runware_flow.session.reading import read_frame, read_webhook
 from runware_flow.session.tracker import Tracker, own_error
@@ -67,6 +69,8 @@ class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Items and errors that came for tasks no longer in flight."""
     pressure: float
     """By how much polling is slowed down; 1 is not at all."""
+    models: Mapping[str, GovernorStatistics] = {}
+    """The governor of each model that tasks were sent to, by AIR, or by task type where there is no model."""
 
 
 class SessionMachine:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.session.agenda import Agenda
-from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Settle
+from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Refused, Settle
 from runware_flow.session.delivery import Tally
+from runware_flow.session.governor import is_strain
 from runware_flow.session.inflight import Entry, TaskState
 from runware_flow.session.polling import Poller
 from runware_flow.session.retry import backoff, spread
@@ -195,6 +196,8 @@ class Tracker:
 
     def retry(self, entry: Entry, error: RunwareError, at: float, retry_after: float | None = None) -> None:
         """The service has not accepted a task, for now: send it again later, or give up."""
+        if is_strain(error):
+            self.emit(Refused(entry.task_id, retry_after))
         entry.retries += 1
         if entry.retries > self.options.max_retries:
             if entry.may_have_arrived:

@@ -20,7 +20,7 @@ from session_conversation import (
     text,
 )
 
-from runware_flow.session.commands import Deliver, Lane, Log, Send, SessionReady, SetTimer, Settle
+from runware_flow.session.commands import Deliver, Lane, Log, Refused, Send, SessionReady, SetTimer, Settle
 from runware_flow.session.events import (
     ConnectRequested,
     ExchangeFailed,
@@ -159,9 +159,9 @@ def test_refusal_with_status_200_is_a_refusal():
 def test_overload_is_retried_under_the_same_id_after_the_time_asked_for():
     play = rest(max_retries=1)
     play >> TaskSubmitted(0.0, sync_task()) << Send((submit(sync_task(), joins=False),))
-    play >> submitted(0.1, decode_reply(429, b""), 429, retry_after=7.0) << SetTimer(7.1)
+    play >> submitted(0.1, decode_reply(429, b""), 429, retry_after=7.0) << Refused("t1", 7.0) << SetTimer(7.1)
     play >> TimerFired(7.1) << Send((submit(sync_task(), joins=False),))
-    play >> submitted(7.2, decode_reply(429, b""), 429, retry_after=7.0) << Settle("t1", ANY)
+    play >> submitted(7.2, decode_reply(429, b""), 429, retry_after=7.0) << Refused("t1", 7.0) << Settle("t1", ANY)
     play.check()
     error = play.commands(Settle)[0].error
     assert (error.code, error.status_code, error.retry_after) == ("rateLimit", 429, 7.0)
