@@ -252,6 +252,38 @@ def test_many_items_share_a_small_budget_without_a_dead_end(run):
     run(main)
 
 
+def test_node_that_got_its_place_of_a_limit_gives_it_back_while_it_waits_for_the_budget(run):
+    budget = Budget(0.0042, prices=DEARER | {"caption": COST})
+    flow = Flow(budget=budget, limits={"image": 1}, on_error="continue")
+    first = flow.then(art("first"))
+    second = flow.then(art("second"))
+    text = flow.then({"taskType": "caption", "model": "runware:150@2", "inputs": {"image": "https://example.com/x"}})
+    seen = []
+    is_waiting = anyio.Event()
+
+    async def look(_):
+        await anyio.wait_all_tasks_blocked()
+        seen.append((budget.machine.waiting_count, budget.reserved))
+        is_waiting.set()
+
+    first.then(look)
+
+    async def answer(request):
+        if request.task_type == "caption":
+            await is_waiting.wait()
+            return RunwareError("no", code="validation", raw_code="invalidImage")
+        return None
+
+    async def main():
+        result = await flow.execute(service)
+        assert seen == [(1, COST)]
+        assert [type(result.outcome(node)) for node in (first, second, text)] == [Ok, Ok, Failed]
+        assert budget.spent == 2 * COST
+
+    service = Service(lambda request, count: answer(request))
+    run(main)
+
+
 @pytest.mark.parametrize("amount", [-1, "5", float("inf"), True, object()])
 def test_budget_that_is_no_amount_is_refused(amount):
     with pytest.raises(DeclarationError, match="budget= is an amount of USD, or a Budget"):

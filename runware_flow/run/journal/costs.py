@@ -41,22 +41,22 @@ def read_past(path: Path, flow: str) -> Past:
     if not path.is_file():
         return Past()
     with _opened(path) as connection:
-        [spent] = connection.execute("SELECT sum(micro_usd) FROM node WHERE flow = ?", (flow,)).fetchone()
-        rows = connection.execute(
-            f"""SELECT task_uuid, task_type, model, request FROM node
-               WHERE flow = ? AND state = {STATES.index("open")} AND task_uuid IS NOT NULL""",
-            (flow,),
-        )
-        may_be_billed = {
-            task_uuid: Asking(task_type, model, _slots(request)) for task_uuid, task_type, model, request in rows
+        without = f"state = {STATES.index('done')} AND micro_usd IS NULL AND task_uuid IS NOT NULL"
+        query = f"SELECT sum(micro_usd), sum({without}) FROM node WHERE flow = ?"  # one pass, whatever the length
+        [spent, count] = connection.execute(query, (flow,)).fetchone()
+        without_cost: dict[tuple[str, str | None], int] = {}
+        if count:
+            query = f"SELECT task_type, model, count(*) FROM node WHERE flow = ? AND {without} GROUP BY 1, 2"
+            without_cost = {
+                (task_type, model): number for task_type, model, number in connection.execute(query, (flow,))
+            }
+        query = f"""SELECT task_uuid, task_type, model, request FROM node
+            WHERE flow = ? AND state = {STATES.index("open")} AND task_uuid IS NOT NULL"""
+        open_tasks = {
+            task_uuid: Asking(task_type, model, _slots(request))
+            for task_uuid, task_type, model, request in connection.execute(query, (flow,))
         }
-        counted = connection.execute(
-            f"""SELECT task_type, model, count(*) FROM node WHERE flow = ? AND state = {STATES.index("done")}
-                AND micro_usd IS NULL AND task_uuid IS NOT NULL GROUP BY 1, 2""",
-            (flow,),
-        )
-        without_cost = {(task_type, model): count for task_type, model, count in counted}
-        return Past(spent or 0, may_be_billed, without_cost, _prices(connection))
+        return Past(spent or 0, open_tasks, without_cost, _prices(connection))
 
 
 @contextmanager
