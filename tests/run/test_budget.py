@@ -6,6 +6,7 @@ import logging
 import threading
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from runware_flow import (
@@ -259,10 +260,11 @@ def test_node_that_got_its_place_of_a_limit_gives_it_back_while_it_waits_for_the
     second = flow.then(art("second"))
     text = flow.then({"taskType": "caption", "model": "runware:150@2", "inputs": {"image": "https://example.com/x"}})
     seen = []
-    is_waiting = anyio.Event()
+    is_sent, is_waiting = anyio.Event(), anyio.Event()
 
     async def look(_):
-        await anyio.wait_all_tasks_blocked()
+        while not budget.machine.waiting_count:
+            await anyio.lowlevel.checkpoint()
         seen.append((budget.machine.waiting_count, budget.reserved))
         is_waiting.set()
 
@@ -270,8 +272,10 @@ def test_node_that_got_its_place_of_a_limit_gives_it_back_while_it_waits_for_the
 
     async def answer(request):
         if request.task_type == "caption":
+            is_sent.set()
             await is_waiting.wait()
             return RunwareError("no", code="validation", raw_code="invalidImage")
+        await is_sent.wait()
         return None
 
     async def main():
