@@ -231,8 +231,11 @@ class BudgetMachine:
         return self.recheck()
 
     def _next_probes(self) -> list[Any]:
-        """Name one waiter for each kind that nobody tries any more."""
+        """Name one waiter for each kind that nobody tries any more; all of them once nothing is left to try with."""
         named: list[Any] = []
+        if self.left + self.reserved < 1:
+            queues, self._behind_probes = self._behind_probes, {}
+            return [waiter for queue in queues.values() for _, waiter in queue]
         for kind in [kind for kind in self._behind_probes if kind not in self._probing]:
             queue = self._behind_probes[kind]
             named.append(queue.popleft()[1])

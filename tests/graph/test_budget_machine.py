@@ -70,6 +70,16 @@ def test_probe_that_ends_without_a_cost_hands_over_to_the_next_one(end):
     assert budget.waiting_count == 1
 
 
+def test_all_who_wait_for_an_unknown_price_are_named_once_nothing_is_left_to_try_it_with():
+    budget = BudgetMachine(1_000)
+    probe, other = budget.reserve(IMAGE, "a"), budget.reserve(CAPTION, "b")
+    assert budget.reserve(IMAGE, "c") is budget.reserve(IMAGE, "d") is None
+    assert budget.settle(other, 2_000) == ["c", "d"]
+    assert budget.reserve(IMAGE, "c") is None  # the first is still being tried
+    assert budget.release(probe) == ["c"]
+    assert budget.reserve(IMAGE, "c") == budget.reserve(IMAGE, "d") == Refused(None)
+
+
 def test_what_may_have_been_billed_stays_reserved_and_what_is_free_comes_back():
     budget = BudgetMachine(3_000, PRICES)
     budget.hold(budget.reserve(IMAGE, "a"))

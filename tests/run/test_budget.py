@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 
@@ -23,13 +24,30 @@ from runware_flow import (
     RunwareError,
     Skipped,
 )
+from runware_flow.client.request import prepare
 from runware_flow.emulator import Emulator
+from runware_flow.run.budget import Purse
 from tests.run.service import Service, art, caption
 
 COST = 0.0012
 """What the service in memory takes for anything."""
 PRICES = {"imageInference": COST, "caption": COST}
 DEARER = {"imageInference": (0.0, 0.003)}
+
+
+async def leave_in_flight(flow, count, **overrides):
+    """Cancel a run once so many tasks are in flight, which never end."""
+    service = Service()
+    with anyio.CancelScope() as scope:
+
+        async def never(sent):
+            if sent == count:
+                scope.cancel()
+            await anyio.sleep_forever()
+
+        service.answer = lambda request, sent: never(sent)
+        await flow.execute(service, **overrides)
+    return service
 
 
 def kites(flow, count=10):
@@ -161,13 +179,12 @@ def test_free_failures_come_back_and_a_timeout_stays_reserved(run):
 
 
 def test_cancel_keeps_what_may_be_billed_reserved(run):
-    budget, service = Budget(0.0024, prices=PRICES), Service(lambda *_: anyio.sleep_forever())
+    budget = Budget(0.0024, prices=PRICES)
     flow = Flow(budget=budget)
     kites(flow)
 
     async def main():
-        with anyio.move_on_after(0.05):
-            await flow.execute(service)
+        service = await leave_in_flight(flow, 2)
         assert len(service.sent) == 2
         assert (budget.spent, budget.reserved, budget.left) == (0.0, 0.0024, 0.0)
         assert budget.machine.in_flight == budget.machine.waiting_count == 0
@@ -203,8 +220,7 @@ def test_what_an_abandoned_run_may_have_bought_is_reserved_and_collected_whateve
     async def main():
         with pytest.raises(FlowFailed):  # one is bought, so that the price is known
             await flow.execute(Service(), budget=0.0013)
-        with anyio.move_on_after(0.05):
-            await flow.execute(Service(lambda *_: anyio.sleep_forever()))
+        await leave_in_flight(flow, 2)
         budget, service = Budget(0.0012), Service()
         seen = []
         service.answer = lambda *_: seen.append(budget.spent + budget.reserved)
@@ -286,6 +302,63 @@ def test_node_that_got_its_place_of_a_limit_gives_it_back_while_it_waits_for_the
 
     service = Service(lambda request, count: answer(request))
     run(main)
+
+
+def test_node_whose_turn_it_is_but_fails_before_it_asks_lets_the_next_one_go(run):
+    budget = Budget(COST, prices=PRICES)
+    flow = Flow(budget=budget, on_error="continue")
+    is_sent, calls = anyio.Event(), []
+
+    async def waiting(count):
+        await is_sent.wait()
+        while budget.machine.waiting_count < count:
+            await anyio.lowlevel.checkpoint()
+
+    def builder(_):
+        calls.append(1)
+        if len(calls) > 1:
+            raise ValueError("not twice")
+        return art("between")
+
+    async def answer(request):
+        if request.wire["positivePrompt"] != "first":
+            return None
+        is_sent.set()
+        await waiting(2)
+        return RunwareError("free", code="validation", raw_code="invalidParameter")
+
+    flow.then(art("first"))
+    between = flow.then(functools.partial(waiting, 0)).then(builder)
+    last = flow.then(functools.partial(waiting, 1)).then(lambda _: art("last"))
+
+    async def main():
+        result = await flow.execute(Service(lambda request, count: answer(request)))
+        assert isinstance(result.outcome(between).error, ValueError)
+        assert isinstance(result.outcome(last), Ok)
+
+    run(main)
+
+
+def test_waiter_that_is_gone_is_passed_over():
+    class Window:
+        def __init__(self, *, is_there):
+            self.is_there = is_there
+            self.asked = []
+
+        def ask_again(self, run, step):
+            self.asked.append(step)
+            return self.is_there
+
+    def request():
+        return prepare(art(), new_task_id="0" * 8 + "-0000-4000-8000-" + "0" * 12)
+
+    purse, spec = Purse(Budget(COST, prices=PRICES)), Flow().then(art()).spec
+    gone, there = Window(is_there=False), Window(is_there=True)
+    reservation = purse.reserve(request(), spec, (None, None, None))
+    assert purse.reserve(request(), spec, (gone, None, 1)) is None
+    assert purse.reserve(request(), spec, (there, None, 2)) is None
+    purse.end(reservation, None, may_be_billed=False, task_uuid=None)
+    assert (gone.asked, there.asked) == ([1], [2])
 
 
 @pytest.mark.parametrize("amount", [-1, "5", float("inf"), True, object()])
