@@ -22,7 +22,9 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import tomllib
 import types
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, get_args, get_type_hints
 
@@ -228,6 +230,26 @@ def test_page_relative_links_lead_somewhere(page):
         assert file.exists(), f"{target} leads nowhere"
         if anchor and file.suffix == ".md":
             assert anchor in map(slug, HEADING.findall(FENCE.sub("", file.read_text(encoding="utf-8")))), target
+
+
+def test_design_draws_the_floors_that_the_linter_enforces():
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ][0]
+    floors = re.findall(
+        r"^\| \d-? \| (`.*?) \|", (ROOT / "docs" / "explanation" / "design.md").read_text("utf-8"), re.MULTILINE
+    )
+    drawn = [set(re.findall(r"`(\w+)`", floor)) for floor in floors]
+    enforced = [set(re.findall(r"\w+", layer)) for layer in contract["layers"]]
+    assert set().union(*drawn) == set().union(*enforced), "design.md draws other floors than pyproject.toml enforces"
+    height = {name: number for number, layer in enumerate(enforced) for name in layer}
+    assert all(max(map(height.get, upper)) <= min(map(height.get, lower)) for upper, lower in pairwise(drawn))
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - set(RUN_PAGES)), ids=name_of)
+def test_explanation_names_files_that_exist(page):
+    named = re.findall(r"`(?:runware_flow/)?(\w+/(?:\w+/)*(?:\w+\.py)?)`", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not any((ROOT / home / name).exists() for home in (".", "runware_flow"))] == []
 
 
 def test_index_leads_to_every_page():
