@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from runware_flow.run.batch import BatchReport as BatchReport
     from runware_flow.run.batch_item import BatchItem as BatchItem
     from runware_flow.run.budget import Budget as Budget
+    from runware_flow.run.cache.store import Cache as Cache
     from runware_flow.run.context import current_run as current_run
     from runware_flow.run.flow import Flow as Flow
     from runware_flow.run.handle import Run as Run
@@ -96,6 +97,7 @@ _HOMES = {
     "run.batch": ("Batch", "BatchOutcomes", "BatchReport"),
     "run.batch_item": ("BatchItem",),
     "run.budget": ("Budget",),
+    "run.cache.store": ("Cache",),
     "run.context": ("current_run",),
     "run.flow": ("Flow",),
     "run.handle": ("Run",),

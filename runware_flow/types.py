@@ -6,12 +6,27 @@ what they share. It knows no transport and no clock.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Generic, Literal, NewType, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NewType, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-__all__ = ("UNSET", "Delivery", "MediaResult", "Result", "Task", "TaskId", "UnsetType")
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = (
+    "UNSET",
+    "Delivery",
+    "MediaResult",
+    "Result",
+    "Task",
+    "TaskId",
+    "UnsetType",
+    "attach_file",
+    "attach_item",
+    "file_of",
+    "stand_in_of",
+)
 
 TaskId = NewType("TaskId", str)
 """A taskUUID: a UUID version 4 in canonical form, made by the client, the service's handle for idempotence."""
@@ -96,6 +111,27 @@ def attach_item(result: R, item: bytes) -> R:
     """Give `result` the bytes of the item it was decoded from, for `Result.raw`; returns the same object."""
     vars(result)["_item"] = item
     return result
+
+
+def attach_file(result: Result, path: PathLike[str], *, is_alone: bool = False) -> None:
+    """Note that the medium of `result` is kept in a file.
+
+    Args:
+        is_alone: the service does not have it any more, so a task that takes this result is given the file.
+    """
+    vars(result)["_file"] = path
+    vars(result)["_is_alone"] = is_alone
+
+
+def file_of(result: Result) -> PathLike[str] | None:
+    """Return the file that the medium of `result` is kept in, if it is."""
+    path: PathLike[str] | None = vars(result).get("_file")
+    return path
+
+
+def stand_in_of(result: Result) -> PathLike[str] | None:
+    """Return that file if the service does not have the medium any more."""
+    return file_of(result) if vars(result).get("_is_alone") else None
 
 
 class MediaResult(Result, kw_only=True, frozen=True):

@@ -14,17 +14,18 @@ import anyio
 
 from runware_flow.client.media import extension_of
 from runware_flow.errors import RunwareError
-from runware_flow.transport.download import download
-from runware_flow.types import MediaResult
+from runware_flow.transport.download import download, is_there
+from runware_flow.types import MediaResult, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import httpx
 
-__all__ = ("read_media", "save_media")
+__all__ = ("is_available", "read_media", "save_media")
 
 _HEAD_BYTES = 64
+_PIECE_BYTES = 1024 * 1024
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
@@ -41,6 +42,15 @@ async def read_media(result: MediaResult, http_client: httpx.AsyncClient) -> byt
 
     await _hand_over(result, http_client, keep)
     return b"".join(pieces)
+
+
+async def is_available(result: MediaResult, http_client: httpx.AsyncClient) -> bool:
+    """Tell whether a result's medium can be had, without fetching it."""
+    kept = file_of(result)
+    if result.inline is not None or (kept is not None and await anyio.Path(kept).is_file()):
+        return True
+    reference = result.reference
+    return not reference.startswith(("http://", "https://")) or await is_there(http_client, reference)
 
 
 async def save_media(result: MediaResult, path: str | os.PathLike[str], http_client: httpx.AsyncClient) -> Path:
@@ -84,6 +94,12 @@ async def _hand_over(
 ) -> None:
     if not isinstance(cast("object", result), MediaResult):
         raise TypeError(f"only a result that is a medium can be saved or read, not a {type(result).__name__}")
+    kept = file_of(result)
+    if kept is not None and await anyio.Path(kept).is_file():
+        async with await anyio.open_file(kept, "rb") as file:
+            while piece := await file.read(_PIECE_BYTES):
+                await sink(piece)
+        return
     reference = result.inline or result.reference
     if reference.startswith(("http://", "https://")):
         await download(http_client, reference, sink)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from msgspec import UNSET, UnsetType
 
 from runware_flow.client.request import read_task_id
-from runware_flow.client.storage import read_media, save_media
+from runware_flow.client.storage import is_available, read_media, save_media
 from runware_flow.errors import RunwareError
 from runware_flow.tasks import AccountManagement, ImageUpload, MediaStorage, ModelSearch, ModelUpload
 from runware_flow.types import Result, Task
@@ -271,6 +271,14 @@ class Utilities:
         """Return the bytes of a result's medium. Errors are those of `save`; a cancel leaves nothing behind."""
         self._here()
         return await read_media(result, await self._services.web.http_client())
+
+    async def is_available(self, result: MediaResult) -> bool:
+        """Ask whether a result's medium can still be had: files live as long as the task's `ttl`. Fetches nothing.
+
+        Where that cannot be told, it counts as available. A cancel leaves nothing behind.
+        """
+        self._here()
+        return await is_available(result, await self._services.web.http_client())
 
     @property
     def content(self) -> Content:

@@ -63,6 +63,7 @@ class NodeSettled(msgspec.Struct, frozen=True):
         seconds: from the first attempt to the outcome.
         cost: USD; `None` is unknown, and never stands for free.
         is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
+        is_cached: it is the answer to an equal request, from the cache; nothing was sent, and it costs nothing.
     """
 
     time: float
@@ -77,6 +78,7 @@ class NodeSettled(msgspec.Struct, frozen=True):
     task_uuid: str | None = None
     fingerprint: str | None = None
     is_restored: bool = False
+    is_cached: bool = False
 
 
 class RunFinished(msgspec.Struct, frozen=True):

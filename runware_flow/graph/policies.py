@@ -22,7 +22,7 @@ __all__ = (
     "read_policy",
 )
 
-_LATER = ("cache", "hedge_after")
+_LATER = ("hedge_after",)
 _SECONDS = ("timeout", "deadline", "idle")
 
 
@@ -83,6 +83,7 @@ class Policy(msgspec.Struct, frozen=True):
         deadline: seconds from the start of the run, queueing included.
         idle: seconds without any news of the task.
         limit: a key of the run's limits, beside those that the task falls under by itself.
+        cache: whether an earlier answer may stand for it; `None` goes by the request, see `may_be_cached`.
     """
 
     retry: Retry = Retry(1)
@@ -90,6 +91,7 @@ class Policy(msgspec.Struct, frozen=True):
     deadline: float | None = None
     idle: float | None = None
     limit: str | None = None
+    cache: bool | None = None
 
     @property
     def is_timed(self) -> bool:
@@ -112,8 +114,8 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
     for name in keywords:
         if name in _LATER:
             raise ValueError(f"{name}= is not available in this version of runware_flow")
-        if name not in ("retry", "limit") and name not in _SECONDS:
-            told = ", ".join(f"{one}=" for one in ("label", "retry", *_SECONDS, "limit"))
+        if name not in ("retry", "limit", "cache") and name not in _SECONDS:
+            told = ", ".join(f"{one}=" for one in ("label", "retry", *_SECONDS, "limit", "cache"))
             raise ValueError(f"{name}= is not a policy; there are {told} and fallback=")
     retry = keywords.get("retry", NO_POLICY.retry)
     if not isinstance(retry, Retry):
@@ -125,7 +127,10 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
     limit = keywords.get("limit")
     if limit is not None and (not isinstance(limit, str) or not limit):
         raise ValueError(f"limit= names a key of limits=, so it is a text, not {limit!r}")
-    return Policy(retry, keywords.get("timeout"), keywords.get("deadline"), keywords.get("idle"), limit)
+    cache = keywords.get("cache")
+    if cache is not None and not isinstance(cache, bool):
+        raise ValueError(f"cache= of a node is True, False or None; the cache itself is the flow's, not {cache!r}")
+    return Policy(retry, keywords.get("timeout"), keywords.get("deadline"), keywords.get("idle"), limit, cache)
 
 
 _LOST = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})

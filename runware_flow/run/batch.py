@@ -21,6 +21,7 @@ from runware_flow.run.batch_report import BatchOutcomes, BatchReport, Outbox
 from runware_flow.run.batch_source import BatchSource
 from runware_flow.run.batch_watch import BatchWatch
 from runware_flow.run.budget import open_purse
+from runware_flow.run.cache.shelf import open_shelf
 from runware_flow.run.declare import call_name, caller, check_call, takes
 from runware_flow.run.settings import Settings, read_settings
 
@@ -191,8 +192,9 @@ class Batch(Generic[A, T, S]):
             balance = None if purse is None else BalanceCheck(self.name, client, lambda: 0.0)
             desk = Desk(settings.limits, client, purse, balance)
             stack.callback(desk.close)
+            shelf = await open_shelf(settings.cache, client)
             surroundings = Surroundings(
-                self.name, settings, client, writer, accounts, report, watch, desk, RetryBudget()
+                self.name, settings, client, writer, accounts, report, watch, desk, RetryBudget(), shelf
             )
             runner = ItemRunner(surroundings, self._builder, self._deadline)
             crew = Crew(runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch)

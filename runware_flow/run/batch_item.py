@@ -17,6 +17,7 @@ from runware_flow.lifetime import open_task_group
 from runware_flow.run.admission import Admission
 from runware_flow.run.batch_recall import Recall, recall
 from runware_flow.run.batch_source import Pulled
+from runware_flow.run.cache.shelf import Twins
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.declare import is_node
 from runware_flow.run.flow import Flow
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from runware_flow.run.admission import Desk
     from runware_flow.run.batch_report import BatchReport
     from runware_flow.run.batch_watch import BatchWatch
+    from runware_flow.run.cache.shelf import Shelf
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.journal.writer import JournalWriter
     from runware_flow.run.settings import Settings
@@ -91,6 +93,7 @@ class Surroundings(NamedTuple):
     watch: BatchWatch
     desk: Desk
     retries: RetryBudget
+    shelf: Shelf | None
 
 
 class ItemRunner:
@@ -218,8 +221,9 @@ class ItemRunner:
         pauses = Pauses(machine)
         news: Any = _ItemNews(around.watch)
         admission = Admission(machine, around.desk, pauses)
+        twins = None if around.shelf is None else Twins(machine, pauses, around.shelf)
         performer = Performer(
-            machine, around.accounts, news, pauses, admission, around.client, work.ledger, around.retries
+            machine, around.accounts, news, pauses, admission, around.client, work.ledger, around.retries, twins
         )
         context = RunContext(around.name, around.client, None, {}, work.origin)
         current_worker.set(context)
@@ -232,12 +236,16 @@ class ItemRunner:
                     await pauses.wait_due()
         finally:
             admission.close()
+            if twins is not None:
+                twins.close(is_over=True)
             around.watch.item_left(machine.root)
         return machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
     async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
         around = self._around
-        runner = Runner(work.flow, plan, self._settings, around.client, around.desk, None, work.ledger, around.retries)
+        runner = Runner(
+            work.flow, plan, self._settings, around.client, around.desk, None, work.ledger, around.retries, around.shelf
+        )
         runner.origin = work.origin
         work.machine = runner.machine
         told = None if work.pulled is _NO_ITEM else self._around.watch.follow(runner.news, work.pulled)

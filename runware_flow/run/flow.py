@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runware_flow.run.handle import Run
     from runware_flow.run.options import (
         BudgetOption,
+        CacheOption,
         FlowOptions,
         Items,
         JournalOption,
@@ -64,7 +65,9 @@ class Flow(Joining):
             give with `limit=`. A node that waits for one holds no worker.
         budget: USD that a run may spend at most, or a `Budget` to share between several. A task that does not fit is
             not sent, and fails with `BudgetExceeded`.
-        cache: not available in this version; anything but `None` is an error.
+        cache: a folder, or a `Cache`, in which answers are looked up before anything is sent, and kept, for all flows
+            that share it. Equal requests in flight at once are then one request. See `cache=` of `PolicyOptions` for
+            which requests that concerns. What is found costs nothing.
 
     Raises:
         DeclarationError: an argument that makes no sense.
@@ -79,7 +82,7 @@ class Flow(Joining):
         on_error: OnError = "stop",
         budget: BudgetOption = None,
         journal: JournalOption = None,
-        cache: object = None,
+        cache: CacheOption = None,
         progress: Progress = None,
     ) -> None:
         self.name = name

@@ -203,6 +203,7 @@ class News:
             task_uuid=record.task_uuid if record else None,
             fingerprint=record.fingerprint if record else None,
             is_restored=record.is_restored if record else False,
+            is_cached=record.is_cached if record else False,
         )
 
     def source_ended(self) -> None:

@@ -10,12 +10,14 @@ from runware_flow.graph.events import Event
 from runware_flow.graph.policies import Retry  # noqa: TC001  # a TypedDict is read at run time
 from runware_flow.graph.prices import Price
 from runware_flow.run.budget import Budget
+from runware_flow.run.cache.store import CacheStore
 from runware_flow.run.journal.store import JournalStore
 from runware_flow.types import Task
 
 __all__ = (
     "BatchOptions",
     "BudgetOption",
+    "CacheOption",
     "FlowOptions",
     "Items",
     "JournalOption",
@@ -57,6 +59,10 @@ PriceOption: TypeAlias = float | tuple[float, float] | Price
 """USD for one result, the lowest and the highest, or a `Price`."""
 
 
+CacheOption: TypeAlias = str | PathLike[str] | CacheStore | None
+"""The path of a cache's folder, a `Cache`, or another store."""
+
+
 class PolicyOptions(TypedDict, total=False):
     """The policy keywords that every node takes."""
 
@@ -72,6 +78,9 @@ class PolicyOptions(TypedDict, total=False):
     """Seconds without any news of the task: progress, or one of several results."""
     limit: str
     """A key of the flow's `limits`, beside those that the task falls under by its modality, type and model."""
+    cache: bool
+    """Whether the flow's cache may answer, and keeps the answer. By default it does where the same request asks for the
+    same thing: with a seed, and for tasks that draw nothing by lot, such as `caption` and `upscale`."""
 
 
 class FlowOptions(TypedDict, total=False):
@@ -87,7 +96,7 @@ class FlowOptions(TypedDict, total=False):
     """USD that the run may spend."""
     journal: JournalOption
     """The file in which requests and results outlive a crash."""
-    cache: Any
+    cache: CacheOption
     """Not in this version: anything but `None` is an error."""
     progress: Progress
     """What shows how far the run is."""
@@ -104,6 +113,8 @@ class BatchOptions(TypedDict, total=False):
     """See `Flow`; all items share it."""
     journal: JournalOption
     """See `Flow`; with it, the same call continues where the last one stopped."""
+    cache: CacheOption
+    """See `Flow`."""
     on_error: OnError
     """`"stop"`: once an item has failed for good nothing new is pulled, what is in flight runs to its end, and
     `FlowFailed` is raised after the last outcome. `"cancel"`: the same, but what is in flight is abandoned.

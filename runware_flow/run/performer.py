@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.admission import Admission
+    from runware_flow.run.cache.shelf import Twins
     from runware_flow.run.context import RunContext
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.news import News
@@ -41,16 +42,18 @@ class Performer:
         client: Any,
         ledger: Ledger | None = None,
         retries: RetryBudget | None = None,
+        twins: Twins | None = None,
     ) -> None:
         self._machine = machine
         self._news = news
         self._pauses = pauses
         self._admission = admission
         self._ledger = ledger
+        self._twins = twins
         self._retries = RetryBudget() if retries is None else retries
         self._attempts: dict[tuple[ScopeRun, Step], Attempts] = {}
         """Of the nodes that have begun and whose policy needs more than the number of attempts."""
-        self._purchases = Purchases(machine, accounts, news, admission, client, ledger)
+        self._purchases = Purchases(machine, accounts, news, admission, client, ledger, twins)
 
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.
@@ -68,19 +71,26 @@ class Performer:
                 value = await self._attempt(run, step, attempt, flight)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
                 self._purchases.end(step, flight, error)
+                self._leave_twins(run, step)
                 goes_on = self._fail(run, step, attempt, error)
             except BaseException:
                 self._purchases.end(step, flight, None)
+                self._leave_twins(run, step)
                 self._abandon(run, step, flight, has_bought=context.has_used_client)
                 raise
             else:
                 self._admission.give_back(flight.grant)
                 if value is not PARKED:
+                    self._leave_twins(run, step)
                     machine.succeed(run, step, value)
                 elif (deadline := step.spec.policy.deadline) is not None:
                     self._pauses.wake_by_deadline(deadline, deadline - self._news.time())
         if self._attempts and run.cells[step.slot] >= SETTLED:
             self._attempts.pop((run, step), None)
+
+    def _leave_twins(self, run: ScopeRun, step: Step) -> None:
+        if self._twins is not None:
+            self._twins.leave(run, step)
 
     def _abandon(self, run: ScopeRun, step: Step, flight: Flight, *, has_bought: bool) -> None:
         record = flight.record

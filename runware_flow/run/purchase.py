@@ -10,6 +10,7 @@ import anyio.lowlevel
 import msgspec
 
 from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Failed, Ok
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.admission import Admission, Grant
+    from runware_flow.run.cache.shelf import Twins
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.journal.store import Entry
     from runware_flow.run.news import News
@@ -38,6 +40,9 @@ __all__ = ("PARKED", "Flight", "Purchases")
 
 PARKED: Any = object()
 """Stands for the value of a node that is parked and will be run again."""
+
+
+_UNKNOWN: Any = object()
 
 
 class Flight:
@@ -83,6 +88,7 @@ class Purchases:
         admission: Admission,
         client: Any,
         ledger: Ledger | None = None,
+        twins: Twins | None = None,
     ) -> None:
         self._machine = machine
         self._accounts = accounts
@@ -90,12 +96,13 @@ class Purchases:
         self._admission = admission
         self._client = client
         self._ledger = ledger
+        self._twins = twins
 
     async def buy(self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, flight: Flight) -> Any:
         """Have the task of a node made, and wait for it; returns the node's value, or `PARKED` if it has to wait first.
 
-        The order: build and prepare; look into the journal, since what is restored needs no admission; be admitted;
-        write the request down; send it; write its outcome down.
+        The order: build and prepare; look into the journal and the cache, since what is there needs no admission; be
+        admitted; write the request down; send it; write its outcome down.
 
         Args:
             work: the step itself, or its fallback.
@@ -109,20 +116,18 @@ class Purchases:
         task = _task(work, args)
         if attempt > 1:
             task = _without_uuid(task)
-        request = self._client.prepare(task, include_cost=True)
-        if request.slots > 1 and not spec.keeps_all:
-            raise DeclarationError(
-                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
-                " several results, or node.map for several tasks"
-            )
+        request = self._prepare(spec, task)
         record = self._record(run, step, request, attempt)
-        bought: str | None = None
+        known = None
         if self._ledger is not None and self._ledger.has_past:
             known = await self._ledger.find(record.path, record.fingerprint)
             if known is not None and known.advice.action == "restore":
                 return self._restore(run, step, record, request, known)
-            bought = None if known is None else known.task_uuid
-        if not await self._admit(run, step, request, flight, bought):
+        if known is None:  # else it is paid for, and collected
+            value = await self._find(run, step, record, request, flight)
+            if value is not _UNKNOWN:
+                return value
+        if not await self._admit(run, step, request, flight, None if known is None else known.task_uuid):
             return PARKED
         flight.record = record
         entry = None
@@ -138,6 +143,34 @@ class Purchases:
         flight.is_sent = True
         results = await self._results(run, step, request, flight, entry)
         return _value(spec, request, results)
+
+    def _prepare(self, spec: NodeSpec, task: Any) -> Any:
+        request = self._client.prepare(task, include_cost=True)
+        if request.slots > 1 and not spec.keeps_all:
+            raise DeclarationError(
+                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
+                " several results, or node.map for several tasks"
+            )
+        return request
+
+    async def _find(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, flight: Flight) -> Any:
+        """Look into the cache: the node's value, or `_UNKNOWN` if it is to be bought; `PARKED` while a twin is."""
+        if self._twins is None or not may_be_cached(request.wire, step.spec.policy.cache):
+            return _UNKNOWN
+        seconds_left(step.spec, self._news.time(), None)
+        found = await self._twins.find(run, step, record.fingerprint, request.result_type)
+        if not isinstance(found, list):
+            return _UNKNOWN if found else PARKED
+        if self._ledger is not None:
+            entry = await self._begin(self._ledger, record, request, flight)
+            if entry.advice.action == "restore":
+                return self._restore(run, step, record, request, entry)
+            if entry.advice.action == "collect":
+                return _UNKNOWN
+            await self._ledger.settle(entry, found, cost=0.0)
+        _keep(run, step, record)
+        record.cost, record.settled, record.is_cached = 0.0, self._news.time(), True
+        return _value(step.spec, request, found)
 
     async def _admit(self, run: ScopeRun, step: Step, request: Any, flight: Flight, bought: str | None) -> bool:
         """Get what a request needs before it may be sent; without it, the node is parked."""
@@ -211,6 +244,9 @@ class Purchases:
         if entry is not None and self._ledger is not None and results:
             await self._ledger.settle(entry, results)
         self.book(step, flight, None, results=results)
+        record = flight.record
+        if self._twins is not None and record is not None and may_be_cached(request.wire, step.spec.policy.cache):
+            await self._twins.shelf.keep(record.fingerprint, request, results, record.cost)
         return results
 
     async def _collect(self, run: ScopeRun, step: Step, request: Any, flight: Flight) -> list[Any]:

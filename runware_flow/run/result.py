@@ -38,6 +38,7 @@ class NodeRecord(msgspec.Struct):
             outcome was here.
         processing: when the service last said that it still works on it; `None` if it never did.
         is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
+        is_cached: it is the answer to an equal request, from the cache; nothing was sent, and it costs nothing.
     """
 
     path: str
@@ -50,6 +51,7 @@ class NodeRecord(msgspec.Struct):
     started: float = 0.0
     settled: float | None = None
     is_restored: bool = False
+    is_cached: bool = False
     began: float = 0.0
     processing: float | None = None
 

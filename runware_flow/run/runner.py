@@ -25,6 +25,7 @@ from runware_flow.run.accounts import Accounts
 from runware_flow.run.admission import Admission, Desk
 from runware_flow.run.balance import BalanceCheck
 from runware_flow.run.budget import open_purse
+from runware_flow.run.cache.shelf import Shelf, Twins, open_shelf
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.failure import flow_failed
 from runware_flow.run.handle import Run
@@ -81,7 +82,8 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
         if purse is not None:
             balance = BalanceCheck(flow.name, client, partial(purse.least, flow.declaration))
         desk = Desk(settings.limits, client, purse, balance)
-        runner = Runner(flow, plan, settings, client, desk, missing, ledger, attends=True)
+        shelf = await open_shelf(settings.cache, client)
+        runner = Runner(flow, plan, settings, client, desk, missing, ledger, shelf=shelf, attends=True)
         async with open_task_group() as task_group:
             try:
                 runner.begin(task_group)
@@ -143,6 +145,7 @@ class Runner:
         missing: Exception | None = None,
         ledger: Ledger | None = None,
         retries: RetryBudget | None = None,
+        shelf: Shelf | None = None,
         *,
         attends: bool = False,
     ) -> None:
@@ -164,8 +167,9 @@ class Runner:
         if attends:
             desk.bell = self.pauses
         self.admission = Admission(self.machine, self.desk, self.pauses)
+        self._twins = None if shelf is None else Twins(self.machine, self.pauses, shelf)
         self.performer = Performer(
-            self.machine, self.accounts, self.news, self.pauses, self.admission, client, ledger, retries
+            self.machine, self.accounts, self.news, self.pauses, self.admission, client, ledger, retries, self._twins
         )
         self.puller = Puller(self)
         self._client = client
@@ -226,6 +230,7 @@ class Runner:
             machine = self.machine
             if not machine.is_finished:
                 machine.abort("the run was cancelled")
+            self._let_twins_go()
             self.is_finished = True
             end = self._how_it_ended() if is_through else "cancelled"
             self.news.run_finished(end)
@@ -369,6 +374,7 @@ class Runner:
         if machine.stopped is not None:
             self.pauses.clear()
             self.admission.close()
+            self._let_twins_go()
             self.puller.cancel()
             if machine.failure is not None and machine.on_error == "cancel" and self._workers is not None:
                 self._workers.cancel_scope.cancel()
@@ -386,6 +392,12 @@ class Runner:
             self._contests[what].cancel()
         else:
             self.admission.forget(*what)
+            if self._twins is not None:
+                self._twins.leave(*what)
+
+    def _let_twins_go(self) -> None:
+        if self._twins is not None:
+            self._twins.close()
 
     # Readers
 

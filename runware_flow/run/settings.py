@@ -11,6 +11,7 @@ import msgspec
 from runware_flow.errors import DeclarationError, RunwareError
 from runware_flow.graph.limits import read_limits
 from runware_flow.run.budget import read_budget
+from runware_flow.run.cache.store import read_cache
 from runware_flow.run.journal.store import is_store
 from runware_flow.run.options import OnError
 from runware_flow.run.progress import check_progress
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from runware_flow.run.options import FlowOptions
 
 __all__ = ("Settings", "read_settings")
-
-_LATER = ("cache",)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -32,20 +31,18 @@ class Settings(msgspec.Struct, frozen=True):
     journal: Any = None
     limits: Mapping[str, int] | None = None
     budget: Any = None
+    cache: Any = None
 
 
 def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> Settings:
     """Check `options` and lay them over `base`.
 
     Raises:
-        DeclarationError: a value that makes no sense, a keyword that does not exist, or one whose feature does not.
+        DeclarationError: a value that makes no sense, or a keyword that does not exist.
     """
-    if all(value is getattr(base, name, options) for name, value in options.items() if name not in _LATER or value):
+    if all(value is getattr(base, name, options) for name, value in options.items()):
         return base  # as for each item of a batch
     given: dict[str, Any] = dict(options)
-    for name in _LATER:
-        if given.pop(name, None) is not None:
-            raise DeclarationError(f"{name}= is not available in this version of runware_flow; leave it out")
     concurrency = given.get("concurrency", base.concurrency)
     if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
         raise DeclarationError(f"concurrency= is a whole number from 1, not {concurrency!r}")
@@ -62,12 +59,14 @@ def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> 
     budget = given.get("budget", base.budget)
     read_budget(budget)
     limits = _read_limits(given["limits"]) if given.get("limits") is not None else base.limits
-    unknown = given.keys() - {"concurrency", "on_error", "progress", "journal", "limits", "budget"}
+    try:
+        cache = read_cache(given.get("cache", base.cache))
+    except ValueError as error:
+        raise DeclarationError(str(error)) from None
+    unknown = given.keys() - set(Settings.__struct_fields__)
     if unknown:
         raise DeclarationError(f"{sorted(unknown)[0]}= is no keyword of {owner}")
-    return Settings(
-        concurrency=concurrency, on_error=on_error, progress=progress, journal=journal, limits=limits, budget=budget
-    )
+    return Settings(concurrency, on_error, progress, journal, limits, budget, cache)
 
 
 def _read_limits(given: Any) -> dict[str, int]:

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
     import httpx
 
-__all__ = ("MAX_DOWNLOAD_BYTES", "download")
+__all__ = ("MAX_DOWNLOAD_BYTES", "download", "is_there")
 
 MAX_DOWNLOAD_BYTES = 4 * 2**30
+_GONE = (403, 404, 410)
 
 
 async def download(
@@ -49,6 +50,20 @@ async def download(
         ) from error
 
 
+async def is_there(http_client: httpx.AsyncClient, url: str) -> bool:
+    """Ask whether a file of the service is still there. What cannot be told, for a lost network say, counts as there.
+
+    Only "gone" is a no (403, 404, 410): a server that does not know HEAD, or fails, says nothing of the file.
+    """
+    import httpx
+
+    try:
+        response = await http_client.head(url, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return True
+    return response.status_code not in _GONE
+
+
 async def _drain(response: httpx.Response, url: str, sink: Callable[[bytes], Awaitable[None]], max_bytes: int) -> None:
     """Read to the end, or until something fails.
 
@@ -75,7 +90,7 @@ async def _drain(response: httpx.Response, url: str, sink: Callable[[bytes], Awa
 
 
 def _refused(url: str, status: int) -> RunwareError:
-    if status in (403, 404, 410):
+    if status in _GONE:
         return RunwareError(
             f"{url} is gone (HTTP {status}): result files live as long as the task's ttl or the account's default",
             code="notFound",

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from runware_flow.errors import RunwareError
-from runware_flow.types import Delivery, MediaResult, Result, Task, TaskId
+from runware_flow.types import Delivery, MediaResult, Result, Task, TaskId, stand_in_of
 
 __all__ = ("LocalMedia", "Request", "build_request", "delivery_of", "encode", "place", "slots_of", "to_wire")
 
@@ -154,7 +154,7 @@ def _convert(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
     if _is_sequence(value):
         elements = [_convert(element, (*path, index), local) for index, element in enumerate(value)]
         return [None if element is UNSET else element for element in elements]
-    return _convert_result(value, path)
+    return _convert_result(value, path, local)
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
@@ -189,9 +189,12 @@ def _convert_local(value: bytes | PathLike[str], path: Keys, local: list[LocalMe
     return UNSET
 
 
-def _convert_result(value: Any, path: Keys) -> str:
+def _convert_result(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
     if isinstance(value, MediaResult):
         _expect_media(value, path)
+        kept = stand_in_of(value)
+        if kept is not None:
+            return _convert_local(kept, path, local)
         try:
             return value.reference
         except ValueError as error:

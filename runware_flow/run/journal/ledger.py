@@ -84,10 +84,19 @@ class Ledger:
         assert entry is not None
         return entry.advice.action != "buy"
 
-    async def settle(self, entry: Entry, results: list[Any], error: RunwareError | None = None) -> None:
-        """Make the outcome durable; a cancel waits for that, since what came has been paid for."""
+    async def settle(
+        self, entry: Entry, results: list[Any], error: RunwareError | None = None, *, cost: float | None = None
+    ) -> None:
+        """Make the outcome durable; a cancel waits for that, since what came has been paid for.
+
+        Args:
+            cost: what was paid, where that is not the sum of the results' own costs.
+        """
+        change = settlement(entry.number, results, error)
+        if cost is not None:
+            change = msgspec.structs.replace(change, cost=cost)
         with anyio.CancelScope(shield=True):
-            await self._writer.write(settlement(entry.number, results, error))
+            await self._writer.write(change)
 
     async def fail(self, entry: Entry, error: RunwareError) -> None:
         """Make a verdict of the service durable. After any other error the request stays open, to be asked for."""

@@ -1,0 +1,58 @@
+"""Which requests ask for the same thing each time, so that an earlier answer is the answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ("may_be_cached", "seconds_to_live")
+
+_SAME_EACH_TIME = frozenset(
+    {
+        "caption",
+        "controlNetPreprocess",
+        "imageMasking",
+        "removeBackground",
+        "upscale",
+        "vectorize",
+        # The names of old [doc]:
+        "imageBackgroundRemoval",
+        "imageCaption",
+        "imageControlNetPreProcess",
+        "imageUpscale",
+    }
+)
+"""They work on a medium that they are given and draw nothing by lot: who asks again wants the same answer."""
+
+_BY_SEED = frozenset({"3dInference", "audioInference", "imageInference", "textInference", "videoInference"})
+"""They start from a random number, so without a seed ten equal requests are meant to give ten results."""
+
+_ELSEWHERE = frozenset({"uploadEndpoint", "webhookURL"})
+"""Parameters that have somebody else hear of the result, which a cache would not do."""
+
+
+def may_be_cached(wire: Mapping[str, Any], policy: bool | None = None) -> bool:
+    """Tell whether an earlier answer may stand for a request.
+
+    Not for `promptEnhance`, which is asked for variations and takes no seed, nor for `training` and utilities.
+
+    Args:
+        wire: the resolved request.
+        policy: what its node's `cache=` says, which decides.
+    """
+    if policy is not None:
+        return policy
+    if not _ELSEWHERE.isdisjoint(wire):
+        return False
+    task_type = wire.get("taskType")
+    if task_type in _SAME_EACH_TIME:
+        return True
+    return task_type in _BY_SEED and isinstance(wire.get("seed"), int)
+
+
+def seconds_to_live(wire: Mapping[str, Any]) -> float | None:
+    """How long the service keeps the files of the results: the `ttl` that was asked for; `None` is not known."""
+    ttl = wire.get("ttl")
+    return float(ttl) if isinstance(ttl, (int, float)) and not isinstance(ttl, bool) else None
