@@ -176,7 +176,7 @@ MISTAKES = {
     "limits": (lambda flow: Flow(limits={"film:": 1}), "'film:' is no key of limits="),
     "budget": (lambda flow: Flow(budget=-1.0), "budget= is an amount of USD"),
     "journal": (lambda flow: Flow(journal=7), "journal= is the path"),
-    "cache": (lambda flow: Flow(cache=True), "cache= is not available"),
+    "cache": (lambda flow: Flow(cache=True), "cache= is the path of a folder"),
     "override": (lambda flow: flow.start(concurrency=-1), "concurrency= is a whole number"),
     "unknown override": (lambda flow: flow.start(parallel=3), "parallel= is no keyword of Flow"),
     "blocking run with a client": (lambda flow: flow.run(object()), "await flow.execute"),
