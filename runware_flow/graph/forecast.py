@@ -45,6 +45,7 @@ class PlannedStage(msgspec.Struct, frozen=True, kw_only=True):
         price: what one result costs; `None` is unknown, never free.
         open_question: what only the run decides, in words; `None` if nothing.
         is_function: it is an async function, and what that sends by itself is not in the plan.
+        is_fallback: it would only be sent if the node's first choice fails; it is not in the plan's own numbers.
     """
 
     label: str
@@ -59,6 +60,7 @@ class PlannedStage(msgspec.Struct, frozen=True, kw_only=True):
     price: Price | None = None
     open_question: str | None = None
     is_function: bool = False
+    is_fallback: bool = False
 
     @property
     def count(self) -> int | None:
@@ -87,7 +89,8 @@ class PlannedStage(msgspec.Struct, frozen=True, kw_only=True):
         several = f" x {self.results}" if self.results > 1 else ""
         price = "" if self.is_function else "unknown" if self.price is None else str(self.price)
         cost = "" if self.is_function else str(self.cost)
-        return (self.label, task, self.model or "", count_text(self.least, self.most) + several, price, cost)
+        label = f"{self.label} (fallback)" if self.is_fallback else self.label
+        return (label, task, self.model or "", count_text(self.least, self.most) + several, price, cost)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -108,7 +111,10 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def most(self) -> int | None:
-        """How many at most; `None` if that cannot be known. A second attempt of a task that failed is not counted."""
+        """How many at most; `None` if that cannot be known.
+
+        What follows a failure or a delay is not counted: retries, fallbacks, hedges.
+        """
         most = [ways[0].runs[1] for ways in self._by_node()]
         known = [one for one in most if one is not None]
         return sum(known) if len(known) == len(most) else None
@@ -126,7 +132,7 @@ class Plan(msgspec.Struct, frozen=True):
     def _by_node(self) -> Iterable[list[PlannedStage]]:
         found: dict[str, list[PlannedStage]] = {}
         for stage in self.stages:
-            if not stage.is_function:
+            if not (stage.is_function or stage.is_fallback):
                 found.setdefault(stage.path, []).append(stage)
         return found.values()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runware_flow.errors import RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.errors import BudgetExceeded, RunwareError, RunwareFlowError, RunwareTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -187,4 +187,6 @@ def may_fall_back(error: Exception, *, buys: bool) -> bool:
     Not for a mistake in the flow or a builder that raises, which are to be found; nor for a journal that cannot be
     written or a client that is closed, after which nothing may be sent.
     """
-    return isinstance(error, RunwareError) or not (buys or isinstance(error, RunwareFlowError))
+    if isinstance(error, (RunwareError, BudgetExceeded)):  # a cheaper task may fit into the budget
+        return True
+    return not (buys or isinstance(error, RunwareFlowError))

@@ -235,8 +235,8 @@ class Purse:
         kept = f", {dollars(budget.reserved)} is kept for what may have been billed" if budget.reserved else ""
         return BudgetExceeded(
             f"{spec.describe()}, was not sent: its {what} {price}, and {dollars(left)} of the budget of"
-            f" {dollars(budget.usd)} is left ({dollars(budget.spent)} is spent{kept}). Give a larger budget="
-            " to go on; with a journal, nothing is bought twice",
+            f" {dollars(budget.usd)} is left ({dollars(budget.spent)} is spent{kept}): give a larger"
+            " budget=",
             node=spec.name,
             limit=budget.usd,
             spent=budget.spent,

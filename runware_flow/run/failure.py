@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runware_flow.errors import FlowFailed, RunwareError, RunwareTimeoutError
+from runware_flow.errors import BudgetExceeded, FlowFailed, RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import FanRun
 
@@ -110,6 +110,8 @@ def _next(runner: Runner, error: Exception) -> str:
     )
     if runner.settings.journal is not None:
         again += " with the same journal: what has finished is not bought again, what was sent is asked for"
+    if isinstance(error, BudgetExceeded):
+        return f"give a larger budget=; then {again}"
     if isinstance(error, RunwareTimeoutError):
         where = f" as task {error.task_uuid}" if error.task_uuid else ""
         return f"what was sent may still finish{where}; give it more time, then {again}"

@@ -27,13 +27,14 @@ from runware_flow.types import Task
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runware_flow.graph.declaration import Declaration, ScopeSpec, Source
+    from runware_flow.graph.declaration import Declaration, Fallback, ScopeSpec, Source
     from runware_flow.run.options import JournalOption, PriceOption
 
 __all__ = ("look_up_prices", "make_plan", "price_list", "read_prices")
 
 _MOST_SAMPLES = 256
 _MOST_VALUES = 8
+_MOST_GATHERED = 10_000
 _LOOK_UPS = 8
 
 _SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
@@ -68,13 +69,15 @@ def make_plan(declaration: Declaration, prices: PriceList) -> Plan:
     stages = [
         stage
         for spec in _in_order(declaration.root)
-        if spec in walk.tallies
-        for stage in walk.tallies[spec].stages(
+        for is_fallback, tallies in ((False, walk.tallies), (True, walk.fallbacks))
+        if spec in tallies
+        for stage in tallies[spec].stages(
             prices.find,
             label=spec.name,
             path=spec.path,
             where=str(spec.where),
-            is_function=spec.kind is NodeKind.CALL,
+            is_function=(spec.fallback if is_fallback and spec.fallback else spec).kind is NodeKind.CALL,
+            is_fallback=is_fallback,
         )
     ]
     return Plan(declaration.name, tuple(stages))
@@ -92,6 +95,7 @@ class _Walk:
 
     def __init__(self, declaration: Declaration) -> None:
         self.tallies: dict[NodeSpec, Tally] = {}
+        self.fallbacks: dict[NodeSpec, Tally] = {}
         self._recorder = Recorder()
         self._values: dict[NodeSpec, list[list[Any]]] = {}
         self._samples: dict[ScopeSpec, list[_Sample]] = {declaration.root: [_Sample(0, None, 1, 1)]}
@@ -119,6 +123,17 @@ class _Walk:
             self._values[spec] = [self._tasks(spec, place, sample, tally) for place, sample in enumerate(samples)]
         else:
             self._values[spec] = [self._worked_out(spec, place, sample) for place, sample in enumerate(samples)]
+        if spec.fallback is not None:
+            self._fall_back(spec, spec.fallback)
+
+    def _fall_back(self, spec: NodeSpec, fallback: Fallback) -> None:
+        """Count what a fallback would send; what follows is planned for the first choice alone."""
+        tally = self.fallbacks[spec] = Tally()
+        for place, sample in enumerate(self._samples[spec.scope]):
+            ways: list[Way] = [(None, None, 1, None)]
+            if fallback.kind is not NodeKind.CALL:
+                ways = [self._request(spec, task)[0] for task in self._called(spec, place, fallback)]
+            tally.add(ways, 0, sample.most, ())
 
     # What nodes are worth
 
@@ -135,13 +150,14 @@ class _Walk:
         by_way = dict(zip(ways, values, strict=True))  # one value for each way is enough for those behind it
         return list(by_way.values())[:_MOST_VALUES]
 
-    def _called(self, spec: NodeSpec, place: int) -> Iterator[Any]:
+    def _called(self, spec: NodeSpec, place: int, fallback: Fallback | None = None) -> Iterator[Any]:
         """Call a builder, or a function of `pick`, on all values that it may get; exceptions are values here."""
-        if spec.kind is NodeKind.TASK:
-            yield spec.work
+        work = fallback or spec
+        if work.kind is NodeKind.TASK:
+            yield work.work
             return
         for args in self._arguments(spec, place):
-            yield from self._recorder.ways(partial(spec.work, *args))
+            yield from self._recorder.ways(partial(work.work, *args))
 
     def _arguments(self, spec: NodeSpec, place: int) -> Iterator[tuple[Any, ...]]:
         choices = [self._values[dep][self._above(spec.scope, place, dep.scope)] for dep in spec.deps]
@@ -162,7 +178,8 @@ class _Walk:
             if isinstance(task, Exception):
                 raise task
             if not isinstance(task, (Task, Mapping)):
-                raise DeclarationError(f"it returned {type(task).__name__}, not a task")
+                what = "a coroutine" if _closed(task) else type(task).__name__
+                raise DeclarationError(f"it returned {what}, not a task")
             request = prepare(cast("Task[Any]", task), new_task_id=MADE_UP_ID)
         except Exception as error:  # noqa: BLE001 - user code, on values that do not exist
             return (None, None, 1, self._question(spec, error)), Anything(spec.name, self._recorder)
@@ -208,7 +225,7 @@ class _Walk:
         found = [self._values[of][at][0] for at, sample in enumerate(inside) if sample.parent == place]
         count = self._counts[of.scope.fan][place]
         if found and count is not None:
-            found += [found[-1]] * (count - len(found))
+            found += [found[-1]] * (min(count, _MOST_GATHERED) - len(found))
         if spec.kind is NodeKind.FIRST:
             return found[: spec.work]
         return [Ok(value) for value in found] if spec.kind is NodeKind.SETTLED else found

@@ -54,6 +54,9 @@ def kites(flow, count=10):
     return flow.map(range(count), lambda number: art(str(number)), label="kite")
 
 
+caption_task = {"taskType": "caption", "model": "runware:150@2", "inputs": {"image": "https://example.com/x"}}
+
+
 def ok(outcomes):
     return [outcome for outcome in outcomes if isinstance(outcome, Ok)]
 
@@ -106,6 +109,19 @@ def test_continue_fails_what_does_not_fit_and_skips_what_follows_from_it(run):
         assert len([one for one in result.outcomes(texts) if isinstance(one, Skipped)]) == len(refused)
         assert result.cost == 0.0048
         assert len(service.sent) == 4
+
+    run(main)
+
+
+def test_cheaper_fallback_stands_in_for_what_does_not_fit(run):
+    prices = {"imageInference": 0.5, "caption": COST}
+    flow, service = Flow(budget=Budget(0.01, prices=prices)), Service()
+    node = flow.then(art(), fallback=lambda: caption_task)
+
+    async def main():
+        result = await flow.execute(service)
+        assert result[node].text.startswith("caption of")
+        assert [request.task_type for request in service.sent] == ["caption"]
 
     run(main)
 
@@ -274,7 +290,7 @@ def test_node_that_got_its_place_of_a_limit_gives_it_back_while_it_waits_for_the
     flow = Flow(budget=budget, limits={"image": 1}, on_error="continue")
     first = flow.then(art("first"))
     second = flow.then(art("second"))
-    text = flow.then({"taskType": "caption", "model": "runware:150@2", "inputs": {"image": "https://example.com/x"}})
+    text = flow.then(caption_task)
     seen = []
     is_sent, is_waiting = anyio.Event(), anyio.Event()
 

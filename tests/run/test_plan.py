@@ -11,6 +11,8 @@ from runware_flow.emulator import Emulator
 from runware_flow.tasks import ImageInference, ModelSearch, TextInference, ThreeDInference
 from tests.run.service import Service, art, caption, upscale
 
+art_url = "https://example.com/x.jpg"
+
 
 def told(plan):
     """Each stage in short: label, task type, how often."""
@@ -218,6 +220,38 @@ def test_function_is_listed_and_its_result_may_be_anything():
     assert plan.stages[1].is_function
     assert (plan.least, plan.most) == (2, 2)
     assert "(function)" in str(plan)
+
+
+def test_fallback_is_listed_but_not_counted():
+    flow = Flow()
+    node = flow.then(art(), fallback=lambda: caption(art_url), label="art")
+    node.then(upscale, label="big").fallback(art())
+    plan = flow.plan(prices={"runware:400@1": 0.001, "caption": 0.01, "upscale": 0.1})
+    assert [(stage.label, stage.task_type, stage.is_fallback, stage.most) for stage in plan.stages] == [
+        ("art", "imageInference", False, 1),
+        ("art", "caption", True, 1),
+        ("big", "upscale", False, 1),
+        ("big", "imageInference", True, 1),
+    ]
+    assert (plan.least, plan.most, plan.cost.low, plan.cost.high) == (2, 2, 0.101, 0.101)
+    assert "art (fallback)" in str(plan)
+
+
+def test_builder_that_is_awaitable_leaves_no_coroutine_behind():
+    async def later():
+        return art()
+
+    flow = Flow()
+    flow.then(art()).then(lambda image: later(), label="later")
+    assert flow.plan().open_questions == [
+        "later: its builder cannot be called before the run: DeclarationError: it returned a coroutine, not a task"
+    ]
+
+
+def test_list_of_a_billion_is_planned_without_making_one():
+    flow = Flow()
+    flow.map(range(10**9), lambda number: art(str(number))).gather().then(lambda images: upscale(images[0]))
+    assert flow.plan().most == 10**9 + 1
 
 
 def test_cost_is_a_range_of_what_is_certain_and_of_the_dearest_way():
