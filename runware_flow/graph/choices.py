@@ -33,6 +33,8 @@ class Choices(Spread):
 
     def _decide(self, run: ScopeRun, step: Step) -> None:
         """Settle a race, a way or a branch if it can be by now."""
+        if run.cells[step.slot] >= SETTLED:
+            return
         if step.kind is NodeKind.RACE:
             self._decide_race(run, step)
         elif step.kind is NodeKind.WAY:
@@ -130,8 +132,8 @@ class Choices(Spread):
         while todo:
             around, one = todo.pop()
             cell = around.cells[one.slot]
-            if cell >= SETTLED or self._is_wanted(around, one):
-                continue
+            if cell >= SETTLED or one.kind is NodeKind.ITEM or self._is_wanted(around, one):
+                continue  # an item that is not there yet is about to be
             fan_run = around.values[one.slot]
             if isinstance(fan_run, FanRun):
                 self._drop_items(fan_run, because, is_race=step.kind is NodeKind.RACE)
@@ -168,16 +170,16 @@ class Choices(Spread):
                     elif cell == RUNNING:
                         if is_race:
                             self.dropped.append((item, step))
-                    elif cell < SETTLED:
+                    elif cell < SETTLED and step.kind is not NodeKind.ITEM:
                         self._leave_out(item, step, because)
 
     def _let_go_parked(self, run: ScopeRun, step: Step) -> None:
-        """End a node that has just been parked if what needed it was decided while it ran."""
+        """End a node that has just been parked if nothing needs it any more."""
         if self._is_wanted(run, step):
             return
         last = self.waiting.pop((run, step))
         if last is None:
-            self._settle(run, step, SKIPPED, Skipped(f"what needed {run.place(step)} was decided without it"))
+            self._settle(run, step, SKIPPED, Skipped(f"nothing needs {run.place(step)} any more"))
         else:
             self._settle(run, step, FAILED, Failed(last))
 

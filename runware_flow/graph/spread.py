@@ -225,18 +225,15 @@ class Spread:
     def _wait_outside(self, run: ScopeRun) -> None:
         """Let a new item wait for, or be skipped by, the outer nodes that it uses and that are not there yet."""
         skips: list[tuple[Step, Skipped]] = []
+        decided: list[Step] = []
         for step, hops, slot in run.plan.outer:
             outside = run.above(hops)
             cell = outside.cells[slot]
             is_open = run.cells[step.slot] == OPEN
-            if cell == OK:
-                if is_open:
-                    self._decide(run, step)
-                continue
             if cell >= SETTLED:
                 if is_open:
-                    self._decide(run, step)
-                else:
+                    decided.append(step)
+                elif cell != OK:
                     skips.append((step, why_not(outside, outside.plan.steps[slot])))
                 continue
             if not is_open:
@@ -246,6 +243,8 @@ class Spread:
             outside.waiters.setdefault(slot, []).append((run, step))
         for step, skipped in skips:
             self._settle(run, step, SKIPPED, skipped)
+        for step in decided:
+            self._decide(run, step)
 
     def _tell_inside(self, run: ScopeRun, step: Step) -> None:
         if run.waiters is None:

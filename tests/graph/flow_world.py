@@ -86,6 +86,10 @@ class Driver:
         self.running: list[tuple[ScopeRun, Step]] = []
         self.started: list[Place] = []
         self.started_after_stop: list[Step] = []
+        self.parked: list[tuple[ScopeRun, Step]] = []
+        self.park_count: dict[Place, int] = {}
+        self.succeeded: list[Place] = []
+        self.is_prompt = True
 
     def start(self) -> bool:
         job = self.machine.take()
@@ -117,12 +121,34 @@ class Driver:
 
     def settle(self, choice: int = 0) -> None:
         run, step = self.running.pop(choice % len(self.running))
+        self.succeeded.append(place_of(run, step))  # of those that fail, nobody asks
         if place_of(run, step) in self.world.fails:
             self.machine.fail(run, step, Boom(step.spec.path))
         else:
             value = self.world.value(place_of(run, step), step.spec, self.machine.arguments(run, step))
             self.machine.succeed(run, step, value)
-        self.obey()
+        if self.is_prompt:
+            self.obey()
+
+    def park(self, choice: int, *, has_failed: bool) -> None:
+        """Let a running node wait for something, between two attempts or before the first."""
+        run, step = self.running.pop(choice % len(self.running))
+        place = place_of(run, step)
+        self.park_count[place] = self.park_count.get(place, 0) + 1
+        self.machine.park(run, step, Boom("again") if has_failed else None)
+        self.parked.append((run, step))
+
+    def unpark(self, choice: int) -> None:
+        self.machine.unpark(*self.parked.pop(choice % len(self.parked)))
+
+    def check(self) -> None:
+        """What holds at each step."""
+        assert self.machine.in_flight == len(self.running) <= self.machine.concurrency
+        starts: dict[Place, int] = {}
+        for place in self.started:
+            starts[place] = starts.get(place, 0) + 1
+        for place, count in starts.items():
+            assert count <= 1 + self.park_count.get(place, 0), f"{place} ran twice in one attempt"
 
     def obey(self) -> None:
         """Abandon what the machine has dropped."""
@@ -199,7 +225,7 @@ class Reference:
                     self._scope(spec.item_scope, (*indices, index))
 
     def _width(self, fan: NodeSpec, indices: tuple[int, ...]) -> int | None:
-        if any(not isinstance(self.outcome(dep, indices), Ok) for dep in fan.deps):
+        if any(not isinstance(self.outcome(dep, indices), Ok) for dep in (*fan.deps, *fan.after)):
             return None
         return min(self.world.widths[fan.path], self.world.broken_sources.get(fan.path, 1_000))
 
@@ -214,7 +240,9 @@ class Reference:
             return Ok(indices[-1])
         if spec.of is not None:
             return self._gathered(spec, spec.of, indices)
-        before = [self.outcome(dep, indices) for dep in spec.deps]
+        if spec.kind in (NodeKind.WAY, NodeKind.BRANCH):
+            return self._way(spec, indices)
+        before = [self.outcome(dep, indices) for dep in (*spec.deps, *spec.after)]
         if any(not isinstance(outcome, Ok) for outcome in before):
             return Skipped("")
         if spec.kind is NodeKind.FAN:
@@ -222,7 +250,17 @@ class Reference:
             return Failed(Boom()) if broken else Ok("ok")
         if (spec.path, indices) in self.world.fails:
             return Failed(Boom())
-        return Ok(value_of(spec, [outcome.value for outcome in before]))
+        args = [outcome.value for outcome in before[: len(spec.deps)]]
+        return Ok(self.world.value((spec.path, indices), spec, args))
+
+    def _way(self, spec: NodeSpec, indices: tuple[int, ...]) -> Any:
+        decision = self.outcome(spec.deps[0], indices)
+        if not isinstance(decision, Ok):
+            return Skipped("")
+        if spec.kind is NodeKind.BRANCH:
+            end = self.outcome(spec.deps[1 if decision.value else 2], indices)
+            return end if isinstance(end, Ok) else Skipped("")
+        return self.outcome(spec.deps[0].deps[0], indices) if decision.value is spec.work else Skipped("")
 
     def _gathered(self, spec: NodeSpec, of: NodeSpec, indices: tuple[int, ...]) -> Any:
         fan = of.scope.fan

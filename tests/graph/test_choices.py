@@ -170,6 +170,27 @@ def test_race_a_chain_of_any_length_is_decided_without_recursion():
     assert outcome(driver, node) == Ok(("first",))
 
 
+def test_race_that_an_outer_node_has_won_before_its_item_comes():
+    world = World()
+    won, late = world.node(name="won"), world.node(name="late")
+    item = world.fan(width=1)
+    race = world.race(won, world.race(item, late))
+    join = world.node(race, late, name="join")
+    driver = Driver(world, world.machine())
+    driver.start()
+    driver.settle()
+    driver.machine.take()  # `late`, which the join waits for
+    driver.pull()
+    [run] = driver.machine.root.values[item.scope.fan.slot].items
+    assert run.outcome(race.slot) == Ok(("won",))
+    assert run.outcome(item.slot) == Ok(0)
+    assert run.outcome(join.slot) is None
+    assert driver.machine.take() is None
+    driver.machine.succeed(driver.machine.root, driver.machine.root.plan.steps[late.slot], 1)
+    driver.finish()
+    assert names(driver) == ["won", "fan/join"]
+
+
 # Branches
 
 
