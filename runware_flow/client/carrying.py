@@ -8,6 +8,7 @@ import anyio
 
 from runware_flow.client.conversation import Conversation
 from runware_flow.client.links import ExchangeLink, Link, SocketLink
+from runware_flow.client.tracing import trace_session
 from runware_flow.client.web import user_agent
 from runware_flow.errors import RunwareError
 from runware_flow.session.commands import Log
@@ -97,6 +98,6 @@ class Carriage:
                 retry_strategy=settings.retry_strategy,
             )
         )
-        conversation = Conversation(machine, link, log_sink=self._sink)
+        conversation = Conversation(machine, link, log_sink=self._sink, tracing=trace_session())
         self._workers.start_soon(conversation.run)
         return conversation

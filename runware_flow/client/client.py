@@ -21,6 +21,7 @@ from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import check_seconds, read_settings
 from runware_flow.client.services import Services
 from runware_flow.client.stream import TextStream, open_stream
+from runware_flow.client.tracing import trace_stream
 from runware_flow.client.utilities import Utilities
 from runware_flow.errors import ClientStateError
 from runware_flow.lifetime import open_task_group
@@ -249,7 +250,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         await self._place_media(prepared)
         document = self._services.documenter(prepared.model)
         rest = await self._services.web.rest()
-        with self._governing.streaming(governed_as(prepared.task_type, prepared.model)):
+        with self._governing.streaming(governed_as(prepared.task_type, prepared.model)), trace_stream(prepared):
             async with open_stream(rest, prepared, timeout=seconds, document=document) as stream:
                 yield stream
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from runware_flow.client.delivery import Delivery
     from runware_flow.client.links import Link
+    from runware_flow.client.tracing import SessionTracing
     from runware_flow.session.machine import SessionMachine, SessionStatistics
     from runware_flow.types import TaskId
     from runware_flow.wire.frames import Frame
@@ -57,9 +58,15 @@ class Conversation:
     """One session with the service, from the client's first task to its end."""
 
     def __init__(
-        self, machine: SessionMachine, link: Link, *, log_sink: Callable[[LogEntry], Any] | None = None
+        self,
+        machine: SessionMachine,
+        link: Link,
+        *,
+        log_sink: Callable[[LogEntry], Any] | None = None,
+        tracing: SessionTracing | None = None,
     ) -> None:
         self._machine = machine
+        self._tracing = tracing
         self._link = link
         self._log_sink = log_sink
         self._is_verbose = log_sink is not None or _LOGGER.isEnabledFor(logging.DEBUG)
@@ -92,14 +99,18 @@ class Conversation:
                 task_uuid=task_id,
             )
         self._deliveries[task_id] = delivery
+        if self._tracing is not None:
+            self._tracing.submitted(submission)
         self._expiries.set(task_id, deadline)
         self._wake_before(deadline)
         self._handle(events.TaskSubmitted(anyio.current_time(), submission))
 
     def withdraw(self, task_id: TaskId) -> None:
         """Stop waiting for a task; what it has bought stays bought. Nothing happens if it has settled."""
-        if self._deliveries.pop(task_id, None) is not None:
+        if (delivery := self._deliveries.pop(task_id, None)) is not None:
             self._expiries.drop(task_id)
+            if self._tracing is not None:
+                self._tracing.withdrawn(task_id, is_late=delivery.is_late)
             self._handle(events.TaskWithdrawn(anyio.current_time(), task_id))
             self._link.forget(task_id)
 
@@ -140,9 +151,14 @@ class Conversation:
         return self._machine.statistics()
 
     def _handle(self, event: events.Event) -> None:
+        tracing = self._tracing
+        if tracing is not None:
+            tracing.happened(event)
         for command in self._machine.handle(event):
             if self._is_verbose:
                 self._note(command)
+            if tracing is not None:
+                tracing.commanded(command)
             self._carry_out(command)
 
     def _carry_out(self, command: commands.Command) -> None:

@@ -90,6 +90,11 @@ class Delivery(Generic[R]):
         return self._is_settled
 
     @property
+    def is_late(self) -> bool:
+        """Whether its time was over before it settled."""
+        return self._is_late
+
+    @property
     def results(self) -> list[R]:
         """What is finished so far, in the server's order."""
         numbered = zip(self._positions, self._outcomes, strict=True)

@@ -25,6 +25,7 @@ from runware_flow.run.node import Node
 from runware_flow.run.pauses import Pauses
 from runware_flow.run.performer import Performer
 from runware_flow.run.runner import Runner
+from runware_flow.run.tracing import traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,10 +228,11 @@ class ItemRunner:
         )
         context = RunContext(around.name, around.client, None, {}, work.origin)
         current_worker.set(context)
+        perform = traced(performer.perform)
         try:
             while not machine.is_finished:
                 if (job := machine.take()) is not None:
-                    await performer.perform(job[0], job[1], context)
+                    await perform(job[0], job[1], context)
                     around.watch.node_settled(job[0], job[1])
                 else:
                     await pauses.wait_due()

@@ -34,6 +34,7 @@ from runware_flow.run.pauses import Pauses
 from runware_flow.run.performer import Performer
 from runware_flow.run.result import RunResult
 from runware_flow.run.sources import Puller
+from runware_flow.run.tracing import trace_run, traced
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -83,6 +84,7 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
             balance = BalanceCheck(flow.name, client, partial(purse.least, flow.declaration))
         desk = Desk(settings.limits, client, purse, balance)
         shelf = await open_shelf(settings.cache, client)
+        note_end = stack.enter_context(trace_run(flow.name))
         runner = Runner(flow, plan, settings, client, desk, missing, ledger, shelf=shelf, attends=True)
         async with open_task_group() as task_group:
             try:
@@ -92,6 +94,8 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
             except BaseException:
                 runner.is_cancelled = True
                 raise
+            finally:
+                note_end(runner)
         runner.raise_failure()
 
 
@@ -171,6 +175,7 @@ class Runner:
         self.performer = Performer(
             self.machine, self.accounts, self.news, self.pauses, self.admission, client, ledger, retries, self._twins
         )
+        self._perform = traced(self.performer.perform)
         self.puller = Puller(self)
         self._client = client
         self._missing = missing
@@ -304,7 +309,7 @@ class Runner:
                 continue
             if machine.has_work:
                 self._call_worker()
-            perform = self._contest if job[1].may_lose else self.performer.perform
+            perform = self._contest if job[1].may_lose else self._perform
             await perform(job[0], job[1], context)
             if machine.waiting and not self._has_keeper:
                 self._call_keeper()
@@ -332,7 +337,7 @@ class Runner:
         with anyio.CancelScope() as scope:
             self._contests[run, step] = scope
             try:
-                await self.performer.perform(run, step, context)
+                await self._perform(run, step, context)
             finally:
                 del self._contests[run, step]
 
