@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types unit docs bench clean
+.PHONY: demo test lint types unit docs browser bench clean
 
 demo: $(READY)
 	$(BIN)/runware-flow demo
@@ -27,6 +27,12 @@ unit: $(READY)
 # The documentation as a site in out/site. A warning is an error, but not with --quiet, which swallows them first.
 docs: $(VENV)/.docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# What needs a browser: Debian's Chromium, installed where there is none, driven by playwright.
+browser: $(READY)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group browser
+	RUNWARE_FLOW_BROWSER=1 $(BIN)/pytest tests/browser
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -78,6 +78,7 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
         if mimetypes.guess_type(target.name)[0] is None:
             target = target.with_name(target.name + extension_of(head))
         await anyio.Path(partial).replace(target)
+        vars(result)["_saved"] = target  # a report shows what was saved
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.Path(partial).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import msgspec
@@ -12,6 +13,9 @@ from runware_flow.run.many import Many, is_many
 from runware_flow.run.node import Node
 
 if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.scope_run import FanRun
@@ -81,6 +85,9 @@ class RunResult:
         self._flow = flow
         self._machine = machine
         self._accounts = accounts
+        self._began_at = time.time()
+        self._seconds: float | None = None
+        self._end: str | None = None
 
     def __repr__(self) -> str:
         machine = self._machine
@@ -176,6 +183,50 @@ class RunResult:
         from runware_flow.view.diagram import mermaid
 
         return mermaid(*self._pictured())
+
+    def html(self, path: str | PathLike[str], *, pictures: int = 500) -> Path:
+        """Write a report of the run as one HTML page that needs no network and no other file.
+
+        It has the flow with state, time and cost of each node, a time line, pictures beside prompts and captions,
+        failures with what to do, and the receipt. Pictures that were saved with `client.save`, that came inline, or
+        that `runware-flow run --report` has kept are in it as thumbnails (with the extra `report`); others are links.
+        It can be written at any time, after a failure or a cancel too. Blocks: in async code, call it in a thread.
+
+        Args:
+            path: the file, which is replaced in one piece; missing folders are made.
+            pictures: how many thumbnails there are at most.
+
+        Returns:
+            The path of the file.
+        """
+        from runware_flow.run.report import date_text, pictures_of, write_report
+        from runware_flow.view.report import Report
+        from runware_flow.view.shape import shape_of
+        from runware_flow.view.story import rows_of
+
+        shape = shape_of(self._flow.declaration)
+        rows = rows_of(self._machine, shape)
+        shown, notes = pictures_of(rows, most=pictures)
+        times = [time for row in rows for time in (row.started, row.settled) if time is not None]
+        return write_report(
+            Report(
+                name=self._flow.name,
+                state=self._end or "running",
+                made_at=date_text(time.time()),
+                began_at=date_text(self._began_at),
+                seconds=max(times, default=0.0) if self._seconds is None else self._seconds,
+                shape=shape,
+                rows=rows,
+                receipt=self.receipt(),
+                pictures=shown,
+                notes=notes,
+            ),
+            path,
+        )
+
+    def finish(self, end: str, seconds: float) -> None:
+        """Note how and when the run ended; for the runner."""
+        self._end, self._seconds = end, seconds
 
     def _repr_html_(self) -> str:
         from runware_flow.view.notebook import result_html

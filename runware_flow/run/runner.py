@@ -238,6 +238,7 @@ class Runner:
             self._let_twins_go()
             self.is_finished = True
             end = self._how_it_ended() if is_through else "cancelled"
+            self.result.finish(end, self.news.time())
             self.news.run_finished(end)
             if self._show is not None:
                 self._show.close(end)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runware_flow.view.progress import duration, money
+from runware_flow.view.progress import money, short_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +56,7 @@ class Figures(msgspec.Struct):
         facts: list[str] = []
         if self.work_count:
             mean = "" if self.work_count == 1 else " each"
-            facts.append(f"{duration(self.work_seconds / self.work_count)}{mean}")
+            facts.append(f"{short_duration(self.work_seconds / self.work_count)}{mean}")
         if self.cost is not None:
             facts.append(money(self.cost))
         if self.unknown_count:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
 
-__all__ = ("ProgressBoard", "Stage", "duration", "expected_counts", "is_shown", "money")
+__all__ = ("ProgressBoard", "Stage", "duration", "expected_counts", "is_shown", "money", "short_duration")
 
 _RATE_SECONDS = 15.0
 """How far back the rate looks."""
@@ -275,3 +275,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short_duration(seconds: float) -> str:
+    """The same with milliseconds below a tenth of a second."""
+    return f"{1000 * seconds:.0f} ms" if seconds < 0.1 else duration(seconds)

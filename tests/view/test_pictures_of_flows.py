@@ -139,9 +139,9 @@ def test_after_a_run_every_box_says_how_it_ended_and_what_it_cost():
     flow = poster_flow()
     result = anyio.run(flow.execute, Service(fails("doomed")))
     text = result.mermaid()
-    assert '"art<br/>2 ok · 1 failed<br/>0.0 s each · $0.0024"' in text
+    assert re.search(r'"art<br/>2 ok · 1 failed<br/>\d+ ms each · \$0\.0024"', text)
     assert '"big<br/>2 ok · 1 skipped' in text
-    assert '"judge<br/>1 ok<br/>0.0 s"' in text
+    assert re.search(r'"judge<br/>1 ok<br/>\d+ ms"', text)
     assert "classDef failed" in text
     html = result._repr_html_()
     assert "2 ok · 1 failed" in html

@@ -1,0 +1,240 @@
+"""What a journal tells of a run, as the same rows and boxes that a run itself tells.
+
+A journal knows requests and outcomes, not the declaration. Stages are the paths without the keys of their items; a
+stage follows another if a request of the one names what came of the other: its address, its id or its text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from runware_flow.types import MediaResult
+from runware_flow.view.request import asked, shown_value
+from runware_flow.view.shape import Box, Shape, merged
+from runware_flow.view.story import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from runware_flow.journal import JournalEntry
+
+__all__ = ("JournalStory", "tell_journal")
+
+_KEY = re.compile(r"\[[^\]/]*\](?=/|$)")
+_SHORTEST_TEXT = 12
+"""Letters that a text needs to be told from others that only look like it."""
+_LONGEST_PAUSE = 60.0
+"""Seconds of nothing between two runs that are left on the time line."""
+
+
+class JournalStory(msgspec.Struct):
+    """Attributes: began_at: seconds since the epoch; cut_seconds: pauses that the time line leaves out."""
+
+    names: list[str]
+    shape: Shape
+    rows: list[Row]
+    receipt: list[JournalLine]
+    began_at: float | None
+    seconds: float
+    cut_seconds: float
+
+
+class JournalLine(msgspec.Struct):
+    """What one stage bought from one model."""
+
+    stage: str
+    task_type: str
+    model: str | None
+    count: int = 0
+    cost: float | None = None
+    unknown_count: int = 0
+
+
+def tell_journal(entries: Iterable[JournalEntry]) -> JournalStory:
+    """Read all entries; of a node that was asked for several times, the last one counts."""
+    teller = _Teller()
+    for entry in entries:
+        teller.take(entry)
+    return teller.tell()
+
+
+class _Teller:
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], Row] = {}
+        self._stages: dict[tuple[str, str], str] = {}
+        self._boxes: dict[tuple[str, str], Box] = {}
+        self._receipt: dict[tuple[str, str, str | None], JournalLine] = {}
+        self._origin: dict[str, tuple[str, str]] = {}
+        self._asked: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def take(self, entry: JournalEntry) -> None:
+        name = (entry.flow, entry.path)
+        box = self._box(entry.flow, entry.path)
+        before = self._rows.get(name)
+        row = _row_of(entry, box.id)
+        if before is not None:
+            row.began = before.began
+        self._rows[name] = row
+        self._asked[name] = entry.request
+        if entry.task_uuid is not None:
+            box.kind = "task"
+            self._buy(entry, box)
+        for value in entry.results:
+            for reference in _references(value):
+                self._origin.setdefault(reference, name)
+
+    def _box(self, flow: str, path: str) -> Box:
+        """Find the box of a path, and make it and those around it if they are new."""
+        parts = path.split("/")
+        inside: str | None = None
+        for place, part in enumerate(parts):
+            is_last = place == len(parts) - 1
+            label = part if is_last else _KEY.sub("", part)
+            stage = _KEY.sub("", "/".join(parts[: place + 1])) + ("" if is_last else "/")
+            box = self._boxes.get((flow, stage))
+            if box is None:
+                kind = "function" if is_last else "fan"
+                box = Box(id=f"n{len(self._boxes)}", label=label, kind=kind, inside=inside, paths=(f"{flow}\0{stage}",))
+                self._boxes[flow, stage] = box
+            inside = box.id
+        return self._boxes[flow, _KEY.sub("", path)]
+
+    def _buy(self, entry: JournalEntry, box: Box) -> None:
+        task_type = entry.task_type or ""
+        line = self._receipt.setdefault(
+            (box.id, task_type, entry.model), JournalLine(_KEY.sub("", entry.path), task_type, entry.model)
+        )
+        line.count += 1
+        if entry.cost is not None:
+            line.cost = round((line.cost or 0.0) + entry.cost, 6)
+        elif entry.state != "failed":
+            line.unknown_count += 1
+
+    def tell(self) -> JournalStory:
+        rows = list(self._rows.values())
+        numbers = {name: number for number, name in enumerate(self._rows)}
+        self._link(rows, numbers)
+        began_at, cut = _set_clock(rows)
+        for row in rows:
+            _make_ready(row, rows)
+        shape = merged(list(self._boxes.values()))
+        into = shape.by_path()
+        by_id = {box.id: into[box.paths[0]] for box in self._boxes.values()}
+        for row in rows:
+            row.box = by_id[row.box]
+        seconds = max((row.settled or row.started or 0.0 for row in rows), default=0.0)
+        names = list(dict.fromkeys(flow for flow, _ in self._rows))
+        return JournalStory(names, shape, rows, list(self._receipt.values()), began_at, seconds, cut)
+
+    def _link(self, rows: list[Row], numbers: dict[tuple[str, str], int]) -> None:
+        order = {box.id: place for place, box in enumerate(self._boxes.values())}
+        after: dict[str, dict[str, None]] = {}
+        for name, request in self._asked.items():
+            row = rows[numbers[name]]
+            found = {self._origin[text] for text in _strings(request) if text in self._origin}
+            row.after = sorted(numbers[one] for one in found if one != name)
+            for number in row.after:
+                if order[rows[number].box] < order[row.box]:
+                    after.setdefault(row.box, {})[rows[number].box] = None
+        for box in self._boxes.values():
+            box.after = tuple(after.get(box.id, ()))
+
+
+def _row_of(entry: JournalEntry, box: str) -> Row:
+    told = asked({**entry.request, "taskType": entry.task_type, "model": entry.model})
+    row = Row(
+        box=box,
+        path=entry.path,
+        place=_short(entry.path),
+        state={"done": "ok", "failed": "failed", "open": "abandoned"}[entry.state],
+        settled=entry.settled_at,
+        attempts=entry.attempt,
+        cost=entry.cost,
+        may_be_billed=entry.cost is None and entry.task_uuid is not None and entry.state != "failed",
+        task_uuid=entry.task_uuid,
+        task_type=entry.task_type,
+        model=entry.model,
+        prompt=told.prompt,
+        error=entry.error,
+    )
+    if entry.task_uuid is not None:
+        row.began = row.started = entry.asked_at
+    if entry.state == "open":
+        row.because = "it is open in the journal: `runware-flow collect JOURNAL` asks for it and buys nothing"
+    row.text, row.media = shown_value(entry.results[0] if len(entry.results) == 1 else entry.results)
+    return row
+
+
+def _short(path: str) -> str:
+    """Cut the hashes that name items to a length that people can read."""
+    return re.sub(r"\[([0-9a-f]{8})[0-9a-f]{8}(-\d+)?\](?=/|$)", r"[\1\2]", path)
+
+
+def _set_clock(rows: list[Row]) -> tuple[float | None, float]:
+    """Turn the times of all rows into seconds from the first one, less the pauses between runs."""
+    spans = sorted((row.began, row.settled or row.began) for row in rows if row.began is not None)
+    if not spans:
+        for row in rows:
+            row.settled = None
+        return None, 0.0
+    start, cut = spans[0][0], 0.0
+    latest = start
+    cuts: list[tuple[float, float]] = []
+    for begun, ended in spans:
+        if begun - latest > _LONGEST_PAUSE:
+            cut += begun - latest - _LONGEST_PAUSE
+            cuts.append((begun, cut))
+        latest = max(latest, ended)
+
+    def moved(time: float | None) -> float | None:
+        if time is None:
+            return None
+        left_out = 0.0
+        for since, so_far in cuts:
+            if time < since:
+                break
+            left_out = so_far
+        return max(0.0, time - start - left_out)
+
+    for row in rows:
+        row.began, row.started, row.settled = moved(row.began), moved(row.started), moved(row.settled)
+    return start, cut
+
+
+def _make_ready(row: Row, rows: list[Row]) -> None:
+    if row.began is None or not row.after:
+        return
+    times = [rows[number].settled for number in row.after]
+    known = [time for time in times if time is not None and time <= row.began]
+    if len(known) == len(times):  # otherwise what it uses was bought in a later run than itself
+        row.ready = max(known)
+
+
+def _references(value: Any) -> Iterator[str]:
+    """By what a later request may name a value."""
+    if isinstance(value, MediaResult):
+        for kind in type(value).media_kinds:
+            for form in ("url", "uuid"):
+                found = getattr(value, f"{kind}_{form}", None)
+                if isinstance(found, str) and found:
+                    yield found
+    for text in (getattr(value, "text", None), value):
+        if isinstance(text, str) and len(text) >= _SHORTEST_TEXT:
+            yield text
+    if isinstance(value, list):
+        for one in cast("Sequence[Any]", value):
+            yield from _references(one)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in cast("dict[str, Any]", value).values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in cast("Sequence[Any]", value):
+            yield from _strings(inner)
