@@ -14,6 +14,7 @@ def main() -> NoReturn:
         from runware_flow.cli.app import app
     except ImportError:
         sys.exit("the command line needs its extra: pip install 'runware-flow[cli,emulator]'")
+    from runware_flow.cli.program import UsageError, UserError
     from runware_flow.errors import RunwareFlowError
 
     try:
@@ -23,6 +24,11 @@ def main() -> NoReturn:
         sys.exit(130)
     except ImportError as error:
         sys.exit(f"runware-flow: {error.name} is not installed: pip install 'runware-flow[cli,emulator]'")
+    except UsageError as error:
+        sys.stderr.write(f"runware-flow: {error}\n")
+        sys.exit(2)
+    except UserError as error:
+        sys.exit(f"{error}\nrunware-flow: the file of the flow raised {type(error.__cause__).__name__}, as shown above")
     except RunwareFlowError as error:
         sys.exit(f"runware-flow: {getattr(error, 'summary', error)}")
     except OSError as error:

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from runware_flow.cli.journal import journal_app
 from runware_flow.cli.models import models_app
 
+if TYPE_CHECKING:
+    from runware_flow.run.flow import Flow
+
 __all__ = ("app",)
 
 Backend: TypeAlias = Literal["asyncio", "trio"]
 
+ProgressKind: TypeAlias = Literal["auto", "rich", "json", "off"]
+
+
+def _python_files(incomplete: str) -> list[str]:
+    """Complete FILE."""
+    folder, name = Path(incomplete).parent, Path(incomplete).name
+    if incomplete.endswith("/"):
+        folder, name = Path(incomplete), ""
+    found = [path for path in folder.glob(f"{name}*") if path.suffix == ".py" or path.is_dir()]
+    return sorted(f"{path}/" if path.is_dir() else str(path) for path in found)
+
+
+Target: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        help="The file, and the name of the flow in it.", metavar="FILE[:NAME]", autocompletion=_python_files
+    ),
+]
+Params: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", help="A parameter of the function that builds the flow.", metavar="KEY=VALUE"),
+]
+
 app = typer.Typer(
     name="runware-flow",
     help="Pipelines of generative media on the Runware API, and an emulator of it to try them on.",
+    epilog="Begin with `runware-flow demo`, which needs no key. `runware-flow COMMAND --help` shows examples.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and one-line errors, for people and for pipes
@@ -96,6 +123,104 @@ def collect(
     from runware_flow.cli.collect import collect_command
 
     raise typer.Exit(collect_command(journal, timeout=timeout, backend=backend))
+
+
+@app.command(no_args_is_help=True)
+def run(
+    target: Target,
+    param: Params = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="A file that outlives a crash; the same command continues from it.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a page about the run, with the pictures in it.")] = None,
+    budget: Annotated[float | None, typer.Option(help="USD that the run may spend at most.", min=0.0)] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Nodes in flight at most.", min=1)] = None,
+    progress: Annotated[ProgressKind, typer.Option(help="What is shown on standard error.")] = "auto",
+    is_json: Annotated[bool, typer.Option("--json", help="Print what came of each node as JSON.")] = False,
+    backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
+) -> None:
+    """Run the flow in a Python file.
+
+    The flow is NAME, else what is called `flow`, else the only Flow of the file. NAME may be a function that builds
+    one; --param gives its parameters, converted by their annotations. Options win over the keywords of the Flow.
+
+    \b
+    Examples:
+      runware-flow run poster.py --report out/report.html
+      runware-flow run posters.py:build --param 'prompts=["a kite", "a boat"]' --param size=1024
+      runware-flow run posters.py --journal posters.sqlite --budget 5
+      runware-flow emulate -- runware-flow run poster.py      (no key, no cost)
+
+    \b
+    Ctrl-C once: nothing new is sent, what is in flight is waited for. Twice: leave at once. Both say what may be
+    billed.
+    Exit codes: 0 done, 1 a node failed, 2 wrong usage, 130 interrupted.
+    """
+    from runware_flow.cli.run import run_command
+
+    shown: Any = {"auto": True, "off": None}.get(progress, progress)
+    given = {"budget": budget, "concurrency": concurrency}
+    options = {name: value for name, value in given.items() if value is not None}
+    flow = _flow(target, param)
+    raise typer.Exit(
+        run_command(
+            flow,
+            report=report,
+            journal=journal,
+            is_json=is_json,
+            backend=backend,
+            options={**options, "progress": shown},
+        )
+    )
+
+
+@app.command(no_args_is_help=True)
+def plan(
+    target: Target,
+    param: Params = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="The journal to learn prices from; what it would restore is counted.")
+    ] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print the flow as a Mermaid diagram instead.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Tell what a run would send and cost; sends nothing.
+
+    \b
+    Examples:
+      runware-flow plan poster.py
+      runware-flow plan posters.py:build --param count=100 --json
+      runware-flow plan poster.py --mermaid
+    """
+    from runware_flow.cli.plan import plan_command
+
+    print(plan_command(_flow(target, param), journal=journal, mermaid=mermaid, is_json=is_json))
+
+
+@app.command(no_args_is_help=True)
+def report(
+    journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The page; by default beside the journal, named .html.")
+    ] = None,
+    flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,
+) -> None:
+    """Write a page about a journal: stages, time line, failures, receipt.
+
+    \b
+    Examples:
+      runware-flow report posters.sqlite
+      runware-flow report posters.sqlite -o out/report.html
+    """
+    from runware_flow.cli.report import report_command
+
+    print(report_command(journal, out or journal.with_suffix(".html"), flow=flow))
+
+
+def _flow(target: str, params: list[str] | None) -> Flow:
+    from runware_flow.cli.program import find_flow
+
+    return find_flow(target, params or ())
 
 
 def _latency(text: str) -> Any:

@@ -52,6 +52,7 @@ class BatchWatch:
         elif progress:
             self._board = ProgressBoard(name, settings.concurrency)
             self._board.items = self._items
+            self._board.budget = getattr(settings.budget, "usd", settings.budget)
 
     def begin(self, workers: TaskGroup) -> None:
         """Start what shows or tells, in `workers`."""

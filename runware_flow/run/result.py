@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runware_flow.run.flow import Flow
     from runware_flow.view.figures import Figures
     from runware_flow.view.shape import Shape
+    from runware_flow.view.story import Row
 
 __all__ = ("NodeRecord", "ReceiptLine", "RunResult")
 
@@ -201,17 +202,14 @@ class RunResult:
         """
         from runware_flow.run.report import date_text, pictures_of, write_report
         from runware_flow.view.report import Report
-        from runware_flow.view.shape import shape_of
-        from runware_flow.view.story import rows_of
 
-        shape = shape_of(self._flow.declaration)
-        rows = rows_of(self._machine, shape)
+        shape, rows = self.story()
         shown, notes = pictures_of(rows, most=pictures)
         times = [time for row in rows for time in (row.started, row.settled) if time is not None]
         return write_report(
             Report(
                 name=self._flow.name,
-                state=self._end or "running",
+                state=self.end,
                 made_at=date_text(time.time()),
                 began_at=date_text(self._began_at),
                 seconds=max(times, default=0.0) if self._seconds is None else self._seconds,
@@ -224,6 +222,24 @@ class RunResult:
             path,
         )
 
+    @property
+    def end(self) -> str:
+        """How the run ended: `"done"`, `"failed"`, `"stopped"` or `"cancelled"`; `"running"` while it goes on."""
+        return self._end or "running"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took; `None` while it goes on."""
+        return self._seconds
+
+    def story(self) -> tuple[Shape, list[Row]]:
+        """Return the shape of the flow and what became of each node; for reports and the command line."""
+        from runware_flow.view.shape import shape_of
+        from runware_flow.view.story import rows_of
+
+        shape = shape_of(self._flow.declaration)
+        return shape, rows_of(self._machine, shape)
+
     def finish(self, end: str, seconds: float) -> None:
         """Note how and when the run ended; for the runner."""
         self._end, self._seconds = end, seconds
@@ -235,11 +251,9 @@ class RunResult:
 
     def _pictured(self) -> tuple[Shape, dict[str, Figures]]:
         from runware_flow.view.figures import figures_of
-        from runware_flow.view.shape import shape_of
-        from runware_flow.view.story import rows_of
 
-        shape = shape_of(self._flow.declaration)
-        return shape, figures_of(rows_of(self._machine, shape), [box.id for box in shape.boxes if box.kind != "fan"])
+        shape, rows = self.story()
+        return shape, figures_of(rows, [box.id for box in shape.boxes if box.kind != "fan"])
 
     def _spec_of(self, node: Any, kind: type[Any]) -> NodeSpec:
         if not isinstance(node, kind):

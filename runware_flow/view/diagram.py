@@ -41,7 +41,7 @@ def mermaid(shape: Shape, figures: Mapping[str, Figures] | None = None) -> str:
                 states.setdefault(figures[box.id].state, []).append(box.id)
         for state, ids in states.items():
             lines += [f"  classDef {state} {_CLASSES[state]}", f"  class {','.join(ids)} {state}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _write(

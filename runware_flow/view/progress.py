@@ -103,7 +103,7 @@ class ProgressBoard:
     def spend(self, receipt: Iterable[Any]) -> None:
         """Take what was spent so far, as the lines of a receipt."""
         lines = list(receipt)
-        self.cost = sum(line.cost or 0.0 for line in lines)
+        self.cost = round(sum(line.cost or 0.0 for line in lines), 6)
         self.unknown_count = sum(line.unknown_count for line in lines)
 
     def tick(self, seconds: float) -> None:

@@ -113,7 +113,7 @@ def _summary(report: Report, figures: Mapping[str, Figures]) -> str:
         total.restored += one.restored
     lines = list(report.receipt)
     unknown = sum(line.unknown_count for line in lines)
-    known = sum(line.cost or 0.0 for line in lines)
+    known = round(sum(line.cost or 0.0 for line in lines), 6)
     cost = money(known) + (f" and {unknown} unknown" if unknown else "")
     tiles = [
         ("state", report.state, _tone(report.state)),
@@ -220,7 +220,7 @@ def _receipt(lines: Sequence[Any]) -> str:
             + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
             + "</tr>"
         )
-    total = sum(line.cost or 0.0 for line in lines)
+    total = round(sum(line.cost or 0.0 for line in lines), 6)
     count, unknown = sum(line.count for line in lines), sum(line.unknown_count for line in lines)
     return (
         f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th scope=row>together</th><td></td><td></td><td>{count:,}</td>"

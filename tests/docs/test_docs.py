@@ -284,7 +284,18 @@ def public_names():
         *get_type_hints(PolicyOptions),
         "current_run",
     }
-    inside = {"add_call", "declaration", "declare_call", "declare_map", "fan_of", "handle_of", "require", "settings"}
+    inside = {
+        "add_call",
+        "declaration",
+        "declare_call",
+        "declare_map",
+        "fan_of",
+        "handle_of",
+        "require",
+        "settings",
+        "finish",
+        "story",
+    }
     client = methods(runware_flow.Client, Utilities, Content)
     yield "client.md", {*client, *ClientOptions.__annotations__, "Delivery", "Progress"}
     yield "flow.md", flow - inside

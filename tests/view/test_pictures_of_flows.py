@@ -86,7 +86,7 @@ def test_a_source_that_can_be_met_once_is_left_alone():
 
 
 def test_a_flow_without_nodes_has_pictures_too():
-    assert Flow().mermaid() == "flowchart TD\n"
+    assert Flow().mermaid() == "flowchart TD"
     assert "<svg" in Flow()._repr_html_()
 
 

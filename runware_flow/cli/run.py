@@ -1,0 +1,236 @@
+"""What `runware-flow run` does: a run with progress, clean interrupts, a report, and a summary."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from runware_flow.cli.program import user_traceback
+from runware_flow.errors import FlowFailed, RunwareFlowError
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.lifetime import open_task_group
+from runware_flow.run.report import keep_thumbnail
+from runware_flow.types import MediaResult
+from runware_flow.view.progress import duration, money
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runware_flow.run.flow import Flow
+    from runware_flow.run.handle import Run
+    from runware_flow.run.result import RunResult
+    from runware_flow.view.story import Row
+
+__all__ = ("run_command",)
+
+_KEPT_PICTURES = 500
+_KEEPING_SECONDS = 120.0
+_SHOWN_RESULTS = 20
+
+
+class Command:
+    """One run from the command line."""
+
+    def __init__(self, flow: Flow, *, report: Path | None, options: dict[str, Any]) -> None:
+        self._flow = flow
+        self._report = report
+        self._options = options
+        self._run: Run | None = None
+        self._presses = 0
+        self.failure: FlowFailed | None = None
+        self.result: RunResult | None = None
+
+    @property
+    def was_interrupted(self) -> bool:
+        """Whether the user wanted it to end early."""
+        return self._presses > 0
+
+    async def main(self) -> None:
+        """Run the flow, keep the pictures, write the report."""
+        scope = anyio.CancelScope()
+        async with open_task_group() as group:
+            group.start_soon(self._listen, scope)
+            with scope:
+                await self._work()
+            group.cancel_scope.cancel()
+        if self._report is not None and self.result is not None:
+            result, report = self.result, self._report
+            await anyio.to_thread.run_sync(functools.partial(result.html, report, pictures=_KEPT_PICTURES))
+
+    async def _work(self) -> None:
+        sends = any(spec.kind in (NodeKind.TASK, NodeKind.BUILD) for spec in self._flow.declaration.specs())
+        if self._report is None or not sends:
+            await self._execute(None)
+            return
+        from runware_flow.client.client import Client
+
+        async with Client() as client:  # which is needed a little longer than the run
+            await self._execute(client)
+            if self.result is not None:
+                await _keep_pictures(self.result.story()[1], client)
+
+    async def _execute(self, client: Any) -> None:
+        try:
+            async with self._flow.start(client, **self._options) as run:
+                self._run, self.result = run, run.result
+                await run.wait()
+        except FlowFailed as failure:
+            self.failure = failure
+
+    async def _listen(self, scope: anyio.CancelScope) -> None:
+        """Stop at the first interrupt, leave at the second; a third one finds Python's own handling."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                self._presses += 1
+                if self._presses > 1 or self._run is None or self._run.is_finished:
+                    break
+                self._run.stop()
+                waiting = self._in_flight()
+                _say(
+                    f"stopping: nothing new is sent; {waiting} in flight may be billed and"
+                    f" {'is' if waiting == 1 else 'are'} waited for. Interrupt again to leave at once"
+                )
+        scope.cancel()
+
+    def _in_flight(self) -> int:
+        assert self.result is not None
+        return sum(row.state == "running" for row in self.result.story()[1])
+
+
+def run_command(
+    flow: Flow, *, report: Path | None, journal: Path | None, is_json: bool, backend: str, options: dict[str, Any]
+) -> int:
+    """Run a flow and say what came of it; returns the exit code."""
+    if journal is not None:
+        options["journal"] = journal
+    command = Command(flow, report=report, options=options)
+    anyio.run(command.main, backend=backend)
+    result = command.result
+    if result is None:
+        return 130
+    rows = result.story()[1]
+    if is_json:
+        print(json.dumps(_as_json(flow, result, rows, report, journal)))
+    else:
+        _summarise(flow, result, rows, report)
+    if command.was_interrupted:
+        _say(_left_behind(rows, journal))
+        return 130
+    if command.failure is not None:
+        _say(_failure_text(command.failure))
+    failed = command.failure is not None or any(row.state == "failed" for row in rows)
+    return 1 if failed else 0
+
+
+async def _keep_pictures(rows: list[Row], client: Any) -> None:
+    """Fetch the pictures that the report shows, a few at a time; one that cannot be had stays a link."""
+    found = [one for row in rows for kind, one in row.media if kind == "image" and isinstance(one, MediaResult)]
+    limiter = anyio.CapacityLimiter(8)
+
+    async def keep(result: MediaResult) -> None:
+        async with limiter:
+            try:
+                content = await client.read(result)
+            except (RunwareFlowError, OSError):
+                return
+            await anyio.to_thread.run_sync(keep_thumbnail, result, content)
+
+    with anyio.move_on_after(_KEEPING_SECONDS):
+        async with anyio.create_task_group() as group:
+            for result in found[:_KEPT_PICTURES]:
+                group.start_soon(keep, result)
+
+
+# What is said
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"runware-flow: {sentence}\n")
+    sys.stderr.flush()
+
+
+def _failure_text(failure: FlowFailed) -> str:
+    text = str(failure).removesuffix(" (finished results are kept in .result)")
+    cause = failure.__cause__
+    if cause is None or isinstance(cause, RunwareFlowError):
+        return text
+    return f"{text}\n{user_traceback(cause)}"  # the user's own code: its line is what they need
+
+
+def _left_behind(rows: list[Row], journal: Path | None) -> str:
+    """Say after an interrupt what may be billed, and how to get it."""
+    left = [row for row in rows if row.state == "abandoned" and row.may_be_billed]
+    if not left:
+        return "interrupted; nothing was left in flight" + ("" if journal is None else f", and {journal} has it all")
+    ids = ", ".join(row.task_uuid for row in left[:5] if row.task_uuid) + (", ..." if len(left) > 5 else "")
+    way = f"`runware-flow collect {journal}` asks for them" if journal is not None else f"their task ids: {ids}"
+    return f"interrupted; {len(left)} requests were left in flight and may be billed: {way}"
+
+
+def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | None) -> None:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.state] = counts.get(row.state, 0) + 1
+    said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no nodes"
+    cost = "unknown cost" if result.cost is None else money(result.cost)
+    used = {number for row in rows for number in row.after}
+    last = [row for number, row in enumerate(rows) if number not in used and row.state == "ok"]
+    for row in last[:_SHOWN_RESULTS]:
+        shown = _shown(row)
+        if shown:
+            print(f"{row.place}: {shown}")
+    if len(last) > _SHOWN_RESULTS:
+        print(f"... and {len(last) - _SHOWN_RESULTS} more")
+    print(f"{flow.name}: {result.end} in {duration(result.seconds or 0.0)}; {said}; {cost}")
+    if report is not None:
+        print(f"report: {report}")
+
+
+def _shown(row: Row) -> str:
+    addresses = [_address(result) for _, result in row.media]
+    return " ".join([address for address in addresses if address] or [" ".join(row.text.split())[:200]])
+
+
+def _address(result: Any) -> str:
+    if not isinstance(result, MediaResult):
+        return str(result)
+    try:
+        return result.reference[:300]
+    except ValueError:
+        return ""
+
+
+def _as_json(
+    flow: Flow, result: RunResult, rows: list[Row], report: Path | None, journal: Path | None
+) -> dict[str, Any]:
+    return {
+        "flow": flow.name,
+        "end": result.end,
+        "seconds": result.seconds,
+        "cost": result.cost,
+        "report": None if report is None else str(report),
+        "journal": None if journal is None else str(journal),
+        "nodes": [
+            {
+                "path": row.path,
+                "state": row.state,
+                "restored": row.restored,
+                "task_uuid": row.task_uuid,
+                "task_type": row.task_type,
+                "model": row.model,
+                "attempts": row.attempts,
+                "cost": row.cost,
+                "may_be_billed": row.may_be_billed,
+                "text": row.text or None,
+                "media": [_address(one) for _, one in row.media],
+                "error": str(row.error) if row.error is not None else row.because or None,
+            }
+            for row in rows
+        ],
+    }

@@ -1,0 +1,207 @@
+"""`runware-flow run`, `plan` and `report` as a user meets them: output, files, exit codes, interrupts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from runware_flow.emulator import run_in_thread
+from runware_flow.emulator.commands import environment
+from runware_flow.journal import Journal
+
+COMMAND = [sys.executable, "-m", "runware_flow"]
+PROGRAM = """
+import anyio
+from runware_flow import Flow
+from runware_flow.tasks import Caption, ImageInference
+
+def broken(image):
+    raise ValueError("my own mistake")
+
+def build(prompts: list[str], on_error: str = "stop", breaks: bool = False) -> Flow:
+    flow = Flow("posters", concurrency=2, on_error=on_error)
+    art = flow.map(
+        prompts,
+        lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt, width=512, height=512),
+        label="art",
+    )
+    art.then(broken if breaks else lambda image: Caption(model="runware:150@2", inputs={"image": image}), label="text")
+    return flow
+"""
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with run_in_thread(latency={"imageInference": 0.05, "*": 0.05}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def slow_emulator():
+    with run_in_thread(latency=1.5) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "posters.py").write_text(PROGRAM)
+    return tmp_path
+
+
+def call(folder, emulator, *arguments):
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        cwd=folder,
+        env={**os.environ, **environment(emulator)},
+    )
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_run_with_parameters_journal_and_report(folder, emulator, backend):
+    command = ("run", "posters.py", "-p", "prompts=a red kite", "-p", "prompts=a blue boat", "--journal", "run.sqlite")
+    done = call(folder, emulator, *command, "--report", "out/report.html", "--backend", backend)
+    assert done.returncode == 0, done.stderr
+    assert 'art[0]/text: An image of "a red kite"' in done.stdout
+    assert "posters: done in " in done.stdout
+    assert "4 ok; $0.0" in done.stdout
+    assert "art 2/2, text 2/2  done" in done.stderr
+    page = (folder / "out" / "report.html").read_text()
+    assert page.count("data:image/webp;base64,") == 2, "the pictures are kept"
+    again = json.loads(call(folder, emulator, *command, "--json", "--progress", "off").stdout)
+    assert [node["restored"] for node in again["nodes"]] == [True] * 4
+    told = call(folder, emulator, "report", "run.sqlite")
+    assert told.stdout == "run.html\n"
+    assert "made from a journal" in (folder / "run.html").read_text()
+
+
+def test_a_failed_run_is_one_sentence_exit_code_1_and_a_report(folder, emulator):
+    emulator.faults.add("fail:prompt=doomed")
+    try:
+        command = ("run", "posters.py", "-p", "prompts=a doomed kite", "--progress", "off", "--report", "r.html")
+        done = call(folder, emulator, *command)
+        tolerated = call(folder, emulator, *command, "-p", "on_error=continue")
+    finally:
+        emulator.faults.clear()
+    assert done.returncode == 1
+    [sentence] = done.stderr.splitlines()
+    assert sentence.startswith("runware-flow: flow 'posters': ")
+    assert ".result" not in sentence
+    assert "What to do:" in (folder / "r.html").read_text()
+    assert (tolerated.returncode, tolerated.stderr) == (1, "")
+
+
+def test_an_exception_of_the_users_builder_is_shown_with_its_line(folder, emulator):
+    done = call(folder, emulator, "run", "posters.py", "-p", "prompts=a kite", "-p", "breaks=1", "--progress", "off")
+    assert done.returncode == 1
+    assert 'raise ValueError("my own mistake")' in done.stderr
+    assert "performer.py" not in done.stderr
+
+
+def test_a_budget_that_is_too_small_is_one_sentence(folder, emulator):
+    done = call(folder, emulator, "run", "posters.py", "-p", "prompts=a kite", "--budget", "0", "--progress", "off")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert "budget" in done.stderr.lower()
+
+
+def test_wrong_usage_is_one_sentence_and_exit_code_2(folder, emulator):
+    done = call(folder, emulator, "run", "posters.py")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "runware-flow: build needs a value for 'prompts': --param prompts=VALUE\n",
+    )
+
+
+def test_without_a_key_is_one_sentence(folder):
+    names = {name: value for name, value in os.environ.items() if not name.startswith("RUNWARE_")}
+    done = subprocess.run(
+        [*COMMAND, "run", "posters.py", "-p", "prompts=a kite"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=names,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("runware-flow: no API key")
+
+
+def test_plan_sends_nothing(folder, emulator):
+    before = len(emulator.log.requests) if hasattr(emulator.log, "requests") else None
+    done = call(folder, emulator, "plan", "posters.py", "-p", "prompts=a kite")
+    assert done.returncode == 0
+    assert "would send 2 tasks" in done.stdout
+    told = json.loads(call(folder, emulator, "plan", "posters.py", "-p", "prompts=a kite", "--json").stdout)
+    assert [stage["task_type"] for stage in told["stages"]] == ["imageInference", "caption"]
+    diagram = call(folder, emulator, "plan", "posters.py", "-p", "prompts=a kite", "--mermaid").stdout
+    assert diagram.startswith("flowchart TD\n")
+    if before is not None:
+        assert len(emulator.log.requests) == before
+
+
+def test_report_of_what_is_no_journal_is_one_sentence(folder, emulator):
+    for name in ("nowhere.sqlite", "posters.py"):
+        done = call(folder, emulator, "report", name)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert "Traceback" not in done.stderr
+
+
+def started(folder, emulator, *more, presses):
+    """Run with slow tasks and interrupt as often as `presses`, once it has begun; returns the process' end."""
+    command = ["run", "posters.py", *(f"--param=prompts=kite {n}" for n in range(6)), "--progress", "json", *more]
+    with subprocess.Popen(
+        [*COMMAND, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **environment(emulator)},
+    ) as process:
+        process.stderr.readline()  # a second of the run is over
+        said = ""
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            while "Interrupt again" not in said:
+                said += process.stderr.readline()
+        out, errors = process.communicate(timeout=30)
+    assert "Traceback" not in errors
+    return process.returncode, out, said + errors
+
+
+def states(path):
+    with Journal(path) as journal:
+        return [entry.state for entry in journal.entries()]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_one_interrupt_settles_and_journals_what_is_in_flight(folder, slow_emulator, backend):
+    more = ("--journal", "run.sqlite", "--report", "r.html", "--backend", backend)
+    code, out, errors = started(folder, slow_emulator, *more, presses=1)
+    assert code == 130
+    assert "stopping: nothing new is sent; 2 in flight may be billed and are waited for" in errors
+    assert "interrupted; nothing was left in flight, and run.sqlite has it all" in errors
+    assert set(states(folder / "run.sqlite")) == {"done"}
+    assert "posters: stopped in" in out
+    assert (folder / "r.html").exists()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_two_interrupts_leave_at_once_and_say_what_may_be_billed(folder, slow_emulator, backend):
+    more = ("--journal", "run.sqlite", "--report", "r.html", "--backend", backend)
+    code, out, errors = started(folder, slow_emulator, *more, presses=2)
+    assert code == 130
+    assert "interrupted; 2 requests were left in flight and may be billed" in errors
+    assert "`runware-flow collect run.sqlite` asks for them" in errors
+    assert states(folder / "run.sqlite").count("open") == 2
+    assert "posters: cancelled in" in out
+    assert (folder / "r.html").exists()
