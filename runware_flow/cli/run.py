@@ -156,7 +156,7 @@ def _say(sentence: str) -> None:
 
 
 def _failure_text(failure: FlowFailed) -> str:
-    text = str(failure).removesuffix(" (finished results are kept in .result)")
+    text = str(failure)
     cause = failure.__cause__
     if cause is None or isinstance(cause, RunwareFlowError):
         return text
