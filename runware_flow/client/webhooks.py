@@ -57,8 +57,8 @@ class WebhookReceiver:
         Args:
             client: the client whose tasks are waited for; it must be open while calls come.
             address: where this application can be reached from outside, without the token.
-            token: a secret of yours; by default a new one. Tasks that a journal may send again, or whose results may
-                come to another process, need one that stays the same.
+            token: a secret of yours; by default a new one. Give one that stays the same where results may come after a
+                restart, or to another process.
             on_notice: called once for each result or failure of a task that nobody here waits for. Sync or async, for
                 4 seconds at most; what it raises makes the service call again.
 
