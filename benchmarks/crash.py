@@ -2,9 +2,11 @@
 
 The emulator runs in a process of its own, so that the service survives. A client process runs a flow of N items, three
 tasks each, with a journal; it is killed at a random moment, started again with the same journal, and so on. At the end
-every item must have its result, and the emulator must count exactly 3 N submissions and 3 N bills.
+every item must have its result, and the emulator must count exactly 3 N submissions and 3 N bills. With `--budget`, the
+runs stop at that many USD instead, and the emulator must not have billed more.
 
     python -m benchmarks.crash [--items 300] [--kills 10] [--backend asyncio] [--transport rest] [--faults] [--seed 1]
+                               [--budget 0.2]
 """
 
 from __future__ import annotations
@@ -45,9 +47,12 @@ def prompts(count: int) -> list[str]:
 # The client process
 
 
-async def client(journal: str, items: int, transport: str, delivery: str) -> dict[str, Any]:
+PRICES = {"runware:400@1": 0.0006, "upscale": 0.0013, "caption": 0.0009}
+
+
+async def client(journal: str, items: int, transport: str, delivery: str, budget: float | None) -> dict[str, Any]:
     """Run the batch to its end, in however many processes that takes."""
-    from runware_flow import Client, Flow
+    from runware_flow import Budget, BudgetExceeded, Client, Flow, FlowFailed
     from runware_flow.tasks import Caption, ImageInference, Upscale
 
     flow = Flow("crash", concurrency=32, journal=journal)
@@ -67,7 +72,13 @@ async def client(journal: str, items: int, transport: str, delivery: str) -> dic
     )
     async with Client(transport=transport) as session:
         print("started", flush=True)
-        result = await flow.execute(session)
+        allowed = None if budget is None else Budget(budget, prices=PRICES)
+        try:
+            result = await flow.execute(session, budget=allowed)
+        except FlowFailed as failed:
+            if allowed is None or not isinstance(failed.__cause__, BudgetExceeded):
+                raise
+            return {"spent": allowed.spent, "reserved": allowed.reserved}
     return {"captions": [text.text for text in result[texts]], "cost": result.cost}
 
 
@@ -122,13 +133,21 @@ def judge(items: int, done: dict[str, Any], log: dict[str, Any]) -> dict[str, An
     return {"submissions": len(tasks), "bills": len(bills), "conflicts": log["conflicts"], "usd": usd}
 
 
+def judge_budget(budget: float, done: dict[str, Any], log: dict[str, Any]) -> dict[str, Any]:
+    """Check that all lives together kept to the budget, and knew what they had spent."""
+    assert log["billed"] <= budget + 1e-9, log["billed"]
+    assert abs(done["spent"] - log["billed"]) < 1e-6, (done, log["billed"])
+    assert done["spent"] > budget - max(PRICES.values()), done
+    return {"budget": budget, "usd": round(done["spent"], 4), "reserved": round(done["reserved"], 4)}
+
+
 def crash(options: argparse.Namespace, backend: str) -> dict[str, Any]:
     """Kill as often as asked, then let it finish, and judge."""
     chance = random.Random(f"{options.seed} {backend}")
     faults = FAULTS if options.faults else ()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, service(options.latency, faults) as environment:
-        shape = [str(options.items), options.transport, options.delivery, backend]
+        shape = [str(options.items), options.transport, options.delivery, str(options.budget or ""), backend]
         command = [sys.executable, "-m", "benchmarks.crash", "--client", str(Path(folder) / "run.sqlite"), *shape]
         kills, done = 0, None
         while done is None:
@@ -139,14 +158,16 @@ def crash(options: argparse.Namespace, backend: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"{address}/__emulator__/log") as answer:
             log = json.load(answer)
     seconds = round(time.monotonic() - started, 1)
-    return {"backend": backend, "kills": kills, **judge(options.items, done, log), "seconds": seconds}
+    judged = judge_budget(options.budget, done, log) if options.budget is not None else judge(options.items, done, log)
+    return {"backend": backend, "kills": kills, **judged, "seconds": seconds}
 
 
 def main() -> None:
     """Be the client, or kill it."""
     if sys.argv[1:2] == ["--client"]:
-        journal, items, transport, delivery, backend = sys.argv[2:]
-        print(json.dumps(anyio.run(client, journal, int(items), transport, delivery, backend=backend)))
+        journal, items, transport, delivery, budget, backend = sys.argv[2:]
+        usd = float(budget) if budget else None
+        print(json.dumps(anyio.run(client, journal, int(items), transport, delivery, usd, backend=backend)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=300)
@@ -156,6 +177,7 @@ def main() -> None:
     parser.add_argument("--backend", choices=("asyncio", "trio"), action="append")
     parser.add_argument("--transport", choices=("websocket", "rest"), default="websocket")
     parser.add_argument("--delivery", choices=("async", "sync"), default="async")
+    parser.add_argument("--budget", type=float, help="USD at which the runs stop")
     parser.add_argument("--faults", action="store_true", help="connections break and answers are lost, too")
     parser.add_argument("--seed", default="1")
     options = parser.parse_args()

@@ -28,3 +28,14 @@ def test_batch_killed_again_and_again_buys_everything_exactly_once(backend, opti
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["kills"], told["submissions"], told["bills"]) == (3, 120, 120)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
+def test_batch_killed_again_and_again_keeps_to_its_budget():
+    shape = ["--items=40", "--kills=3", "--life=0.6", "--latency=0.3..0.5", "--backend=asyncio", "--budget=0.06"]
+    command = [sys.executable, "-m", "benchmarks.crash", *shape]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=55)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["reserved"] == 0
+    assert 0.0587 <= told["usd"] <= 0.06
