@@ -1,17 +1,18 @@
 """200 chains of three 50 ms tasks, concurrency 64: the time beside the ideal, the official SDK and a task group.
 
 The ideal is what the latencies alone cost: the longest chain (3 x 50 ms) times the waves that 200 chains need at
-concurrency 64 (4), 0.60 s. Everybody talks to the same emulator, in a process of its own, and has an open connection
+concurrency 64 (4), 0.60 s. Everybody talks to a new emulator, in a process of its own, and has an open connection
 and ten chains behind them when the clock starts. "Client alone" is our client in an AnyIO task group with a
-CapacityLimiter, without a flow.
+CapacityLimiter, without a flow. The ids of the tasks are the same in every run, and with them, at the emulator, their
+durations.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import math
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,18 +32,37 @@ def tasks(delivery: str) -> tuple[Any, Any, Any]:
     """The three builders."""
     return (
         lambda prompt: ImageInference(
-            model="runware:400@1", positive_prompt=prompt, width=512, height=512, delivery_method=delivery
+            model="runware:400@1",
+            positive_prompt=prompt,
+            width=512,
+            height=512,
+            delivery_method=delivery,
+            task_uuid=task_id(prompt),
         ),
         lambda image: Upscale(
-            model="runware:504@1", inputs={"image": image}, upscale_factor=2, delivery_method=delivery
+            model="runware:504@1",
+            inputs={"image": image},
+            upscale_factor=2,
+            delivery_method=delivery,
+            task_uuid=task_id(image.task_uuid),
         ),
-        lambda image: Caption(model="runware:150@2", inputs={"image": image}, delivery_method=delivery),
+        lambda image: Caption(
+            model="runware:150@2",
+            inputs={"image": image},
+            delivery_method=delivery,
+            task_uuid=task_id(image.task_uuid),
+        ),
     )
+
+
+def task_id(name: str) -> str:
+    """Give the same id for the same name."""
+    return str(uuid.UUID(bytes=uuid.uuid5(uuid.NAMESPACE_URL, name).bytes, version=4))
 
 
 def prompts(count: int) -> list[str]:
     """Different prompts, each to be found again in its caption."""
-    return [f"chain number {number}" for number in range(count)]
+    return [f"chain number {number} of {count}" for number in range(count)]
 
 
 def check(captions: list[str]) -> None:
@@ -108,12 +128,15 @@ async def official(options: dict[str, Any], transport: str, delivery: str, chain
 
         async def chain(prompt: str) -> str:
             more = {"deliveryMethod": delivery}
+            more["taskUUID"] = task_id(prompt)
             image = await client.run(
                 {"model": "runware:400@1", "positivePrompt": prompt, "width": 512, "height": 512, **more}
             )
+            more["taskUUID"] = task_id(more["taskUUID"])
             large = await client.run(
                 {"model": "runware:504@1", "inputs": {"image": image[0]["imageURL"]}, "upscaleFactor": 2, **more}
             )
+            more["taskUUID"] = task_id(more["taskUUID"])
             caption = await client.run({"model": "runware:150@2", "inputs": {"image": large[0]["imageURL"]}, **more})
             return str(caption[0]["text"])
 
@@ -130,19 +153,16 @@ def main() -> None:
     ideal = 3 * LATENCY * math.ceil(options.chains / options.concurrency)
     print(f"{options.chains} chains of three {LATENCY * 1000:.0f} ms tasks, concurrency {options.concurrency}")
     print(f"{'transport':10} {'delivery':9} {'who':22} {'seconds':>8} {'of ideal':>9} {'of official':>12}")
-    with emulator_process(latency=str(LATENCY)) as service:
-        for transport in ("websocket", "rest"):
-            for delivery in ("sync", "async"):
-                theirs = asyncio.run(official(service, transport, delivery, *size))
-                rows = {"official SDK, asyncio": theirs}
-                for backend in ("asyncio", "trio"):
-                    for name, measured in (("client alone", client_alone), ("flow", flow)):
-                        taken = anyio.run(measured, service, transport, delivery, *size, backend=backend)
-                        rows[f"{name}, {backend}"] = taken
-                for who, taken in rows.items():
-                    print(
-                        f"{transport:10} {delivery:9} {who:22} {taken:8.2f} {taken / ideal:9.2f} {taken / theirs:12.2f}"
-                    )
+    ours = [(who, backend) for backend in ("asyncio", "trio") for who in (client_alone, flow)]
+    for transport in ("websocket", "rest"):
+        for delivery in ("sync", "async"):
+            theirs = 0.0
+            for who, backend in [(official, "asyncio"), *ours]:
+                with emulator_process(latency=str(LATENCY)) as service:
+                    taken = anyio.run(who, service, transport, delivery, *size, backend=backend)
+                theirs = theirs or taken
+                name = f"{who.__name__.replace('_', ' ')}, {backend}"
+                print(f"{transport:10} {delivery:9} {name:22} {taken:8.2f} {taken / ideal:9.2f} {taken / theirs:12.2f}")
 
 
 if __name__ == "__main__":

@@ -248,10 +248,10 @@ class Client(Utilities, AsyncContextManagerMixin):
         prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
         await self._services.check(prepared, validate)
         await self._place_media(prepared)
-        document = self._services.documenter(prepared.model)
+        document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
         rest = await self._services.web.rest()
         with self._governing.streaming(governed_as(prepared.task_type, prepared.model)), trace_stream(prepared):
-            async with open_stream(rest, prepared, timeout=seconds, document=document) as stream:
+            async with open_stream(rest, prepared, timeout=seconds, document=document, redact=redact) as stream:
                 yield stream
 
     def prepare(

@@ -32,11 +32,21 @@ class TextStream:
     """
 
     def __init__(
-        self, task_uuid: str, *, document: Callable[[RunwareError], RunwareError] = lambda error: error
+        self,
+        task_uuid: str,
+        *,
+        document: Callable[[RunwareError], RunwareError] = lambda error: error,
+        redact: Callable[[str], str] = str,
     ) -> None:
-        """Args: document: gives an error the link to the documentation that it lacks."""
+        """Prepare for a stream.
+
+        Args:
+            task_uuid: of the task.
+            document: gives an error the link to the documentation that it lacks.
+            redact: takes the API key out of what a server sends, as everywhere else.
+        """
         self._document = document
-        self._machine = StreamMachine(task_uuid)
+        self._machine = StreamMachine(task_uuid, redact=redact)
         self._pieces: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
         self._result: StreamResult | None = None
         self._error: RunwareError | None = None
@@ -142,12 +152,13 @@ async def open_stream(
     *,
     timeout: float,
     document: Callable[[RunwareError], RunwareError] = lambda error: error,
+    redact: Callable[[str], str] = str,
 ) -> AsyncGenerator[TextStream]:
     """Send a streamed task on entering; leaving the block closes the connection at once.
 
     What the service has begun is billed, read or not.
     """
-    stream = TextStream(prepared.task_id, document=document)
+    stream = TextStream(prepared.task_id, document=document, redact=redact)
     body = encode_frame([encode(prepared.wire)])
     async with open_task_group() as workers:
         workers.start_soon(_read, rest, body, stream, timeout, prepared.task_id)

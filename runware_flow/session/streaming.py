@@ -13,6 +13,8 @@ from runware_flow.wire.problems import to_error
 from runware_flow.wire.sse import EventDecoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runware_flow.wire.sse import ServerEvent
 
 __all__ = ("Delta", "DeltaKind", "StreamMachine", "StreamResult")
@@ -54,8 +56,10 @@ class StreamMachine:
     counts, because the service may send them in chunks of their own [sdk].
     """
 
-    def __init__(self, task_uuid: str) -> None:
+    def __init__(self, task_uuid: str, *, redact: Callable[[str], str] = str) -> None:
+        """Args: redact: takes out of each event, and of the whole texts in the end, what no server should repeat."""
         self._task_uuid = task_uuid
+        self._redact = redact
         self._events = EventDecoder()
         self._pieces: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
         self._finish_reason: str | None = None
@@ -97,22 +101,23 @@ class StreamMachine:
             )
         return StreamResult(
             task_uuid=self._task_uuid,
-            text="".join(self._pieces[DeltaKind.TEXT]),
-            reasoning="".join(self._pieces[DeltaKind.REASONING]),
+            text=self._redact("".join(self._pieces[DeltaKind.TEXT])),
+            reasoning=self._redact("".join(self._pieces[DeltaKind.REASONING])),
             finish_reason=self._finish_reason,
             usage=self._usage,
             cost=self._cost,
         )
 
     def _take(self, event: ServerEvent) -> list[Delta]:
-        if event.data.strip() == "[DONE]":
+        data = self._redact(event.data)
+        if data.strip() == "[DONE]":
             self.is_done = True
             return []
         try:
-            chunk = msgspec.json.decode(event.data, type=dict[str, Any])
+            chunk = msgspec.json.decode(data, type=dict[str, Any])
         except msgspec.MsgspecError:
             raise self._unreadable("an event of the stream is no JSON object") from None
-        self._raise_failure(chunk, event.data)
+        self._raise_failure(chunk, data)
         finish_reason, usage, cost = chunk.get("finishReason"), chunk.get("usage"), chunk.get("cost")
         if isinstance(finish_reason, str):
             self._finish_reason = finish_reason

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runware_flow.errors import RunwareError
+from runware_flow.secret import Secret
 from runware_flow.session.streaming import DeltaKind, StreamMachine
 
 BODY = (
@@ -111,3 +112,17 @@ def test_stream_odd_deltas_are_passed_over(delta):
     machine, deltas = play(b'data: {"delta":' + delta + b',"cost":true,"usage":1,"finishReason":3}\n\ndata: [DONE]\n\n')
     assert deltas == []
     assert machine.end().cost is None
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 4))
+def test_stream_is_redacted_event_by_event_and_as_a_whole(cut):
+    secret = Secret("rw-Sesame")
+    body = (
+        b'data: {"delta":{"text":"it is rw-Sesame","reasoningContent":"rw-Sesame?"}}\n\n'
+        b'data: {"delta":{"text":" or rw-"}}\n\ndata: {"delta":{"text":"Sesame"}}\n\ndata: [DONE]\n\n'
+    )
+    machine = StreamMachine("t", redact=secret.redact)
+    deltas = [*machine.feed(body[:cut]), *machine.feed(body[cut:])]
+    assert [delta.text for delta in deltas] == ["<api key>?", "it is <api key>", " or rw-", "Sesame"]
+    result = machine.end()
+    assert (result.text, result.reasoning) == ("it is <api key> or <api key>", "<api key>?")
