@@ -74,6 +74,7 @@ class Delivery(Generic[R]):
         self._progress: dict[str | None, Progress] = {}
         self._is_settled = False
         self._is_late = False
+        self._wants_end = False
         self._error: RunwareError | None = None
         self._changed: anyio.Event | None = None
         self.place: Place | None = None
@@ -121,6 +122,7 @@ class Delivery(Generic[R]):
         Raises:
             RunwareTimeoutError: the deadline passed first. The task may still finish, and be billed.
         """
+        self._wants_end = False
         while True:
             if self._seen < len(self._outcomes):
                 self._seen += 1
@@ -140,6 +142,7 @@ class Delivery(Generic[R]):
             RunwareError: the task or one of its results failed; `.results` holds the finished ones.
             RunwareTimeoutError: the deadline passed first.
         """
+        self._wants_end = True
         while not self._is_settled:
             await self._wait_changed()
         self.raise_failure()
@@ -166,7 +169,7 @@ class Delivery(Generic[R]):
         elif delivered.error is not None:
             self._outcomes.append(Failed(self._document(delivered.error)))
         self._positions.append(delivered.position)
-        self._wake()
+        self._tell()
 
     def take_progress(self, reported: commands.Progress) -> None:
         """The task has come further. An earlier report of the same status is replaced; a stage waits to be seen."""
@@ -180,7 +183,7 @@ class Delivery(Generic[R]):
         self._progress[reported.status] = progress
         if len(self._progress) > _REMEMBERED_STAGES:
             del self._progress[next(iter(self._progress))]
-        self._wake()
+        self._tell()
 
     def refuse(self, retry_after: float | None) -> None:
         """The service has too much to do to take the task now; it will be sent again."""
@@ -204,6 +207,10 @@ class Delivery(Generic[R]):
         """The time for waiting is over: whoever reads gets what has come, then an error."""
         self._is_late = True
         self._wake()
+
+    def _tell(self) -> None:
+        if not self._wants_end:
+            self._wake()
 
     def _wake(self) -> None:
         if self._changed is not None:

@@ -13,7 +13,7 @@ repeatedly said that it knows no such task is it sent again, under the same task
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ("TRANSITIONS", "Entry", "TaskState")
 
 
-class TaskState(Enum):
+class TaskState(StrEnum):
     """Where a task in flight stands."""
 
     WAITING = "waiting"
@@ -60,6 +60,7 @@ TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
 class Entry:
     """A task in flight. Times are monotonic seconds."""
 
+    task_id: TaskId
     submission: Submission
     tally: Tally
     state: TaskState = TaskState.WAITING
@@ -108,10 +109,6 @@ class Entry:
     last_failure: RunwareError | None = None
     """Why the last attempt to send it or ask for it failed."""
     bodies: dict[Lane, bytes] = field(default_factory=dict[Lane, bytes])
-
-    @property
-    def task_id(self) -> TaskId:
-        return self.submission.task_id
 
     @property
     def kind(self) -> tuple[str, str | None]:

@@ -17,7 +17,7 @@ task tries anew. Afterwards a failure is followed by another attempt, up to `max
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from runware_flow.errors import ClientStateError, RunwareError
@@ -62,7 +62,7 @@ class LinkState(Enum):
     CLOSED = "closed"
 
 
-class LinkDue(Enum):
+class LinkDue(StrEnum):
     """What of the link may be due."""
 
     AUTH = "auth"

@@ -64,7 +64,7 @@ class Tracker:
 
     def submit(self, submission: Submission, at: float) -> None:
         """Take up a task; send it if there is a connection."""
-        entry = Entry(submission, Tally(submission.slots), sent_at=at)
+        entry = Entry(submission.task_id, submission, Tally(submission.slots), sent_at=at)
         self.entries[submission.task_id] = entry
         is_old = submission.sent_before == "yes"
         if is_old or (submission.sent_before == "maybe" and not entry.resends_freely):

@@ -149,11 +149,11 @@ class WebSocketsConnection:
         self._check()
         if len(frame) > self._max_frame_bytes:
             raise failures.frame_too_large(self._address, len(frame), self._max_frame_bytes)
-        text = as_text(frame)
-        await anyio.lowlevel.checkpoint()
+        as_text(frame)
+        await anyio.lowlevel.checkpoint_if_cancelled()
         was_open = self._websocket.state is State.OPEN
         try:
-            await self._websocket.send(text)
+            await self._websocket.send(frame, text=True)
         except ConnectionClosed as error:
             raise self._ended(error, sent=was_open) from error
         except BaseException:
@@ -163,7 +163,7 @@ class WebSocketsConnection:
     async def receive(self) -> bytes:
         with self._receiving:
             self._check()
-            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint_if_cancelled()
             try:
                 return await self._websocket.recv(decode=False)
             except ConnectionClosed as error:

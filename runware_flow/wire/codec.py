@@ -115,7 +115,7 @@ def _plan(task_type: type[Task[Any]]) -> tuple[tuple[int, str], ...]:
 
 
 def _put(target: dict[str, Any], key: str, value: Any, path: Keys, local: list[LocalMedia]) -> None:
-    kind = cast("type[object]", type(value))
+    kind: type[object] = type(value)
     if kind is int or kind is bool or (kind is str and value.isascii()):  # most are: nothing to convert
         target[key] = value
         return
@@ -129,7 +129,7 @@ def _convert_mapping(mapping: Mapping[Any, Any], path: Keys, local: list[LocalMe
     for key, value in mapping.items():
         if not isinstance(key, str):
             raise _reject(path, f"has the key {key!r}; wire names are strings")
-        _put(wire, _convert_text(key, path), value, path, local)
+        _put(wire, key if type(key) is str and key.isascii() else _convert_text(key, path), value, path, local)
     return wire
 
 

@@ -567,7 +567,7 @@ def test_frames_that_come_while_closing_still_count():
 
 
 def test_task_moves_are_those_of_the_table():
-    entry = Entry(task(), Tally(1))
+    entry = Entry(task().task_id, task(), Tally(1))
     with pytest.raises(ClientStateError, match="WAITING cannot take 'not acknowledged in time'"):
         entry.move("not acknowledged in time")
     assert {state for state, _ in TRANSITIONS} == set(TaskState)
