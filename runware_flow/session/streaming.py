@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from runware_flow.wire.sse import ServerEvent
 
-__all__ = ("Delta", "DeltaKind", "StreamMachine", "StreamResult")
+__all__ = ("MAX_STREAM_CHARS", "Delta", "DeltaKind", "StreamMachine", "StreamResult")
+
+MAX_STREAM_CHARS = 64 * 2**20
+"""The longest answer that is kept, reasoning included; a server that never ends one must not fill the memory."""
 
 
 class DeltaKind(Enum):
@@ -62,6 +65,7 @@ class StreamMachine:
         self._redact = redact
         self._events = EventDecoder()
         self._pieces: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
+        self._size = 0
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
         self._cost: float | None = None
@@ -72,7 +76,8 @@ class StreamMachine:
         """Take the next bytes of the body.
 
         Raises:
-            RunwareError: an event says that the task failed, or is none of the protocol (raw code `parseError`).
+            RunwareError: an event says that the task failed, or is none of the protocol (raw code `parseError`), or the
+                answer is longer than `MAX_STREAM_CHARS`.
         """
         deltas: list[Delta] = []
         try:
@@ -134,6 +139,9 @@ class StreamMachine:
         for name, kind in (("reasoningContent", DeltaKind.REASONING), ("text", DeltaKind.TEXT)):
             text: Any = delta.get(name)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
             if isinstance(text, str) and text:
+                self._size += len(text)
+                if self._size > MAX_STREAM_CHARS:
+                    raise self._unreadable(f"the stream is longer than {MAX_STREAM_CHARS} characters")
                 self._pieces[kind].append(text)
                 found.append(Delta(kind, text))
         return found

@@ -115,7 +115,7 @@ def _plan(task_type: type[Task[Any]]) -> tuple[tuple[int, str], ...]:
 
 
 def _put(target: dict[str, Any], key: str, value: Any, path: Keys, local: list[LocalMedia]) -> None:
-    kind: type[object] = type(value)
+    kind = cast("type[object]", type(value))
     if kind is int or kind is bool or (kind is str and value.isascii()):  # most are: nothing to convert
         target[key] = value
         return

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
+from runware_flow.session import streaming
 from runware_flow.session.streaming import DeltaKind, StreamMachine
 
 BODY = (
@@ -126,3 +127,12 @@ def test_stream_is_redacted_event_by_event_and_as_a_whole(cut):
     assert [delta.text for delta in deltas] == ["<api key>?", "it is <api key>", " or rw-", "Sesame"]
     result = machine.end()
     assert (result.text, result.reasoning) == ("it is <api key> or <api key>", "<api key>?")
+
+
+def test_stream_that_never_ends_is_bounded(monkeypatch):
+    monkeypatch.setattr(streaming, "MAX_STREAM_CHARS", 10)
+    machine = StreamMachine("t")
+    event = b'data: {"delta":{"text":"four"}}\n\n'
+    assert len(machine.feed(event * 2)) == 2
+    with pytest.raises(RunwareError, match="longer than 10 characters"):
+        machine.feed(event)
