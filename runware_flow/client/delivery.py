@@ -74,7 +74,7 @@ class Delivery(Generic[R]):
         self._progress: dict[str | None, Progress] = {}
         self._is_settled = False
         self._is_late = False
-        self._wants_end = False
+        self._waits_until_settled = False
         self._error: RunwareError | None = None
         self._changed: anyio.Event | None = None
         self.place: Place | None = None
@@ -122,7 +122,6 @@ class Delivery(Generic[R]):
         Raises:
             RunwareTimeoutError: the deadline passed first. The task may still finish, and be billed.
         """
-        self._wants_end = False
         while True:
             if self._seen < len(self._outcomes):
                 self._seen += 1
@@ -142,9 +141,8 @@ class Delivery(Generic[R]):
             RunwareError: the task or one of its results failed; `.results` holds the finished ones.
             RunwareTimeoutError: the deadline passed first.
         """
-        self._wants_end = True
         while not self._is_settled:
-            await self._wait_changed()
+            await self._wait_changed(until_settled=True)
         self.raise_failure()
         return self.results
 
@@ -209,18 +207,19 @@ class Delivery(Generic[R]):
         self._wake()
 
     def _tell(self) -> None:
-        if not self._wants_end:
+        if not self._waits_until_settled:
             self._wake()
 
     def _wake(self) -> None:
         if self._changed is not None:
             self._changed.set()
 
-    async def _wait_changed(self) -> None:
+    async def _wait_changed(self, *, until_settled: bool = False) -> None:
         if self._changed is not None:
             raise anyio.BusyResourceError("reading")
         if self._is_late:
             raise self._too_late()
+        self._waits_until_settled = until_settled
         self._changed = changed = anyio.Event()
         try:
             await changed.wait()
