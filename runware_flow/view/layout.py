@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from runware_flow.view.shape import Box  # noqa: TC001  # help() reads the annotations of a struct
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runware_flow.view.shape import Box, Shape
+    from runware_flow.view.shape import Shape
 
 __all__ = ("Arrow", "Layout", "Placed", "lay_out")
 

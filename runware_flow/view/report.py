@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping, Sequence  # noqa: TC003  # help() reads the annotations of a struct
 from html import escape
 from importlib.resources import files
 from math import isfinite
@@ -24,12 +25,13 @@ from runware_flow.view.advice import advice_for
 from runware_flow.view.drawing import draw
 from runware_flow.view.figures import STATES, Figures, figures_of
 from runware_flow.view.progress import duration, money, short_duration
+from runware_flow.view.shape import Shape  # noqa: TC001
+from runware_flow.view.story import Row  # noqa: TC001
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable
 
-    from runware_flow.view.shape import Box, Shape
-    from runware_flow.view.story import Row
+    from runware_flow.view.shape import Box
 
 __all__ = ("Report", "page")
 

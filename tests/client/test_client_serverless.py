@@ -130,9 +130,10 @@ def test_environment_of_the_client_holds_for_calls_that_name_none(run, open_clie
 
 def test_invoke_beyond_its_timeout_can_be_asked_for_later(run, open_client):
     async def main():
-        async with open_client(latency=0.6) as (_, client):
+        async with open_client(latency=60.0) as (_, client):
+            await client.invoke("my-app", {"n": 0}, wait=False)  # connects, however busy the machine is
             with pytest.raises(RunwareTimeoutError, match="get_task") as caught:
-                await client.invoke("my-app", {"n": 1}, timeout=0.1)
+                await client.invoke("my-app", {"n": 1}, timeout=0.5)
             assert isinstance(caught.value, TimeoutError)
             task = await client.get_task("my-app", caught.value.task_uuid)
             assert task.id == caught.value.task_uuid
