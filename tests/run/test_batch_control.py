@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from service import Service, art, caption, upscale
 
 from runware_flow import Abandoned, Batch, DeclarationError, Failed, Flow, FlowFailed, Node, Ok, RunwareError
 from runware_flow.graph.events import NodeSettled, RunFinished
 from runware_flow.journal import Journal
+from runware_flow.run.journal.sqlite import SqliteStore
 from runware_flow.tasks import ImageInference
 
 
@@ -334,5 +337,39 @@ def test_restored_and_new_items_mixed_are_each_run_once_in_a_bounded_window(run,
         assert sorted(finished) == list(range(200))
         assert len(service.sent) == 3 * (200 - 67)
         assert service.most_in_flight <= 10
+
+    run(main)
+
+
+def test_items_that_were_only_looked_up_when_the_loop_was_left_are_not_begun(run, path):
+    """They were pulled, but nothing of them was sent: they are the next run's."""
+
+    class Slow(SqliteStore):
+        def __init__(self, path):
+            super().__init__(path)
+            self.groups = 0
+            self.gate, self.is_asked = threading.Event(), threading.Event()
+
+        def apply(self, changes):
+            self.groups += 1
+            if self.groups == 2:
+                self.is_asked.set()
+                self.gate.wait(10)
+            return super().apply(changes)
+
+    def short(flow: Flow, prompt: str) -> Node:
+        return flow.then(art(prompt))
+
+    async def main():
+        await Batch(short, journal=path).collect(prompts(4), Service())
+        store, service = Slow(path), Service()
+        async with Batch(short, journal=store, concurrency=4).run(prompts(8), service) as outcomes:
+            for _ in range(3):  # then there is room for more, which are looked up
+                assert (await anext(outcomes)).is_restored
+            await anyio.to_thread.run_sync(store.is_asked.wait, 10)
+            store.gate.set()
+        assert not service.sent
+        now = outcomes.statistics()
+        assert (now.begun, now.ok, now.in_flight, now.abandoned) == (4, 4, 0, 0)
 
     run(main)
