@@ -159,10 +159,14 @@ class Governing:
 
     def wait(self, name: str, party: Party) -> None:
         """Let a party wait at the end of the row, if it does not yet."""
-        if name not in party.waits:
-            party.waits[name] = None
-            self._find(name).row.append(party)
+        if name in party.waits:
+            return
+        party.waits[name] = None
+        model = self._find(name)
+        model.row.append(party)
         self._call(name)
+        if model.governor.opens_at > anyio.current_time():
+            party.bell.ring()  # there is a pause to be waited for
 
     def done(self, name: str, party: Party, *, wants_more: bool) -> None:
         """A turn is over."""
@@ -189,15 +193,19 @@ class Governing:
             self._call(name)
 
     def opens_at(self, party: Party) -> float:
-        """Tell when the first pause ends that the service asked for and that the party waits for."""
-        now = anyio.current_time()
-        pauses = [self._models[name].governor.opens_at for name in party.waits]
-        return min((at for at in pauses if at > now), default=float("inf"))
+        """Call whoever is next where a pause has ended; tell when the first one ends that has not.
 
-    def look_again(self, party: Party) -> None:
-        """Call whoever is next where the party waits, if a pause has ended."""
+        Pauses are those that the service asked for; who waits for one asks this after each wait, and waits no longer
+        than it says.
+        """
+        first, now = float("inf"), anyio.current_time()
         for name in party.waits:
-            self._call(name, party)
+            at = self._models[name].governor.opens_at
+            if at > now:
+                first = min(first, at)
+            else:
+                self._call(name, party)
+        return now if party.called else first
 
     # What places tell
 

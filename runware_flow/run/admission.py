@@ -81,6 +81,14 @@ class Desk:
         self._party = Party(Bell())
         self._is_held = False
 
+    def __repr__(self) -> str:
+        return f"<Desk {self._limits!r}, waits for {list(self._party.waits)}>"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything was given back, and nobody waits for a turn."""
+        return not any(self._limits.taken.values()) and not self._party.waits
+
     def need_of(self, step: Step, request: PreparedTask | None) -> Need:
         """Return what a node needs; equal nodes share one `Need`."""
         name = step.spec.policy.limit
@@ -141,14 +149,13 @@ class Desk:
         self._party.bell = bell
 
     def opens_at(self) -> float:
-        """When `catch_up` is to be called at the latest, on the loop's clock."""
+        """Tell when `catch_up` is to be called at the latest; asked before each wait for the bell."""
         return float("inf") if self._governing is None else self._governing.opens_at(self._party)
 
     def catch_up(self) -> None:
         """Use the turns that have come."""
         if self._governing is None:
             return
-        self._governing.look_again(self._party)
         while self._party.called:
             self._use_turn(next(iter(self._party.called)))
 

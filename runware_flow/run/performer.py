@@ -111,7 +111,7 @@ class Performer:
             work = await self._choice(run, step, args)
         if work.kind is NodeKind.CALL:
             return await self._call(run, step, work, args, attempt, flight)
-        if attempt == 1:
+        if attempt == 1 and flight.grant is None:  # one that has been admitted was here before it was parked
             self._retries.earn()
         return await self._purchases.buy(run, step, work, args, attempt, flight)
 

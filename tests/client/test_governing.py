@@ -117,9 +117,10 @@ def test_pause_that_the_service_asked_for_holds_everybody(run):
         place.close()
         governing.wait(MODEL, party)
         assert not party.called
+        assert party.bell.rung == 1, "it has to ask how long"
         assert 0 < governing.opens_at(party) - anyio.current_time() <= 0.05
         await anyio.sleep_until(governing.opens_at(party))
-        governing.look_again(party)
+        assert governing.opens_at(party) <= anyio.current_time()
         assert party.called
         assert governing.statistics()[MODEL].limit == 1
 
