@@ -126,6 +126,21 @@ def test_cheaper_fallback_stands_in_for_what_does_not_fit(run):
     run(main)
 
 
+def test_what_comes_from_the_cache_costs_the_budget_nothing(run, tmp_path):
+    budget = Budget(COST, prices=PRICES)
+    flow, service = Flow(budget=budget, cache=tmp_path / "cache"), Service()
+    many = flow.map(range(5), lambda _: caption_task)
+
+    async def main():
+        result = await flow.execute(service)
+        assert len(result[many]) == 5
+        assert len((await flow.execute(service))[many]) == 5
+        assert len(service.sent) == 1
+        assert budget.spent == COST
+
+    run(main)
+
+
 def test_budget_is_shared_by_flows_and_batches_at_once(run):
     budget, service = Budget(0.0061, prices=PRICES), Service()
 

@@ -1,4 +1,4 @@
-"""Flows and batches that share a budget, with limits, retries, races, failures and cancels: nobody waits for ever."""
+"""Flows and batches that share a budget, with limits, retries, races, caches and cancels: nobody waits for ever."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ ENDS = ("stop", "cancel", "continue")
 class Storm:
     """Everything that one seed leads to."""
 
-    def __init__(self, seed):
+    def __init__(self, seed, folder):
+        self.folder = folder
         self.pick = random.Random(seed).choice
         self.budget = Budget(
             self.pick([0.002, 0.006, 0.02, 0.1]), prices=self.pick([None, PRICES, {"caption": 0.0012}])
@@ -38,17 +39,27 @@ class Storm:
 
     def flow(self):
         limits = self.pick([None, {"image": 1}, {"image": 2, "text": 1}, {"type:caption": 1}])
-        flow = Flow(budget=self.budget, concurrency=self.pick([1, 2, 5]), on_error=self.pick(ENDS), limits=limits)
-        flow.map([str(number) for number in range(8)], art, retry=self.pick([1, 3])).then(caption)
+        flow = Flow(
+            budget=self.budget,
+            concurrency=self.pick([1, 2, 5]),
+            on_error=self.pick(ENDS),
+            limits=limits,
+            cache=self.pick([None, self.folder]),
+        )
+        different = self.pick([1, 2, 8])
+        prompts = [str(number % different) for number in range(8)]
+        flow.map(prompts, lambda prompt: art(prompt, seed=1), retry=self.pick([1, 3])).then(caption)
         if self.pick([True, False]):
-            flow.race(flow.then(art("one")), flow.then(art("other"))).then(caption)
+            flow.race(flow.then(art("one", seed=1)), flow.then(art("other"))).then(caption, deadline=0.01)
+        if self.pick([True, False]):
+            flow.then(art("dear"), fallback=lambda: art("0", seed=1))
         if self.pick([True, False]):
             flow.each(art(number_results=3)).then(caption)
         return flow
 
     def batch(self):
         def chain(flow, prompt):
-            return flow.then(art(prompt), retry=2).then(caption)
+            return flow.then(art("all the same", seed=1), retry=2).then(caption)
 
         def wide(flow, prompt):
             return flow.join(flow.then(art(prompt)), flow.then(art(prompt + "!"))).then(lambda a, b: art("both"))
@@ -60,6 +71,7 @@ class Storm:
             budget=self.budget,
             on_error=self.pick(ENDS),
             limits=limits,
+            cache=self.pick([None, self.folder]),
         )
 
     async def one(self):
@@ -74,10 +86,10 @@ class Storm:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_storm_ends_and_leaves_nothing_reserved(run, seed):
+def test_storm_ends_and_leaves_nothing_reserved(run, seed, tmp_path):
     async def main():
         for number in range(15):
-            storm = Storm(f"{seed} {number}")
+            storm = Storm(f"{seed} {number}", tmp_path)
             async with anyio.create_task_group() as group:
                 for _ in range(storm.pick([1, 2, 3])):
                     group.start_soon(storm.one)

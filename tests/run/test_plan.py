@@ -8,9 +8,11 @@ import pytest
 from runware_flow import DeclarationError, Flow, Price
 from runware_flow.client.client import Client
 from runware_flow.emulator import Emulator
+from runware_flow.results import ImageResult
 from runware_flow.tasks import ImageInference, ModelSearch, TextInference, ThreeDInference
 from tests.run.service import Service, art, caption, upscale
 
+art_result = ImageResult(image_url="https://example.com/x.jpg")
 art_url = "https://example.com/x.jpg"
 
 
@@ -296,6 +298,17 @@ def test_journal_gives_the_prices_it_has_seen_and_given_ones_come_first(run, tmp
     other = Flow()
     other.then(art())
     assert other.plan(journal=path).cost.high == 0.0013
+
+
+def test_price_in_a_journal_is_that_of_what_was_bought_not_of_what_was_in_the_cache(run, tmp_path):
+    flow = Flow("seen", journal=tmp_path / "run.sqlite", cache=tmp_path / "cache")
+    flow.map(range(3), lambda _: caption(art_result))
+
+    async def main():
+        await flow.execute(Service())
+
+    run(main)
+    assert flow.plan().stages[0].price == Price(0.0012, 0.0012, "journal")
 
 
 def test_content_service_gives_prices_by_slug_or_air(run):

@@ -83,5 +83,7 @@ def _prices(connection: sqlite3.Connection) -> dict[tuple[str, str | None], Pric
     for task_type, model, micro_usd, items in rows:
         each = micro_usd / max(1, len(items_of(items))) / 1_000_000
         known = found.get((task_type, model), Price(each, each, "journal"))
-        found[task_type, model] = Price(min(known.low, each), max(known.high, each), "journal")
+        # What came from the cache cost nothing; that says nothing about the price.
+        low = min(known.low, each) if known.low and each else max(known.low, each)
+        found[task_type, model] = Price(low, max(known.high, each), "journal")
     return found
