@@ -61,6 +61,9 @@ def show(
 ) -> None:
     """Show what a model is, what it costs, and every parameter with its range; needs no key."""
     found = _run(lambda client: _describe(client, model))
+    if found["taskType"] is None and found["name"] is None:
+        _note(f"nothing is known of {model}; a community model goes by its AIR and a taskType")
+        raise typer.Exit(1)
     if as_json:
         _print_json(found)
     else:
@@ -219,6 +222,8 @@ def _note(text: str) -> None:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -29,7 +29,6 @@ from runware_flow.session.events import Submission
 from runware_flow.tasks import MediaStorage
 from runware_flow.types import Result, Task
 from runware_flow.wire.codec import encode
-from runware_flow.wire.webhooks import decode_webhook, notices_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from runware_flow.session.events import SentBefore
     from runware_flow.session.machine import SessionStatistics
     from runware_flow.types import Delivery as DeliveryMethod
-    from runware_flow.wire.webhooks import WebhookNotice
 
 __all__ = ("Client",)
 
@@ -295,28 +293,6 @@ class Client(Utilities, AsyncContextManagerMixin):
         return await self._perform(
             conversation, prepared, timeout, on_result, on_progress, sent_before, validate, place
         )
-
-    def receive_webhook(self, body: bytes) -> list[WebhookNotice]:
-        """Take the body of a call that the service made to a webhook of yours, from whatever framework you use.
-
-        Results and failures of tasks that this client waits for reach their `run` or `submit` at once, each once,
-        however often the service repeats itself. Nothing here waits. Who called is for you to check (a token in the
-        URL): the service signs nothing. `WebhookReceiver` does all of it.
-
-        Returns:
-            What the call told of tasks that this client does not wait for: those of another process, or of a call that
-            was cancelled, or that has its results already. `NoticeFilter` tells which of them are new.
-
-        Raises:
-            ProtocolError: the body is no JSON object.
-            ClientStateError: the client is not open, or belongs to another event loop or thread.
-        """
-        conversation = self._here()
-        frame = decode_webhook(body)
-        unexpected = [notice for notice in notices_of(frame) if not conversation.waits_for(notice.task_uuid)]
-        if frame.items or frame.errors:
-            conversation.receive_webhook(frame)
-        return unexpected
 
     def statistics(self) -> SessionStatistics:
         """What the session knows of itself, frozen: tasks in flight, reconnects, polls, the governor of each model."""

@@ -16,6 +16,7 @@ from runware_flow.wire.frames import decode_reply, encode_frame
 from runware_flow.wire.problems import to_error
 from runware_flow.wire.results import decode_result
 from runware_flow.wire.states import TaskState, read_state
+from runware_flow.wire.webhooks import decode_webhook, notices_of
 
 if TYPE_CHECKING:
     import os
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from runware_flow.catalog import Registry
     from runware_flow.client.content import Content
+    from runware_flow.client.conversation import Conversation
     from runware_flow.client.delivery import Progress
     from runware_flow.client.request import Prepared
     from runware_flow.client.services import Services
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from runware_flow.types import MediaResult
     from runware_flow.wire.frames import Frame
     from runware_flow.wire.serverless import AppTask
+    from runware_flow.wire.webhooks import WebhookNotice
 
 __all__ = ("Utilities",)
 
@@ -56,7 +59,7 @@ class Utilities:
 
     if TYPE_CHECKING:  # what the client brings
 
-        def _here(self) -> object: ...
+        def _here(self) -> Conversation: ...
 
         def prepare(self, task: Task[Any] | Mapping[str, Any]) -> Prepared: ...
 
@@ -279,6 +282,28 @@ class Utilities:
         """
         self._here()
         return await is_available(result, await self._services.web.http_client())
+
+    def receive_webhook(self, body: bytes) -> list[WebhookNotice]:
+        """Take the body of a call that the service made to a webhook of yours, from whatever framework you use.
+
+        Results and failures of tasks that this client waits for reach their `run` or `submit` at once, each once,
+        however often the service repeats itself. Nothing here waits. Who called is for you to check (a token in the
+        URL): the service signs nothing. `WebhookReceiver` does all of it.
+
+        Returns:
+            What the call told of tasks that this client does not wait for: those of another process, or of a call that
+            was cancelled, or that has its results already. `NoticeFilter` tells which of them are new.
+
+        Raises:
+            ProtocolError: the body is no JSON object.
+            ClientStateError: the client is not open, or belongs to another event loop or thread.
+        """
+        conversation = self._here()
+        frame = decode_webhook(body)
+        unexpected = [notice for notice in notices_of(frame) if not conversation.waits_for(notice.task_uuid)]
+        if frame.items or frame.errors:
+            conversation.receive_webhook(frame)
+        return unexpected
 
     @property
     def content(self) -> Content:

@@ -102,7 +102,7 @@ def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:
         if entry is None or entry.submission.is_read_only:
             dropped += len(parts)
             continue
-        ends = [part for part in parts if isinstance(part, ErrorItem) or part.error is not None or part.is_result]
+        ends = [part for part in parts if _is_end(part, entry)]
         if not ends:
             continue
         entry.confirmed = True
@@ -114,6 +114,13 @@ def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:
         elif entry.state is TaskState.SENT:
             tracker.accepted(entry, at)
     return dropped
+
+
+def _is_end(part: Part, entry: Entry) -> bool:
+    """Whether a webhook tells of a result or a failure of this task, and not of another kind of task."""
+    if part.task_type not in (None, entry.submission.task_type):
+        return False
+    return isinstance(part, ErrorItem) or part.error is not None or part.is_result
 
 
 class _Sayings:

@@ -85,6 +85,10 @@ def test_show_model_that_is_newer_than_the_catalog_is_found(call):
     assert "not in the catalog of this package" in shown
 
 
+def test_show_community_model_of_which_nothing_is_known_says_so(call):
+    assert call("show", "civitai:133005@782002", code=1) == ""
+
+
 def test_refresh_shows_what_is_new(call):
     shown = call("refresh")
     assert "1 new:\nnew:1@1" in shown

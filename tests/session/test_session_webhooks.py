@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from session_conversation import ask, done, errors, frame, image, item, opened, problem, submit, task
+from session_conversation import ask, done, errors, frame, image, item, opened, problem, submit, task, text
 
 from runware_flow.session.commands import Deliver, Send, Settle
 from runware_flow.session.events import TaskSubmitted, TimerFired, WebhookReceived
@@ -66,5 +66,6 @@ def test_failure_fills_its_slot():
 def test_call_for_a_task_that_is_gone_is_dropped_and_one_without_an_end_changes_nothing():
     play = waiting()
     play >> called(1.05, image("other")) >> called(1.06, item(status="processing"))
+    play >> called(1.07, text("of another kind"))
     assert not play.commands(Deliver)
     assert play.machine.statistics().dropped == 1
