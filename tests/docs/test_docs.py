@@ -7,8 +7,8 @@ The rules, which docs/index.md tells the reader too:
 - A block whose first line is `# not run: reason` is compiled only, and so is everything in docs/explanation.
 - A block whose first line is `# file: name.py` is what the reader writes into that file; it is not run by itself.
 - A `text` block right after a Python block is what that prints; `...` stands for anything.
-- The commands of a `console` block exist. Where a page has files, a `runware-flow emulate` or `pytest` command whose
-  output is shown is run, and prints that.
+- The commands of a `console` block exist. Where a page has files, those of RUN_COMMANDS whose output is shown are run,
+  and print that.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from runware_flow.emulator.commands import environment
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "examples" / "README.md"])
 RUN_PAGES = [page for page in PAGES if page.parent.name != "explanation"]
+RUN_COMMANDS = ("pytest", *(f"runware-flow {name}" for name in ("emulate", "plan", "report")))
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -172,7 +173,7 @@ def test_page_files_run_under_the_commands_shown(page, folder):
             (folder / block.first.removeprefix("# file: ")).write_text(block.text, encoding="utf-8")
         elif block.language == "console":
             for command, expected in block.commands():
-                if expected.strip() and command.startswith(("runware-flow emulate", "pytest")):
+                if expected.strip() and command.startswith(RUN_COMMANDS):
                     done = subprocess.run(
                         shlex.split(command),
                         stdout=subprocess.PIPE,
