@@ -21,13 +21,23 @@ OUTSIDE = re.compile(r"\]\((?:\.\./)+examples/([^)\s]*)\)")
 
 def on_config(config: MkDocsConfig) -> None:
     """Make the navigation of what index.md leads to, under its headings and in its order."""
-    nav: list[dict[str, object]] = [{"Documentation": "index.md"}]
-    for part in re.split(r"^## ", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), flags=re.MULTILINE):
-        heading, _, text = part.partition("\n")
-        links = [in_site(target) for target in LINK.findall(text)]
-        if links:
-            nav.append({heading if not heading.startswith("#") else "Start": list(dict.fromkeys(links))})
-    config.nav = nav
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    config.nav = [{"Documentation": "index.md"}, *sections(index, "## ", "Start")]
+
+
+def sections(text: str, mark: str, first: str | None) -> list[object]:
+    """Return the links of a text, those below a heading as a group of that name."""
+    nav: list[object] = []
+    for number, part in enumerate(re.split(rf"^{mark}", text, flags=re.MULTILINE)):
+        heading, _, below = part.partition("\n") if number else (first, "", part)
+        links = sections(below, "### ", None) if mark == "## " else pages(below)
+        nav.extend(links if heading is None else [{heading: links}] if links else [])
+    return nav
+
+
+def pages(text: str) -> list[str]:
+    """Return the pages that a text leads to, each once."""
+    return list(dict.fromkeys(in_site(target) for target in LINK.findall(text)))
 
 
 def in_site(target: str) -> str:
