@@ -97,7 +97,7 @@ class FlowOptions(TypedDict, total=False):
     journal: JournalOption
     """The file in which requests and results outlive a crash."""
     cache: CacheOption
-    """Not in this version: anything but `None` is an error."""
+    """A folder of answers that flows and programs share."""
     progress: Progress
     """What shows how far the run is."""
 
