@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types unit docs browser bench clean
+.PHONY: demo test lint types unit docs browser images bench clean
 
 demo: $(READY)
 	$(BIN)/runware-flow demo
@@ -29,10 +29,12 @@ docs: $(VENV)/.docs-ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # What needs a browser: Debian's Chromium, installed where there is none, driven by playwright.
-browser: $(READY)
-	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group browser
+browser: $(VENV)/.browser-ready
 	RUNWARE_FLOW_BROWSER=1 $(BIN)/pytest tests/browser
+
+# The pictures in docs/images, made of real runs on the emulator.
+images: $(VENV)/.browser-ready
+	$(BIN)/python docs/_images.py
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
@@ -49,4 +51,9 @@ $(READY): pyproject.toml
 
 $(VENV)/.docs-ready: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group docs
+	touch $@
+
+$(VENV)/.browser-ready: $(READY)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group browser
 	touch $@

@@ -45,6 +45,7 @@ def pictures_of(rows: Sequence[Row], *, most: int) -> tuple[dict[tuple[int, int]
     can_scale = importlib.util.find_spec("PIL") is not None
     pictures: dict[tuple[int, int], str] = {}
     missing = left_out = 0
+    files = {before: row.saved for row in rows if row.saved for before in row.after}
     for number, row in enumerate(rows):
         for place, (kind, result) in enumerate(row.media):
             if kind != "image":
@@ -52,7 +53,9 @@ def pictures_of(rows: Sequence[Row], *, most: int) -> tuple[dict[tuple[int, int]
             if len(pictures) >= most:
                 left_out += 1
                 continue
-            picture = _noted(result, "_thumbnail") or (_thumbnail_at_hand(result) if can_scale else None)
+            picture = _noted(result, "_thumbnail") or (
+                _thumbnail_at_hand(result, files.get(number)) if can_scale else None
+            )
             if picture is None:
                 missing += 1
             else:
@@ -80,8 +83,8 @@ def _noted(result: Any, name: str) -> Any:
     return beside.get(name)
 
 
-def _thumbnail_at_hand(result: Any) -> str | None:
-    saved = _noted(result, "_saved")
+def _thumbnail_at_hand(result: Any, file: str | None) -> str | None:
+    saved = _noted(result, "_saved") or file
     if saved is not None:
         try:
             if os.stat(saved).st_size <= _MOST_BYTES:

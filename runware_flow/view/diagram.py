@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from runware_flow.view.drawing import fan_title
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runware_flow.view.figures import Figures
     from runware_flow.view.shape import Box, Shape
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ("mermaid",)
 
 _LONGEST = 80
-_PLAIN_LETTERS = frozenset(" .,:/+-=$·()")
+_PLAIN_LETTERS = frozenset(" .,:/+-=$·()@")
 _CLASSES = {
     "ok": "fill:#dff3e6,stroke:#2e9e5b,color:#10331e",
     "failed": "fill:#fbe0e1,stroke:#d9363e,color:#4a0d10",
@@ -54,15 +54,21 @@ def _write(
     indent = "  " * depth
     for box in children.get(owner, []):
         if box.kind == "fan":
-            lines.append(f'{indent}subgraph {box.id}["{_safe(f"{box.label}: {fan_title(box)}")}"]')
+            lines.append(f'{indent}subgraph {box.id}["{_label([f"{box.label}: {fan_title(box)}"])}"]')
             _write(box.id, children, figures, lines, depth + 1)
             lines.append(f"{indent}end")
             continue
         known = None if figures is None else figures.get(box.id)
         said = [box.label, *(known.words() if known is not None else (box.detail,))]
-        text = "<br/>".join(_safe(line) for line in said if line)
+        text = _label(said)
         opening, closing = ("[", "]") if box.kind in ("task", "function") else ("([", "])")
         lines.append(f'{indent}{box.id}{opening}"{text}"{closing}')
+
+
+def _label(lines: Sequence[str]) -> str:
+    text = "<br/>".join(_safe(line) for line in lines if line)
+    # Mermaid takes the semicolon away that ends a number behind such a word and a colon.
+    return text.replace(":", "#58;") if "style" in text or "classDef" in text else text
 
 
 def _safe(text: str) -> str:

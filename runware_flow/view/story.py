@@ -7,6 +7,7 @@ cannot be known is `None`.
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,6 +45,7 @@ class Row(msgspec.Struct, kw_only=True):
         restored: an earlier run's outcome, from the journal.
         prompt, text: what was asked and what was answered, in words.
         media: what came, as (kind, result): pictures, films, sounds.
+        saved: the file that it says it wrote.
         error: why it failed; `because`: why it was skipped.
         after: the rows whose values it was given, by position.
     """
@@ -67,6 +69,7 @@ class Row(msgspec.Struct, kw_only=True):
     prompt: str = ""
     text: str = ""
     media: list[tuple[str, Any]] = []
+    saved: str = ""
     error: Exception | None = None
     because: str = ""
     where: str = ""
@@ -110,6 +113,8 @@ class _Telling:
         outcome = run.outcome(step.slot)
         if cell == OK:
             row.text, row.media = shown_value(run.values[step.slot], is_own=step.kind not in PURE)
+            if isinstance(run.values[step.slot], PathLike):
+                row.saved = row.text  # `node.save`, say
             if spec.of is not None:
                 row.text, row.media = f"{len(run.values[step.slot])} values", []
         elif isinstance(outcome, Failed):

@@ -273,3 +273,19 @@ def test_pauses_between_the_runs_of_one_journal_are_left_out(tmp_path):
 
 def test_a_journal_without_entries_is_a_story_too():
     assert tell_journal([]).rows == []
+
+
+def test_what_a_node_has_saved_is_embedded_also_when_the_journal_restored_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    async def main():
+        async with Emulator(latency=0.01) as emulator, Client(**emulator.client_options) as client:
+            flow = Flow("saved", journal=tmp_path / "run.sqlite")
+            flow.then(art("a kite"), label="art").save("out/{label}")
+            for name in ("first", "again"):
+                result = await flow.execute(client)
+                result.html(tmp_path / f"{name}.html")
+
+    anyio.run(main)
+    for name in ("first", "again"):
+        assert data_of(tmp_path / f"{name}.html")["rows"][0]["i"][0][2].startswith("data:image/webp")
