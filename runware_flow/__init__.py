@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareTimeoutError as RunwareTimeoutError
     from runware_flow.errors import TooFewSucceeded as TooFewSucceeded
     from runware_flow.errors import is_runware_error as is_runware_error
+    from runware_flow.graph.events import NodeDelta as NodeDelta
     from runware_flow.graph.events import NodeProgress as NodeProgress
     from runware_flow.graph.events import NodeSettled as NodeSettled
     from runware_flow.graph.events import NodeStarted as NodeStarted
@@ -89,7 +90,7 @@ _HOMES = {
         "TooFewSucceeded",
         "is_runware_error",
     ),
-    "graph.events": ("NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted"),
+    "graph.events": ("NodeDelta", "NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted"),
     "graph.forecast": ("Plan", "PlannedStage"),
     "graph.prices": ("Price",),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -20,7 +20,7 @@ from runware_flow.client.governing import Governing, governed_as
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import check_seconds, read_settings
 from runware_flow.client.services import Services
-from runware_flow.client.stream import TextStream, open_stream
+from runware_flow.client.stream import TextStream, follow, open_stream
 from runware_flow.client.tracing import trace_stream
 from runware_flow.client.utilities import Utilities
 from runware_flow.errors import ClientStateError
@@ -168,7 +168,7 @@ class Client(Utilities, AsyncContextManagerMixin):
             RunwareTimeoutError: the time is over; the task may still finish, and be billed.
         """
         conversation = self._here()
-        prepared = await self._services.prepare(task, lambda: self.prepare(task, delivery=delivery))
+        prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
         return await self._perform(conversation, prepared, timeout, on_result, on_progress, validate=validate)
 
     @overload
@@ -204,7 +204,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         and billed. Arguments and errors are those of `run`.
         """
         conversation = self._here()
-        prepared = await self._services.prepare(task, lambda: self.prepare(task, delivery=delivery))
+        prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
         conversation, submitted = await self._send(conversation, prepared, timeout, validate=validate)
         try:
             yield submitted
@@ -242,13 +242,21 @@ class Client(Utilities, AsyncContextManagerMixin):
                 `result()`, what the service or the connection says, and `connection` for a stream that broke off.
         """
         self._here()
-        seconds = check_seconds(timeout, self._settings.timeout)
         prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
+        with self._governing.streaming(governed_as(prepared.task_type, prepared.model)):
+            async with self._stream(prepared, timeout, validate) as stream:
+                yield stream
+
+    @asynccontextmanager
+    async def _stream(
+        self, prepared: requests.Prepared, timeout: float | None, validate: bool | None = None
+    ) -> AsyncGenerator[TextStream]:
+        seconds = check_seconds(timeout, self._settings.timeout)
         await self._services.check(prepared, validate)
         await self._place_media(prepared)
         document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
         rest = await self._services.web.rest()
-        with self._governing.streaming(governed_as(prepared.task_type, prepared.model)), trace_stream(prepared):
+        with trace_stream(prepared):
             async with open_stream(rest, prepared, timeout=seconds, document=document, redact=redact) as stream:
                 yield stream
 
@@ -270,7 +278,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         Raises:
             RunwareError: `validation`, naming the parameter, for what can be seen to be wrong without the service.
         """
-        return self._complete(task, task_uuid, delivery=delivery, include_cost=include_cost)
+        return self._complete(task, task_uuid, delivery=delivery, include_cost=include_cost, streams=None)
 
     async def perform(
         self,
@@ -293,6 +301,26 @@ class Client(Utilities, AsyncContextManagerMixin):
         return await self._perform(
             conversation, prepared, timeout, on_result, on_progress, sent_before, validate, place
         )
+
+    async def perform_stream(
+        self,
+        prepared: requests.Prepared,
+        on_delta: Callable[[str, str], None],
+        *,
+        timeout: float | None = None,
+        place: Place | None = None,
+    ) -> list[Any]:
+        """Send a prepared text task that streams, and read it to its end; returns its one result.
+
+        A cancel closes the connection, as in `stream`; errors are those of `stream`. `on_delta` is called with the kind
+        and the text of each piece, in order. `place` is one that a run took from the governor, and gives back.
+        """
+        self._here()
+        with ExitStack() as stack:
+            if place is None:
+                stack.enter_context(self._governing.streaming(governed_as(prepared.task_type, prepared.model)))
+            async with self._stream(prepared, timeout) as stream:
+                return [await follow(stream, prepared, on_delta)]
 
     def statistics(self) -> SessionStatistics:
         """What the session knows of itself, frozen: tasks in flight, reconnects, polls, the governor of each model."""

@@ -95,7 +95,7 @@ def prepare(
     new_task_id: str | None = None,
     delivery: Delivery | None = None,
     include_cost: bool | None = None,
-    streams: bool = False,
+    streams: bool | None = False,
     registry: Registry | None = None,
 ) -> Prepared:
     """Complete a task: resolve its model, choose its delivery, give it an id. Sends nothing, reads no file.
@@ -105,7 +105,7 @@ def prepare(
         new_task_id: the id for a task that brings none of its own; by default a new one.
         delivery: overrides what the task says; `async` if neither says anything, as the official clients do.
         include_cost: asks for the cost unless the task says otherwise.
-        streams: whether the answer is to be read while it is written.
+        streams: whether the answer is to be read while it is written; `None` for as the task says.
         registry: which models exist; the bundled one by default.
 
     Raises:
@@ -123,7 +123,7 @@ def _prepare(
     new_task_id: str | None,
     delivery: Delivery | None,
     include_cost: bool | None,
-    streams: bool,
+    streams: bool | None,
     registry: Registry | None,
 ) -> Prepared:
     wire, local_media = to_wire(task)
@@ -131,7 +131,7 @@ def _prepare(
     task_type: str = wire["taskType"]
     del wire["taskType"]
     task_id = read_task_id(wire.pop("taskUUID", None), new_task_id)
-    if streams:
+    if streams or (streams is None and delivery is None and wire.get("deliveryMethod") == "stream"):
         _stream(wire, task_type)
     else:
         _choose_delivery(wire, task_type, delivery)

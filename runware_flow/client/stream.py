@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
+import msgspec
 
 from runware_flow.errors import RunwareError
 from runware_flow.lifetime import open_task_group
@@ -13,7 +14,9 @@ from runware_flow.session.streaming import DeltaKind, StreamMachine, StreamResul
 from runware_flow.transport.connection import TransportError
 from runware_flow.wire.codec import encode
 from runware_flow.wire.frames import decode_reply, encode_frame
+from runware_flow.wire.items import Item
 from runware_flow.wire.problems import to_error
+from runware_flow.wire.results import decode_result
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from runware_flow.client.request import Prepared
     from runware_flow.transport.rest import Reply, RestTransport
 
-__all__ = ("TextReader", "TextStream", "open_stream")
+__all__ = ("TextReader", "TextStream", "follow", "open_stream")
 
 
 class TextStream:
@@ -166,6 +169,35 @@ async def open_stream(
             yield stream
         finally:
             workers.cancel_scope.cancel()
+
+
+async def follow(stream: TextStream, prepared: Prepared, on_delta: Callable[[str, str], None]) -> Any:
+    """Read a stream to its end; returns its result as any other request's, after all pieces were told in order."""
+    told = {DeltaKind.REASONING: 0, DeltaKind.TEXT: 0}
+    is_over = False
+    while not is_over:
+        for kind, index in told.items():  # a model thinks before it answers
+            try:
+                while (piece := stream.piece(kind, index)) is not None:
+                    on_delta(kind.value, piece)
+                    index += 1
+            except StopAsyncIteration:
+                is_over = True
+            told[kind] = index
+        if not is_over:
+            await stream.wait_changed()
+    done = await stream.result()
+    item = {
+        "taskType": prepared.task_type,
+        "taskUUID": done.task_uuid,
+        "text": done.text,
+        "reasoningContent": done.reasoning or None,
+        "finishReason": done.finish_reason,
+        "usage": done.usage,
+        "cost": done.cost,
+    }
+    raw = msgspec.json.encode({name: value for name, value in item.items() if value is not None})
+    return decode_result(Item(raw=raw), prepared.request.result_type)
 
 
 async def _read(rest: RestTransport, body: bytes, stream: TextStream, timeout: float, task_uuid: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from runware_flow.graph.outcomes import Outcome  # noqa: TC001  # help() reads the annotations of a struct
 
-__all__ = ("Event", "NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted")
+__all__ = ("Event", "NodeDelta", "NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted")
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -53,6 +53,25 @@ class NodeProgress(msgspec.Struct, frozen=True):
     label: str
     progress: float
     index: int | None = None
+
+
+class NodeDelta(msgspec.Struct, frozen=True):
+    """A piece of a text that is read while it is written. A slow reader gets several pieces as one; none is lost.
+
+    Attributes:
+        text: the piece. Those of one attempt and kind, one after the other, are the whole.
+        kind: `"text"` for the answer, `"reasoning"` for what the model says while it thinks.
+        attempt: of which attempt; a second one begins its text anew.
+    """
+
+    time: float
+    path: str
+    label: str
+    text: str
+    kind: str
+    attempt: int
+    index: int | None = None
+    key: str | None = None
 
 
 class NodeSettled(msgspec.Struct, frozen=True):
@@ -97,5 +116,5 @@ class RunFinished(msgspec.Struct, frozen=True):
     cost: float | None
 
 
-Event: TypeAlias = RunStarted | NodeStarted | NodeProgress | NodeSettled | RunFinished
+Event: TypeAlias = RunStarted | NodeStarted | NodeProgress | NodeDelta | NodeSettled | RunFinished
 """Any event of a run."""

@@ -305,12 +305,12 @@ class Work:
 class _ItemNews:
     """Stands where a run has its `News`: it has the time since the item began, from which its policies count."""
 
-    __slots__ = ("_start", "node_progress", "node_started")
+    __slots__ = ("_start", "node_delta", "node_progress", "node_started")
 
     def __init__(self, watch: BatchWatch) -> None:
         self._start = anyio.current_time()
         self.node_started = watch.node_started
-        self.node_progress = watch.node_progress
+        self.node_progress = self.node_delta = watch.node_progress
 
     def time(self) -> float:
         return anyio.current_time() - self._start

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from runware_flow.graph.events import Event, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
+from runware_flow.graph.events import Event, NodeDelta, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.scope_run import OK
 from runware_flow.run.reader import EventReader
@@ -201,7 +201,7 @@ class _ItemTeller(EventReader):
         self._started = started
 
     def put_event(self, event: Event) -> None:
-        if isinstance(event, (NodeStarted, NodeProgress, NodeSettled)):
+        if isinstance(event, (NodeStarted, NodeProgress, NodeDelta, NodeSettled)):
             pulled = self._pulled
             changed: dict[str, Any] = {} if isinstance(event, NodeProgress) else {"key": pulled.key}
             path = f"item[{pulled.key}]/{event.path}"

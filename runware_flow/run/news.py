@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from runware_flow.graph.declaration import NodeKind
-from runware_flow.graph.events import Event, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
+from runware_flow.graph.events import Event, NodeDelta, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
 from runware_flow.graph.scope_run import FAILED
 from runware_flow.run.reader import CompletionReader, EventReader, Reader
 from runware_flow.view.progress import is_shown
@@ -166,6 +166,12 @@ class News:
         if self._events:
             index = None if run.fan is None else run.index
             self._put(NodeProgress(self.time(), run.path(step), step.spec.name, progress, index))
+
+    def node_delta(self, run: ScopeRun, step: Step, attempt: int, kind: str, text: str) -> None:
+        """Tell the next piece of a text."""
+        if self._events:
+            index = None if run.fan is None else run.index
+            self._put(NodeDelta(self.time(), run.path(step), step.spec.name, text, kind, attempt, index, run.key))
 
     def publish(self) -> None:
         """Tell of the nodes that the machine has settled."""

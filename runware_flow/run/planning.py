@@ -180,7 +180,7 @@ class _Walk:
             if not isinstance(task, (Task, Mapping)):
                 what = "a coroutine" if _closed(task) else type(task).__name__
                 raise DeclarationError(f"it returned {what}, not a task")
-            request = prepare(cast("Task[Any]", task), new_task_id=MADE_UP_ID)
+            request = prepare(cast("Task[Any]", task), new_task_id=MADE_UP_ID, streams=None)
         except Exception as error:  # noqa: BLE001 - user code, on values that do not exist
             return (None, None, 1, self._question(spec, error)), Anything(spec.name, self._recorder)
         made = stand_in(request.result_type, request.task_type, spec.name, self._recorder)

@@ -135,14 +135,22 @@ class Purchases:
             entry = await self._begin(self._ledger, record, request, flight)
             if entry.advice.action == "restore":
                 return self._restore(run, step, record, request, entry)
-            if entry.task_uuid != request.task_id:
-                request = self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid)
+            request = self._as_written(task, request, entry)
         _keep(run, step, record)
         seconds_left(spec, self._news.time(), request.task_id)
         self._news.node_started(run, step, attempt, record)
         flight.is_sent = True
         results = await self._results(run, step, request, flight, entry)
         return _value(spec, request, results)
+
+    def _as_written(self, task: Any, request: Any, entry: Entry) -> Any:
+        """Prepare a request under the id that the journal has for it."""
+        more: dict[str, Any] = {}
+        if entry.advice.action == "collect" and request.wire.get("deliveryMethod") == "stream":
+            more["delivery"] = "sync"  # what was streamed cannot be asked for as a stream
+        if entry.task_uuid == request.task_id and not more:
+            return request
+        return self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid, **more)
 
     def _prepare(self, spec: NodeSpec, task: Any) -> Any:
         request = self._client.prepare(task, include_cost=True)
@@ -280,6 +288,8 @@ class Purchases:
                 flight.record.processing = self._news.time() - (anyio.current_time() - course.pending_at)
 
     async def _ask(self, run: ScopeRun, step: Step, request: Any, flight: Flight, more: dict[str, Any]) -> list[Any]:
+        if request.wire.get("deliveryMethod") == "stream":
+            return await self._read(run, step, request, flight, more)
         if not self._machine.watch and flight.on_news is None:
             silent: list[Any] = await self._client.perform(request, **more)
             return silent
@@ -291,6 +301,18 @@ class Purchases:
                 self._news.node_progress(run, step, float(share))
 
         results: list[Any] = await self._client.perform(request, on_progress=on_progress, **more)
+        return results
+
+    async def _read(self, run: ScopeRun, step: Step, request: Any, flight: Flight, more: dict[str, Any]) -> list[Any]:
+        """Read a text while it is written; its pieces are events."""
+        attempt = 1 if flight.record is None else flight.record.attempts
+
+        def on_delta(kind: str, text: str) -> None:
+            flight.heard()
+            self._news.node_delta(run, step, attempt, kind, text)
+
+        more = {name: value for name, value in more.items() if name in ("timeout", "place")}
+        results: list[Any] = await self._client.perform_stream(request, on_delta, **more)
         return results
 
     def _record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
+import msgspec
 
-from runware_flow.graph.events import Event, NodeProgress
+from runware_flow.graph.events import Event, NodeDelta, NodeProgress
 from runware_flow.graph.outcomes import Failed
 
 if TYPE_CHECKING:
@@ -117,15 +118,21 @@ class EventReader(Reader):
         super().__init__(EVENT_BOUND, on_change)
         self.is_over = False
         self._progress: dict[str, NodeProgress] = {}
+        self._texts: dict[tuple[str, int, str], list[str]] = {}
 
     def put_event(self, event: Event) -> None:
-        """Append an event; of a node's progress, only the newest is kept."""
+        """Append an event; of a node's progress only the newest is kept, pieces of its text become one."""
         if self.is_closed:
             return
         if isinstance(event, NodeProgress):
             is_new = event.path not in self._progress
             self._progress[event.path] = event
             if not is_new:
+                return
+        elif isinstance(event, NodeDelta):
+            pieces = self._texts.setdefault((event.path, event.attempt, event.kind), [])
+            pieces.append(event.text)
+            if len(pieces) > 1:
                 return
         self.put(event)
 
@@ -136,6 +143,9 @@ class EventReader(Reader):
         event: Event = await self._next(lambda: self.is_over)
         if isinstance(event, NodeProgress):
             return self._progress.pop(event.path, event)
+        if isinstance(event, NodeDelta):
+            pieces = self._texts.pop((event.path, event.attempt, event.kind), [event.text])
+            return msgspec.structs.replace(event, text="".join(pieces))
         return event
 
 

@@ -1,0 +1,114 @@
+"""A text task that streams inside a flow: its pieces are events, its result is the node's."""
+
+from __future__ import annotations
+
+import pytest
+
+from runware_flow import Client, Flow, FlowFailed, NodeDelta, NodeSettled, NodeStarted, Retry
+from runware_flow.emulator import Emulator
+from runware_flow.graph.events import NodeProgress
+from runware_flow.results import TextResult
+from runware_flow.run.reader import EventReader
+from runware_flow.tasks import TextInference
+
+
+def ask(content="a kite", **more):
+    messages = [{"role": "user", "content": content}]
+    return TextInference(model="google:gemma@4-31b", messages=messages, delivery_method="stream", **more)
+
+
+def test_streamed_node_tells_its_pieces_in_order_and_has_its_result(run):
+    flow = Flow()
+    told = flow.then(ask(), label="told")
+    again = told.then(lambda text: ask(text.text), label="again")
+
+    async def main():
+        async with Emulator() as emulator, Client(**emulator.client_options) as client:
+            async with flow.start(client) as started:
+                events = [event async for event in started.events()]
+            result = started.result
+            texts = {}
+            for event in events:
+                if isinstance(event, NodeDelta):
+                    texts[event.label, event.kind] = texts.get((event.label, event.kind), "") + event.text
+            assert isinstance(result[told], TextResult)
+            assert texts["told", "text"] == result[told].text
+            assert texts["again", "text"] == result[again].text
+            kinds = [type(event) for event in events if getattr(event, "label", None) == "told"]
+            assert (kinds[0], kinds[-1]) == (NodeStarted, NodeSettled)
+            assert kinds.count(NodeDelta) == len(kinds) - 2 >= 1
+            assert result.cost is not None
+            assert result.cost == pytest.approx(result[told].cost + result[again].cost)
+            assert result[told].finish_reason
+            assert all(entry.request["deliveryMethod"] == "stream" for entry in emulator.log.asked)
+
+    run(main)
+
+
+def test_streamed_node_needs_no_reader_and_is_restored_from_a_journal(run, tmp_path):
+    def declare():
+        flow = Flow("text", journal=tmp_path / "j.sqlite")
+        return flow, flow.then(ask())
+
+    async def main():
+        async with Emulator() as emulator, Client(**emulator.client_options) as client:
+            flow, node = declare()
+            first = await flow.execute(client)
+            flow, again = declare()
+            second = await flow.execute(client)
+            assert second[again] == first[node]
+            assert second[again].raw == first[node].raw
+            assert second.record(again).is_restored
+            assert len(emulator.log.asked) == 1
+
+    run(main)
+
+
+def test_streamed_node_that_fails_is_tried_again_and_names_itself(run):
+    async def main():
+        async with Emulator(faults=["fail:times=1,code=providerUnavailable"]) as emulator:
+            async with Client(**emulator.client_options) as client:
+                flow = Flow()
+                node = flow.then(ask(), retry=Retry(2, backoff=0.0))
+                async with flow.start(client) as started:
+                    deltas = [event async for event in started.events() if isinstance(event, NodeDelta)]
+                assert {event.attempt for event in deltas} <= {1, 2}
+                joined = "".join(event.text for event in deltas if event.attempt == 2 and event.kind == "text")
+                assert joined == started.result[node].text
+        async with Emulator(faults=["fail:code=providerUnavailable"]) as emulator:
+            async with Client(**emulator.client_options) as client:
+                flow = Flow()
+                flow.then(ask(), label="bad")
+                with pytest.raises(FlowFailed, match="'bad', declared at"):
+                    await flow.execute(client)
+
+    run(main)
+
+
+def test_plan_knows_what_a_streamed_task_sends():
+    flow = Flow()
+    flow.then(ask())
+    [stage] = flow.plan().stages
+    assert (stage.task_type, stage.open_question) == ("textInference", None)
+
+
+def test_reader_merges_pieces_that_nobody_has_read_and_loses_none(run):
+    async def main():
+        reader = EventReader(lambda: None)
+
+        def put(text, path="a", kind="text", attempt=1):
+            reader.put_event(NodeDelta(0.0, path, path, text, kind, attempt))
+
+        put("Once ")
+        put("hm", kind="reasoning")
+        put("upon ")
+        reader.put_event(NodeProgress(0.0, "a", "a", 5.0))
+        put("else", path="b")
+        put("a time")
+        put("Twice", attempt=2)
+        reader.is_over = True
+        found = [(event.path, getattr(event, "text", None)) async for event in reader]
+        assert found == [("a", "Once upon a time"), ("a", "hm"), ("a", None), ("b", "else"), ("a", "Twice")]
+        assert not reader._texts
+
+    run(main)
