@@ -181,20 +181,24 @@ def plan(
     journal: Annotated[
         Path | None, typer.Option(help="The journal to learn prices from; what it would restore is counted.")
     ] = None,
+    prices: Annotated[
+        bool, typer.Option("--prices", help="Ask the content service what the models cost; nothing is billed.")
+    ] = False,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print the flow as a Mermaid diagram instead.")] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Tell what a run would send and cost; sends nothing.
+    """Tell what a run would send and cost; sends none of it.
 
     \b
     Examples:
       runware-flow plan poster.py
+      runware-flow plan poster.py --prices
       runware-flow plan posters.py:build --param count=100 --json
       runware-flow plan poster.py --mermaid
     """
     from runware_flow.cli.plan import plan_command
 
-    print(plan_command(_flow(target, param), journal=journal, mermaid=mermaid, is_json=is_json))
+    print(plan_command(_flow(target, param), journal=journal, prices=prices, mermaid=mermaid, is_json=is_json))
 
 
 @app.command(no_args_is_help=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import anyio
 import msgspec
 
 if TYPE_CHECKING:
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 __all__ = ("plan_command",)
 
 
-def plan_command(flow: Flow, *, journal: Path | None, mermaid: bool, is_json: bool) -> str:
+def plan_command(flow: Flow, *, journal: Path | None, prices: bool, mermaid: bool, is_json: bool) -> str:
     """Return what is to be printed."""
     if mermaid:
         return flow.mermaid()
-    plan = flow.plan(journal=journal)
+    known = anyio.run(flow.look_up_prices) if prices else None
+    plan = flow.plan(journal=journal, prices=known)
     return msgspec.json.encode(plan).decode() if is_json else str(plan)

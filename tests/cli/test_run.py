@@ -136,7 +136,7 @@ def test_without_a_key_is_one_sentence(folder):
 
 
 def test_plan_sends_nothing(folder, emulator):
-    before = len(emulator.log.requests) if hasattr(emulator.log, "requests") else None
+    before = len(emulator.log.tasks)
     done = call(folder, emulator, "plan", "posters.py", "-p", "prompts=a kite")
     assert done.returncode == 0
     assert "would send 2 tasks" in done.stdout
@@ -144,8 +144,9 @@ def test_plan_sends_nothing(folder, emulator):
     assert [stage["task_type"] for stage in told["stages"]] == ["imageInference", "caption"]
     diagram = call(folder, emulator, "plan", "posters.py", "-p", "prompts=a kite", "--mermaid").stdout
     assert diagram.startswith("flowchart TD\n")
-    if before is not None:
-        assert len(emulator.log.requests) == before
+    told = call(folder, emulator, "plan", "posters.py", "-p", "prompts=a kite", "--prices").stdout
+    assert told.startswith("flow 'posters' would send 2 tasks; cost: $0.0021")
+    assert len(emulator.log.tasks) == before
 
 
 def test_report_of_what_is_no_journal_is_one_sentence(folder, emulator):
