@@ -26,6 +26,7 @@ from runware_flow import (
 )
 from runware_flow.client.request import prepare
 from runware_flow.emulator import Emulator
+from runware_flow.results import AccountManagementResult
 from runware_flow.run.budget import Purse
 from tests.run.service import Service, art, caption
 
@@ -440,6 +441,28 @@ def test_balance_that_cannot_pay_is_said_once_before_the_first_request(run, capl
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     expected = "kites: the balance of the account is $0.001, and the tasks that are planned cost at least $0.003"
     assert warnings == ([expected] if said else [])
+
+
+@pytest.mark.parametrize("balance", [{"amount": 1.5, "freeBalance": 0.5, "currency": "USD"}, 2.0, None, "a lot"])
+def test_balance_is_asked_for_once_a_run_and_not_where_all_is_restored(run, tmp_path, caplog, balance):
+    flow, service = Flow("kites", journal=tmp_path / "run.sqlite", budget=1.0), Service()
+    kites(flow, 5)
+    asked = []
+
+    async def details(**given):
+        asked.append(given["operation"])
+        await anyio.lowlevel.checkpoint()
+        return AccountManagementResult(balance=balance)
+
+    service.account_management = details
+
+    async def main():
+        await flow.execute(service)
+        await flow.execute(service)
+
+    run(main)
+    assert asked == ["getDetails"]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_account_that_cannot_be_read_stops_nothing(run, caplog):
