@@ -5,8 +5,7 @@ Try it: `runware-flow emulate --latency 0.1..0.5 -- python examples/events.py`
 
 import anyio
 
-from runware_flow import Flow, Ok, Run
-from runware_flow.graph.events import NodeSettled, NodeStarted, RunFinished
+from runware_flow import Flow, NodeSettled, NodeStarted, Ok, Run, RunFinished
 from runware_flow.tasks import Caption, ImageInference
 
 PROMPTS = ["a kite", "a lighthouse", "a red boat", "an old bicycle", "a market in the rain"]

@@ -187,6 +187,13 @@ def test_fallback_model_makes_the_picture_that_the_first_choice_does_not(example
     assert '"a kite"' in lines[1]
 
 
+def test_stream_in_flow_shows_the_text_that_the_picture_is_made_from(example, emulator, tmp_path):
+    scene, saved = example("stream_in_flow").splitlines()
+    assert emulator.log.tasks[-1].request["positivePrompt"] == scene
+    assert saved.startswith("out/scene.jpg, 0.0")
+    assert size(tmp_path / "out" / "scene.jpg") == (512, 512)
+
+
 def test_blocking_web_answers_every_thread_also_those_beside_a_failed_one(example):
     lines = example("blocking_web", "a kite", "a doomed boat", "a tower", faults=["fail:prompt=doomed"]).splitlines()
     assert [line[:3] for line in lines] == ["200", "502", "200"]
