@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from runware_flow.cli.cache import cache_app
 from runware_flow.cli.journal import journal_app
 from runware_flow.cli.models import models_app
 
@@ -51,6 +52,7 @@ app = typer.Typer(
 
 app.add_typer(models_app, name="models")
 app.add_typer(journal_app, name="journal")
+app.add_typer(cache_app, name="cache")
 
 
 @app.command()

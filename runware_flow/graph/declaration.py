@@ -271,6 +271,10 @@ class Declaration:
         Raises:
             DeclarationError: there is a cycle; the message names its nodes and the lines that declared them.
         """
+        if len(self.scopes) == 1 and all(
+            one.slot < spec.slot for spec in self.root.nodes for one in waits_for(spec)
+        ):  # as the items of a batch are: each waits for what was declared before it
+            return
         stuck = knotted({spec: waits_for(spec) for spec in self.specs()})
         if stuck:
             cycle = _cycle_in(stuck)
@@ -282,6 +286,8 @@ class Declaration:
 
         The items of such a scope are all unfinished at once, so no window may hold back the last ones.
         """
+        if len(self.scopes) == 1:
+            return set()
         waits = {spec: waits_for(spec) for spec in self.specs()}
         for gather in waits:
             if gather.of is not None:  # with a window, the last item is pulled only when others have finished

@@ -126,3 +126,16 @@ def test_journal_salvage_says_what_it_saved_and_what_is_lost(tmp_path):
     assert again.returncode == 1
     assert "run.salvaged.sqlite exists already" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+def test_cache_prune_forgets_what_is_old(tmp_path):
+    from msgspec import Raw
+
+    from runware_flow.run.cache.store import Cache, Cached
+
+    Cache(tmp_path).put(Cached("ab" * 32, 1.0, (Raw(b"{}"),)))
+    done = call("cache", "prune", str(tmp_path))
+    assert done.stdout == "0 answers were older than 30 days and are gone\n"
+    done = call("cache", "prune", str(tmp_path), "--days", "0")
+    assert done.stdout == "1 answers were older than 0 days and are gone\n"
+    assert call("cache", "prune", str(tmp_path / "none")).returncode == 2

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
     ("backend", "options"),
     [
         ("asyncio", ["--delivery=async", "--faults"]),
-        ("trio", ["--delivery=sync"]),
+        ("trio", ["--delivery=sync", "--batch"]),
     ],
 )
 def test_batch_killed_again_and_again_buys_everything_exactly_once(backend, options):
