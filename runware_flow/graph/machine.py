@@ -150,6 +150,17 @@ class FlowMachine(Choices):
             run.cells[step.slot] = READY
             self._ready.append((run, step))
 
+    def take_place(self) -> bool:
+        """Take a place for a second request of a running node; `False` if none is free, or the run has stopped."""
+        if self.stopped is not None or self.in_flight >= self.concurrency:
+            return False
+        self.in_flight += 1
+        return True
+
+    def give_place_back(self) -> None:
+        """The second request is over."""
+        self.in_flight -= 1
+
     def item_pulled(self, fan: FanRun, item: Any, key: str | None = None) -> ScopeRun | None:
         """A source gave an item, or a `Failed` in the place of one; returns its run, `None` if the run has stopped."""
         fan.is_lent = False

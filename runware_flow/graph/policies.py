@@ -22,8 +22,7 @@ __all__ = (
     "read_policy",
 )
 
-_LATER = ("hedge_after",)
-_SECONDS = ("timeout", "deadline", "idle")
+_SECONDS = ("timeout", "deadline", "idle", "hedge_after")
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -83,6 +82,7 @@ class Policy(msgspec.Struct, frozen=True):
         deadline: seconds from the start of the run, queueing included.
         idle: seconds without any news of the task.
         limit: a key of the run's limits, beside those that the task falls under by itself.
+        hedge_after: seconds after which a second request is sent beside the first.
         cache: whether an earlier answer may stand for it; `None` goes by the request, see `may_be_cached`.
     """
 
@@ -92,6 +92,7 @@ class Policy(msgspec.Struct, frozen=True):
     idle: float | None = None
     limit: str | None = None
     cache: bool | None = None
+    hedge_after: float | None = None
 
     @property
     def is_timed(self) -> bool:
@@ -112,8 +113,6 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
     if not keywords:
         return NO_POLICY
     for name in keywords:
-        if name in _LATER:
-            raise ValueError(f"{name}= is not available in this version of runware_flow")
         if name not in ("retry", "limit", "cache") and name not in _SECONDS:
             told = ", ".join(f"{one}=" for one in ("label", "retry", *_SECONDS, "limit", "cache"))
             raise ValueError(f"{name}= is not a policy; there are {told} and fallback=")
@@ -130,7 +129,15 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
     cache = keywords.get("cache")
     if cache is not None and not isinstance(cache, bool):
         raise ValueError(f"cache= of a node is True, False or None; the cache itself is the flow's, not {cache!r}")
-    return Policy(retry, keywords.get("timeout"), keywords.get("deadline"), keywords.get("idle"), limit, cache)
+    return Policy(
+        retry,
+        keywords.get("timeout"),
+        keywords.get("deadline"),
+        keywords.get("idle"),
+        limit,
+        cache,
+        keywords.get("hedge_after"),
+    )
 
 
 _LOST = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})

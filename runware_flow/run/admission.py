@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.client.bell import Bell
 from runware_flow.client.governing import Party, governed_as
+from runware_flow.errors import BudgetExceeded
 from runware_flow.graph.limits import Limits, Line, Need, governor_key, modality_of
 
 if TYPE_CHECKING:
@@ -272,6 +273,23 @@ class Admission:
         if (run, step) in self._machine.waiting:  # else it was settled at once, since nobody needs it any more
             self._tickets[run, step] = desk.wait(need, (self, run, step))
         return None
+
+    def ask_beside(self, run: ScopeRun, step: Step, request: PreparedTask) -> Grant | None:
+        """Admit a second request of a node that has one in flight, if all that it needs is there now."""
+        desk = self._desk
+        need = desk.need_of(step, request)
+        if self._machine.stopped is not None or not desk.has_room(need):
+            return None
+        grant = desk.take(need)
+        if desk.purse is not None:
+            try:
+                grant.reservation = desk.purse.reserve(request, step.spec, (self, run, step))
+            except BudgetExceeded:  # the node has its request, and needs no second one
+                grant.reservation = None
+            if grant.reservation is None:
+                desk.give_back(grant)
+                return None
+        return grant
 
     def pay(self, run: ScopeRun, step: Step, request: PreparedTask, bought: str | None, grant: Grant) -> Grant | None:
         """Have the budget keep what a node needs that got its places while it was parked; else as `ask`."""

@@ -96,6 +96,8 @@ def read_options(options: PolicyOptions, where: Where, kind: NodeKind) -> tuple[
             raise ValueError(
                 "idle= is for tasks: nothing is heard of an async function before it returns; use timeout="
             )
+        if policy.hedge_after is not None and kind is NodeKind.CALL:
+            raise ValueError("hedge_after= is for tasks: of two async functions, take the first with flow.race")
         return label, policy
     except ValueError as error:
         raise DeclarationError(f"{error} (node {label or 'without a label'}, declared at {where})") from None

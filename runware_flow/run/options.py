@@ -74,6 +74,9 @@ class PolicyOptions(TypedDict, total=False):
     """Seconds for one attempt, from the send."""
     deadline: float
     """Seconds from the start of the run, queueing included."""
+    hedge_after: float
+    """Seconds after which a second request is sent if the first has not ended; the first of the two to succeed wins.
+    **It is a second purchase**: the other one may be billed. It waits for a free place, and is not sent without one."""
     idle: float
     """Seconds without any news of the task: progress, or one of several results."""
     limit: str

@@ -15,6 +15,7 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.graph.policies import is_verdict, never_left
+from runware_flow.run.hedge import Bid, first_of
 from runware_flow.run.journal.values import decode_error, decode_item
 from runware_flow.run.media import media_digests
 from runware_flow.run.result import NodeRecord
@@ -118,11 +119,9 @@ class Purchases:
             task = _without_uuid(task)
         request = self._prepare(spec, task)
         record = self._record(run, step, request, attempt)
-        known = None
-        if self._ledger is not None and self._ledger.has_past:
-            known = await self._ledger.find(record.path, record.fingerprint)
-            if known is not None and known.advice.action == "restore":
-                return self._restore(run, step, record, request, known)
+        known = await self._known(step, record)
+        if known is not None and known.advice.action == "restore":
+            return self._restore(run, step, record, request, known)
         if known is None:  # else it is paid for, and collected
             value = await self._find(run, step, record, request, flight)
             if value is not _UNKNOWN:
@@ -140,8 +139,74 @@ class Purchases:
         seconds_left(spec, self._news.time(), request.task_id)
         self._news.node_started(run, step, attempt, record)
         flight.is_sent = True
-        results = await self._results(run, step, request, flight, entry)
+        bid = Bid(request, flight, entry)
+        if spec.policy.hedge_after is not None and _may_hedge(bid):
+            results = await self._hedged(run, step, task, attempt, bid, spec.policy.hedge_after)
+        else:
+            results = await self._results(run, step, request, flight, entry)
         return _value(spec, request, results)
+
+    async def _known(self, step: Step, record: NodeRecord) -> Entry | None:
+        """Look into the journal for the node, or for the second request that it made."""
+        if self._ledger is None or not self._ledger.has_past:
+            return None
+        known = await self._ledger.find(record.path, record.fingerprint)
+        if step.spec.policy.hedge_after is None or (known is not None and known.advice.action == "restore"):
+            return known
+        hedge = await self._ledger.find(_hedge_path(record), record.fingerprint)
+        return hedge if hedge is not None and hedge.advice.action == "restore" else known
+
+    async def _hedged(
+        self, run: ScopeRun, step: Step, task: Any, attempt: int, first: Bid, seconds: float
+    ) -> list[Any]:
+        """Send a second request if the first takes long; the first of the two to succeed wins."""
+
+        async def second() -> Bid | None:
+            return await self._second(run, step, task, attempt)
+
+        async def ask(bid: Bid) -> list[Any]:
+            return await self._results(run, step, bid.request, bid.flight, bid.entry)
+
+        def give_up(bid: Bid) -> None:
+            self.end(step, bid.flight, bid.error)
+            if bid is not first:
+                self._machine.give_place_back()
+
+        winner, others = await first_of(first, seconds, second, ask, give_up)
+        record = winner.flight.record
+        assert record is not None
+        record.given_up = tuple(bid.request.task_id for bid in others)
+        _keep(run, step, record)
+        if winner is not first:
+            self._admission.give_back(winner.flight.grant)
+            self._machine.give_place_back()
+        assert winner.results is not None
+        return winner.results
+
+    async def _second(self, run: ScopeRun, step: Step, task: Any, attempt: int) -> Bid | None:
+        if not self._machine.take_place():
+            return None
+        flight = Flight()
+        try:
+            request = self._prepare(step.spec, _without_uuid(task))
+            flight.grant = self._admission.ask_beside(run, step, request)
+            if flight.grant is None:
+                self._machine.give_place_back()
+                return None
+            record = self._record(run, step, request, attempt)
+            entry = None
+            if self._ledger is not None:
+                entry = await self._ledger.begin(_hedge_path(record), record.fingerprint, request)
+                request = self._as_written(task, request, entry)
+                record.task_uuid = request.task_id
+        except BaseException:
+            self._admission.give_back(flight.grant)
+            self._machine.give_place_back()
+            raise
+        flight.record = record
+        self._news.node_started(run, step, attempt, record)
+        flight.is_sent = True
+        return Bid(request, flight, entry)
 
     def _as_written(self, task: Any, request: Any, entry: Entry) -> Any:
         """Prepare a request under the id that the journal has for it."""
@@ -372,6 +437,17 @@ def _value(spec: NodeSpec, request: Any, results: list[Any]) -> Any:
     if not results:
         raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
     return results[0]
+
+
+def _may_hedge(bid: Bid) -> bool:
+    # What an earlier run sent is asked for, not bought; pieces of two texts would be told as one.
+    is_old = bid.entry is not None and bid.entry.advice.action != "buy"
+    return not is_old and bid.request.wire.get("deliveryMethod") != "stream"
+
+
+def _hedge_path(record: NodeRecord) -> str:
+    # In a journal the second request stands beside the node, so that it is not taken for the first one again.
+    return f"{record.path}#2"
 
 
 def _task(work: Step, args: list[Any]) -> Any:

@@ -44,6 +44,7 @@ class NodeRecord(msgspec.Struct):
         processing: when the service last said that it still works on it; `None` if it never did.
         is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
         is_cached: it is the answer to an equal request, from the cache; nothing was sent, and it costs nothing.
+        given_up: the taskUUIDs of requests that lost against this one, see `hedge_after=`. They may be billed.
     """
 
     path: str
@@ -59,6 +60,7 @@ class NodeRecord(msgspec.Struct):
     is_cached: bool = False
     began: float = 0.0
     processing: float | None = None
+    given_up: tuple[str, ...] = ()
 
 
 class ReceiptLine(msgspec.Struct, frozen=True):

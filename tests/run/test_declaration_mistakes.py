@@ -168,7 +168,7 @@ MISTAKES = {
     "retry": (lambda flow: flow.then(one, retry=0), "retry= counts the attempts in total"),
     "timeout": (lambda flow: flow.then(one, timeout=-1), "timeout= is in seconds and greater than 0, not -1"),
     "deadline": (lambda flow: flow.then(one, deadline=0), "deadline= is in seconds"),
-    "later policy": (lambda flow: flow.then(one, hedge_after=1), "hedge_after= is not available in this version"),
+    "hedge": (lambda flow: flow.then(one, hedge_after=1), "hedge_after= is for tasks"),
     "unknown policy": (lambda flow: flow.then(one, retries=3), "retries= is not a policy"),
     "concurrency": (lambda flow: Flow(concurrency=0), "concurrency= is a whole number from 1, not 0"),
     "on_error": (lambda flow: Flow(on_error="explode"), "on_error= is"),
