@@ -57,7 +57,7 @@ app.add_typer(cache_app, name="cache")
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for pictures and captions.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="The folder for the pictures and the report.")] = Path("out"),
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
     """Make, enlarge and describe six pictures on the emulator: no key, no network, no cost."""
@@ -72,12 +72,12 @@ def demo(
     )
     report = anyio.run(run_demo, out, backend=backend)
     print()
-    for item in report.items:
-        print(f"{item.picture}\n    {item.caption}")
+    for picture, caption in report.pictures:
+        print(f"{picture}\n    {caption}")
     cost = "unknown" if report.cost is None else money(report.cost)
-    tasks = 3 * len(report.items)
+    tasks = 3 * len(report.pictures)
     print(f"\n{tasks} tasks in {report.seconds:.1f} s; a real service would have billed {cost}.")
-    print(f"The pictures with their captions, on one page: {report.summary}")
+    print(f"The run on one page, pictures and captions included: {report.page}")
 
 
 @app.command()
