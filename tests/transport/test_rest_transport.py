@@ -108,6 +108,31 @@ def test_connections_are_kept_alive(run: Run, peer: HttpPeer) -> None:
     assert peer.traffic.total == 1
 
 
+def test_idle_connection_gives_way_to_another_host(run: Run, peer: HttpPeer) -> None:
+    async def main() -> None:
+        async with open_http(max_connections=1) as http_client:
+            here = RestTransport(http_client, peer.url("echo"), headers=HEADERS)
+            there = RestTransport(http_client, peer.url("echo").replace("127.0.0.1", "localhost"), headers=HEADERS)
+            for transport in (here, there, there, here):
+                assert (await transport.post(b"[]")).status == 200
+
+    run(main)
+    assert peer.traffic.total == 3
+
+
+def test_client_of_the_user_adds_to_each_request_what_it_has_then(run: Run, peer: HttpPeer) -> None:
+    async def main() -> None:
+        async with httpx.AsyncClient() as mine:
+            transport = RestTransport(mine, peer.url("echo"), headers=HEADERS)
+            for number in range(2):
+                mine.headers["X-Turn"] = str(number)
+                await transport.post(b"[%d]" % number)
+
+    run(main)
+    assert [headers["x-turn"] for headers in peer.headers] == ["0", "1"]
+    assert peer.bodies == [b"[0]", b"[1]"]
+
+
 def test_many_posts_run_at_once(run: Run, peer: HttpPeer) -> None:
     def release() -> None:
         for _ in range(20):
