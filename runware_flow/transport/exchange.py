@@ -103,7 +103,7 @@ class Endpoint:
             # What a client of the user's adds (headers, parameters, cookies) may be different each time.
             headers = {**self._headers, "Content-Length": "0"}
             template = self._template = self._http_client.build_request(
-                "POST", self._url, headers=headers, content=body, timeout=self._timeout
+                "POST", self._url, headers=headers, content=Body(b""), timeout=self._timeout
             )
         request = httpx.Request(
             "POST", template.url, headers=template.headers, stream=body, extensions=template.extensions
