@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from runware_flow.catalog.documentation import documentation_of
 from runware_flow.errors import RunwareError
 from runware_flow.wire import salvage
 from runware_flow.wire.content import (
@@ -25,6 +26,7 @@ from runware_flow.wire.problems import to_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from runware_flow.client.web import Web
 
@@ -47,7 +49,14 @@ class Content:
             up to `max_retries` times before that.
     """
 
-    def __init__(self, base_url: str, web: Web, check_open: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        web: Web,
+        check_open: Callable[[], object],
+        documenting: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._documenting = documenting
         self._base_url = base_url.rstrip("/")
         self._web = web
         self._check_open = check_open
@@ -163,6 +172,10 @@ class Content:
     async def _get(self, *path: str, **query: Any) -> Any:
         """What the service answered, decoded; None for 404."""
         self._check_open()
+        with self._documenting():
+            return await self._ask(path, query)
+
+    async def _ask(self, path: tuple[str, ...], query: dict[str, Any]) -> Any:
         if not all(path):
             raise RunwareError("the id is empty", code="validation", raw_code="invalidParameter")
         asked = urlencode({name: value for name, value in query.items() if value is not None})
@@ -193,4 +206,5 @@ def _unreadable(expected: str) -> RunwareError:
         f"the content service answered with something that is not {expected}",
         code="serverError",
         raw_code="unrecognizedResponse",
+        documentation=documentation_of("serverError"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.catalog.documentation import add_documentation
@@ -14,7 +15,7 @@ from runware_flow.client.web import Web
 from runware_flow.errors import ClientStateError, RunwareError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from contextlib import AsyncExitStack
 
     from anyio.abc import TaskGroup
@@ -35,7 +36,7 @@ class Services:
         self.log = Log(settings)
         self.registry = RegistryKeeper(f"{settings.schemas_base_url.rstrip('/')}/registry.json", self.web, self.log)
         self.schemas = SchemaKeeper(settings.schemas_base_url, self.web, self.log)
-        self.content = Content(settings.content_base_url, self.web, check_open)
+        self.content = Content(settings.content_base_url, self.web, check_open, self.documenting)
         self.apps = Apps(settings, self.web)
         self.workers: TaskGroup | None = None
 
@@ -70,6 +71,15 @@ class Services:
             error.message, error.args = message, (message,)
         page = self.schemas.documentation_of(model)
         return add_documentation(error, model=model, page=page, registry=self.registry.registry)
+
+    @contextmanager
+    def documenting(self) -> Generator[None]:
+        """Give what is raised inside the link to the documentation that it lacks; it leaves as it is otherwise."""
+        try:
+            yield
+        except RunwareError as error:
+            self.document(error, None)
+            raise
 
     def documenter(self, model: str | None) -> Callable[[RunwareError], RunwareError]:
         """The same as a function, for errors about one model that come later."""

@@ -215,7 +215,8 @@ class Utilities:
         Raises:
             RunwareError: the question itself failed (key, connection).
         """
-        return read_state(task_uuid.lower(), await self._ask("getResponse", task_uuid, timeout))
+        with self._services.documenting():
+            return read_state(task_uuid.lower(), await self._ask("getResponse", task_uuid, timeout))
 
     async def get_task_details(self, task_uuid: str, *, timeout: float | None = None) -> TaskDetailsResult:
         """Look up what a past task asked and answered: `.request` and `.response`, as they went over the wire.
@@ -347,17 +348,18 @@ class Utilities:
             RunwareTimeoutError: the time is over; `get_task` can ask for it later.
         """
         self._here()
-        return await self._services.apps.invoke(
-            app_id,
-            payload,
-            endpoint_path=endpoint_path,
-            environment=environment,
-            sync=sync,
-            wait=wait,
-            poll_interval=poll_interval,
-            task_id=task_id,
-            timeout=timeout,
-        )
+        with self._services.documenting():
+            return await self._services.apps.invoke(
+                app_id,
+                payload,
+                endpoint_path=endpoint_path,
+                environment=environment,
+                sync=sync,
+                wait=wait,
+                poll_interval=poll_interval,
+                task_id=task_id,
+                timeout=timeout,
+            )
 
     async def get_task(self, app_id: str, task_id: str, *, environment: str | None = None) -> AppTask:
         """Ask once how an invocation of a serverless app stands. One that failed is a state, not an exception.
@@ -366,7 +368,8 @@ class Utilities:
             RunwareError: `notFound` when the app has no such task, or the question itself failed.
         """
         self._here()
-        return await self._services.apps.get_task(app_id, task_id, environment=environment)
+        with self._services.documenting():
+            return await self._services.apps.get_task(app_id, task_id, environment=environment)
 
     @property
     def registry(self) -> Registry:

@@ -126,6 +126,7 @@ def test_content_errors_are_runware_errors(run, status, body, code):
                 with pytest.raises(RunwareError) as caught:
                     await client.content.list_capabilities()
         assert caught.value.code == code
+        assert caught.value.documentation.startswith("https://runware.ai/docs/")
 
     run(main)
 

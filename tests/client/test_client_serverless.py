@@ -193,6 +193,8 @@ def test_get_task_that_does_not_exist_and_a_wrong_key_are_errors(run, open_clien
                     await stranger.invoke("my-app", {})
             assert rejected.value.code == "auth"
             assert "rw-wrong" not in str(rejected.value)
+            for error in (missing.value, rejected.value):
+                assert error.documentation == "https://runware.ai/docs/platform/errors"
 
     run(main)
 
