@@ -166,6 +166,7 @@ def has_files(block):
     return block.language == "python" and block.first.startswith("# file: ")
 
 
+@pytest.mark.timeout(240)  # a tutorial's commands, one after the other, each in processes of its own
 @pytest.mark.parametrize("page", pages_with(has_files))
 def test_page_files_run_under_the_commands_shown(page, folder):
     for block in blocks_of(page):
