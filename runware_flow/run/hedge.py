@@ -27,10 +27,9 @@ class Bid:
     Attributes:
         results: what came of it; `None` if nothing did.
         error: why it failed.
-        is_over: it has ended, one way or the other.
     """
 
-    __slots__ = ("entry", "error", "flight", "is_over", "request", "results")
+    __slots__ = ("entry", "error", "flight", "request", "results")
 
     def __init__(self, request: Any, flight: Flight, entry: Entry | None) -> None:
         self.request = request
@@ -38,7 +37,6 @@ class Bid:
         self.entry = entry
         self.results: list[Any] | None = None
         self.error: Exception | None = None
-        self.is_over = False
 
 
 async def first_of(
@@ -67,13 +65,15 @@ async def first_of(
     bids = [first]
     sender, receiver = anyio.create_memory_object_stream[Bid](2)
     won: list[Bid] = []
+    ended_count = 0
     try:
         with sender, receiver:
             async with open_task_group() as group:
                 group.start_soon(_ask, first, ask, sender)
-                while not won and not all(bid.is_over for bid in bids):
+                while not won and ended_count < len(bids):
                     ended = await _next(receiver, seconds if len(bids) == 1 else None)
                     if ended is not None:
+                        ended_count += 1
                         won += [ended] if ended.results is not None else []
                     elif (made := await second()) is not None:
                         bids.append(made)
@@ -99,7 +99,6 @@ async def _ask(bid: Bid, ask: Callable[[Bid], Awaitable[list[Any]]], sender: Mem
         bid.results = await ask(bid)
     except Exception as error:  # noqa: BLE001 - raised by `first_of`, unless the other one succeeds
         bid.error = error
-    bid.is_over = True
     sender.send_nowait(bid)
 
 

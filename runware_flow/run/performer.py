@@ -96,7 +96,9 @@ class Performer:
         record = flight.record
         is_billed = flight.is_sent or has_bought
         task_uuid = record.task_uuid if record else None
-        if flight.arrived:
+        if flight.paid is not None:
+            self._machine.succeed(run, step, flight.paid if step.spec.keeps_all else flight.paid[0])
+        elif flight.arrived:
             self._machine.succeed(run, step, [*flight.arrived, Abandoned(task_uuid, is_billed)])
         else:
             self._machine.abandon(run, step, task_uuid, may_be_billed=is_billed)

@@ -55,10 +55,11 @@ class Flight:
         is_sent: the service may have the request, and nobody has booked it.
         was_sent_before: an earlier run may have sent it.
         grant: what it was admitted with; see `Admission`.
+        paid: all that it was for, which a cancel may not take away again.
         on_news: to be called whenever something is heard of it, where a policy asks for that.
     """
 
-    __slots__ = ("arrived", "grant", "is_sent", "on_news", "record", "was_sent_before")
+    __slots__ = ("arrived", "grant", "is_sent", "on_news", "paid", "record", "was_sent_before")
 
     def __init__(self) -> None:
         self.arrived: list[Any] = []
@@ -66,6 +67,7 @@ class Flight:
         self.is_sent = False
         self.was_sent_before = False
         self.grant: Grant | None = None
+        self.paid: list[Any] | None = None
         self.on_news: Callable[[], None] | None = None
 
     def listen(self, on_news: Callable[[], None]) -> None:
@@ -165,7 +167,11 @@ class Purchases:
             return await self._second(run, step, task, attempt)
 
         async def ask(bid: Bid) -> list[Any]:
-            return await self._results(run, step, bid.request, bid.flight, bid.entry)
+            results = await self._results(run, step, bid.request, bid.flight, bid.entry)
+            first.flight.paid = results or None  # the flight that is asked after a cancel
+            if bid.flight.record is not None:
+                _keep(run, step, bid.flight.record)
+            return results
 
         def give_up(bid: Bid) -> None:
             self.end(step, bid.flight, bid.error)

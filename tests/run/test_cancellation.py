@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 from service import Service, art, caption, upscale
 
-from runware_flow import Abandoned, Failed, Flow, Ok, Skipped
+from runware_flow import Abandoned, Failed, Flow, Ok, Retry, RunwareError, Skipped
 
 
 class Steps:
@@ -172,3 +172,80 @@ def test_source_that_will_not_close_delays_a_cancel_for_a_bounded_time(run, monk
         assert scope.cancelled_caught
 
     run(main)
+
+
+class FlakyService(SteppedService):
+    """Fails what is named so; the rest passes through its checkpoints."""
+
+    async def perform(self, request, /, *, on_progress=None, on_result=None, timeout=None, **more):
+        results = await super().perform(request)
+        if "doomed" in request.wire.get("positivePrompt", ""):
+            raise RunwareError("no", code="provider", raw_code="providerError")
+        return results
+
+
+def declare_choices(steps_of):
+    """A flow in which nodes are chosen, retried, replaced, asked for twice, limited and given up."""
+    flow = Flow("choices", concurrency=3, on_error="continue", limits={"upscale": 1, "image": 2})
+
+    async def work(x):
+        steps_of().open += 1
+        try:
+            await steps_of().step()
+            return x
+        finally:
+            steps_of().open -= 1
+
+    async def source():
+        try:
+            for x in range(9):
+                await steps_of().step()
+                yield x
+        finally:
+            steps_of().open -= 1
+
+    def opened():
+        steps_of().open += 1
+        return source()
+
+    image = flow.then(art("doomed"), retry=Retry(2, backoff=0.0), fallback=lambda: art("whole"))
+    hedged = flow.then(art("slow"), hedge_after=1e-9)
+    race = flow.race(image.then(upscale, limit="upscale"), hedged, flow.map(opened, work).gather())
+    way = image.branch(lambda _: True, lambda n: n.then(caption, idle=60), lambda n: n)
+    few = flow.map(opened, work).then(work).first(2)
+    borne = flow.map(["a", "doomed", "b"], art, tolerate=0.5).settled()
+    return flow, [image, hedged, race, way, few, borne]
+
+
+def test_run_of_choices_and_policies_cancelled_at_each_checkpoint_leaves_nothing(run):
+    current = []
+    flow, nodes = declare_choices(lambda: current[-1])
+
+    async def once(at):
+        idle = len(anyio.get_running_tasks())
+        with anyio.CancelScope() as scope:
+            steps = Steps(scope, at)
+            current.append(steps)
+            service = FlakyService(steps)
+            async with flow.start(service) as started:
+                await started.wait()
+        assert started.is_finished
+        assert len(anyio.get_running_tasks()) == idle
+        assert (steps.open, service.in_flight) == (0, 0)
+        machine = started._runner.machine
+        assert (machine.in_flight, machine.waiting, machine.active) == (0, {}, {})
+        assert not started._runner.admission._granted
+        return scope.cancelled_caught, [started.result.outcome(node) for node in nodes]
+
+    async def main():
+        at, was_cancelled = 0, True
+        while was_cancelled or current[-1].count >= at:
+            at += 1
+            was_cancelled, outcomes = await once(at)
+        hedged = outcomes.pop(1)
+        assert isinstance(hedged, (Ok, Abandoned))  # it may have lost the race
+        assert {type(outcome) for outcome in outcomes} == {Ok}, outcomes
+        assert at > 30
+
+    run(main)
+    gc.collect()
