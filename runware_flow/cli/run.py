@@ -6,6 +6,8 @@ import functools
 import json
 import signal
 import sys
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,8 +22,6 @@ from runware_flow.types import MediaResult
 from runware_flow.view.progress import duration, money
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from runware_flow.run.flow import Flow
     from runware_flow.run.handle import Run
     from runware_flow.run.result import RunResult
@@ -85,6 +85,8 @@ class Command:
 
     async def _listen(self, scope: anyio.CancelScope) -> None:
         """Stop at the first interrupt, leave at the second; a third one finds Python's own handling."""
+        if sys.platform == "win32":  # no signals for event loops there: the first interrupt leaves
+            return
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 self._presses += 1
@@ -109,6 +111,8 @@ def run_command(
     """Run a flow and say what came of it; returns the exit code."""
     if journal is not None:
         options["journal"] = journal
+    elif isinstance(flow.settings.journal, (str, PathLike)):
+        journal = Path(flow.settings.journal)
     command = Command(flow, report=report, options=options)
     anyio.run(command.main, backend=backend)
     result = command.result

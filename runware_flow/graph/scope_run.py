@@ -37,7 +37,7 @@ class ScopeRun:
         waiters: nodes of inner scopes that wait for one of these, by slot.
         records: what the shell knows of the requests of these nodes, by slot.
         failures: how many attempts of a node have failed, by slot.
-        times: when functions began and ended, two numbers for each slot; made when the first one ends.
+        times: when functions began and ended, two numbers for each slot; those of items are kept by their fan-out.
     """
 
     __slots__ = (
@@ -133,16 +133,22 @@ class ScopeRun:
 
     def note_times(self, slot: int, began: float, ended: float) -> None:
         """Remember when a function began and ended, in seconds of the run's clock, to seven digits."""
-        if self.times is None:
-            self.times = array("f", (-1.0,)) * (2 * self.plan.size)
-        self.times[2 * slot] = began
-        self.times[2 * slot + 1] = ended
+        owner = self.fan if self.fan is not None else self
+        times = owner.times
+        if times is None:
+            times = owner.times = array("f")
+        place = 2 * (self.index * self.plan.size + slot)
+        if place >= len(times):
+            times.extend((-1.0,) * (2 * (self.index + 1) * self.plan.size - len(times)))
+        times[place], times[place + 1] = began, ended
 
     def times_of(self, slot: int) -> tuple[float, float] | None:
         """Return when a function began and ended, or `None` if that is not known."""
-        if self.times is None or self.times[2 * slot] < 0:
+        times = self.times if self.fan is None else self.fan.times
+        place = 2 * (self.index * self.plan.size + slot)
+        if times is None or place >= len(times) or times[place] < 0:
             return None
-        return self.times[2 * slot], self.times[2 * slot + 1]
+        return times[place], times[place + 1]
 
     def record(self, slot: int) -> Any:
         """Return what the shell knows of the node's request, or `None`."""
@@ -165,6 +171,7 @@ class FanRun:
         winners: for each `first`, the values so far.
         source: for the shell: the iterator.
         ordinals: for the shell: how often each key was met.
+        times: when the functions of its items began and ended: two numbers for each node, item by item.
     """
 
     __slots__ = (
@@ -185,6 +192,7 @@ class FanRun:
         "pulled_count",
         "source",
         "step",
+        "times",
         "winners",
     )
 
@@ -207,6 +215,7 @@ class FanRun:
         self.winners: dict[int, list[Any]] = {}
         self.source: Any = None
         self.ordinals: Any = None
+        self.times: array[float] | None = None
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else "queued" if self.is_queued else "lent" if self.is_lent else "full"

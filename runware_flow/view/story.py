@@ -8,6 +8,7 @@ cannot be known is `None`.
 from __future__ import annotations
 
 from os import PathLike
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,7 @@ from runware_flow.view.request import Asked, asked, shown_value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runware_flow.graph.declaration import Where
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
@@ -105,7 +107,7 @@ class _Telling:
             path=run.path(step),
             place=run.place(step),
             state=_STATES.get(cell, "waiting"),
-            where=str(spec.where),
+            where=_near(spec.where),
             ready=self._ready(run, step),
             after=sorted(set(self._before(run, step))),
         )
@@ -197,6 +199,11 @@ class _Telling:
         if of is None or not isinstance(fan, FanRun):
             return None
         return _latest([self._finish(item, of.slot) for item in fan.items])
+
+
+def _near(where: Where) -> str:
+    """Name a line without the folders that say where its writer lives: reports are sent around."""
+    return f"{'/'.join(PurePath(where.file).parts[-2:])}:{where.line}"
 
 
 def _latest(times: list[float | None]) -> float | None:
