@@ -6,7 +6,6 @@ import functools
 import json
 import signal
 import sys
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,8 +110,9 @@ def run_command(
     """Run a flow and say what came of it; returns the exit code."""
     if journal is not None:
         options["journal"] = journal
-    elif isinstance(flow.settings.journal, (str, PathLike)):
-        journal = Path(flow.settings.journal)
+    else:
+        own: Any = flow.settings.journal
+        journal = Path(own) if isinstance(own, (str, Path)) else None
     command = Command(flow, report=report, options=options)
     anyio.run(command.main, backend=backend)
     result = command.result
