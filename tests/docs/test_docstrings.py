@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -109,3 +110,26 @@ def test_pages_made_from_docstrings_show_every_public_name():
     shown |= {name for module in MODULES if module in shown for name in import_module(f"runware_flow.{module}").__all__}
     missing = set(runware_flow.__all__) - shown
     assert not missing, "add a line `::: runware_flow.NAME` to the page of docs/reference/api where it belongs"
+
+
+def shown_members():
+    """Each method and property that a page made from docstrings shows, by name of the page."""
+    block = re.compile(r"^::: (\S+)\n((?: +.*\n)*)", re.MULTILINE)
+    for page in API.glob("*.md"):
+        for name, options in block.findall(page.read_text(encoding="utf-8")):
+            filters = [json.loads(line) for line in re.findall(r"filters: (\[.*\])", options)] or [["!^_"]]
+            home, _, member = name.rpartition(".")
+            thing = getattr(import_module(home), member, None)
+            if inspect.isclass(thing) and "members:" not in options:
+                for key, value in vars(thing).items():
+                    hidden = any(re.search(pattern[1:], key) for pattern in filters[0])
+                    if not hidden and is_documentable(value) and value.__doc__:
+                        yield page.name, f"{member}.{key}"
+
+
+def test_pages_made_from_docstrings_show_no_member_that_the_reference_does_not_name():
+    text = "".join(page.read_text(encoding="utf-8") for page in API.parent.glob("*.md"))
+    text += "".join(page.read_text(encoding="utf-8") for page in API.parents[1].glob("how-to/*.md"))
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"```python\n.*?```|`[^`\n]+`", text, re.DOTALL))))
+    unnamed = [(page, name) for page, name in shown_members() if name.rpartition(".")[2] not in {*named, "__getitem__"}]
+    assert unnamed == [], "name it in docs/reference, or hide it with `filters:` on its page in docs/reference/api"
