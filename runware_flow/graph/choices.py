@@ -186,7 +186,7 @@ class Choices(Spread):
     def _leave_out(self, run: ScopeRun, step: Step, because: Skipped) -> None:
         if run.cells[step.slot] in (READY, WAITING):
             self.dropped.append((run, step))
-        last = self.waiting.pop((run, step), None)  # of a node that is parked between two attempts
+        last = self.waiting.pop((run, step), None) or self.tried.pop((run, step), None)  # of one between two attempts
         if last is None:
             self._settle_one(run, step, SKIPPED, because)
         else:

@@ -53,6 +53,7 @@ class FlowMachine(Choices):
         failure: the first node that failed for good, while failures stop the run.
         stopped: why nothing new is started any more, or `None`.
         waiting: the nodes that are parked, with the error of their last attempt.
+        tried: nodes that are ready, or run, after an attempt that failed, with its error.
         ok_count, failed_count, skipped_count, abandoned_count: settled nodes by outcome; items and fan-outs do not
             count.
     """
@@ -115,26 +116,36 @@ class FlowMachine(Choices):
     def succeed(self, run: ScopeRun, step: Step, value: Any) -> None:
         """A running node has its value."""
         self.in_flight -= 1
+        if self.tried:
+            self.tried.pop((run, step), None)
         self._settle_ok(run, step, value)
 
     def fail(self, run: ScopeRun, step: Step, error: Exception) -> None:
         """A running node failed for good."""
         self.in_flight -= 1
+        if self.tried:
+            self.tried.pop((run, step), None)
         self._fail(run, step, error)
 
     def abandon(self, run: ScopeRun, step: Step, task_uuid: str | None, *, may_be_billed: bool) -> None:
         """A running node was cancelled."""
         self.in_flight -= 1
+        if self.tried:
+            self.tried.pop((run, step), None)
         self._settle(run, step, ABANDONED, Abandoned(task_uuid, may_be_billed))
 
     def park(self, run: ScopeRun, step: Step, error: Exception | None = None) -> None:
         """A running node has to wait for something that is no value, a limit or a pause say, and gives its place back.
 
         Args:
-            error: how its last attempt failed. If the run stops before `unpark`, that is its outcome; a node that waits
-                to be sent for the first time is skipped then. In a run that has stopped already, that is so at once.
+            error: how its last attempt failed, if that is why it waits. If the run stops before the next attempt, that
+                is its outcome; a node that was never tried is skipped then. In a run that has stopped already, that
+                is so at once.
         """
         self.in_flight -= 1
+        if self.tried:
+            tried = self.tried.pop((run, step), None)
+            error = tried if error is None else error
         if self.stopped is not None:
             self._settle_parked(run, step, error)
             return
@@ -146,7 +157,9 @@ class FlowMachine(Choices):
     def unpark(self, run: ScopeRun, step: Step) -> None:
         """What a parked node waited for is there: it is ready again. Nothing happens if it has settled meanwhile."""
         if (run, step) in self.waiting:
-            del self.waiting[run, step]
+            error = self.waiting.pop((run, step))
+            if error is not None:
+                self.tried[run, step] = error
             run.cells[step.slot] = READY
             self._ready.append((run, step))
 

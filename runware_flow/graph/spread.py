@@ -40,6 +40,7 @@ class Spread:
         "settled",
         "skipped_count",
         "stopped",
+        "tried",
         "waiting",
         "watch",
     )
@@ -56,6 +57,7 @@ class Spread:
         self.ok_count = self.failed_count = self.skipped_count = self.abandoned_count = 0
         self.active: dict[FanRun, None] = {}
         self.waiting: dict[tuple[ScopeRun, Step], Exception | None] = {}
+        self.tried: dict[tuple[ScopeRun, Step], Exception] = {}
         self._ready: list[tuple[ScopeRun, Step]] = []
         self._sources: list[deque[FanRun]] = []
         self._todo: list[tuple[ScopeRun, Step, int, Any]] = []
@@ -138,7 +140,7 @@ class Spread:
             if step.is_pure and run.cells[step.slot] == READY:
                 self._ready.append((run, step))
             else:
-                self._settle(run, step, SKIPPED, skipped)
+                self._settle_parked(run, step, self.tried.pop((run, step), None))
         waiting, self.waiting = self.waiting, {}
         for (run, step), last in waiting.items():
             self._settle_parked(run, step, last)

@@ -87,6 +87,7 @@ class Driver:
         self.started: list[Place] = []
         self.started_after_stop: list[Step] = []
         self.parked: list[tuple[ScopeRun, Step]] = []
+        self.has_failed_attempts = False
         self.park_count: dict[Place, int] = {}
         self.succeeded: list[Place] = []
         self.is_prompt = True
@@ -137,6 +138,7 @@ class Driver:
         self.park_count[place] = self.park_count.get(place, 0) + 1
         self.machine.park(run, step, Boom("again") if has_failed else None)
         self.parked.append((run, step))
+        self.has_failed_attempts = self.has_failed_attempts or has_failed
 
     def unpark(self, choice: int) -> None:
         self.machine.unpark(*self.parked.pop(choice % len(self.parked)))

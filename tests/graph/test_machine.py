@@ -325,3 +325,26 @@ def test_park_then_stop_skips_what_was_never_sent_and_fails_what_had_failed():
     assert machine.take() is None
     assert machine.is_finished
     assert machine.in_flight == 0
+
+
+@pytest.mark.parametrize("when", ["ready", "parked again", "running", "parked after"])
+def test_park_what_had_failed_keeps_its_error_until_it_settles(when):
+    world = World()
+    world.node(name="node")
+    machine = world.machine()
+    job = machine.take()
+    error = Boom("not yet")
+    machine.park(*job, error)
+    machine.unpark(*job)
+    if when != "ready":
+        assert machine.take() == job
+    if when == "parked again":  # for a limit, say, before the second attempt
+        machine.park(*job)
+    machine.stop("stopped")
+    if when == "running":
+        machine.succeed(*job, "value")
+    elif when == "parked after":
+        machine.park(*job)
+    assert machine.is_finished
+    assert machine.root.outcome(job[1].slot) == (Ok("value") if when == "running" else Failed(error))
+    assert not machine.tried
