@@ -27,6 +27,7 @@ from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.lifetime import open_task_group
 from runware_flow.results import RESULT_TYPES
+from runware_flow.run.journal.costs import TELLS_PRICE
 from runware_flow.run.journal.ledger import settlement
 from runware_flow.run.journal.media import MediaFolder
 from runware_flow.run.journal.salvage import Salvaged, salvage_journal
@@ -97,7 +98,7 @@ class ModelUse(msgspec.Struct, frozen=True):
 
     Attributes:
         seconds: from the journalling of the request to its outcome, on average.
-        cost: USD a request, on average over those whose cost is known.
+        cost: USD a request, on average over those whose cost is known; what came from the cache is not among them.
     """
 
     task_type: str
@@ -167,7 +168,8 @@ class Journal:
 
     def models(self) -> list[ModelUse]:
         """Return what each model took and cost, by task type and model."""
-        query = f"""SELECT task_type, model, count(*), avg(settled_at - asked_at), avg(micro_usd) FROM node
+        query = f"""SELECT task_type, model, count(*), avg(settled_at - asked_at),
+            avg(micro_usd) FILTER (WHERE {TELLS_PRICE}) FROM node
             WHERE state = {STATES.index("done")} AND task_uuid IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2"""
         return [
             ModelUse(task_type, model, count, seconds, None if micro_usd is None else micro_usd / 1_000_000)

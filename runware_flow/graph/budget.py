@@ -8,7 +8,8 @@ All amounts are whole micro-USD. A request asks with its task type, its model an
 * no price is known: one such request is in flight at a time, until the first cost is known. Nothing can be reserved for
   it, so it goes while anything is left at all.
 
-Whatever may have been billed without a known cost (a timeout, a cancel) stays reserved for good.
+Whatever may have been billed without a known cost (a timeout, a cancel) stays reserved for good; where no price is
+known, from when one is.
 
 Nobody waits without an end: who waits, waits for a request in flight; each of those ends once, and then `settle`,
 `release` or `hold` name who is to ask again.
@@ -98,7 +99,6 @@ class BudgetMachine:
         limit: what may be spent.
         spent: what has been.
         reserved: what is kept for requests in flight.
-        held: what is kept for requests that may have been billed, and of which nobody will hear any more.
         in_flight: how many reservations are open.
     """
 
@@ -106,8 +106,10 @@ class BudgetMachine:
         self.limit = limit
         self.spent = 0
         self.reserved = 0
-        self.held = 0
         self.in_flight = 0
+        self._held = 0
+        self._held_results: dict[Kind, int] = {}
+        """Results that may have been billed while no price was known for them."""
         self._prices = PriceList(prices)
         self._largest: dict[Kind, int] = {}
         self._probing: set[Kind] = set()
@@ -118,6 +120,12 @@ class BudgetMachine:
         return (
             f"<BudgetMachine: {self.spent} spent, {self.reserved} reserved, {self.held} held of {self.limit} micro-USD>"
         )
+
+    @property
+    def held(self) -> int:
+        """What is kept for requests that may have been billed, and of which nobody will hear any more."""
+        unpriced = (self.estimate(Asking(*kind, count)) or 0 for kind, count in self._held_results.items())
+        return self._held + sum(unpriced)
 
     @property
     def left(self) -> int:
@@ -182,7 +190,7 @@ class BudgetMachine:
     def hold(self, reservation: Reservation) -> list[Any]:
         """A request may have been billed, and what it cost is not known; returns who is to ask again."""
         self._close(reservation)
-        self.held += reservation.amount
+        self.keep(reservation.asking, None if reservation.is_probe else reservation.amount)
         return self._after(reservation)
 
     def learn(self, asking: Asking, cost: int) -> None:
@@ -209,9 +217,20 @@ class BudgetMachine:
         """Count what was spent before."""
         self.spent += cost
 
-    def add_held(self, amount: int) -> None:
-        """Keep money for what may have been billed before; a negative amount is given back, when that is asked for."""
-        self.held += amount
+    def keep(self, asking: Asking, amount: int | None) -> None:
+        """Keep money for a request that may have been billed; `None`: what it costs once that is known."""
+        self._keep(asking, amount, 1)
+
+    def keep_no_more(self, asking: Asking, amount: int | None) -> None:
+        """Give back what was kept with these: the request is asked for, and its result will say what it cost."""
+        self._keep(asking, amount, -1)
+
+    def _keep(self, asking: Asking, amount: int | None, sign: int) -> None:
+        if amount is not None:
+            self._held += sign * amount
+            return
+        count = self._held_results.get(asking.kind, 0) + sign * asking.results
+        self._held_results[asking.kind] = count
 
     def _close(self, reservation: Reservation) -> None:
         if reservation.is_over:

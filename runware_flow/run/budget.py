@@ -56,7 +56,7 @@ class Budget:
             raise DeclarationError(f"a budget is an amount of USD, not {usd!r}")
         self.prices: Mapping[str, Price] = read_prices(prices)
         self.machine = BudgetMachine(micro_usd(usd), self.prices)
-        self._held_for: dict[str, int] = {}
+        self._held_for: dict[str, tuple[Asking, int | None]] = {}
         self._remembered: set[tuple[str, str]] = set()
         self._run_count = 0
         self._loop: object = None
@@ -114,19 +114,21 @@ class Budget:
         for (task_type, model), price in past.prices.items():
             machine.learn(Asking(task_type, model), ceil(round(price.high * 1_000_000, 3)))
         for (task_type, model), count in past.without_cost.items():
-            machine.add_held(machine.estimate(Asking(task_type, model, count)) or 0)
+            asking = Asking(task_type, model, count)
+            machine.keep(asking, machine.estimate(asking))
         for task_uuid, asking in past.may_be_billed.items():
-            amount = machine.estimate(asking) or 0
-            machine.add_held(amount)
-            self.note_held(task_uuid, amount)
+            amount = machine.estimate(asking)
+            machine.keep(asking, amount)
+            self.note_held(task_uuid, asking, amount)
 
-    def note_held(self, task_uuid: str, amount: int) -> None:
-        """Take note of how much is kept for a task that may be asked for again."""
-        self._held_for[task_uuid] = amount
+    def note_held(self, task_uuid: str, asking: Asking, amount: int | None) -> None:
+        """Take note of what is kept for a task that may be asked for again."""
+        self._held_for[task_uuid] = asking, amount
 
     def give_back(self, task_uuid: str) -> None:
         """Keep nothing for a task any more: it is asked for, and its result will say what it cost."""
-        self.machine.add_held(-self._held_for.pop(task_uuid, 0))
+        if (held := self._held_for.pop(task_uuid, None)) is not None:
+            self.machine.keep_no_more(*held)
 
 
 def read_budget(given: Any) -> Budget | None:
@@ -208,7 +210,8 @@ class Purse:
         else:
             named = self._machine.hold(reservation)
             if task_uuid is not None:
-                self.budget.note_held(task_uuid, reservation.amount)
+                amount = None if reservation.is_probe else reservation.amount
+                self.budget.note_held(task_uuid, reservation.asking, amount)
         self._wake(named)
 
     def leave(self, window: Any) -> None:

@@ -87,6 +87,18 @@ def test_what_may_have_been_billed_stays_reserved_and_what_is_free_comes_back():
     assert (budget.held, budget.left, budget.spent) == (1_000, 2_000, 0)
 
 
+def test_what_may_have_been_billed_at_an_unknown_price_is_reserved_from_when_it_is_known():
+    budget = BudgetMachine(3_000)
+    for _ in range(2):
+        budget.hold(budget.reserve(IMAGE, "a"))
+    assert budget.held == 0
+    budget.settle(budget.reserve(IMAGE, "b"), 1_000)
+    assert (budget.held, budget.left) == (2_000, 0)
+    assert budget.reserve(IMAGE, "c") == Refused(1_000)
+    budget.keep_no_more(IMAGE, None)  # one of them is asked for
+    assert (budget.held, budget.left) == (1_000, 1_000)
+
+
 def test_cost_above_the_price_is_learned_and_nothing_more_goes():
     budget = BudgetMachine(1_000, PRICES)
     budget.settle(budget.reserve(IMAGE, "a"), 5_000)

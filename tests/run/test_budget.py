@@ -26,6 +26,7 @@ from runware_flow import (
 )
 from runware_flow.client.request import prepare
 from runware_flow.emulator import Emulator
+from runware_flow.journal import Journal
 from runware_flow.results import AccountManagementResult
 from runware_flow.run.budget import Purse
 from tests.run.service import Service, art, caption
@@ -138,6 +139,44 @@ def test_what_comes_from_the_cache_costs_the_budget_nothing(run, tmp_path):
         assert len((await flow.execute(service))[many]) == 5
         assert len(service.sent) == 1
         assert budget.spent == COST
+
+    run(main)
+
+
+def test_price_is_not_learned_from_a_journal_of_what_came_from_the_cache(run, tmp_path):
+    path = tmp_path / "run.sqlite"
+    service = Service()
+
+    def declare(count, **options):
+        flow = Flow("kites", on_error="continue", journal=path, **options)
+        return flow, flow.map(range(count), lambda number: art(str(number), seed=7))
+
+    async def main():
+        cached, _ = declare(3, cache=tmp_path / "cache")
+        await cached.execute(service, journal=None)
+        assert (await cached.execute(service)).cost == 0.0
+        flow, many = declare(30, budget=(budget := Budget(0.005)))
+        result = await flow.execute(service)
+        assert len(ok(result.outcomes(many))) == 3 + 4
+        assert budget.spent == 0.0048
+        with Journal(path) as journal:
+            [use] = journal.models()
+        assert (use.count, use.cost) == (7, COST)
+
+    run(main)
+
+
+def test_price_of_a_free_model_is_learned_from_a_journal(run, tmp_path):
+    service = Service()
+    service.answer = lambda request, _: [service.result(request, cost=0.0)]
+    flow = Flow("kites", journal=tmp_path / "run.sqlite")
+    kites(flow, 2)
+
+    async def main():
+        await flow.execute(service)
+        with Journal(tmp_path / "run.sqlite") as journal:
+            assert [use.cost for use in journal.models()] == [0.0]
+        assert flow.plan().cost.high == 0.0
 
     run(main)
 

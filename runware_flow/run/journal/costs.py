@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-__all__ = ("read_past", "seen_prices")
+__all__ = ("TELLS_PRICE", "read_past", "seen_prices")
 
 _LATEST = 10_000
+TELLS_PRICE = """(micro_usd > 0 OR micro_usd = 0 AND NOT EXISTS (
+    SELECT 1 FROM json_each(CAST(items AS TEXT)) WHERE json_extract(value, '$.cost') IS NOT 0))"""
+"""Whether what a request cost says something about the price: what came from the cache cost nothing, though its items
+have the cost of the answer that was kept, or none. Only where they say 0 themselves is the model free."""
 
 
 def seen_prices(path: Path) -> dict[tuple[str, str | None], Price]:
@@ -78,12 +82,10 @@ def _prices(connection: sqlite3.Connection) -> dict[tuple[str, str | None], Pric
     found: dict[tuple[str, str | None], Price] = {}
     rows = connection.execute(
         f"""SELECT task_type, model, micro_usd, items FROM node WHERE state = {STATES.index("done")}
-            AND micro_usd IS NOT NULL ORDER BY id DESC LIMIT {_LATEST}"""
+            AND {TELLS_PRICE} ORDER BY id DESC LIMIT {_LATEST}"""
     )
     for task_type, model, micro_usd, items in rows:
         each = micro_usd / max(1, len(items_of(items))) / 1_000_000
         known = found.get((task_type, model), Price(each, each, "journal"))
-        # What came from the cache cost nothing; that says nothing about the price.
-        low = min(known.low, each) if known.low and each else max(known.low, each)
-        found[task_type, model] = Price(low, max(known.high, each), "journal")
+        found[task_type, model] = Price(min(known.low, each), max(known.high, each), "journal")
     return found
