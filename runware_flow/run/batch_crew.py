@@ -99,6 +99,8 @@ class Crew:
     async def _work(self, workers: TaskGroup) -> None:
         turn = _ITEMS_A_TURN
         while self._todo or await self._look_for_work(workers):
+            if self._is_stopped:
+                break  # what was not begun is left to the next run
             if not self._todo:
                 continue
             work = self._todo.popleft()
@@ -139,7 +141,7 @@ class Crew:
                 self._outbox.report.begin()
                 self._settle(item, workers)
         if self._is_stopped:
-            return False  # what was not begun is left to the next run
+            return False
         self._todo += works
         for _ in works[1:]:
             self._hire(workers)

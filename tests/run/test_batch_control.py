@@ -373,3 +373,19 @@ def test_items_that_were_only_looked_up_when_the_loop_was_left_are_not_begun(run
         assert (now.begun, now.ok, now.in_flight, now.abandoned) == (4, 4, 0, 0)
 
     run(main)
+
+
+def test_items_that_wait_for_a_worker_when_the_batch_stops_are_not_begun(run, path):
+    def picky(flow: Flow, prompt: str) -> Node:
+        if prompt == "bad":
+            raise ValueError("no such prompt")
+        return flow.then(art(prompt))
+
+    async def main():
+        await Batch(picky, journal=path).collect(["a kite"], Service())
+        service = Service()
+        with pytest.raises(FlowFailed, match="item 0 failed: no such prompt"):
+            await Batch(picky, journal=path, concurrency=8).collect(["bad", *prompts(20)], service)
+        assert not service.sent
+
+    run(main)
