@@ -147,7 +147,7 @@ class Choices(Spread):
         cells = run.cells
         if step.inner is not None:
             return step.inner.has_ends or any(cells[one.slot] < SETTLED for one in step.inner.gathers)
-        if step.is_end or any(cells[one.slot] < SETTLED for one in (*step.next, *step.fans)):
+        if step.role.is_end or any(cells[one.slot] < SETTLED for one in (*step.next, *step.role.fans)):
             return True
         fan = run.fan
         return fan is not None and any(

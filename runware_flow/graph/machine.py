@@ -151,7 +151,7 @@ class FlowMachine(Choices):
             return
         run.cells[step.slot] = WAITING
         self.waiting[run, step] = error
-        if step.serves_choice:
+        if step.role.serves_choice:
             self._let_go_parked(run, step)
 
     def unpark(self, run: ScopeRun, step: Step) -> None:

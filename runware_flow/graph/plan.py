@@ -6,7 +6,7 @@ anything up, where its arguments stand and what waits for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runware_flow.graph.declaration import ABSORBING, DECIDED, PURE, NodeKind, waits_for
 
@@ -24,40 +24,52 @@ OPEN = 0xF4
 """The cell of a race, a way or a branch that is not decided yet: it looks at what it waits for, and counts nothing."""
 
 
+class Role(NamedTuple):
+    """What nodes that choose make of a step; only told in a plan that has some.
+
+    Attributes:
+        is_end: nothing waits for it, so it is wanted for itself.
+        serves_choice: it may turn out not to be needed, since a race or a `first` comes after it.
+        may_lose: it may be cancelled because that is a race.
+        is_excused: whatever waits for it may do without, so its failure alone is no failure of the run.
+        fans: the fan-outs of the same scope with steps that wait for this one.
+    """
+
+    is_end: bool = False
+    serves_choice: bool = False
+    may_lose: bool = False
+    is_excused: bool = False
+    fans: tuple[Step, ...] = ()
+
+
+NO_ROLE = Role()
+
+
 class Step:
     """A node in a plan.
 
     Attributes:
-        args: for each argument, how many scopes up it stands, and in which slot.
         fallback: the same step with the work of its fallback; only the shell looks at it.
         local: the slot of the only argument, if it stands in the same scope; else -1.
         next: the steps of the same scope that wait for this one, last declared first, once for each argument.
         is_watched: steps of inner scopes wait for this one too.
         gathers: which gathers of this scope's fan-out collect this step.
-        fans: the fan-outs of the same scope with steps that wait for this one.
         is_silent: it stands for something else, so nobody counts it or is told of it.
-        is_end: nothing waits for it, so it is wanted for itself; this and the next are told only where nodes choose.
-        serves_choice: it may turn out not to be needed, since a race or a `first` comes after it.
-        may_lose: it may be cancelled because that is a race.
-        is_excused: whatever waits for it may do without, so its failure alone is no failure of the run.
+        role: what nodes that choose make of it.
     """
 
     __slots__ = (
-        "args",
+        "_args",
         "fallback",
-        "fans",
         "gathers",
         "inner",
-        "is_end",
-        "is_excused",
         "is_pure",
         "is_silent",
         "is_watched",
         "kind",
         "local",
-        "may_lose",
         "next",
-        "serves_choice",
+        "role",
         "slot",
         "spec",
         "work",
@@ -70,18 +82,26 @@ class Step:
         self.work = spec.work
         self.is_pure = spec.kind in PURE
         self.is_silent = spec.kind in _SILENT
-        self.args: tuple[tuple[int, int], ...] = ()
+        self._args: tuple[tuple[int, int], ...] = ()
         self.local = -1
         self.next: tuple[Step, ...] = ()
         self.is_watched = False
         self.gathers: tuple[int, ...] = ()
         self.inner: ScopePlan | None = None
-        self.fans: tuple[Step, ...] = ()
-        self.is_end = False
-        self.serves_choice = False
-        self.may_lose = False
+        self.role = NO_ROLE
         self.fallback: Step | None = None
-        self.is_excused = False
+
+    @property
+    def args(self) -> tuple[tuple[int, int], ...]:
+        """For each argument, how many scopes up it stands, and in which slot."""
+        return ((0, self.local),) if self.local >= 0 else self._args
+
+    def link(self, args: list[tuple[int, int]]) -> None:
+        """Note where the arguments stand."""
+        if len(args) == 1 and args[0][0] == 0:
+            self.local = args[0][1]
+        else:
+            self._args = tuple(args)
 
 
 class ScopePlan:
@@ -145,17 +165,19 @@ def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
     for spec in reversed(declaration.order):
         step = plans[spec.scope].steps[spec.slot]
         after = waiting.pop(spec, [])
-        step.is_end = not after
-        if step.is_end:
-            scope: ScopeSpec | None = spec.scope
-            while scope is not None and not plans[scope].has_ends:
-                plans[scope].has_ends = True
-                scope = scope.parent
-        if after:
-            steps = [plans[one.scope].steps[one.slot] for one in after]
-            step.is_excused = all(one.is_excused or one.kind in ABSORBING for one in steps)
-            step.serves_choice = any(one.serves_choice or one.kind in ABSORBING for one in steps)
-            step.may_lose = any(one.may_lose or one.kind is NodeKind.RACE for one in steps)
+        scope: ScopeSpec | None = None if after else spec.scope
+        while scope is not None and not plans[scope].has_ends:
+            plans[scope].has_ends = True
+            scope = scope.parent
+        steps = [plans[one.scope].steps[one.slot] for one in after]
+        inside = dict.fromkeys(one.spec.scope for one in steps if one.kind is not NodeKind.ITEM)
+        step.role = Role(
+            is_end=not after,
+            serves_choice=any(one.role.serves_choice or one.kind in ABSORBING for one in steps),
+            may_lose=any(one.role.may_lose or one.kind is NodeKind.RACE for one in steps),
+            is_excused=bool(after) and all(one.role.is_excused or one.kind in ABSORBING for one in steps),
+            fans=tuple(_fan_in(spec.scope, scope, plans) for scope in inside if scope.depth > spec.scope.depth),
+        )
         for one in waits_for(spec):
             waiting.setdefault(one, []).append(spec)
 
@@ -165,15 +187,12 @@ def _is_fed(step: Step, plan: ScopePlan) -> bool:
     return any(waiting is step for waiting, _, _ in plan.outer)
 
 
-def _watch(first: Step, spec: NodeSpec, plans: dict[ScopeSpec, ScopePlan]) -> None:
-    # Seen from the scope of `first`: the fan-out in which `spec` lies, however deep.
-    scope = spec.scope
-    while scope.parent is not None and scope.parent is not first.spec.scope:
+def _fan_in(around: ScopeSpec, scope: ScopeSpec, plans: dict[ScopeSpec, ScopePlan]) -> Step:
+    # Seen from the scope around it: the fan-out in which the scope lies, however deep.
+    while scope.parent is not None and scope.parent is not around:
         scope = scope.parent
     assert scope.fan is not None
-    fan = plans[first.spec.scope].steps[scope.fan.slot]
-    if fan not in first.fans:
-        first.fans = (*first.fans, fan)
+    return plans[around].steps[scope.fan.slot]
 
 
 def _link(
@@ -192,7 +211,6 @@ def _link(
         if hops:
             outer.append((step, hops, dep.slot))
             first.is_watched = True
-            _watch(first, spec, plans)
         else:
             following.setdefault(first, []).append(step)
             plan.cells[step.slot] += 1
@@ -202,8 +220,7 @@ def _link(
     if spec.fallback is not None:
         step.fallback = Step(spec)
         step.fallback.kind, step.fallback.work = spec.fallback.kind, spec.fallback.work
-    step.args = tuple(args)
-    step.local = args[0][1] if len(args) == 1 and args[0][0] == 0 else -1
+    step.link(args)
     if spec.item_scope is not None:
         step.inner = plans[spec.item_scope]
     if spec.of is not None:

@@ -115,7 +115,7 @@ class Spread:
 
     def _failed_for_good(self, run: ScopeRun, step: Step, error: Exception) -> None:
         """Stop the run, unless whatever waits for the node can do without it, or its fan-out tolerates it."""
-        if self.on_error == "continue" or step.is_excused:
+        if self.on_error == "continue" or step.role.is_excused:
             return
         around = run
         while around.fan is not None:

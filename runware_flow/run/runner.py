@@ -310,7 +310,7 @@ class Runner:
                 continue
             if machine.has_work:
                 self._call_worker()
-            perform = self._contest if job[1].may_lose else self._perform
+            perform = self._contest if job[1].role.may_lose else self._perform
             await perform(job[0], job[1], context)
             if machine.waiting and not self._has_keeper:
                 self._call_keeper()
