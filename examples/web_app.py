@@ -24,11 +24,11 @@ class EventStream(StreamingResponse):
 
     def __init__(self, flow: Flow, client: Client) -> None:
         self.run = flow.start(client, on_error="continue")
-        self.sender, receiver = anyio.create_memory_object_stream[str](16)  # a slow browser slows its run
-        super().__init__(receiver, media_type="text/event-stream")
+        self.sender, self.receiver = anyio.create_memory_object_stream[str](16)  # a slow browser slows its run
+        super().__init__(self.receiver, media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with anyio.create_task_group() as group:
+        async with self.receiver, anyio.create_task_group() as group:
             group.start_soon(self.perform)
             await super().__call__(scope, receive, send)  # until the channel ends, or the browser leaves
             group.cancel_scope.cancel()  # nothing more is sent to the service; it may bill what it has
@@ -43,7 +43,7 @@ class EventStream(StreamingResponse):
 
 async def posters(request: Request) -> EventStream:
     flow = Flow("poster")
-    prompt = request.query_params["prompt"]
+    prompt = request.query_params.get("prompt", "a kite")
     art = flow.then(ImageInference(model="runware:400@1", positive_prompt=prompt, width=512, height=512), label="art")
     art.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}), label="caption")
     return EventStream(flow, request.app.state.client)

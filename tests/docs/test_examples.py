@@ -48,6 +48,7 @@ def example(emulator, tmp_path):
         finally:
             emulator.faults.clear()
         assert done.returncode == code, done.stderr
+        assert "Warning" not in done.stderr  # what is not closed warns too late to end the program
         return done.stderr if code else done.stdout
 
     return runner
@@ -210,7 +211,16 @@ def test_poster_tests_pass_by_themselves(tmp_path):
 def web_app():
     """The address of the web app, served by Hypercorn, and the emulator behind it, where a picture takes its time."""
     with run_in_thread(latency=0.4) as emulator:
-        command = [sys.executable, "-m", "hypercorn", f"{EXAMPLES / 'web_app.py'}:app", "--bind", "127.0.0.1:0"]
+        command = [
+            sys.executable,
+            "-X",
+            "dev",
+            "-m",
+            "hypercorn",
+            f"{EXAMPLES / 'web_app.py'}:app",
+            "--bind",
+            "127.0.0.1:0",
+        ]
         environ = {**os.environ, **environment(emulator)}
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as server:
             try:
@@ -218,6 +228,7 @@ def web_app():
                 yield re.search(r"http://[\d.:]+", line)[0], emulator
             finally:
                 server.terminate()
+            assert "Warning" not in server.stderr.read()
 
 
 def test_web_app_sends_the_events_of_a_run_and_ends_it_when_the_browser_leaves(web_app):
