@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -316,9 +316,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         and the text of each piece, in order. `place` is one that a run took from the governor, and gives back.
         """
         self._here()
-        with ExitStack() as stack:
-            if place is None:
-                stack.enter_context(self._governing.streaming(governed_as(prepared.task_type, prepared.model)))
+        with self._governing.streaming(governed_as(prepared.task_type, prepared.model), place):
             async with self._stream(prepared, timeout) as stream:
                 return [await follow(stream, prepared, on_delta)]
 

@@ -129,9 +129,13 @@ class Governing:
         return Place(self, name, self._find(name).governor.begin(), is_taken=False)
 
     @contextmanager
-    def streaming(self, name: str | None) -> Generator[None]:
-        """Count a task that is read in the block while it is written. How long that takes tells nothing of queues."""
-        place = self.begin(name)
+    def streaming(self, name: str | None, taken: Place | None = None) -> Generator[None]:
+        """Count a task that is read in the block while it is written. How long that takes tells nothing of queues.
+
+        Args:
+            taken: the place that a run has for it, and gives back.
+        """
+        place = taken or self.begin(name)
         try:
             yield
         except RunwareError as error:
@@ -139,7 +143,7 @@ class Governing:
                 place.settled(error)
             raise
         finally:
-            if place is not None:
+            if taken is None and place is not None:
                 place.close()
 
     def has_room(self, name: str, party: Party) -> bool:

@@ -175,3 +175,20 @@ def test_refusals_of_the_service_reach_the_governor_while_the_session_tries_agai
                 assert (model.cuts, model.limit, model.baseline) == (1, 1, None)
 
     run(main)
+
+
+@pytest.mark.parametrize("is_taken", [False, True])
+def test_stream_that_is_refused_strains_the_governor_and_gives_its_place_back(run, is_taken):
+    async def main():
+        governing = Governing()
+        taken = governing.take(MODEL) if is_taken else None
+        with pytest.raises(RunwareError):
+            with governing.streaming(MODEL, taken):
+                assert governing.statistics()[MODEL].in_flight == 1
+                raise RunwareError("full", code="rateLimit", status_code=429)
+        assert governing.statistics()[MODEL].cuts == 1
+        assert governing.statistics()[MODEL].in_flight == is_taken
+        with governing.streaming(None):
+            pass
+
+    run(main)
