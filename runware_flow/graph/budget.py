@@ -148,16 +148,21 @@ class BudgetMachine:
     # Before a request is sent
 
     def reserve(self, asking: Asking, waiter: Any) -> Reservation | Refused | None:
-        """Reserve for a request, or say that it never will be; `None`: `waiter` is to ask again when it is named."""
+        """Reserve for a request, or say that it never will be; `None`: `waiter` is to ask again when it is named.
+
+        Without a waiter, nobody waits.
+        """
         need = self.estimate(asking)
         if need is None and asking.kind in self._probing:
-            self._behind_probes.setdefault(asking.kind, deque()).append((asking, waiter))
+            if waiter is not None:
+                self._behind_probes.setdefault(asking.kind, deque()).append((asking, waiter))
             return None
         least = 1 if need is None else need
         if least <= self.left or need == 0:
             return self._grant(asking, need)
         if least <= self.left + self.reserved:
-            self._waiting.append((asking, waiter))
+            if waiter is not None:
+                self._waiting.append((asking, waiter))
             return None
         return Refused(need)
 

@@ -222,6 +222,10 @@ class FlowMachine(Choices):
 
     # Looking in
 
+    def may_send(self, run: ScopeRun, step: Step) -> bool:
+        """Tell whether a running node may still begin to send something: the run goes on, and somebody needs it."""
+        return self.stopped is None and (not step.role.serves_choice or self._is_wanted(run, step))
+
     def arguments(self, run: ScopeRun, step: Step) -> list[Any]:
         """Return the values that a node is called with, in order."""
         if step.local >= 0:

@@ -248,7 +248,8 @@ class Admission:
         return self._granted.pop((run, step), None) if self._granted else None
 
     def ask(self, run: ScopeRun, step: Step, request: PreparedTask | None, bought: str | None = None) -> Grant | None:
-        """Admit a node, or park it until it is; a run that has stopped admits nobody.
+        """Admit a node, or park it until it is; a run that has stopped admits nobody, and nobody who is not
+        needed any more.
 
         Args:
             request: what it is about to send; `None` for a function.
@@ -259,7 +260,7 @@ class Admission:
         """
         desk = self._desk
         need = desk.need_of(step, request)
-        if self._machine.stopped is None and desk.has_room(need):
+        if self._machine.may_send(run, step) and desk.has_room(need):
             if desk.purse is None or request is None:
                 return desk.take(need)
             reservation = self._reserve(desk.purse, run, step, request, bought)
@@ -278,12 +279,12 @@ class Admission:
         """Admit a second request of a node that has one in flight, if all that it needs is there now."""
         desk = self._desk
         need = desk.need_of(step, request)
-        if self._machine.stopped is not None or not desk.has_room(need):
+        if not self._machine.may_send(run, step) or not desk.has_room(need):
             return None
         grant = desk.take(need)
         if desk.purse is not None:
             try:
-                grant.reservation = desk.purse.reserve(request, step.spec, (self, run, step))
+                grant.reservation = desk.purse.reserve(request, step.spec, None)
             except BudgetExceeded:  # the node has its request, and needs no second one
                 grant.reservation = None
             if grant.reservation is None:
@@ -294,7 +295,7 @@ class Admission:
     def pay(self, run: ScopeRun, step: Step, request: PreparedTask, bought: str | None, grant: Grant) -> Grant | None:
         """Have the budget keep what a node needs that got its places while it was parked; else as `ask`."""
         purse = self._desk.purse
-        if self._machine.stopped is None:
+        if self._machine.may_send(run, step):
             if purse is None or grant.reservation is not None:
                 return grant
             grant.reservation = self._reserve(purse, run, step, request, bought)

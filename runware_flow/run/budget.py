@@ -181,7 +181,7 @@ class Purse:
         return max(0.0, min(low - self.past.spent / 1_000_000, self.budget.left))
 
     def reserve(self, request: PreparedTask, spec: NodeSpec, waiter: Any) -> Reservation | None:
-        """Reserve for a request that is about to be sent; `None`: the waiter waits for its turn.
+        """Reserve for a request that is about to be sent; `None`: the waiter, if there is one, waits for its turn.
 
         Raises:
             BudgetExceeded: it will never fit.

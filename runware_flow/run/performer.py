@@ -113,9 +113,11 @@ class Performer:
             work = await self._choice(run, step, args)
         if work.kind is NodeKind.CALL:
             return await self._call(run, step, work, args, attempt, flight)
-        if attempt == 1 and flight.grant is None:  # one that has been admitted was here before it was parked
-            self._retries.earn()
-        return await self._purchases.buy(run, step, work, args, attempt, flight)
+        try:
+            return await self._purchases.buy(run, step, work, args, attempt, flight)
+        finally:
+            if attempt == 1 and flight.record is not None:  # it was admitted, and is not just back from waiting
+                self._retries.earn()
 
     async def _choice(self, run: ScopeRun, step: Step, args: list[Any]) -> Step:
         """Tell whether the node's own work or its fallback has its turn."""
@@ -138,7 +140,7 @@ class Performer:
     def _fail(self, run: ScopeRun, step: Step, attempt: int, error: Exception) -> bool:
         """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""
         machine = self._machine
-        if machine.stopped is not None or step.kind is NodeKind.PICK:
+        if step.kind is NodeKind.PICK or not machine.may_send(run, step):
             machine.fail(run, step, error)
             return False
         known = self._attempts.get((run, step))

@@ -99,6 +99,14 @@ def test_what_may_have_been_billed_at_an_unknown_price_is_reserved_from_when_it_
     assert (budget.held, budget.left) == (1_000, 1_000)
 
 
+def test_who_asks_without_a_waiter_leaves_no_trace():
+    budget = BudgetMachine(1_500, PRICES)
+    held, probe = budget.reserve(IMAGE, "a"), budget.reserve(Asking("upscale", None), "b")
+    assert budget.reserve(IMAGE, None) is budget.reserve(Asking("upscale", None), None) is None
+    assert budget.waiting_count == 0
+    assert budget.release(held) == budget.release(probe) == []
+
+
 def test_cost_above_the_price_is_learned_and_nothing_more_goes():
     budget = BudgetMachine(1_000, PRICES)
     budget.settle(budget.reserve(IMAGE, "a"), 5_000)

@@ -15,6 +15,7 @@ from runware_flow import (
     FlowFailed,
     NodeNotAvailable,
     Ok,
+    Retry,
     RunwareError,
     Skipped,
     TooFewSucceeded,
@@ -278,6 +279,37 @@ def test_first_collects_what_is_in_flight_without_holding_up_what_follows(run):
         outcomes = result.outcomes(images)
         assert all(isinstance(outcome, (Ok, Skipped)) for outcome in outcomes)
         assert len([outcome for outcome in outcomes if isinstance(outcome, Ok)]) == len(service.sent)
+
+    run(main)
+
+
+@pytest.mark.parametrize("policy", ["retry", "fallback"])
+def test_what_fails_after_a_first_was_decided_is_not_bought_again(run, policy):
+    gate = []
+
+    async def answer(request, count):
+        if request.wire["positivePrompt"] == "0":
+            while len(service.sent) < 3:
+                await anyio.lowlevel.checkpoint()
+            return None
+        await gate[0].wait()
+        return RunwareError("no", code="provider", raw_code="providerError", retryable=True)
+
+    service = Service(answer)
+    options = {"retry": Retry(3, backoff=0.0)} if policy == "retry" else {"fallback": lambda number: art("instead")}
+    flow = Flow(concurrency=3)
+    images = flow.map(list("0123"), art, **options)
+
+    async def open_gate(_):
+        gate[0].set()
+
+    flow.then(images.first(1), open_gate)
+
+    async def main():
+        gate[:] = [anyio.Event()]
+        result = await flow.execute(service)
+        assert result.end == "done"
+        assert sorted(sent(service)) == ["0", "1", "2"]
 
     run(main)
 
