@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 import anyio
 import msgspec
 
-from runware_flow.errors import ClientStateError, DeclarationError, RunwareTimeoutError
+from runware_flow.errors import ClientStateError, DeclarationError, NodeNotAvailable, RunwareTimeoutError
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
@@ -113,6 +113,7 @@ class ItemRunner:
 
         Raises:
             Exception: that of the node that failed.
+            NodeNotAvailable: the node has no result, though nothing failed: a branch did not take its way.
         """
         flow = Flow(self._around.name)
         flow.declaration.root.path = "shared"  # in receipts and errors
@@ -121,7 +122,10 @@ class ItemRunner:
         outcome = await self._outcome(Work(_NO_ITEM, flow, node, self._ledger("shared")))
         if isinstance(outcome, (Failed, Skipped)) and outcome.error is not None:
             raise outcome.error
-        self._shared = (cast("Any", outcome).value,)
+        if not isinstance(outcome, Ok):
+            why = f": {outcome.because}" if isinstance(outcome, Skipped) else ""
+            raise NodeNotAvailable(f"{node.spec.describe()}, which shared= returned, has no result{why}")
+        self._shared = (outcome.value,)
 
     @property
     def has_journal(self) -> bool:

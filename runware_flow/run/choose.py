@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -54,8 +55,9 @@ def _declare_way(of: Placeholder, decision: NodeSpec, way: Any, is_taken_if: boo
 
 
 def _as_bool(when: Callable[[Any], Any]) -> Callable[[Any], bool]:
-    def decide(value: Any) -> bool:
-        return bool(when(value))
+    def decide(value: Any) -> Any:
+        answer = when(value)
+        return answer if inspect.iscoroutine(answer) else bool(answer)  # the former is refused as of any function
 
     return decide
 

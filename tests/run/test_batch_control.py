@@ -93,6 +93,19 @@ def test_shared_node_that_fails_fails_the_batch_before_the_first_item(run):
     run(main)
 
 
+def test_shared_node_on_the_way_that_is_not_taken_is_one_clear_error(run):
+    def untaken(flow):
+        ends = []
+        flow.then(art()).branch(lambda _: False, lambda n: ends.append(n.then(caption)) or ends[0], lambda n: n)
+        return ends[0]
+
+    async def main():
+        with pytest.raises(FlowFailed, match=r"which shared= returned, has no result: .* took the other way"):
+            await Batch(styled, on_error="continue").collect(prompts(2), Service(), shared=untaken)
+
+    run(main)
+
+
 def test_shared_and_the_builder_have_to_agree():
     with pytest.raises(DeclarationError, match="has no shared=, but its builder takes a third argument"):
         Batch(styled).run(prompts(1))

@@ -285,13 +285,14 @@ def test_folder_that_cannot_be_used_is_one_clear_error(run, tmp_path):
         Flow(cache=3)
 
 
-def test_result_is_there_though_the_cache_cannot_keep_it(run, caplog):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), LookupError("of a store of the user's")])
+def test_result_is_there_though_the_cache_cannot_keep_it(run, caplog, error):
     class Full:
         def get(self, key):
             return None
 
         def put(self, answer):
-            raise OSError(28, "No space left on device")
+            raise error
 
         def drop(self, key): ...
 

@@ -234,6 +234,22 @@ def test_branch_whose_condition_raises_is_a_failed_node(run):
     run(main)
 
 
+def test_branch_whose_condition_gives_a_coroutine_is_a_mistake_and_takes_no_way(run):
+    async def is_good(x):
+        return True
+
+    service = Service()
+    flow = Flow()
+    flow.then(art()).branch(lambda x: is_good(x), lambda n: n.then(upscale), lambda n: n.then(caption))
+
+    async def main():
+        with pytest.raises(FlowFailed, match="got a coroutine from its function"):
+            await flow.execute(service)
+        assert len(service.sent) == 1
+
+    run(main)
+
+
 def test_branch_refuses_what_is_no_sub_pipeline():
     flow = Flow()
     node = flow.then(art())

@@ -119,10 +119,10 @@ class Shelf:
                 files=files,
             )
             await anyio.to_thread.run_sync(self._store.put, answer)
-        except (OSError, msgspec.MsgspecError) as error:
+        except Exception as error:  # noqa: BLE001 - a store of the user's raises what it likes, and this is paid for
             if not self._has_warned:
                 self._has_warned = True
-                _LOGGER.warning("a result could not be kept in the cache: %s", error)
+                _LOGGER.warning("a result could not be kept in the cache: %s", str(error) or type(error).__name__)
             return
         self._kept_count += 1
 
