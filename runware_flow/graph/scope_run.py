@@ -150,6 +150,12 @@ class ScopeRun:
             return None
         return times[place], times[place + 1]
 
+    def note_record(self, slot: int, record: Any) -> None:
+        """Keep what the shell knows of a node's request, to be found by who asks for the node's."""
+        if self.records is None:
+            self.records = {}
+        self.records[slot] = record
+
     def record(self, slot: int) -> Any:
         """Return what the shell knows of the node's request, or `None`."""
         return None if self.records is None else self.records.get(slot)

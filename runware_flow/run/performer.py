@@ -9,8 +9,9 @@ from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import SETTLED
+from runware_flow.run.flight import Flight
 from runware_flow.run.journal.values import fingerprint_call
-from runware_flow.run.purchase import PARKED, Flight, Purchases
+from runware_flow.run.purchase import PARKED, Purchases
 from runware_flow.run.timing import in_time, seconds_left
 from runware_flow.run.work import call, pick
 

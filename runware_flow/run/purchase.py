@@ -9,75 +9,41 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError
 from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
-from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.graph.outcomes import Failed
 from runware_flow.graph.policies import is_verdict, never_left
-from runware_flow.run.hedge import Bid, first_of
+from runware_flow.run.hedge import Bid, Hedge, hedge_path, may_hedge
 from runware_flow.run.journal.values import decode_error, decode_item
 from runware_flow.run.media import media_digests
 from runware_flow.run.result import NodeRecord
+from runware_flow.run.sending import Sender
 from runware_flow.run.timing import in_time, seconds_left
 from runware_flow.run.work import build
 from runware_flow.types import UNSET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.accounts import Accounts
-    from runware_flow.run.admission import Admission, Grant
+    from runware_flow.run.admission import Admission
     from runware_flow.run.cache.shelf import Twins
+    from runware_flow.run.flight import Flight
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.journal.store import Entry
     from runware_flow.run.news import News
 
-__all__ = ("PARKED", "Flight", "Purchases")
+__all__ = ("PARKED", "Purchases")
 
 PARKED: Any = object()
 """Stands for the value of a node that is parked and will be run again."""
 
 
 _UNKNOWN: Any = object()
-
-
-class Flight:
-    """What is known of an attempt while it runs, for the case that it is cancelled.
-
-    Attributes:
-        arrived: results that are there while others of the same task are not.
-        record: what is known of its request, once that is prepared.
-        is_sent: the service may have the request, and nobody has booked it.
-        was_sent_before: an earlier run may have sent it.
-        grant: what it was admitted with; see `Admission`.
-        paid: all that it was for, which a cancel may not take away again.
-        on_news: to be called whenever something is heard of it, where a policy asks for that.
-    """
-
-    __slots__ = ("arrived", "grant", "is_sent", "on_news", "paid", "record", "was_sent_before")
-
-    def __init__(self) -> None:
-        self.arrived: list[Any] = []
-        self.record: NodeRecord | None = None
-        self.is_sent = False
-        self.was_sent_before = False
-        self.grant: Grant | None = None
-        self.paid: list[Any] | None = None
-        self.on_news: Callable[[], None] | None = None
-
-    def listen(self, on_news: Callable[[], None]) -> None:
-        """Have `on_news` called with all that is heard of the attempt."""
-        self.on_news = on_news
-
-    def heard(self) -> None:
-        """Something was heard of it."""
-        if self.on_news is not None:
-            self.on_news()
 
 
 class Purchases:
@@ -93,13 +59,14 @@ class Purchases:
         ledger: Ledger | None = None,
         twins: Twins | None = None,
     ) -> None:
-        self._machine = machine
+        self.machine = machine
+        self.news = news
+        self.admission = admission
+        self.ledger = ledger
         self._accounts = accounts
-        self._news = news
-        self._admission = admission
         self._client = client
-        self._ledger = ledger
         self._twins = twins
+        self._sender = Sender(machine, news, client)
 
     async def buy(self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, flight: Flight) -> Any:
         """Have the task of a node made, and wait for it; returns the node's value, or `PARKED` if it has to wait first.
@@ -119,8 +86,8 @@ class Purchases:
         task = _task(work, args)
         if attempt > 1:
             task = _without_uuid(task)
-        request = self._prepare(spec, task)
-        record = self._record(run, step, request, attempt)
+        request = self.prepare(spec, task)
+        record = self.record(run, step, request, attempt)
         known = await self._known(step, record)
         if known is not None and known.advice.action == "restore":
             return self._restore(run, step, record, request, known)
@@ -132,98 +99,24 @@ class Purchases:
             return PARKED
         flight.record = record
         entry = None
-        if self._ledger is not None:
-            entry = await self._begin(self._ledger, record, request, flight)
+        if self.ledger is not None:
+            entry = await self._begin(self.ledger, record, request, flight)
             if entry.advice.action == "restore":
                 return self._restore(run, step, record, request, entry)
-            request = self._as_written(task, request, entry)
-        _keep(run, step, record)
-        seconds_left(spec, self._news.time(), request.task_id)
-        self._news.node_started(run, step, attempt, record)
+            request = self.as_written(task, request, entry)
+        run.note_record(step.slot, record)
+        seconds_left(spec, self.news.time(), request.task_id)
+        self.news.node_started(run, step, attempt, record)
         flight.is_sent = True
         bid = Bid(request, flight, entry)
-        if spec.policy.hedge_after is not None and _may_hedge(bid):
-            results = await self._hedged(run, step, task, attempt, bid, spec.policy.hedge_after)
+        if spec.policy.hedge_after is not None and may_hedge(bid):
+            results = await Hedge(self, run, step, _without_uuid(task), attempt).ask(bid, spec.policy.hedge_after)
         else:
-            results = await self._results(run, step, request, flight, entry)
+            results = await self.ask(run, step, bid)
         return _value(spec, request, results)
 
-    async def _known(self, step: Step, record: NodeRecord) -> Entry | None:
-        """Look into the journal for the node, or for the second request that it made."""
-        if self._ledger is None or not self._ledger.has_past:
-            return None
-        known = await self._ledger.find(record.path, record.fingerprint)
-        if step.spec.policy.hedge_after is None or (known is not None and known.advice.action == "restore"):
-            return known
-        hedge = await self._ledger.find(_hedge_path(record), record.fingerprint)
-        return hedge if hedge is not None and hedge.advice.action == "restore" else known
-
-    async def _hedged(
-        self, run: ScopeRun, step: Step, task: Any, attempt: int, first: Bid, seconds: float
-    ) -> list[Any]:
-        """Send a second request if the first takes long; the first of the two to succeed wins."""
-
-        async def second() -> Bid | None:
-            return await self._second(run, step, task, attempt)
-
-        async def ask(bid: Bid) -> list[Any]:
-            results = await self._results(run, step, bid.request, bid.flight, bid.entry)
-            first.flight.paid = results or None  # the flight that is asked after a cancel
-            if bid.flight.record is not None:
-                _keep(run, step, bid.flight.record)
-            return results
-
-        def give_up(bid: Bid) -> None:
-            self.end(step, bid.flight, bid.error)
-            if bid is not first:
-                self._machine.give_place_back()
-
-        winner, others = await first_of(first, seconds, second, ask, give_up)
-        record = winner.flight.record
-        assert record is not None
-        record.given_up = tuple(bid.request.task_id for bid in others)
-        _keep(run, step, record)
-        if winner is not first:
-            self._admission.give_back(winner.flight.grant)
-            self._machine.give_place_back()
-        assert winner.results is not None
-        return winner.results
-
-    async def _second(self, run: ScopeRun, step: Step, task: Any, attempt: int) -> Bid | None:
-        if not self._machine.take_place():
-            return None
-        flight = Flight()
-        try:
-            request = self._prepare(step.spec, _without_uuid(task))
-            flight.grant = self._admission.ask_beside(run, step, request)
-            if flight.grant is None:
-                self._machine.give_place_back()
-                return None
-            record = self._record(run, step, request, attempt)
-            entry = None
-            if self._ledger is not None:
-                entry = await self._ledger.begin(_hedge_path(record), record.fingerprint, request)
-                request = self._as_written(task, request, entry)
-                record.task_uuid = request.task_id
-        except BaseException:
-            self._admission.give_back(flight.grant)
-            self._machine.give_place_back()
-            raise
-        flight.record = record
-        self._news.node_started(run, step, attempt, record)
-        flight.is_sent = True
-        return Bid(request, flight, entry)
-
-    def _as_written(self, task: Any, request: Any, entry: Entry) -> Any:
-        """Prepare a request under the id that the journal has for it."""
-        more: dict[str, Any] = {}
-        if entry.advice.action == "collect" and request.wire.get("deliveryMethod") == "stream":
-            more["delivery"] = "sync"  # what was streamed cannot be asked for as a stream
-        if entry.task_uuid == request.task_id and not more:
-            return request
-        return self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid, **more)
-
-    def _prepare(self, spec: NodeSpec, task: Any) -> Any:
+    def prepare(self, spec: NodeSpec, task: Any) -> Any:
+        """Have the client complete a task of a node; it may not ask for more results than the node has."""
         request = self._client.prepare(task, include_cost=True)
         if request.slots > 1 and not spec.keeps_all:
             raise DeclarationError(
@@ -232,162 +125,9 @@ class Purchases:
             )
         return request
 
-    async def _find(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, flight: Flight) -> Any:
-        """Look into the cache: the node's value, or `_UNKNOWN` if it is to be bought; `PARKED` while a twin is."""
-        if self._twins is None or not may_be_cached(request.wire, step.spec.policy.cache):
-            return _UNKNOWN
-        seconds_left(step.spec, self._news.time(), None)
-        found = await self._twins.find(run, step, record.fingerprint, request.result_type)
-        if not isinstance(found, list):
-            return _UNKNOWN if found else PARKED
-        if self._ledger is not None:
-            entry = await self._begin(self._ledger, record, request, flight)
-            if entry.advice.action == "restore":
-                return self._restore(run, step, record, request, entry)
-            if entry.advice.action == "collect":
-                return _UNKNOWN
-            await self._ledger.settle(entry, found, cost=0.0)
-        _keep(run, step, record)
-        record.cost, record.settled, record.is_cached = 0.0, self._news.time(), True
-        return _value(step.spec, request, found)
-
-    async def _admit(self, run: ScopeRun, step: Step, request: Any, flight: Flight, bought: str | None) -> bool:
-        """Get what a request needs before it may be sent; without it, the node is parked."""
-        if (balance := self._admission.balance) is not None:
-            await balance.wait()
-        seconds_left(step.spec, self._news.time(), None)
-        if flight.grant is None:
-            flight.grant = self._admission.ask(run, step, request, bought)
-        else:
-            flight.grant = self._admission.pay(run, step, request, bought, flight.grant)
-        return flight.grant is not None
-
-    async def is_known(self, run: ScopeRun, work: Step, args: list[Any]) -> bool:
-        """Tell whether the journal has results of a task, or a request for it that may still have some."""
-        if self._ledger is None:
-            return False
-        try:
-            request = self._client.prepare(_task(work, args), include_cost=True)
-        except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
-            return False
-        return await self._ledger.knows(run.path(work), fingerprint(request.wire, media_digests(request)))
-
-    async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, flight: Flight) -> Entry:
-        entry = await ledger.begin(record.path, record.fingerprint, request)
-        _follow(record, entry)
-        flight.is_sent = flight.was_sent_before = entry.advice.action == "collect"
-        if entry.advice.action != "restore":
-            await anyio.lowlevel.checkpoint_if_cancelled()
-        return entry
-
-    def _restore(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, entry: Entry) -> Any:
-        """Give a node the outcome that an earlier run wrote down."""
-        spec = step.spec
-        _keep(run, step, record)
-        _follow(record, entry)
-        results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
-        if entry.error is not None:
-            error = decode_error(entry.error)
-            error.results = list(results)
-            results.append(Failed(error))
-        record.cost, record.settled, record.is_restored = entry.cost, self._news.time(), True
-        self._accounts.add(spec.path, record.task_type, record.model, record.cost, may_be_billed=True)
-        return _value(spec, request, results)
-
-    async def _results(self, run: ScopeRun, step: Step, request: Any, flight: Flight, entry: Entry | None) -> list[Any]:
-        """Wait for all results of a request that is sent or asked for; its outcome is in the journal, then booked."""
-        is_old = entry is not None and entry.advice.action == "collect"
-        function = self._collect if is_old else self._perform
-        try:
-            results: list[Any] = await in_time(
-                step.spec,
-                self._news.time(),
-                function,
-                run,
-                step,
-                request,
-                flight,
-                task_uuid=request.task_id,
-                listen=flight.listen,
-            )
-        except RunwareError as error:
-            error.results = error.results or flight.arrived
-            if entry is not None and self._ledger is not None:
-                await self._ledger.fail(entry, error)
-            if not error.results:
-                raise
-            self.book(step, flight, error, results=error.results)
-            if not step.spec.keeps_all:
-                raise
-            return [*error.results, Failed(error)]
-        if entry is not None and self._ledger is not None and results:
-            await self._ledger.settle(entry, results)
-        self.book(step, flight, None, results=results)
-        record = flight.record
-        if self._twins is not None and record is not None and may_be_cached(request.wire, step.spec.policy.cache):
-            await self._twins.shelf.keep(record.fingerprint, request, results, record.cost)
-        return results
-
-    async def _collect(self, run: ScopeRun, step: Step, request: Any, flight: Flight) -> list[Any]:
-        """Ask for what an earlier run may have sent; send it, under its taskUUID, only if the service has no trace."""
-        if request.wire.get("deliveryMethod") == "async":
-            try:
-                return await self._perform(run, step, request, flight, sent_before="yes")
-            except RunwareError as error:
-                if is_verdict(error) or isinstance(error, RunwareTimeoutError) or error.results:
-                    raise
-        return await self._perform(run, step, request, flight, sent_before="maybe")
-
-    async def _perform(self, run: ScopeRun, step: Step, request: Any, flight: Flight, **more: Any) -> list[Any]:
-        if step.spec.policy.timeout is not None:
-            more["timeout"] = step.spec.policy.timeout
-        if flight.grant is not None and flight.grant.place is not None:
-            more["place"] = flight.grant.place
-        if step.spec.keeps_all:
-
-            def on_result(outcome: Ok[Any] | Failed) -> None:
-                flight.heard()
-                if isinstance(outcome, Ok):
-                    flight.arrived.append(outcome.value)
-
-            more["on_result"] = on_result
-        try:
-            return await self._ask(run, step, request, flight, more)
-        finally:
-            course = getattr(request, "course", None)
-            if flight.record is not None and course is not None and course.pending_at is not None:
-                flight.record.processing = self._news.time() - (anyio.current_time() - course.pending_at)
-
-    async def _ask(self, run: ScopeRun, step: Step, request: Any, flight: Flight, more: dict[str, Any]) -> list[Any]:
-        if request.wire.get("deliveryMethod") == "stream":
-            return await self._read(run, step, request, flight, more)
-        if not self._machine.watch and flight.on_news is None:
-            silent: list[Any] = await self._client.perform(request, **more)
-            return silent
-
-        def on_progress(progress: Any) -> None:
-            flight.heard()
-            share = getattr(progress, "progress", progress)
-            if isinstance(share, (int, float)):
-                self._news.node_progress(run, step, float(share))
-
-        results: list[Any] = await self._client.perform(request, on_progress=on_progress, **more)
-        return results
-
-    async def _read(self, run: ScopeRun, step: Step, request: Any, flight: Flight, more: dict[str, Any]) -> list[Any]:
-        """Read a text while it is written; its pieces are events."""
-        attempt = 1 if flight.record is None else flight.record.attempts
-
-        def on_delta(kind: str, text: str) -> None:
-            flight.heard()
-            self._news.node_delta(run, step, attempt, kind, text)
-
-        more = {name: value for name, value in more.items() if name in ("timeout", "place")}
-        results: list[Any] = await self._client.perform_stream(request, on_delta, **more)
-        return results
-
-    def _record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
-        now = self._news.time()
+    def record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
+        """Begin what is known of a request, before it is looked up or sent."""
+        now = self.news.time()
         before: NodeRecord | None = run.record(step.slot)
         return NodeRecord(
             path=run.path(step),
@@ -400,10 +140,116 @@ class Purchases:
             started=now,
         )
 
+    async def _known(self, step: Step, record: NodeRecord) -> Entry | None:
+        """Look into the journal for the node, or for the second request that it made."""
+        if self.ledger is None or not self.ledger.has_past:
+            return None
+        known = await self.ledger.find(record.path, record.fingerprint)
+        if step.spec.policy.hedge_after is None or (known is not None and known.advice.action == "restore"):
+            return known
+        hedge = await self.ledger.find(hedge_path(record), record.fingerprint)
+        return hedge if hedge is not None and hedge.advice.action == "restore" else known
+
+    async def _find(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, flight: Flight) -> Any:
+        """Look into the cache: the node's value, or `_UNKNOWN` if it is to be bought; `PARKED` while a twin is."""
+        if self._twins is None or not may_be_cached(request.wire, step.spec.policy.cache):
+            return _UNKNOWN
+        seconds_left(step.spec, self.news.time(), None)
+        found = await self._twins.find(run, step, record.fingerprint, request.result_type)
+        if not isinstance(found, list):
+            return _UNKNOWN if found else PARKED
+        if self.ledger is not None:
+            entry = await self._begin(self.ledger, record, request, flight)
+            if entry.advice.action == "restore":
+                return self._restore(run, step, record, request, entry)
+            if entry.advice.action == "collect":
+                return _UNKNOWN
+            await self.ledger.settle(entry, found, cost=0.0)
+        run.note_record(step.slot, record)
+        record.cost, record.settled, record.is_cached = 0.0, self.news.time(), True
+        return _value(step.spec, request, found)
+
+    def _restore(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, entry: Entry) -> Any:
+        """Give a node the outcome that an earlier run wrote down."""
+        spec = step.spec
+        run.note_record(step.slot, record)
+        _follow(record, entry)
+        results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
+        if entry.error is not None:
+            error = decode_error(entry.error)
+            error.results = list(results)
+            results.append(Failed(error))
+        record.cost, record.settled, record.is_restored = entry.cost, self.news.time(), True
+        self._accounts.add(spec.path, record.task_type, record.model, record.cost, may_be_billed=True)
+        return _value(spec, request, results)
+
+    async def _admit(self, run: ScopeRun, step: Step, request: Any, flight: Flight, bought: str | None) -> bool:
+        """Get what a request needs before it may be sent; without it, the node is parked."""
+        if (balance := self.admission.balance) is not None:
+            await balance.wait()
+        seconds_left(step.spec, self.news.time(), None)
+        if flight.grant is None:
+            flight.grant = self.admission.ask(run, step, request, bought)
+        else:
+            flight.grant = self.admission.pay(run, step, request, bought, flight.grant)
+        return flight.grant is not None
+
+    async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, flight: Flight) -> Entry:
+        entry = await ledger.begin(record.path, record.fingerprint, request)
+        _follow(record, entry)
+        flight.is_sent = flight.was_sent_before = entry.advice.action == "collect"
+        if entry.advice.action != "restore":
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        return entry
+
+    def as_written(self, task: Any, request: Any, entry: Entry) -> Any:
+        """Prepare a request under the id that the journal has for it."""
+        more: dict[str, Any] = {}
+        if entry.advice.action == "collect" and request.wire.get("deliveryMethod") == "stream":
+            more["delivery"] = "sync"  # what was streamed cannot be asked for as a stream
+        if entry.task_uuid == request.task_id and not more:
+            return request
+        return self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid, **more)
+
+    async def ask(self, run: ScopeRun, step: Step, bid: Bid) -> list[Any]:
+        """Send a request or ask for it, and wait for its results; its outcome is in the journal, then booked."""
+        request, flight, entry = bid.request, bid.flight, bid.entry
+        is_old = entry is not None and entry.advice.action == "collect"
+        function = self._sender.collect if is_old else self._sender.perform
+        try:
+            results: list[Any] = await in_time(
+                step.spec,
+                self.news.time(),
+                function,
+                run,
+                step,
+                request,
+                flight,
+                task_uuid=request.task_id,
+                listen=flight.listen,
+            )
+        except RunwareError as error:
+            error.results = error.results or flight.arrived
+            if entry is not None and self.ledger is not None:
+                await self.ledger.fail(entry, error)
+            if not error.results:
+                raise
+            self.book(step, flight, error, results=error.results)
+            if not step.spec.keeps_all:
+                raise
+            return [*error.results, Failed(error)]
+        if entry is not None and self.ledger is not None and results:
+            await self.ledger.settle(entry, results)
+        self.book(step, flight, None, results=results)
+        record = flight.record
+        if self._twins is not None and record is not None and may_be_cached(request.wire, step.spec.policy.cache):
+            await self._twins.shelf.keep(record.fingerprint, request, results, record.cost)
+        return results
+
     def end(self, step: Step, flight: Flight, error: Exception | None) -> None:
         """Book an attempt that failed or, without an error, was cancelled, and give back what it was admitted with."""
         self.book(step, flight, error)
-        self._admission.give_back(flight.grant)
+        self.admission.give_back(flight.grant)
 
     def book(self, step: Step, flight: Flight, error: Exception | None, results: list[Any] | None = None) -> None:
         """Count a request that has come to its end, once."""
@@ -411,7 +257,7 @@ class Purchases:
         if record is None or not flight.is_sent:
             return
         flight.is_sent = error is None and results is None  # after a cancel, the caller still asks
-        record.settled = self._news.time()
+        record.settled = self.news.time()
         costs = [getattr(result, "cost", None) for result in results or ()]
         known = [cost for cost in costs if cost is not None]
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
@@ -421,15 +267,18 @@ class Purchases:
         has_left = flight.was_sent_before or error is None or not never_left(error)
         is_free = not results and (is_judged or not has_left)
         self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
-        task_uuid = None if self._ledger is None else record.task_uuid
-        self._admission.settle(flight.grant, record.cost, may_be_billed=not is_free, task_uuid=task_uuid)
+        task_uuid = None if self.ledger is None else record.task_uuid
+        self.admission.settle(flight.grant, record.cost, may_be_billed=not is_free, task_uuid=task_uuid)
 
-
-def _keep(run: ScopeRun, step: Step, record: NodeRecord) -> None:
-    """Let a record be found by who asks for the node's."""
-    if run.records is None:
-        run.records = {}
-    run.records[step.slot] = record
+    async def is_known(self, run: ScopeRun, work: Step, args: list[Any]) -> bool:
+        """Tell whether the journal has results of a task, or a request for it that may still have some."""
+        if self.ledger is None:
+            return False
+        try:
+            request = self._client.prepare(_task(work, args), include_cost=True)
+        except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
+            return False
+        return await self.ledger.knows(run.path(work), fingerprint(request.wire, media_digests(request)))
 
 
 def _follow(record: NodeRecord, entry: Entry) -> None:
@@ -443,17 +292,6 @@ def _value(spec: NodeSpec, request: Any, results: list[Any]) -> Any:
     if not results:
         raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
     return results[0]
-
-
-def _may_hedge(bid: Bid) -> bool:
-    # What an earlier run sent is asked for, not bought; pieces of two texts would be told as one.
-    is_old = bid.entry is not None and bid.entry.advice.action != "buy"
-    return not is_old and bid.request.wire.get("deliveryMethod") != "stream"
-
-
-def _hedge_path(record: NodeRecord) -> str:
-    # In a journal the second request stands beside the node, so that it is not taken for the first one again.
-    return f"{record.path}#2"
 
 
 def _task(work: Step, args: list[Any]) -> Any:
