@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from runware_flow.cli.program import user_traceback
 from runware_flow.errors import FlowFailed, RunwareFlowError
-from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.declaration import SENDS
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.report import keep_thumbnail
 from runware_flow.types import MediaResult
@@ -63,7 +63,7 @@ class Command:
             await anyio.to_thread.run_sync(functools.partial(result.html, report, pictures=_KEPT_PICTURES))
 
     async def _work(self) -> None:
-        sends = any(spec.kind in (NodeKind.TASK, NodeKind.BUILD) for spec in self._flow.declaration.specs())
+        sends = any(spec.kind in SENDS for spec in self._flow.declaration.specs())
         if self._report is None or not sends:
             await self._execute(None)
             return

@@ -40,6 +40,9 @@ class NodeKind(enum.Enum):
     BRANCH = "branch"  # the value at the end of the way that was taken
 
 
+SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
+"""Kinds that send a task to the service."""
+
 DECIDED = frozenset({NodeKind.RACE, NodeKind.WAY, NodeKind.BRANCH})
 """Kinds whose outcome the machine itself finds, whenever one of the nodes before them has settled."""
 

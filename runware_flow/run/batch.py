@@ -13,16 +13,14 @@ from runware_flow.graph.attempts import RetryBudget
 from runware_flow.graph.batches import Tolerance
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
-from runware_flow.run.admission import Desk
-from runware_flow.run.balance import BalanceCheck
 from runware_flow.run.batch_crew import Crew
 from runware_flow.run.batch_item import ItemRunner, Surroundings
 from runware_flow.run.batch_report import BatchOutcomes, BatchReport, Outbox
 from runware_flow.run.batch_source import BatchSource
 from runware_flow.run.batch_watch import BatchWatch
-from runware_flow.run.budget import open_purse
 from runware_flow.run.cache.shelf import open_shelf
 from runware_flow.run.declare import call_name, caller, check_call, takes
+from runware_flow.run.opening import open_desk, open_journal
 from runware_flow.run.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from runware_flow.run.admission import Desk
     from runware_flow.run.flow import Flow
     from runware_flow.run.node import Node
     from runware_flow.run.options import BatchOptions, Items
@@ -172,11 +171,7 @@ class Batch(Generic[A, T, S]):
     ) -> AsyncGenerator[BatchOutcomes[A, T]]:
         settings = self._settings
         async with AsyncExitStack() as stack:
-            writer = None
-            if settings.journal is not None:
-                from runware_flow.run.journal.writer import open_writer  # SQLite is not needed without
-
-                writer = await stack.enter_async_context(open_writer(settings.journal))
+            writer = await open_journal(settings.journal, stack)
             if client is None and os.environ.get("RUNWARE_API_KEY"):
                 from runware_flow.client.client import Client
 
@@ -187,10 +182,8 @@ class Batch(Generic[A, T, S]):
             report = BatchReport(accounts, source.total)
             outbox: Outbox[A, T] = Outbox(report, self.name, settings.concurrency)
             watch = BatchWatch(self.name, settings, items, accounts)
-            store = None if writer is None else writer.store
-            purse = await stack.enter_async_context(open_purse(settings.budget, self.name, store))
-            balance = None if purse is None else BalanceCheck(self.name, client, lambda: 0.0)
-            desk = Desk(settings.limits, client, purse, balance)
+            # What all items cost is not known beforehand, so the balance is told only if there is none.
+            desk = await open_desk(self.name, settings, client, writer, stack, lambda _: 0.0)
             stack.callback(desk.close)
             shelf = await open_shelf(settings.cache, client)
             surroundings = Surroundings(

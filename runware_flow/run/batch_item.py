@@ -8,7 +8,7 @@ import anyio
 import msgspec
 
 from runware_flow.errors import ClientStateError, DeclarationError, NodeNotAvailable, RunwareTimeoutError
-from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
@@ -22,6 +22,7 @@ from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.declare import is_node
 from runware_flow.run.flow import Flow
 from runware_flow.run.node import Node
+from runware_flow.run.opening import open_ledger
 from runware_flow.run.pauses import Pauses
 from runware_flow.run.performer import Performer
 from runware_flow.run.runner import Runner
@@ -46,7 +47,6 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 _SIMPLE = frozenset({NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL, NodeKind.PICK})
-_SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
 
 
 _NO_ITEM = Pulled(-1, None, "")
@@ -204,11 +204,7 @@ class ItemRunner:
         return outcome
 
     def _ledger(self, prefix: str) -> Ledger | None:
-        if self._around.writer is None:
-            return None
-        from runware_flow.run.journal.ledger import Ledger
-
-        return Ledger(self._around.writer, self._around.name, prefix)
+        return open_ledger(self._around.writer, self._around.name, prefix)
 
     def _check(self, flow: Flow, node: Any, whose: str) -> None:
         if type(node) is not Node or node.flow is not flow or node.spec.scope.parent is not None:
@@ -322,7 +318,7 @@ class _ItemNews:
 
 def _sends(plan: ScopePlan) -> bool:
     steps = [*plan.steps, *(step.fallback for step in plan.steps if step.fallback is not None)]
-    return any(step.kind in _SENDS for step in steps)
+    return any(step.kind in SENDS for step in steps)
 
 
 def is_chain(plan: ScopePlan) -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.run.journal.store import Begin
 from runware_flow.run.journal.values import decode_item, decode_value, fingerprint_call, is_still_true
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from runware_flow.run.node import Node
 
 __all__ = ("Recall", "recall")
-
-_SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
 
 
 async def recall(items: Sequence[Recall], writer: JournalWriter) -> None:
@@ -115,7 +113,7 @@ class Recall:
             known = fingerprint_call(spec.work, args)
             return None if known is None else self._ledger.key(spec.name, known)
         task = spec.work if spec.kind is NodeKind.TASK else spec.work(*args)
-        if spec.kind not in _SENDS or self._client is None or not isinstance(task, (Task, Mapping)):
+        if spec.kind not in SENDS or self._client is None or not isinstance(task, (Task, Mapping)):
             return None
         self._request = request = self._client.prepare(cast("Any", task), include_cost=True)
         if request.slots > 1 and not spec.keeps_all:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from runware_flow.errors import DeclarationError
-from runware_flow.graph.declaration import DECIDED, NodeKind, NodeSpec, waits_for
+from runware_flow.graph.declaration import DECIDED, SENDS, NodeKind, NodeSpec, waits_for
 from runware_flow.graph.forecast import Plan, Tally, Way, times
 from runware_flow.graph.outcomes import Ok
 from runware_flow.graph.prices import Price, PriceList, read_price, read_price_text
@@ -36,8 +36,6 @@ _MOST_SAMPLES = 256
 _MOST_VALUES = 8
 _MOST_GATHERED = 10_000
 _LOOK_UPS = 8
-
-_SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
 
 
 class _Sample(NamedTuple):
@@ -118,7 +116,7 @@ class _Walk:
             self._values[spec] = [self._chosen(spec, place) for place in range(len(samples))]
         elif spec.of is not None:
             self._values[spec] = [[self._gathered(spec, place)] for place in range(len(samples))]
-        elif kind in _SENDS:
+        elif kind in SENDS:
             tally = self.tallies[spec] = Tally()
             self._values[spec] = [self._tasks(spec, place, sample, tally) for place, sample in enumerate(samples)]
         else:

@@ -7,15 +7,12 @@ since waiting for it must not hold a worker.
 
 from __future__ import annotations
 
-import os
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 
-from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.plan import compile_plan
@@ -23,13 +20,12 @@ from runware_flow.graph.scope_run import FanRun
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
 from runware_flow.run.admission import Admission, Desk
-from runware_flow.run.balance import BalanceCheck
-from runware_flow.run.budget import open_purse
 from runware_flow.run.cache.shelf import Shelf, Twins, open_shelf
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.failure import flow_failed
 from runware_flow.run.handle import Run
 from runware_flow.run.news import News, report
+from runware_flow.run.opening import open_client, open_desk, open_journal, open_ledger
 from runware_flow.run.pauses import Pauses
 from runware_flow.run.performer import Performer
 from runware_flow.run.result import RunResult
@@ -62,8 +58,6 @@ _NODES_A_TURN = 16
 
 STOPPED = "the run was stopped"
 
-_CALLED = frozenset({NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL})
-
 
 @asynccontextmanager
 async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> AsyncGenerator[Run]:
@@ -73,16 +67,10 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
     async with AsyncExitStack() as stack:
         missing: Exception | None = None
         if client is None:
-            client, missing = await _open_client(plan, stack)
-        ledger: Ledger | None = None
-        if settings.journal is not None:
-            ledger = await open_ledger(flow.name, settings.journal, stack)
-        store = None if ledger is None else ledger.store
-        purse = await stack.enter_async_context(open_purse(settings.budget, flow.name, store))
-        balance = None
-        if purse is not None:
-            balance = BalanceCheck(flow.name, client, partial(purse.least, flow.declaration))
-        desk = Desk(settings.limits, client, purse, balance)
+            client, missing = await open_client(plan, stack)
+        writer = await open_journal(settings.journal, stack)
+        desk = await open_desk(flow.name, settings, client, writer, stack, lambda purse: purse.least(flow.declaration))
+        ledger = open_ledger(writer, flow.name)
         shelf = await open_shelf(settings.cache, client)
         note_end = stack.enter_context(trace_run(flow.name))
         runner = Runner(flow, plan, settings, client, desk, missing, ledger, shelf=shelf, attends=True)
@@ -97,43 +85,6 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
             finally:
                 note_end(runner)
         runner.raise_failure()
-
-
-async def open_ledger(name: str, journal: Any, stack: AsyncExitStack) -> Ledger:
-    """Open a journal until `stack` is left."""
-    from runware_flow.run.journal.ledger import Ledger  # SQLite and the rest are not needed without
-    from runware_flow.run.journal.writer import open_writer
-
-    return Ledger(await stack.enter_async_context(open_writer(journal)), name)
-
-
-async def _open_client(plan: ScopePlan, stack: AsyncExitStack) -> tuple[Any, Exception | None]:
-    kinds = _kinds(plan)
-    if not kinds & _CALLED:
-        return None, None
-    if kinds & {NodeKind.TASK, NodeKind.BUILD}:
-        from runware_flow.client.client import Client  # a flow of functions does without
-
-        return await stack.enter_async_context(Client()), None
-    if not os.environ.get("RUNWARE_API_KEY"):
-        return None, None
-    try:
-        from runware_flow.client.client import Client
-
-        return await stack.enter_async_context(Client()), None
-    except Exception as error:  # noqa: BLE001 - told by current_run().client, should a function ask for it
-        return None, error
-
-
-def _kinds(plan: ScopePlan) -> set[NodeKind]:
-    kinds: set[NodeKind] = set()
-    for step in plan.steps:
-        kinds.add(step.kind)
-        if step.fallback is not None:
-            kinds.add(step.fallback.kind)
-        if step.inner is not None:
-            kinds |= _kinds(step.inner)
-    return kinds
 
 
 class Runner:
