@@ -15,8 +15,19 @@ from typing import TYPE_CHECKING, Any
 from runware_flow.errors import TooFewSucceeded
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
-from runware_flow.graph.scope_run import FAILED, OK, READY, RUNNING, SETTLED, SKIPPED, WAITING, FanRun, ScopeRun
-from runware_flow.graph.spread import Spread, why_not
+from runware_flow.graph.scope_run import (
+    FAILED,
+    OK,
+    READY,
+    RUNNING,
+    SETTLED,
+    SKIPPED,
+    WAITING,
+    FanRun,
+    ScopeRun,
+    why_not,
+)
+from runware_flow.graph.spread import Spread
 
 if TYPE_CHECKING:
     from runware_flow.graph.plan import Step

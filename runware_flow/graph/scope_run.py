@@ -6,12 +6,25 @@ import math
 from array import array
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.graph.outcomes import Ok, Outcome
+from runware_flow.graph.outcomes import Failed, Ok, Outcome, Skipped
 
 if TYPE_CHECKING:
     from runware_flow.graph.plan import ScopePlan, Step
 
-__all__ = ("ABANDONED", "FAILED", "OK", "READY", "RUNNING", "SETTLED", "SKIPPED", "WAITING", "FanRun", "ScopeRun")
+__all__ = (
+    "ABANDONED",
+    "FAILED",
+    "OK",
+    "READY",
+    "RUNNING",
+    "SETTLED",
+    "SKIPPED",
+    "WAITING",
+    "FanRun",
+    "ScopeRun",
+    "because_of",
+    "why_not",
+)
 
 READY = 0xF0
 RUNNING = 0xF1
@@ -247,3 +260,19 @@ class FanRun:
         if self.problem_outcome is not None:
             return self.problem_outcome
         return None if self.is_ended else "pending"
+
+
+def why_not(run: ScopeRun, step: Step) -> Skipped:
+    """Tell why what waits for a node is skipped; the node has an outcome other than OK."""
+    cell, outcome = run.cells[step.slot], run.values[step.slot]
+    if cell == SKIPPED and isinstance(outcome, Skipped):
+        return outcome
+    return because_of(run, step, cell, outcome)
+
+
+def because_of(run: ScopeRun, step: Step, cell: int, outcome: Any) -> Skipped:
+    """Tell why what waits for a node is skipped: it was abandoned, or `outcome` says how it failed."""
+    if cell == ABANDONED:
+        return Skipped(f"{run.place(step)} was abandoned")
+    error = outcome.error if isinstance(outcome, Failed) else None
+    return Skipped(f"{run.place(step)} failed", error)

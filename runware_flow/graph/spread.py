@@ -12,12 +12,24 @@ from runware_flow.graph.declaration import ABSORBING, NodeKind
 from runware_flow.graph.fingerprint import Ordinals, item_key
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
 from runware_flow.graph.plan import MAX_WAITS, OPEN
-from runware_flow.graph.scope_run import ABANDONED, FAILED, OK, READY, RUNNING, SETTLED, SKIPPED, FanRun, ScopeRun
+from runware_flow.graph.scope_run import (
+    ABANDONED,
+    FAILED,
+    OK,
+    READY,
+    RUNNING,
+    SETTLED,
+    SKIPPED,
+    FanRun,
+    ScopeRun,
+    because_of,
+    why_not,
+)
 
 if TYPE_CHECKING:
     from runware_flow.graph.plan import ScopePlan, Step
 
-__all__ = ("Spread", "because_of", "why_not")
+__all__ = ("Spread",)
 
 
 class Spread:
@@ -386,18 +398,3 @@ class Spread:
             self._finish_fan(fan)
         else:
             self._offer(fan)
-
-
-def why_not(run: ScopeRun, step: Step) -> Skipped:
-    """Tell why what waits for a node is skipped; the node has an outcome other than OK."""
-    cell, outcome = run.cells[step.slot], run.values[step.slot]
-    if cell == SKIPPED and isinstance(outcome, Skipped):
-        return outcome
-    return because_of(run, step, cell, outcome)
-
-
-def because_of(run: ScopeRun, step: Step, cell: int, outcome: Any) -> Skipped:
-    if cell == ABANDONED:
-        return Skipped(f"{run.place(step)} was abandoned")
-    error = outcome.error if isinstance(outcome, Failed) else None
-    return Skipped(f"{run.place(step)} failed", error)
