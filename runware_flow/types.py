@@ -37,7 +37,41 @@ Delivery: TypeAlias = Literal["sync", "async", "stream"]
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Task(msgspec.Struct, Generic[R_co], kw_only=True, repr_omit_defaults=True):
+_construct: Any = msgspec.StructMeta.__call__
+
+
+class _TaskType(msgspec.StructMeta):
+    """The class of task classes: of a parameter that a task does not have, the error names what may be meant."""
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __call__(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+            try:
+                return _construct(cls, *args, **kwargs)  # a little faster than `super()`
+            except TypeError as error:
+                raise TypeError(f"{cls.__name__} {_misfit(cls, kwargs) or f'cannot be made: {error}'}") from None
+
+
+def _misfit(task_class: Any, given: dict[str, Any]) -> str | None:
+    """Say which parameter there is not, and what there is."""
+    names: tuple[str, ...] = task_class.__struct_fields__
+    name = next((one for one in given if one not in names), None)
+    if name is None:
+        return None
+    wire_names = dict(zip(task_class.__struct_encode_fields__, names, strict=True))
+    if name in wire_names:
+        like = [wire_names[name]]
+    else:
+        from difflib import get_close_matches
+
+        like = [one for one in names if name in one] or get_close_matches(name, names)
+    meant = f"; is it {' or '.join(sorted(like)[:3])}?" if like else ""
+    return (
+        f"has no parameter {name!r}{meant or ';'} one newer than this package goes into extra={{...}}, by its wire name"
+    )
+
+
+class Task(msgspec.Struct, Generic[R_co], metaclass=_TaskType, kw_only=True, repr_omit_defaults=True):
     """One request to the service, whose results decode as `R_co`.
 
     Constructing a task validates nothing: the service is the authority, and `Client(validate=True)` asks its schemas.

@@ -41,6 +41,14 @@ Params: TypeAlias = Annotated[
     typer.Option("--param", "-p", help="A parameter of the function that builds the flow.", metavar="KEY=VALUE"),
 ]
 
+Faults: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A fault to show, such as fail:prompt=kite or kill:nth=5; may be given several times.",
+        metavar="KIND[:KEY=VALUE,...]",
+    ),
+]
+
 app = typer.Typer(
     name="runware-flow",
     help="Pipelines of generative media on the Runware API, and an emulator of it to try them on.",
@@ -60,7 +68,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder for the pictures and the report.")] = Path("out"),
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
-    """Make, enlarge and describe six pictures on the emulator: no key, no network, no cost."""
+    """Make, enlarge and describe six pictures on the emulator.
+
+    No key, no network, no cost.
+    """
     import anyio
 
     from runware_flow.cli.demo import PROMPTS, run_demo
@@ -88,31 +99,52 @@ def serve(
         str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
     ] = "0.05",
     seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
-    fault: Annotated[list[str] | None, typer.Option(help="A fault to show; may be given several times.")] = None,
+    fault: Faults = None,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
-    """Serve the emulator until interrupted; prints one line of JSON with the options of a client."""
+    """Serve the emulator until interrupted.
+
+    Prints one line of JSON with the options of a client: each is a keyword of Client, and RUNWARE_ with its name in
+    capitals is the variable that sets it. To have the variables set for you, use `runware-flow emulate -- bash`.
+
+    \b
+    Examples:
+      runware-flow serve --port 8700
+      runware-flow serve --latency 0.5..3 --fault fail:every=10
+    """
     from runware_flow.emulator.commands import serve_command
 
-    taken = _latency(latency)
-    raise typer.Exit(serve_command(host=host, port=port, latency=taken, seed=seed, faults=fault or (), backend=backend))
+    taken, faults = _latency(latency), _faults(fault)
+    raise typer.Exit(serve_command(host=host, port=port, latency=taken, seed=seed, faults=faults, backend=backend))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    options_metavar="[OPTIONS] -- COMMAND [ARGS]...",
+)
 def emulate(
     command: typer.Context,
     latency: Annotated[
         str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
     ] = "0.05",
     seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
-    fault: Annotated[list[str] | None, typer.Option(help="A fault to show; may be given several times.")] = None,
+    fault: Faults = None,
 ) -> None:
-    """Run a command with RUNWARE_* set to an emulator: runware-flow emulate -- python examples/poster.py."""
+    """Run a command with RUNWARE_* set to an emulator.
+
+    The emulator stops when the command has ended. Around a shell it serves whatever you run in that shell.
+
+    \b
+    Examples:
+      runware-flow emulate -- python examples/poster.py
+      runware-flow emulate --fault fail:prompt=kite -- runware-flow run posters.py
+      runware-flow emulate -- bash
+    """
     from runware_flow.emulator.commands import emulate_command
 
     if not command.args:
         raise typer.BadParameter("name the command to run: runware-flow emulate -- python examples/poster.py")
-    raise typer.Exit(emulate_command(command.args, latency=_latency(latency), seed=seed, faults=fault or ()))
+    raise typer.Exit(emulate_command(command.args, latency=_latency(latency), seed=seed, faults=_faults(fault)))
 
 
 @app.command()
@@ -121,7 +153,14 @@ def collect(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each task that still runs.", min=0.0)] = 30.0,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
-    """Fetch what a run had sent and not received; buys nothing. The next run with the journal restores it."""
+    """Fetch what a run had sent and not received.
+
+    Buys nothing. The next run with the journal restores what was fetched.
+
+    \b
+    Example:
+      runware-flow collect posters.sqlite
+    """
     from runware_flow.cli.collect import collect_command
 
     raise typer.Exit(collect_command(journal, timeout=timeout, backend=backend))
@@ -181,7 +220,10 @@ def plan(
     target: Target,
     param: Params = None,
     journal: Annotated[
-        Path | None, typer.Option(help="The journal to learn prices from; what it would restore is counted.")
+        Path | None,
+        typer.Option(
+            help="The journal to learn prices from. The plan is of a run from the start, as if it were empty."
+        ),
     ] = None,
     prices: Annotated[
         bool, typer.Option("--prices", help="Ask the content service what the models cost; nothing is billed.")
@@ -211,7 +253,9 @@ def report(
     ] = None,
     flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,
 ) -> None:
-    """Write a page about a journal: stages, time line, failures, receipt.
+    """Write a page about a journal.
+
+    It shows stages, time line, failures, pictures and the receipt.
 
     \b
     Examples:
@@ -227,6 +271,15 @@ def _flow(target: str, params: list[str] | None) -> Flow:
     from runware_flow.cli.program import find_flow
 
     return find_flow(target, params or ())
+
+
+def _faults(texts: list[str] | None) -> list[Any]:
+    from runware_flow.emulator.faults import parse_fault
+
+    try:
+        return [parse_fault(text) for text in texts or ()]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _latency(text: str) -> Any:

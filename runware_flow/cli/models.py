@@ -38,7 +38,14 @@ def search(
     community: Annotated[bool, typer.Option("--community", help="Search all models that the account can use.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find curated models by name; needs no key. With --community all others too, which needs RUNWARE_API_KEY."""
+    """Find curated models by name; needs no key.
+
+    With --community all others too, which needs RUNWARE_API_KEY.
+
+    \b
+    Example:
+      runware-flow models search flux --category image
+    """
     if community:
         found = _run(lambda client: _search_all(client, text, category, limit), needs_key=True)
     else:
@@ -59,7 +66,12 @@ def show(
     model: Annotated[str, typer.Argument(help="The AIR or the slug of a model.", metavar="MODEL")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a model is, what it costs, and every parameter with its range; needs no key."""
+    """Show what a model takes and costs; needs no key.
+
+    \b
+    Example:
+      runware-flow models show runware:400@1
+    """
     found = _run(lambda client: _describe(client, model))
     if found["taskType"] is None and found["name"] is None:
         _note(f"nothing is known of {model}; a community model goes by its AIR and a taskType")
@@ -72,9 +84,10 @@ def show(
 
 @models_app.command()
 def refresh(as_json: AsJson = False) -> None:
-    """Fetch the list of models from the service, and show what is new since this package was made.
+    """Show which models are new.
 
-    Clients fetch it by themselves when they need it, so nothing is stored.
+    Fetches the list from the service, and compares it with that of this package. Clients fetch it by themselves when
+    they need it, so nothing is stored.
     """
     from runware_flow.catalog import load_registry
     from runware_flow.catalog.changes import compare_registries

@@ -21,4 +21,7 @@ def plan_command(flow: Flow, *, journal: Path | None, prices: bool, mermaid: boo
         return flow.mermaid()
     known = anyio.run(flow.look_up_prices) if prices else None
     plan = flow.plan(journal=journal, prices=known)
-    return msgspec.json.encode(plan).decode() if is_json else str(plan)
+    if is_json:
+        return msgspec.json.encode(plan).decode()
+    hint = "\nwhat is unknown can be asked for with --prices; nothing is billed" if plan.unpriced and not prices else ""
+    return f"{plan}{hint}"

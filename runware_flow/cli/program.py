@@ -126,7 +126,10 @@ def _choose(module: ModuleType, path: Path, name: str) -> Any:
     for key, value in names.items():
         if isinstance(value, Batch):
             _refuse_batch(path, key)
-    raise UsageError(f"{path} has no Flow: make one in the file, outside of functions, or a function that returns one")
+    raise UsageError(
+        f"{path} has no Flow: make one outside of functions, or name the function that builds one, {path}:NAME; it is"
+        " found without its name if it is annotated `-> Flow`"
+    )
 
 
 def _is_flow_or_builder(value: object) -> bool:

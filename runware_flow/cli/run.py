@@ -6,21 +6,23 @@ import functools
 import json
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 
+from runware_flow.cli.pictures import KEPT_PICTURES, keep_pictures
 from runware_flow.cli.program import user_traceback
 from runware_flow.errors import FlowFailed, RunwareFlowError
 from runware_flow.graph.declaration import SENDS
 from runware_flow.lifetime import open_task_group
-from runware_flow.run.report import keep_thumbnail
+from runware_flow.run.interrupted import journal_file, left_behind
 from runware_flow.types import MediaResult
 from runware_flow.view.progress import duration, money
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runware_flow.run.flow import Flow
     from runware_flow.run.handle import Run
     from runware_flow.run.result import RunResult
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ("run_command",)
 
-_KEPT_PICTURES = 500
-_KEEPING_SECONDS = 120.0
 _SHOWN_RESULTS = 20
 
 
@@ -60,7 +60,7 @@ class Command:
             group.cancel_scope.cancel()
         if self._report is not None and self.result is not None:
             result, report = self.result, self._report
-            await anyio.to_thread.run_sync(functools.partial(result.html, report, pictures=_KEPT_PICTURES))
+            await anyio.to_thread.run_sync(functools.partial(result.html, report, pictures=KEPT_PICTURES))
 
     async def _work(self) -> None:
         sends = any(spec.kind in SENDS for spec in self._flow.declaration.specs())
@@ -72,7 +72,7 @@ class Command:
         async with Client() as client:  # which is needed a little longer than the run
             await self._execute(client)
             if self.result is not None:
-                await _keep_pictures(self.result.story()[1], client)
+                await keep_pictures(self.result, client)
 
     async def _execute(self, client: Any) -> None:
         try:
@@ -111,8 +111,7 @@ def run_command(
     if journal is not None:
         options["journal"] = journal
     else:
-        own: Any = flow.settings.journal
-        journal = Path(own) if isinstance(own, (str, Path)) else None
+        journal = journal_file(flow.settings.journal)
     command = Command(flow, report=report, options=options)
     anyio.run(command.main, backend=backend)
     result = command.result
@@ -124,31 +123,12 @@ def run_command(
     else:
         _summarise(flow, result, rows, report)
     if command.was_interrupted:
-        _say(_left_behind(rows, journal))
+        _say(left_behind(rows, journal))
         return 130
     if command.failure is not None:
         _say(_failure_text(command.failure))
     failed = command.failure is not None or any(row.state == "failed" for row in rows)
     return 1 if failed else 0
-
-
-async def _keep_pictures(rows: list[Row], client: Any) -> None:
-    """Fetch the pictures that the report shows, a few at a time; one that cannot be had stays a link."""
-    found = [one for row in rows for kind, one in row.media if kind == "image" and isinstance(one, MediaResult)]
-    limiter = anyio.CapacityLimiter(8)
-
-    async def keep(result: MediaResult) -> None:
-        async with limiter:
-            try:
-                content = await client.read(result)
-            except (RunwareFlowError, OSError):
-                return
-            await anyio.to_thread.run_sync(keep_thumbnail, result, content)
-
-    with anyio.move_on_after(_KEEPING_SECONDS):
-        async with anyio.create_task_group() as group:
-            for result in found[:_KEPT_PICTURES]:
-                group.start_soon(keep, result)
 
 
 # What is said
@@ -167,21 +147,13 @@ def _failure_text(failure: FlowFailed) -> str:
     return f"{text}\n{user_traceback(cause)}"  # the user's own code: its line is what they need
 
 
-def _left_behind(rows: list[Row], journal: Path | None) -> str:
-    """Say after an interrupt what may be billed, and how to get it."""
-    left = [row for row in rows if row.state == "abandoned" and row.may_be_billed]
-    if not left:
-        return "interrupted; nothing was left in flight" + ("" if journal is None else f", and {journal} has it all")
-    ids = ", ".join(row.task_uuid for row in left[:5] if row.task_uuid) + (", ..." if len(left) > 5 else "")
-    way = f"`runware-flow collect {journal}` asks for them" if journal is not None else f"their task ids: {ids}"
-    return f"interrupted; {len(left)} requests were left in flight and may be billed: {way}"
-
-
 def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | None) -> None:
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.state] = counts.get(row.state, 0) + 1
     said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no nodes"
+    restored = sum(row.restored for row in rows)
+    said += f", {restored} of them restored from the journal" if restored else ""
     cost = "unknown cost" if result.cost is None else money(result.cost)
     used = {number for row in rows for number in row.after}
     last = [row for number, row in enumerate(rows) if number not in used and row.state == "ok"]

@@ -161,7 +161,10 @@ def _key(key: object) -> Secret:
         return key
     if not isinstance(key, str) or not key.strip():
         raise RunwareError(
-            "no API key: pass Client(api_key=...) or set RUNWARE_API_KEY", code="auth", raw_code="missingApiKey"
+            "no API key: pass Client(api_key=...) or set RUNWARE_API_KEY; without a key there is the emulator:"
+            " `runware-flow emulate -- COMMAND`",
+            code="auth",
+            raw_code="missingApiKey",
         )
     if not key.strip().isascii() or any(character.isspace() for character in key.strip()):
         raise RunwareError(

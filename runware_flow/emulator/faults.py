@@ -146,12 +146,11 @@ def parse_fault(text: str) -> Fault:
             raise ValueError(
                 f"{part!r} is not key=value with one of the keys {', '.join(k for k in known if k != 'kind')}"
             )
-        if known[name].startswith("int"):
-            values[name] = int(value)
-        elif known[name].startswith("float"):
-            values[name] = float(value)
-        else:
-            values[name] = value
+        read = next((one for one in (int, float) if known[name].startswith(one.__name__)), str)
+        try:
+            values[name] = read(value)
+        except ValueError:
+            raise ValueError(f"{part!r} is not a number, as {name} wants") from None
     return Fault(kind=kind.strip(), **values)
 
 

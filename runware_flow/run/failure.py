@@ -35,11 +35,11 @@ _MAY_PASS = "this may pass: give the node a retry= or a fallback="
 def flow_failed(runner: Runner, run: ScopeRun, step: Step, error: Exception) -> FlowFailed:
     """Make the error that a run ends with, of the node whose failure ended it."""
     spec = step.spec
-    path, said = run.path(step), str(error) or type(error).__name__
+    place, said = run.place(step), str(error) or type(error).__name__
     if spec.describe() not in said:
-        said = f"{path!r}, declared at {spec.where}, failed: {said}"
-    elif path != spec.path:
-        said = f"{path!r}: {said}"
+        said = f"{place!r}, declared at {spec.where}, failed: {said}"
+    elif place != spec.path:
+        said = f"{place!r}: {said}"
     record: NodeRecord | None = run.record(step.slot)
     lines = [f"flow {runner.flow.name!r}: {said}"]
     if record is not None:
@@ -52,7 +52,7 @@ def flow_failed(runner: Runner, run: ScopeRun, step: Step, error: Exception) -> 
         "\n  ".join(lines),
         result=runner.result,
         node=runner.flow.handle_of(spec),
-        path=path,
+        path=run.path(step),
         where=str(spec.where),
         task_type=record.task_type if record else None,
         model=record.model if record else None,
@@ -101,7 +101,7 @@ def _abandoned(root: ScopeRun) -> Iterator[tuple[str, str]]:
             if isinstance(value, FanRun):
                 runs.extend(value.items)
             elif isinstance(value, Abandoned) and value.may_be_billed and value.task_uuid is not None:
-                yield run.path(step), value.task_uuid
+                yield run.place(step), value.task_uuid
 
 
 def _next(runner: Runner, error: Exception) -> str:

@@ -255,6 +255,9 @@ class Flow(Joining):
             backend: `"asyncio"` or `"trio"`.
             **overrides: keywords of `Flow`, for this run alone.
 
+        An interrupt (Ctrl-C) cancels the run and leaves as `KeyboardInterrupt`, with a note that says how much had
+        finished, what may be billed, and how to go on.
+
         Raises:
             ClientStateError: called inside a running event loop.
         """
@@ -268,10 +271,21 @@ class Flow(Joining):
                 "flow.run() starts an event loop of its own, and one is running here: use `await flow.execute()`"
             )
 
-        async def main() -> RunResult:
-            return await self.execute(None, **overrides)
+        begun: list[RunResult] = []
 
-        return anyio.run(main, backend=backend)
+        async def main() -> RunResult:
+            async with self.start(None, **overrides) as run:
+                begun.append(run.result)
+                return await run.wait()
+
+        try:
+            return anyio.run(main, backend=backend)
+        except KeyboardInterrupt as interrupt:
+            if begun:
+                from runware_flow.run.interrupted import tell_interrupted  # rarely needed
+
+                tell_interrupted(interrupt, self.name, begun[0], overrides.get("journal", self.settings.journal))
+            raise
 
     def plan(self, *, journal: JournalOption = None, prices: Mapping[str, PriceOption] | None = None) -> Plan:
         """Tell what a run would send and cost, and what only the run decides. Sends nothing, writes nothing.

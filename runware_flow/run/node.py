@@ -93,6 +93,14 @@ class Placeholder:
         def __await__(self) -> Any:
             self._refuse("cannot be awaited; run the flow with `await flow.execute()` and read result[node]")
 
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):  # asked by copy, pickle and notebooks, who know what to do without it
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(
+                f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, has no {name!r}; if the"
+                " result has it, use node.then, whose builder is given the result"
+            )
+
 
 class Node(Placeholder, Generic[T_co]):
     """One step of a flow and, after the run, its key: `result[node]` is a `T_co`.

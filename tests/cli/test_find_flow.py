@@ -67,6 +67,7 @@ def test_parameters_are_converted_by_their_annotations(program):
     ("body", "suffix", "params", "sentence"),
     [
         ("", "", [], "has no Flow"),
+        ("def build():\n    return Flow()", "", [], "or name the function that builds one"),
         ("a = Flow()\nb = Flow()", "", [], "has several flows (a, b): name one, as in "),
         ("flow = Flow()", ":nope", [], "has no 'nope'; its flows are flow"),
         ("flow = Flow()", "", ["a=1"], "--param is for a function that builds a flow"),

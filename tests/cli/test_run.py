@@ -206,3 +206,44 @@ def test_two_interrupts_leave_at_once_and_say_what_may_be_billed(folder, slow_em
     assert states(folder / "run.sqlite").count("open") == 2
     assert "posters: cancelled in" in out
     assert (folder / "r.html").exists()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("journal", ["run.sqlite", None])
+def test_an_interrupted_script_says_what_it_leaves_and_how_to_go_on(folder, slow_emulator, backend, journal):
+    (folder / "script.py").write_text(
+        "import sys\nfrom posters import build\n"
+        f"build([f'kite {{n}}' for n in range(6)]).run(backend={backend!r}, journal={journal!r}, progress='json')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "script.py"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **environment(slow_emulator)},
+    ) as process:
+        process.stderr.readline()  # a second of the run is over
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    *_, error, note = errors.splitlines()
+    assert error == "KeyboardInterrupt"
+    assert note.startswith("flow 'posters' was interrupted; 2 requests were left in flight and may be billed: ")
+    if journal:
+        assert "`runware-flow collect run.sqlite` asks for them" in note
+        assert note.endswith("0 nodes had finished; the same program continues from it")
+        assert states(folder / "run.sqlite").count("open") == 2
+    else:
+        assert "their task ids: " in note
+        assert note.endswith("0 nodes had finished; journal= makes a run continue where it stopped")
+
+
+def test_the_summary_tells_what_came_from_the_journal(folder, emulator):
+    arguments = ("run", "posters.py", "--param=prompts=kite", "--journal", "run.sqlite", "--progress", "off")
+    assert "2 ok; $" in call(folder, emulator, *arguments).stdout
+    assert "2 ok, 2 of them restored from the journal; $" in call(folder, emulator, *arguments).stdout
+
+
+def test_a_plan_without_prices_says_how_to_get_them(folder, emulator):
+    asked = ("plan", "posters.py", "--param=prompts=kite")
+    assert "can be asked for with --prices" in call(folder, emulator, *asked).stdout
+    assert "--prices" not in call(folder, emulator, *asked, "--prices").stdout

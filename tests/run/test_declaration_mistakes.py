@@ -263,3 +263,29 @@ def test_task_that_is_changed_after_its_declaration_is_sent_as_it_was_declared(r
         assert sorted(sent) == [("boat", ["boat"]), ("kite", ["kite"])]
 
     run(main)
+
+
+def test_an_attribute_of_the_result_is_asked_of_the_builder_not_of_the_node(flow):
+    node = flow.then(art())
+    with pytest.raises(AttributeError, match=r"Node 'imageInference', declared at .*, has no 'url'; .* use node.then"):
+        node.url  # noqa: B018
+    assert not hasattr(node, "_ipython_display_")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"positivePrompt": "a kite"}, r"^ImageInference has no parameter 'positivePrompt'; is it positive_prompt\? "),
+        ({"prompt": "a kite"}, r"no parameter 'prompt'; is it .*positive_prompt.*\? .* extra=\{\.\.\.\}"),
+        ({"heigth": 512}, r"no parameter 'heigth'; is it height\?"),
+        ({"sparkle": 1}, r"no parameter 'sparkle'; one newer than this package goes into extra="),
+    ],
+)
+def test_a_parameter_that_a_task_does_not_have_is_named_with_what_may_be_meant(given, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        ImageInference(model="runware:400@1", **given)
+
+
+def test_a_task_without_its_model_is_named():
+    with pytest.raises(TypeError, match="ImageInference cannot be made: Missing required argument 'model'"):
+        ImageInference()

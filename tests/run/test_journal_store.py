@@ -117,6 +117,11 @@ def test_store_in_a_folder_that_is_not_there_says_so(tmp_path):
         SqliteStore(tmp_path / "nowhere" / "run.sqlite").open()
 
 
+def test_store_a_folder_in_the_place_of_a_file_says_so(tmp_path):
+    with pytest.raises(JournalError, match="it is a folder, name a file in it"):
+        SqliteStore(tmp_path).open()
+
+
 def test_store_other_files_are_refused_untouched(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("not a database, but long enough to be one " * 100)

@@ -126,6 +126,19 @@ def test_flow_failed_says_what_failed_what_is_kept_and_what_to_do(run):
     run(main)
 
 
+def test_flow_failed_names_an_item_by_its_position_for_people_and_by_its_identity_for_programs(run):
+    flow = Flow()
+    flow.map(["good", "bad"], lambda prompt: art(prompt), label="poster")
+    service = Service(lambda request, count: RunwareError("no") if request.wire["positivePrompt"] == "bad" else None)
+
+    async def main():
+        with pytest.raises(FlowFailed, match=r": 'poster\[1\]/poster', declared at ") as info:
+            await flow.execute(service)
+        assert "poster[1]" not in info.value.path
+
+    run(main)
+
+
 def test_flow_failed_with_a_journal_says_what_a_second_run_does(run, tmp_path):
     flow = Flow(journal=tmp_path / "j.sqlite")
     flow.then(art(), timeout=0.01)

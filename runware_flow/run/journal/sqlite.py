@@ -81,7 +81,8 @@ def translated(path: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise JournalError(f"the journal {path} cannot be used: {error}") from error
+        what = "it is a folder, name a file in it" if path.is_dir() else str(error)
+        raise JournalError(f"the journal {path} cannot be used: {what}") from error
     except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
         what = " ".join(str(error).split())
         raise JournalError(
