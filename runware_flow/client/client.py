@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import AsyncExitStack, asynccontextmanager
-from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
@@ -15,20 +14,17 @@ from msgspec.structs import replace
 from runware_flow.client import request as requests
 from runware_flow.client.carrying import Carriage
 from runware_flow.client.conversation import print_entry
-from runware_flow.client.delivery import Delivery, Progress
-from runware_flow.client.governing import Governing, governed_as
+from runware_flow.client.governing import Governing
 from runware_flow.client.media import LocalMediaPlacer
-from runware_flow.client.options import check_seconds, read_settings
+from runware_flow.client.options import read_settings
+from runware_flow.client.sending import Sender
 from runware_flow.client.services import Services
-from runware_flow.client.stream import TextStream, follow, open_stream
-from runware_flow.client.tracing import trace_stream
+from runware_flow.client.stream import TextStream, follow
 from runware_flow.client.utilities import Utilities
 from runware_flow.errors import ClientStateError
 from runware_flow.lifetime import open_task_group
-from runware_flow.session.events import Submission
 from runware_flow.tasks import MediaStorage
 from runware_flow.types import Result, Task
-from runware_flow.wire.codec import encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -36,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from runware_flow.client.conversation import Conversation
+    from runware_flow.client.delivery import Delivery, Progress
     from runware_flow.client.governing import Place
     from runware_flow.client.options import ClientKeywords
     from runware_flow.graph.outcomes import Failed, Ok
@@ -74,8 +71,9 @@ class Client(Utilities, AsyncContextManagerMixin):
         self._home: tuple[int, int, object] | None = None
         self._stack = AsyncExitStack()
         self._services = Services(self._settings, self._stack, self._here)
-        self._media = LocalMediaPlacer(self._upload)
         self._governing = Governing()
+        media = LocalMediaPlacer(self._upload)
+        self._sender = Sender(self._settings, self._services, self._governing, media, self._chosen)
 
     def __repr__(self) -> str:
         state = "open" if self._conversation is not None else "not entered" if self._home is None else "closed"
@@ -169,7 +167,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         """
         conversation = self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
-        return await self._perform(conversation, prepared, timeout, on_result, on_progress, validate=validate)
+        return await self._sender.perform(conversation, prepared, timeout, on_result, on_progress, validate=validate)
 
     @overload
     def submit(
@@ -205,7 +203,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         """
         conversation = self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
-        conversation, submitted = await self._send(conversation, prepared, timeout, validate=validate)
+        conversation, submitted = await self._sender.send(conversation, prepared, timeout, validate=validate)
         try:
             yield submitted
         finally:
@@ -243,22 +241,8 @@ class Client(Utilities, AsyncContextManagerMixin):
         """
         self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
-        with self._governing.streaming(governed_as(prepared.task_type, prepared.model)):
-            async with self._stream(prepared, timeout, validate) as stream:
-                yield stream
-
-    @asynccontextmanager
-    async def _stream(
-        self, prepared: requests.Prepared, timeout: float | None, validate: bool | None = None
-    ) -> AsyncGenerator[TextStream]:
-        seconds = check_seconds(timeout, self._settings.timeout)
-        await self._services.check(prepared, validate)
-        await self._place_media(prepared)
-        document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
-        rest = await self._services.web.rest()
-        with trace_stream(prepared):
-            async with open_stream(rest, prepared, timeout=seconds, document=document, redact=redact) as stream:
-                yield stream
+        async with self._sender.stream(prepared, timeout, validate) as stream:
+            yield stream
 
     def prepare(
         self,
@@ -298,7 +282,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         know it; see `Submission`. `place` is one that a run took from the governor, and gives back.
         """
         conversation = self._here()
-        return await self._perform(
+        return await self._sender.perform(
             conversation, prepared, timeout, on_result, on_progress, sent_before, validate, place
         )
 
@@ -316,9 +300,8 @@ class Client(Utilities, AsyncContextManagerMixin):
         and the text of each piece, in order. `place` is one that a run took from the governor, and gives back.
         """
         self._here()
-        with self._governing.streaming(governed_as(prepared.task_type, prepared.model), place):
-            async with self._stream(prepared, timeout) as stream:
-                return [await follow(stream, prepared, on_delta)]
+        async with self._sender.stream(prepared, timeout, place=place) as stream:
+            return [await follow(stream, prepared, on_delta)]
 
     def statistics(self) -> SessionStatistics:
         """What the session knows of itself, frozen: tasks in flight, reconnects, polls, the governor of each model."""
@@ -329,65 +312,12 @@ class Client(Utilities, AsyncContextManagerMixin):
         """The governors of this client, which the runs on it ask; `statistics()` tells what they know."""
         return self._governing
 
-    async def _perform(
-        self,
-        conversation: Conversation,
-        prepared: requests.Prepared,
-        timeout: float | None,
-        on_result: Callable[[Any], Awaitable[None] | None] | None,
-        on_progress: Callable[[Progress], Awaitable[None] | None] | None,
-        sent_before: SentBefore = "no",
-        validate: bool | None = None,
-        place: Place | None = None,
-    ) -> list[Any]:
-        conversation, delivery = await self._send(conversation, prepared, timeout, sent_before, validate, place)
-        try:
-            if on_result is not None or on_progress is not None:
-                while (event := await delivery.next_event()) is not None:
-                    callback: Any = on_progress if isinstance(event, Progress) else on_result
-                    if callback is not None and isawaitable(pending := callback(event)):
-                        await pending
-            return await delivery.wait_results()
-        finally:
-            conversation.withdraw(delivery.request.task_id)
-            if place is None:
-                delivery.give_place_back()
-
-    async def _send(
-        self,
-        conversation: Conversation,
-        prepared: requests.Prepared,
-        timeout: float | None,
-        sent_before: SentBefore = "no",
-        validate: bool | None = None,
-        place: Place | None = None,
-    ) -> tuple[Conversation, Delivery[Any]]:
-        """Hand a task to the session; gives the conversation that has it now, from which the caller withdraws it."""
-        request = prepared.request
-        seconds = check_seconds(timeout, self._settings.poll_timeout)
-        deadline = anyio.current_time() + seconds
-        if sent_before != "yes":
-            await self._services.check(prepared, validate)
-            await self._place_media(prepared)
-        submission = Submission(
-            task_id=request.task_id,
-            body=encode(request.wire),
-            task_type=request.task_type,
-            model=request.model,
-            delivery="async" if request.delivery == "async" or "webhookURL" in request.wire else "sync",
-            slots=request.slots,
-            sent_before=sent_before,
-        )
+    async def _chosen(self, conversation: Conversation, deadline: float) -> Conversation:
+        """Give the conversation that takes tasks; until the transport is chosen, that is found out first."""
         if not self._carriage.is_chosen:
             with anyio.CancelScope(deadline=deadline):
-                conversation = await self._connect()
-        document = self._services.documenter(request.model)
-        delivery: Delivery[Any] = Delivery(request, timeout=seconds, document=document, course=prepared.course)
-        conversation.submit(delivery, submission, deadline)
-        delivery.place = place or self._governing.begin(governed_as(request.task_type, request.model))
-        if delivery.place is not None and sent_before == "no":
-            delivery.place.sent()
-        return conversation, delivery
+                return await self._connect()
+        return conversation
 
     async def _connect(self) -> Conversation:
         conversation = await self._carriage.connect()
@@ -400,11 +330,6 @@ class Client(Utilities, AsyncContextManagerMixin):
     ) -> requests.Prepared:
         registry = self._services.registry.registry
         return requests.prepare(task, new_task_id=task_uuid, registry=registry, **choices)
-
-    async def _place_media(self, prepared: requests.Prepared) -> None:
-        if prepared.local_media:
-            stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
-            await self._media.place(prepared.request.wire, prepared.local_media, inline=stores)
 
     async def _upload(self, data_uri: str) -> str:
         stored = await self.run(MediaStorage(operation="upload", media=data_uri))

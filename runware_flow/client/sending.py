@@ -1,0 +1,136 @@
+"""From a request that is complete to its results: checked, its media placed, governed, handed over and waited for."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from runware_flow.client import request as requests
+from runware_flow.client.delivery import Delivery, Progress
+from runware_flow.client.governing import governed_as
+from runware_flow.client.options import check_seconds
+from runware_flow.client.stream import open_stream
+from runware_flow.client.tracing import trace_stream
+from runware_flow.session.events import Submission
+from runware_flow.wire.codec import encode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from runware_flow.client.conversation import Conversation
+    from runware_flow.client.governing import Governing, Place
+    from runware_flow.client.media import LocalMediaPlacer
+    from runware_flow.client.options import Settings
+    from runware_flow.client.services import Services
+    from runware_flow.client.stream import TextStream
+    from runware_flow.session.events import SentBefore
+
+__all__ = ("Sender",)
+
+
+class Sender:
+    """Sends the tasks of one client.
+
+    Args:
+        chosen: gives the conversation that takes tasks, once the transport is chosen, by the deadline at the latest.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        services: Services,
+        governing: Governing,
+        media: LocalMediaPlacer,
+        chosen: Callable[[Conversation, float], Awaitable[Conversation]],
+    ) -> None:
+        self._settings = settings
+        self._services = services
+        self._governing = governing
+        self._media = media
+        self._chosen = chosen
+
+    async def perform(
+        self,
+        conversation: Conversation,
+        prepared: requests.Prepared,
+        timeout: float | None,
+        on_result: Callable[[Any], Awaitable[None] | None] | None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None,
+        sent_before: SentBefore = "no",
+        validate: bool | None = None,
+        place: Place | None = None,
+    ) -> list[Any]:
+        """Send a task and wait for all its results; see `Client.perform`."""
+        conversation, delivery = await self.send(conversation, prepared, timeout, sent_before, validate, place)
+        try:
+            if on_result is not None or on_progress is not None:
+                while (event := await delivery.next_event()) is not None:
+                    callback: Any = on_progress if isinstance(event, Progress) else on_result
+                    if callback is not None and isawaitable(pending := callback(event)):
+                        await pending
+            return await delivery.wait_results()
+        finally:
+            conversation.withdraw(delivery.request.task_id)
+            if place is None:
+                delivery.give_place_back()
+
+    async def send(
+        self,
+        conversation: Conversation,
+        prepared: requests.Prepared,
+        timeout: float | None,
+        sent_before: SentBefore = "no",
+        validate: bool | None = None,
+        place: Place | None = None,
+    ) -> tuple[Conversation, Delivery[Any]]:
+        """Hand a task to the session; gives the conversation that has it now, from which the caller withdraws it."""
+        request = prepared.request
+        seconds = check_seconds(timeout, self._settings.poll_timeout)
+        deadline = anyio.current_time() + seconds
+        if sent_before != "yes":
+            await self._services.check(prepared, validate)
+            await self._place_media(prepared)
+        submission = Submission(
+            task_id=request.task_id,
+            body=encode(request.wire),
+            task_type=request.task_type,
+            model=request.model,
+            delivery="async" if request.delivery == "async" or "webhookURL" in request.wire else "sync",
+            slots=request.slots,
+            sent_before=sent_before,
+        )
+        conversation = await self._chosen(conversation, deadline)
+        document = self._services.documenter(request.model)
+        delivery: Delivery[Any] = Delivery(request, timeout=seconds, document=document, course=prepared.course)
+        conversation.submit(delivery, submission, deadline)
+        delivery.place = place or self._governing.begin(governed_as(request.task_type, request.model))
+        if delivery.place is not None and sent_before == "no":
+            delivery.place.sent()
+        return conversation, delivery
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        prepared: requests.Prepared,
+        timeout: float | None,
+        validate: bool | None = None,
+        place: Place | None = None,
+    ) -> AsyncGenerator[TextStream]:
+        """Send a text task, and give what reads its answer; see `Client.stream` and `Client.perform_stream`."""
+        with self._governing.streaming(governed_as(prepared.task_type, prepared.model), place):
+            seconds = check_seconds(timeout, self._settings.timeout)
+            await self._services.check(prepared, validate)
+            await self._place_media(prepared)
+            document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
+            rest = await self._services.web.rest()
+            with trace_stream(prepared):
+                async with open_stream(rest, prepared, timeout=seconds, document=document, redact=redact) as stream:
+                    yield stream
+
+    async def _place_media(self, prepared: requests.Prepared) -> None:
+        if prepared.local_media:
+            stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
+            await self._media.place(prepared.request.wire, prepared.local_media, inline=stores)
