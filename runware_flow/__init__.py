@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from runware_flow.graph.outcomes import Skipped as Skipped
     from runware_flow.graph.policies import Retry as Retry
     from runware_flow.graph.prices import Price as Price
-    from runware_flow.run.batch import Batch as Batch
-    from runware_flow.run.batch import BatchOutcomes as BatchOutcomes
-    from runware_flow.run.batch import BatchReport as BatchReport
-    from runware_flow.run.batch_item import BatchItem as BatchItem
+    from runware_flow.run.batch.batch import Batch as Batch
+    from runware_flow.run.batch.item import BatchItem as BatchItem
+    from runware_flow.run.batch.report import BatchOutcomes as BatchOutcomes
+    from runware_flow.run.batch.report import BatchReport as BatchReport
     from runware_flow.run.budget import Budget as Budget
     from runware_flow.run.cache.store import Cache as Cache
     from runware_flow.run.context import current_run as current_run
@@ -95,8 +95,9 @@ _HOMES = {
     "graph.prices": ("Price",),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),
     "graph.policies": ("Retry",),
-    "run.batch": ("Batch", "BatchOutcomes", "BatchReport"),
-    "run.batch_item": ("BatchItem",),
+    "run.batch.batch": ("Batch",),
+    "run.batch.item": ("BatchItem",),
+    "run.batch.report": ("BatchOutcomes", "BatchReport"),
     "run.budget": ("Budget",),
     "run.cache.store": ("Cache",),
     "run.context": ("current_run",),

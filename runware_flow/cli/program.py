@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin, ge
 
 import msgspec
 
-from runware_flow.run.batch import Batch
+from runware_flow.run.batch.batch import Batch
 from runware_flow.run.flow import Flow
 
 if TYPE_CHECKING:

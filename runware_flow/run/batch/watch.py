@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.run.accounts import Accounts
-    from runware_flow.run.batch_source import Pulled
+    from runware_flow.run.batch.source import Pulled
     from runware_flow.run.news import News
     from runware_flow.run.progress import Show
     from runware_flow.run.settings import Settings

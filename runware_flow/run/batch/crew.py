@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from runware_flow.graph.batches import Tolerance
-    from runware_flow.run.batch_item import BatchItem, ItemRunner, Work
-    from runware_flow.run.batch_report import Outbox
-    from runware_flow.run.batch_source import BatchSource
-    from runware_flow.run.batch_watch import BatchWatch
+    from runware_flow.run.batch.item import BatchItem, ItemRunner, Work
+    from runware_flow.run.batch.report import Outbox
+    from runware_flow.run.batch.source import BatchSource
+    from runware_flow.run.batch.watch import BatchWatch
     from runware_flow.run.settings import Settings
 
 __all__ = ("Crew",)

@@ -13,11 +13,11 @@ from runware_flow.graph.attempts import RetryBudget
 from runware_flow.graph.batches import Tolerance
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.accounts import Accounts
-from runware_flow.run.batch_crew import Crew
-from runware_flow.run.batch_item import ItemRunner, Surroundings
-from runware_flow.run.batch_report import BatchOutcomes, BatchReport, Outbox
-from runware_flow.run.batch_source import BatchSource
-from runware_flow.run.batch_watch import BatchWatch
+from runware_flow.run.batch.crew import Crew
+from runware_flow.run.batch.item import ItemRunner, Surroundings
+from runware_flow.run.batch.report import BatchOutcomes, BatchReport, Outbox
+from runware_flow.run.batch.source import BatchSource
+from runware_flow.run.batch.watch import BatchWatch
 from runware_flow.run.cache.shelf import open_shelf
 from runware_flow.run.declare import call_name, caller, check_call, takes
 from runware_flow.run.opening import open_desk, open_journal
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 else:
     S = TypeVar("S")
 
-__all__ = ("Batch", "BatchOutcomes", "BatchReport")
+__all__ = ("Batch",)
 
 A = TypeVar("A")
 T = TypeVar("T")

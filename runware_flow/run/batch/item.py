@@ -15,8 +15,8 @@ from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
 from runware_flow.graph.plan import ScopePlan, compile_plan
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.admission import Admission
-from runware_flow.run.batch_recall import Recall, recall
-from runware_flow.run.batch_source import Pulled
+from runware_flow.run.batch.recall import Recall, recall
+from runware_flow.run.batch.source import Pulled
 from runware_flow.run.cache.shelf import Twins
 from runware_flow.run.context import RunContext, current_worker
 from runware_flow.run.declare import is_node
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from runware_flow.graph.attempts import RetryBudget
     from runware_flow.run.accounts import Accounts
     from runware_flow.run.admission import Desk
-    from runware_flow.run.batch_report import BatchReport
-    from runware_flow.run.batch_watch import BatchWatch
+    from runware_flow.run.batch.report import BatchReport
+    from runware_flow.run.batch.watch import BatchWatch
     from runware_flow.run.cache.shelf import Shelf
     from runware_flow.run.journal.ledger import Ledger
     from runware_flow.run.journal.writer import JournalWriter

@@ -13,7 +13,7 @@ from runware_flow.graph.batches import BatchStatistics
 
 if TYPE_CHECKING:
     from runware_flow.run.accounts import Accounts
-    from runware_flow.run.batch_item import BatchItem
+    from runware_flow.run.batch.item import BatchItem
     from runware_flow.run.result import ReceiptLine
 
 __all__ = ("BatchOutcomes", "BatchReport", "Outbox")

@@ -1,0 +1,1 @@
+"""Batches: one pipeline for each item of a source of any length."""
