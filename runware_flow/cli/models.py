@@ -74,7 +74,7 @@ def show(
     """
     found = _run(lambda client: _describe(client, model))
     if found["taskType"] is None and found["name"] is None:
-        _note(f"nothing is known of {model}; a community model goes by its AIR and a taskType")
+        _note(f"nothing is known of {model}{_meant(model)}; a community model goes by its AIR and a taskType")
         raise typer.Exit(1)
     if as_json:
         _print_json(found)
@@ -99,6 +99,13 @@ def refresh(as_json: AsJson = False) -> None:
         _print_json(msgspec.to_builtins(changes))
     else:
         _print_changes(changes)
+
+
+def _meant(model: str) -> str:
+    from runware_flow.catalog import load_registry
+
+    like = load_registry().suggest(model)
+    return f" (is it {' or '.join(like)}?)" if like else ""
 
 
 # What is asked

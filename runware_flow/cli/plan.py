@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
+from runware_flow.catalog import load_registry
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runware_flow.graph.forecast import Plan
     from runware_flow.run.flow import Flow
 
 __all__ = ("plan_command",)
@@ -23,5 +26,21 @@ def plan_command(flow: Flow, *, journal: Path | None, prices: bool, mermaid: boo
     plan = flow.plan(journal=journal, prices=known)
     if is_json:
         return msgspec.json.encode(plan).decode()
-    hint = "\nwhat is unknown can be asked for with --prices; nothing is billed" if plan.unpriced and not prices else ""
-    return f"{plan}{hint}"
+    lines = [str(plan), *_unknown_models(plan)]
+    if plan.unpriced and not prices:
+        lines.append("what is unknown can be asked for with --prices; nothing is billed")
+    return "\n".join(lines)
+
+
+def _unknown_models(plan: Plan) -> list[str]:
+    """Tell of each model that the catalog lacks: it may be misspelt, newer, or one of the community."""
+    registry = load_registry()
+    named = dict.fromkeys(stage.model for stage in plan.stages if stage.model)
+    lines: list[str] = []
+    for model in named:
+        if model in registry.models or model in registry.airs:
+            continue
+        like = registry.suggest(model)
+        meant = f", which has {' and '.join(like)}" if like else ""
+        lines.append(f"{model} is not in the catalog of this package{meant}")
+    return lines

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import msgspec
@@ -14,8 +15,6 @@ from runware_flow.errors import RunwareError
 from runware_flow.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from anyio.abc import TaskGroup
 
     from runware_flow.client.log import Log
@@ -39,6 +38,8 @@ def consults_registry(task: Task[Any] | Mapping[str, Any]) -> bool:
     """Tell whether the registry decides anything about a task: the model of a slug, or a task type that is left out."""
     if isinstance(task, Task):
         model: object = getattr(task, "model", None)
+    elif not isinstance(cast("object", task), Mapping):
+        return False  # it is refused before anything is asked
     elif "taskType" in task:
         model = task.get("model")
     else:

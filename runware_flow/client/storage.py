@@ -94,7 +94,8 @@ async def _hand_over(
     result: MediaResult, http_client: httpx.AsyncClient, sink: Callable[[bytes], Awaitable[None]]
 ) -> None:
     if not isinstance(cast("object", result), MediaResult):
-        raise TypeError(f"only a result that is a medium can be saved or read, not a {type(result).__name__}")
+        each = ": save each of its results by itself" if isinstance(result, list) else ""
+        raise TypeError(f"only a result that is a medium can be saved or read, not a {type(result).__name__}{each}")
     kept = file_of(result)
     if kept is not None and await anyio.Path(kept).is_file():
         async with await anyio.open_file(kept, "rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import socket
 import time
@@ -61,6 +62,14 @@ class Emulator:
         port: int = 0,
         **settings: Any,
     ) -> None:
+        unknown = settings.keys() - {field.name for field in dataclasses.fields(Settings)}
+        if unknown:
+            raise TypeError(
+                f"Emulator has no option {min(unknown)!r}: there are seed, latency, faults, host, port and the fields"
+                " of runware_flow.emulator.Settings"
+            )
+        if isinstance(latency, str):
+            raise TypeError(f"latency= is seconds, a range (low, high) or either by task type, not {latency!r}")
         self._host, self._port = host, port
         self._faults = FaultBook(faults, seed)
         self._settings = Settings(seed=seed, latency=latency, **settings)

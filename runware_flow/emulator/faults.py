@@ -166,7 +166,7 @@ class FaultBook:
         self._entries: list[_Entry] = []
         self._seed = seed
         self._added = 0
-        for fault in faults:
+        for fault in [faults] if isinstance(faults, str) else faults:  # a text is one fault, not its letters
             self.add(fault)
 
     def add(self, fault: Fault | str) -> Fault:

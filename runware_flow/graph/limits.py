@@ -51,6 +51,8 @@ _MAKES = {
 }
 """What a task makes, by its type; an upscaled video is a video. Training and utilities have no modality."""
 
+_SPELT = {name.lower(): name for name in _MAKES}
+
 
 def modality_of(wire: Mapping[str, Any]) -> str | None:
     """Tell what a task makes: an image, a video, ...; `None` if it is none of the five."""
@@ -74,6 +76,9 @@ def read_limits(given: Any) -> dict[str, int]:
     for key, value in given.items():
         if not isinstance(key, str) or not key or key in _PREFIXES or (":" in key and not key.startswith(_PREFIXES)):
             raise ValueError(f"{key!r} is no key of limits=: {_KEYS}")
+        meant = _SPELT.get(key.removeprefix("type:").lower()) if key.startswith("type:") else None
+        if meant is not None and key != f"type:{meant}":
+            raise ValueError(f"{key!r} is no key of limits=; there is 'type:{meant}'")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"limits= gives whole numbers from 1, not {value!r} for {key!r}")
         limits[key] = value

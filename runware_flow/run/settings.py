@@ -65,7 +65,11 @@ def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> 
         raise DeclarationError(str(error)) from None
     unknown = given.keys() - set(Settings.__struct_fields__)
     if unknown:
-        raise DeclarationError(f"{sorted(unknown)[0]}= is no keyword of {owner}")
+        from difflib import get_close_matches
+
+        name = min(unknown)
+        like = [f"; is it {one}=?" for one in get_close_matches(name, Settings.__struct_fields__, 1)]
+        raise DeclarationError(f"{name}= is no keyword of {owner}{''.join(like)}")
     return Settings(concurrency, on_error, progress, journal, limits, budget, cache)
 
 

@@ -247,3 +247,11 @@ def test_a_plan_without_prices_says_how_to_get_them(folder, emulator):
     asked = ("plan", "posters.py", "--param=prompts=kite")
     assert "can be asked for with --prices" in call(folder, emulator, *asked).stdout
     assert "--prices" not in call(folder, emulator, *asked, "--prices").stdout
+
+
+def test_a_plan_tells_of_a_model_that_the_catalog_lacks(folder, emulator):
+    program = (folder / "posters.py").read_text()
+    (folder / "typo.py").write_text(program.replace("runware:400@1", "runware:400@l"))
+    told = "runware:400@l is not in the catalog of this package, which has runware:400@1"
+    assert told in call(folder, emulator, "plan", "typo.py", "--param=prompts=kite").stdout
+    assert "not in the catalog" not in call(folder, emulator, "plan", "posters.py", "--param=prompts=kite").stdout

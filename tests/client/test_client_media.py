@@ -235,3 +235,14 @@ def test_save_into_a_folder_lets_no_server_choose_another(run, open_pair, tmp_pa
         assert [entry.name for entry in tmp_path.iterdir()] == ["album"]
 
     run(main)
+
+
+def test_what_is_no_task_or_no_medium_is_said_to_be_so(run, open_pair, tmp_path):
+    async def main():
+        async with open_pair() as (_, client):
+            with pytest.raises(RunwareError, match=r"the task is .*object, not a task or a dict with wire names"):
+                await client.run(object())
+            with pytest.raises(TypeError, match="not a list: save each of its results by itself"):
+                await client.save([], tmp_path / "kite")
+
+    run(main)

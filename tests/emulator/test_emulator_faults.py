@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from emulator_tasks import ask, codes, image, make_service, open_session, poll, submit
 
+from runware_flow.emulator import Emulator
 from runware_flow.emulator.faults import FAULT_KINDS, Fault, FaultBook, parse_fault
 
 
@@ -34,6 +35,19 @@ def test_fault_strikes_at_the_events_it_names(text, strikes) -> None:
     book = FaultBook([text])
     assert [int(book.strike("kill") is not None) for _ in range(5)] == strikes
     assert book.strike("duplicate") is None
+
+
+def test_fault_given_as_one_text_is_one_fault_not_its_letters() -> None:
+    assert FaultBook("kill:nth=1").strike("kill") is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [({"fault": ["fail"]}, "Emulator has no option 'fault'"), ({"latency": "fast"}, "latency= is seconds")],
+)
+def test_emulator_option_that_makes_no_sense_is_named(options, sentence) -> None:
+    with pytest.raises(TypeError, match=sentence):
+        Emulator(**options)
 
 
 def test_fault_counts_only_the_tasks_it_is_meant_for() -> None:

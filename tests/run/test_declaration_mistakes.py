@@ -179,6 +179,7 @@ MISTAKES = {
     "cache": (lambda flow: Flow(cache=True), "cache= is the path of a folder"),
     "override": (lambda flow: flow.start(concurrency=-1), "concurrency= is a whole number"),
     "unknown override": (lambda flow: flow.start(parallel=3), "parallel= is no keyword of Flow"),
+    "misspelt override": (lambda flow: flow.start(concurency=3), "no keyword of Flow; is it concurrency=?"),
     "blocking run with a client": (lambda flow: flow.run(object()), "await flow.execute"),
 }
 

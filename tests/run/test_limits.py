@@ -202,6 +202,7 @@ def test_batch_left_early_leaves_nothing_running(run):
     [
         ({"vidoe": 4}, "'vidoe' is no key of limits="),
         ({"task:caption": 4}, "'task:caption' is no key of limits="),
+        ({"type:imageinference": 4}, "'type:imageinference' is no key of limits=; there is 'type:imageInference'"),
         ({"model:no-such-model": 4}, "no model is called 'no-such-model'"),
         ({"model:bfl-flux-2-dev": 4, "model:runware:400@1": 5}, "two limits for the model runware:400@1"),
         ({"video": 0}, "whole numbers from 1, not 0 for 'video'"),

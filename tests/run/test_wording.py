@@ -6,7 +6,7 @@ import pickle
 
 import anyio
 import pytest
-from service import Service, art
+from service import Service, art, caption
 
 from runware_flow import (
     Client,
@@ -135,6 +135,18 @@ def test_flow_failed_names_an_item_by_its_position_for_people_and_by_its_identit
         with pytest.raises(FlowFailed, match=r": 'poster\[1\]/poster', declared at ") as info:
             await flow.execute(service)
         assert "poster[1]" not in info.value.path
+
+    run(main)
+
+
+def test_flow_failed_of_an_input_says_how_to_give_a_file(run):
+    flow = Flow()
+    flow.then(caption("kite.jpg"))
+    wrong = RunwareError("no medium", code="validation", parameter="inputs.image")
+
+    async def main():
+        with pytest.raises(FlowFailed, match=r"next: correct the request \(a file of your own is given as a Path"):
+            await flow.execute(Service(lambda request, count: wrong))
 
     run(main)
 
