@@ -15,7 +15,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -49,6 +49,25 @@ T = TypeVar("T")
 
 _COLUMNS = """id, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked_at, settled_at, micro_usd,
     request, items, error"""
+_Row: TypeAlias = tuple[
+    int,
+    str,
+    str,
+    bytes,
+    int,
+    str | None,
+    str | None,
+    str | None,
+    Annotated[int, msgspec.Meta(ge=0, lt=len(STATES))],
+    float,
+    float | None,
+    int | None,
+    bytes | None,
+    bytes | None,
+    bytes | None,
+]
+"""What the columns hold in a journal that is not damaged; SQLite itself holds anything."""
+_REQUEST = msgspec.json.Decoder(dict[str, Any])
 _PAGE = 256
 
 
@@ -160,6 +179,8 @@ class Journal:
         query = """SELECT state, count(*), sum(micro_usd), sum(micro_usd IS NULL AND task_uuid IS NOT NULL)
             FROM node GROUP BY state"""
         for state, count, known, missing in self._all(query):
+            if state not in range(len(STATES)):
+                continue  # of a damaged row, which `entries` tells of
             counts[STATES[state]] = count
             if STATES[state] == "done":
                 micro_usd, unknown = known or 0, missing
@@ -183,24 +204,25 @@ class Journal:
             return self._connection.execute(query, values or []).fetchall()
 
     def _entry(self, row: Any) -> JournalEntry:
-        (number, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked, settled) = row[:11]
-        micro_usd, request, items, error = row[11:]
+        whole = msgspec.convert(row, _Row)
+        (number, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked, settled) = whole[:11]
+        micro_usd, request, items, error = whole[11:]
         raw = [self._media.bring_back(item) for item in items_of(items)]
         kind: type[Result] = RESULT_TYPES.get(task_type or "", Result)
         return JournalEntry(
             number=number,
             flow=flow,
             path=path,
-            fingerprint=bytes(fingerprint).hex(),
+            fingerprint=fingerprint.hex(),
             attempt=attempt,
             task_uuid=task_uuid,
             task_type=task_type,
             model=model,
-            state=STATES[int(state)],
+            state=STATES[state],
             asked_at=asked,
             settled_at=settled,
             cost=None if micro_usd is None else micro_usd / 1_000_000,
-            request={} if request is None else msgspec.json.decode(self._media.bring_back(request)),
+            request={} if request is None else _REQUEST.decode(self._media.bring_back(request)),
             results=[decode_value(item) if task_uuid is None else decode_item(item, kind) for item in raw],
             error=None if error is None else decode_error(error),
         )

@@ -262,9 +262,10 @@ def report(
       runware-flow report posters.sqlite
       runware-flow report posters.sqlite -o out/report.html
     """
+    from runware_flow.cli.program import beside
     from runware_flow.cli.report import report_command
 
-    print(report_command(journal, out or journal.with_suffix(".html"), flow=flow))
+    print(report_command(journal, out or beside(journal, ".html"), flow=flow))
 
 
 def _flow(target: str, params: list[str] | None) -> Flow:

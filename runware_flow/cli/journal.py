@@ -25,9 +25,10 @@ def salvage(
     ] = None,
 ) -> None:
     """Write what can be read of a damaged journal into a new one, and say what was lost."""
+    from runware_flow.cli.program import beside
     from runware_flow.journal import salvage as salvage_journal
 
-    target = out or journal.with_name(f"{journal.stem}.salvaged{journal.suffix}")
+    target = out or beside(journal, f".salvaged{journal.suffix}")
     found = salvage_journal(journal, target)
     counts = found.counts
     print(

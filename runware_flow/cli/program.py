@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType, TracebackType
 
-__all__ = ("UsageError", "UserError", "find_flow", "user_traceback")
+__all__ = ("UsageError", "UserError", "beside", "find_flow", "user_traceback")
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -30,6 +30,17 @@ class UsageError(Exception):
 
 class UserError(Exception):
     """The user's own file raised; the message is its traceback, from that file on. Exit code 1."""
+
+
+def beside(journal: Path, ending: str) -> Path:
+    """Name a file beside a journal: its name, with another ending.
+
+    Raises:
+        UsageError: it is a folder, which may have no name to begin with.
+    """
+    if journal.is_dir():
+        raise UsageError(f"{journal} is a folder: name the journal")
+    return journal.with_name(f"{journal.stem}{ending}")
 
 
 def find_flow(target: str, params: Sequence[str] = ()) -> Flow:

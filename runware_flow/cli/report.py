@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from runware_flow.errors import JournalError
 from runware_flow.journal import Journal
 from runware_flow.run.report import date_text, pictures_of, write_report
 from runware_flow.view.journal_story import tell_journal
@@ -21,6 +22,8 @@ def report_command(journal: Path, out: Path, *, flow: str | None) -> Path:
     """Write the page of a journal, or of one flow in it, and return where it is."""
     with Journal(journal) as reader:
         story = tell_journal(reader.entries(flow=flow))
+        if flow is not None and not story.rows:
+            raise JournalError(f"the journal {journal} has nothing of a flow or batch named {flow!r}")
     pictures, notes = pictures_of(story.rows, most=500)
     notes.insert(
         0,

@@ -12,11 +12,12 @@ import anyio
 import anyio.to_thread
 
 from runware_flow.cli.pictures import KEPT_PICTURES, keep_pictures
-from runware_flow.cli.program import user_traceback
+from runware_flow.cli.program import UsageError, user_traceback
 from runware_flow.errors import FlowFailed, RunwareFlowError
 from runware_flow.graph.declaration import SENDS
 from runware_flow.lifetime import open_task_group
 from runware_flow.run.interrupted import journal_file, left_behind
+from runware_flow.run.report import check_place
 from runware_flow.types import MediaResult
 from runware_flow.view.progress import duration, money
 
@@ -44,6 +45,7 @@ class Command:
         self._presses = 0
         self.failure: FlowFailed | None = None
         self.result: RunResult | None = None
+        self.missed_report: OSError | None = None
 
     @property
     def was_interrupted(self) -> bool:
@@ -60,7 +62,10 @@ class Command:
             group.cancel_scope.cancel()
         if self._report is not None and self.result is not None:
             result, report = self.result, self._report
-            await anyio.to_thread.run_sync(functools.partial(result.html, report, pictures=KEPT_PICTURES))
+            try:
+                await anyio.to_thread.run_sync(functools.partial(result.html, report, pictures=KEPT_PICTURES))
+            except OSError as error:  # what the run brought is told all the same
+                self.missed_report = error
 
     async def _work(self) -> None:
         sends = any(spec.kind in SENDS for spec in self._flow.declaration.specs())
@@ -112,23 +117,36 @@ def run_command(
         options["journal"] = journal
     else:
         journal = journal_file(flow.settings.journal)
+    if report is not None:
+        _check_report(report, journal)
     command = Command(flow, report=report, options=options)
     anyio.run(command.main, backend=backend)
     result = command.result
     if result is None:
         return 130
+    missed = command.missed_report
+    report = None if missed is not None else report
     rows = result.story()[1]
     if is_json:
         print(json.dumps(_as_json(flow, result, rows, report, journal)))
     else:
         _summarise(flow, result, rows, report)
+    if missed is not None:
+        _say(f"the report could not be written: {missed.filename}: {missed.strerror or missed}")
     if command.was_interrupted:
         _say(left_behind(rows, journal))
         return 130
     if command.failure is not None:
         _say(_failure_text(command.failure))
-    failed = command.failure is not None or any(row.state == "failed" for row in rows)
+    failed = command.failure is not None or missed is not None or any(row.state == "failed" for row in rows)
     return 1 if failed else 0
+
+
+def _check_report(report: Path, journal: Path | None) -> None:
+    """Refuse a place for the report before anything is bought."""
+    check_place(report)
+    if journal is not None and report.absolute() == journal.absolute():
+        raise UsageError(f"the report and the journal cannot both be {report}")
 
 
 # What is said

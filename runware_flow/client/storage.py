@@ -71,7 +71,7 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
 
             async def write(piece: bytes) -> None:
                 nonlocal head
-                head = head or piece[:_HEAD_BYTES]
+                head = (head + piece)[:_HEAD_BYTES] if len(head) < _HEAD_BYTES else head
                 await file.write(piece)
 
             await _hand_over(result, http_client, write)

@@ -23,6 +23,10 @@ TELLING = frozenset({"index", "key", "uuid"})
 
 _HARMLESS = re.compile(r"[^\w .=,@+-]")
 _LONGEST = 100
+"""Bytes of what one field is filled with, because file systems count bytes: 255 a name, of which all fields share"""
+_TOGETHER = 210
+"""these with their hashes: what stands beside them, an extension and the ending while it is written have room."""
+_HASH = 9
 _WIDTH = re.compile(r"0?[1-9][0-9]?")
 _EXAMPLE = "out/{label}-{index}"
 
@@ -42,11 +46,17 @@ class Template:
         """
         if not text or text.endswith(("/", "\\")):
             raise ValueError(f"{text!r} names no file: end it with a name, such as {_EXAMPLE!r}")
+        if re.split(r"[/\\]", text)[-1] in (".", ".."):
+            raise ValueError(f"{text!r} names a folder: end it with the name of a file, such as {_EXAMPLE!r}")
+        if "\0" in text:
+            raise ValueError(f"{text!r} has a character that no file's name can have")
         try:
             self._parts = [(literal, name, spec or "") for literal, name, spec, _ in Formatter().parse(text)]
         except ValueError as error:
             raise ValueError(f"{text!r} is no template ({error}); braces hold a field, such as {_EXAMPLE!r}") from None
-        self.fields = frozenset(name for _, name, _ in self._parts if name is not None)
+        named = [name for _, name, _ in self._parts if name is not None]
+        self.fields = frozenset(named)
+        self._longest = min(_LONGEST, max(1, _TOGETHER // max(1, len(named)) - _HASH))
         unknown = sorted(self.fields - set(FIELDS))
         if unknown:
             known = ", ".join(f"{{{name}}}" for name in FIELDS)
@@ -65,10 +75,10 @@ class Template:
     def fill(self, *, flow: str, label: str, indexes: Sequence[int], keys: Sequence[str], uuid: str | None) -> str:
         """Put values in; those of nested fan-outs are joined by hyphens, from the outermost. Outside they are 0."""
         values = {
-            "flow": harmless(flow),
-            "key": harmless("-".join(keys) or "0"),
-            "label": harmless(label),
-            "uuid": harmless(uuid or "0"),
+            "flow": harmless(flow, self._longest),
+            "key": harmless("-".join(keys) or "0", self._longest),
+            "label": harmless(label, self._longest),
+            "uuid": harmless(uuid or "0", self._longest),
         }
         filled: list[str] = []
         for literal, name, spec in self._parts:
@@ -81,12 +91,13 @@ class Template:
         return "".join(filled)
 
 
-def harmless(value: str) -> str:
-    """Make a part of a file's name of any text: no separators, no leading dots, not too long.
+def harmless(value: str, longest: int = _LONGEST) -> str:
+    """Make a part of a file's name of any text: no separators, no leading dots, `longest` bytes and a hash at most.
 
     A text that has to be changed gets a hash of what it was, so that two different ones stay different.
     """
-    plain = _HARMLESS.sub("_", value).strip(" .")[:_LONGEST]
+    plain = _HARMLESS.sub("_", value).strip(" .")
+    plain = plain.encode("utf-8", "replace")[:longest].decode("utf-8", "ignore")
     if plain == value:
         return value
     return f"{plain}-{sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import importlib.util
 import io
 import os
@@ -19,17 +20,25 @@ if TYPE_CHECKING:
     from runware_flow.view.report import Report
     from runware_flow.view.story import Row
 
-__all__ = ("date_text", "keep_thumbnail", "pictures_of", "thumbnail", "write_report")
+__all__ = ("check_place", "date_text", "keep_thumbnail", "pictures_of", "thumbnail", "write_report")
 
 _SIDE = 360
 """Pixels of the longer side of a thumbnail."""
 _MOST_PIXELS = 64_000_000
 _MOST_BYTES = 64 * 1024 * 1024
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""What pictures come in. Pillow reads more, some of it (EPS) with a program of its own, which no server may start."""
+_DATABASE = b"SQLite format 3\0"
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
-    """Write the page to `path`, in one piece or not at all; returns where it is."""
+    """Write the page to `path`, in one piece or not at all; returns where it is.
+
+    Raises:
+        OSError: it cannot be written there, as `check_place` says.
+    """
     target = Path(path)
+    check_place(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     try:
@@ -38,6 +47,22 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def check_place(target: Path) -> None:
+    """Refuse a place that no report can have, before there is something to lose.
+
+    Raises:
+        OSError: it is a folder, or a journal, which a report must never replace.
+    """
+    if target.is_dir():
+        raise IsADirectoryError(
+            errno.EISDIR, "is a folder: name a file for the report, such as report.html", str(target)
+        )
+    if target.is_file():
+        with target.open("rb") as file:
+            if file.read(len(_DATABASE)) == _DATABASE:
+                raise FileExistsError(errno.EEXIST, "is a journal: name another file for the report", str(target))
 
 
 def pictures_of(rows: Sequence[Row], *, most: int) -> tuple[dict[tuple[int, int], str], list[str]]:
@@ -105,7 +130,7 @@ def thumbnail(content: bytes) -> str | None:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
                 return None
             image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
@@ -113,8 +138,8 @@ def thumbnail(content: bytes) -> str | None:
             has_alpha = image.mode in ("RGBA", "LA", "P", "PA")
             small = io.BytesIO()
             image.convert("RGBA" if has_alpha else "RGB").save(small, "WEBP", quality=70)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return None  # what Pillow raises for what is broken
+    except Exception:  # noqa: BLE001 - its decoders raise anything for what is broken: RuntimeError, EOFError, ...
+        return None
     return "data:image/webp;base64," + base64.b64encode(small.getvalue()).decode("ascii")
 
 
@@ -126,5 +151,8 @@ def keep_thumbnail(result: Any, content: bytes) -> None:
 
 
 def date_text(timestamp: float | None) -> str:
-    """Seconds since the epoch as people read them, in the time zone of this machine."""
-    return "" if timestamp is None else datetime.fromtimestamp(timestamp).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    """Seconds since the epoch as people read them, in this machine's time zone; nothing for what is no date."""
+    try:
+        return "" if timestamp is None else f"{datetime.fromtimestamp(timestamp).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    except (OverflowError, ValueError, OSError):
+        return ""

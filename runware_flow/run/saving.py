@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from runware_flow.run.context import current_run
 from runware_flow.types import MediaResult
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Awaitable, Callable
 
     from runware_flow.graph.declaration import NodeSpec, Where
@@ -71,6 +71,7 @@ async def _save(result: Any, text: str, label: str) -> Path:
     )
     _claim(context, text, target)
     path: Path = await client.save(result, target)
+    _claim(context, text, str(path))  # with the extension that it got, which another template may name
     return path
 
 
@@ -81,7 +82,7 @@ def _claim(context: RunContext, text: str, target: str) -> None:
             f"{context.place!r} saves to {text!r}, which is the same file for every item of the batch; put {{index}} or"
             " {key} into it"
         )
-    owner = context.claims.setdefault(target, context.path)
+    owner = context.claims.setdefault(os.path.abspath(target), context.path)
     if owner != context.path:
         raise DeclarationError(
             f"{context.place!r} and {owner!r} of one run would both be saved as {target!r}: give them different"

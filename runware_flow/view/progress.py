@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.graph.declaration import PURE, NodeKind
@@ -270,7 +271,7 @@ def money(usd: float) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: `8.1 s`, `2:05`, `1:02:05`."""
-    if seconds < 60:
+    if seconds < 60 or not isfinite(seconds):  # from a damaged journal
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

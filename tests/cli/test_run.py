@@ -157,6 +157,46 @@ def test_report_of_what_is_no_journal_is_one_sentence(folder, emulator):
         assert "Traceback" not in done.stderr
 
 
+def test_a_report_replaces_no_journal(folder, emulator):
+    command = ("run", "posters.py", "-p", "prompts=a kite", "--progress", "off", "--journal", "run.html")
+    assert call(folder, emulator, *command).returncode == 0
+    for more in (("report", "run.html"), ("report", "run.html", "-o", "run.html"), (*command, "--report", "run.html")):
+        done = call(folder, emulator, *more)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "runware-flow: run.html: is a journal: name another file for the report\n"
+    with Journal(folder / "run.html") as journal:
+        assert journal.summary().done_count == 2
+    done = call(folder, emulator, *command[:-1], "new.sqlite", "--report", "new.sqlite")
+    assert (done.returncode, done.stderr) == (2, "runware-flow: the report and the journal cannot both be new.sqlite\n")
+
+
+@pytest.mark.parametrize(
+    "command", [("report", "."), ("journal", "salvage", "/"), ("run", "posters.py", "--report", ".")]
+)
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(folder, emulator, command):
+    more = ("-p", "prompts=a kite") if command[0] == "run" else ()
+    before = len(emulator.log.tasks)
+    done = call(folder, emulator, *command, *more)
+    assert done.returncode in (1, 2)
+    assert "is a folder: name " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert len(emulator.log.tasks) == before, "nothing is bought for a report that cannot be"
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_what_the_run_brought(folder, emulator):
+    done = call(folder, emulator, "run", "posters.py", "-p", "prompts=a kite", "--report", "posters.py/report.html")
+    assert done.returncode == 1
+    assert "posters: done in " in done.stdout
+    assert "the report could not be written: posters.py" in done.stderr
+
+
+def test_report_of_a_flow_that_a_journal_does_not_have_is_one_sentence(folder, emulator):
+    call(folder, emulator, "run", "posters.py", "-p", "prompts=a kite", "--journal", "run.sqlite")
+    done = call(folder, emulator, "report", "run.sqlite", "--flow", "nobody")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "runware-flow: the journal run.sqlite has nothing of a flow or batch named 'nobody'\n"
+
+
 def started(folder, emulator, *more, presses):
     """Run with slow tasks and interrupt as often as `presses`, once it has begun; returns the process' end."""
     command = ["run", "posters.py", *(f"--param=prompts=kite {n}" for n in range(6)), "--progress", "json", *more]

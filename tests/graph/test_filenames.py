@@ -41,6 +41,9 @@ def test_template_is_filled(text, changes, name) -> None:
     [
         ("", "names no file"),
         ("out/", "end it with a name"),
+        ("out/..", "names a folder"),
+        (".", "names a folder"),
+        ("out/\0{label}", "no file's name can have"),
         ("out/{nam}", "there are: {flow}, {index}, {key}, {label}, {uuid}"),
         ("out/{}", "nothing is put into"),
         ("out/{label.__class__}", "nothing is put into"),
@@ -72,7 +75,15 @@ def test_whatever_is_put_in_stays_one_part_of_a_path(value: str) -> None:
     assert not set(part) & set('/\\:*?"<>|\0\n')
     assert part not in ("", ".", "..") or value == ""
     assert not part.startswith(".")
-    assert len(part) <= 110
+    assert len(part.encode()) <= 109
+
+
+@pytest.mark.parametrize("text", ["{label}", "{label}-{index}", "{flow} {label} {key} {uuid}", "{key}" * 9])
+@pytest.mark.parametrize("letter", ["x", "灯", "é", "\U0001d538"])
+def test_name_fits_into_a_file_system_with_its_extension_and_while_it_is_written(text: str, letter: str) -> None:
+    long = letter * 300
+    name = fill(text, flow=long, label=long, keys=[long, long], uuid=long)
+    assert len(f".{name}.{'0' * 8}.part".encode()) <= 255
 
 
 @given(st.text(), st.text())

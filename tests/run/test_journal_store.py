@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from runware_flow import JournalError
+from runware_flow.journal import Journal, salvage
 from runware_flow.run.journal.media import LARGE_BYTES
 from runware_flow.run.journal.place import network_file_system
 from runware_flow.run.journal.sqlite import SqliteStore
@@ -224,6 +226,43 @@ def test_store_damaged_main_file_is_one_clear_error(store, path, page):
             opened.close()
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "state = 7",
+        "state = 'q'",
+        "fingerprint = 5",
+        "asked_at = 'x'",
+        "request = x'5b315d'",
+        "error = x'7b7d'",
+        "error = x'5b5d'",
+        "items = 5",
+        "path = x'ff'",
+    ],
+)
+def test_what_sqlite_holds_and_no_journal_has_is_one_clear_error(store, path, damage):
+    ask(store, 0, "uuid-0")
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE node SET {damage}")
+        connection.commit()
+    with Journal(path) as journal:
+        with pytest.raises(JournalError, match="is damaged"):
+            list(journal.entries())
+        journal.summary()
+    if "request" in damage or "error" in damage:  # what is left is a journal again
+        with Journal(salvage(path, path.with_name("new.sqlite")).path) as journal:
+            assert [entry.state for entry in journal.entries()] == ["open"]
+
+
+def test_name_in_the_schema_that_is_no_text_is_one_clear_error(store, path):
+    store.close()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"CREATE TABLE node", b"CREATE T\xf3\xffLE node"))
+    with pytest.raises(JournalError, match="journal salvage"), Journal(path):
+        pass
 
 
 def test_place_network_mounts_are_told_from_local_ones(tmp_path):

@@ -109,6 +109,18 @@ def test_two_nodes_with_one_file_are_an_error_that_names_both(run, folder):
     run(served(main))
 
 
+@pytest.mark.parametrize("other", ["./out//one", "out/sub/../one", "out/one.jpg"])
+def test_one_file_by_two_names_is_an_error_too(run, folder, other):
+    async def main(emulator, client):
+        flow = Flow("x")
+        flow.then(art("a kite")).save("out/one")
+        flow.then(art("a boat")).save(other)
+        with pytest.raises(FlowFailed, match="would both be saved as"):
+            await flow.execute(client)
+
+    run(served(main))
+
+
 def test_same_flow_may_save_again_and_in_two_runs_at_once(run, folder):
     async def main(emulator, client):
         flow = Flow("x")

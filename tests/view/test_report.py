@@ -18,9 +18,10 @@ from PIL import Image
 from runware_flow import Client, Flow, FlowFailed, RunwareError
 from runware_flow.emulator import Emulator
 from runware_flow.journal import Journal
-from runware_flow.run.report import keep_thumbnail, thumbnail
+from runware_flow.run.report import date_text, keep_thumbnail, thumbnail
 from runware_flow.view.advice import advice_for
 from runware_flow.view.journal_story import tell_journal
+from runware_flow.view.progress import duration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
 import anyio.lowlevel
@@ -152,7 +153,7 @@ def test_a_report_can_be_written_while_it_runs_after_a_failure_and_after_a_cance
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     result = anyio.run(evil_flow().execute, Service())
-    with pytest.raises(OSError, match="Is a directory"):
+    with pytest.raises(OSError, match="is a folder"):
         result.html(tmp_path)
     assert sorted(tmp_path.parent.glob(f".{tmp_path.name}.*")) == []
 
@@ -180,6 +181,22 @@ def test_thumbnails_are_bounded_and_never_raise():
         assert thumbnail(picture(mode=mode, kind="TIFF")).startswith("data:image/webp")
     for broken in (b"", b"<svg onload=alert(1)>", picture()[:200], picture((9000, 9000), mode="1")):
         assert thumbnail(broken) is None
+
+
+def test_what_pillow_opens_with_other_programs_or_fails_on_in_its_own_way_is_no_thumbnail():
+    document = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(document, "EPS")
+    assert thumbnail(document.getvalue()) is None
+    content = picture(kind="AVIF")
+    assert thumbnail(content) is not None
+    for place in range(len(content)):
+        thumbnail(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+
+
+@pytest.mark.parametrize("timestamp", [1e300, -1e300, float("inf"), float("nan"), 1e12])
+def test_a_time_that_is_no_date_is_shown_as_none(timestamp):
+    assert date_text(timestamp) == ""
+    assert duration(timestamp)
 
 
 def test_no_more_pictures_than_asked_for(tmp_path):

@@ -21,6 +21,7 @@ from runware_flow.errors import JournalError
 from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.run.journal.media import MediaFolder
 from runware_flow.run.journal.sqlite import COLUMNS, STATES, SqliteStore, items_of, row_name, take_lock
+from runware_flow.run.journal.values import decode_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,12 +231,12 @@ def _checked(row: tuple[Any, ...], media: MediaFolder) -> _Row | None:
         return kept
     if kept.task_uuid is None:
         return None
-    request = kept.request if _reads(kept.request, media) else b"{}"
+    request = kept.request if _reads(kept.request, media, dict[str, Any]) else b"{}"
     return kept._replace(state=0, settled_at=None, micro_usd=None, items=None, error=None, request=request)
 
 
 def _is_whole(row: _Row, media: MediaFolder) -> bool:
-    if not (_reads(row.request, media) and _reads(row.error, media)):
+    if not (_reads(row.request, media, dict[str, Any]) and _is_error(row.error)):
         return False
     if STATES[row.state] == "done" and row.items is None:
         return False
@@ -245,11 +246,20 @@ def _is_whole(row: _Row, media: MediaFolder) -> bool:
         return False
 
 
-def _reads(content: bytes | None, media: MediaFolder) -> bool:
+def _is_error(content: bytes | None) -> bool:
+    try:
+        if content is not None:
+            decode_error(content)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
+def _reads(content: bytes | None, media: MediaFolder, kind: Any = Any) -> bool:
     if content is None:
         return True
     try:
-        msgspec.json.decode(media.bring_back(content))
+        msgspec.json.decode(media.bring_back(content), type=kind)
     except (msgspec.MsgspecError, ValueError, JournalError):
         return False
     return True

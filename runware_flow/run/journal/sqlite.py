@@ -71,19 +71,25 @@ def items_of(blob: bytes | None) -> tuple[bytes, ...]:
     return () if blob is None else tuple(bytes(raw) for raw in _ITEMS.decode(blob))
 
 
+def _state(number: int) -> PurchaseState:
+    if number not in range(len(STATES)):
+        raise sqlite3.DatabaseError(f"{number!r} is no state of a request")
+    return STATES[number]
+
+
 @contextmanager
 def translated(path: Path) -> Generator[None]:
     """Turn SQLite's errors about `path` into one sentence.
 
     Raises:
-        JournalError: instead of `sqlite3.Error` and of an item that is no JSON.
+        JournalError: instead of `sqlite3.Error` and of what is no text, no JSON, or not of the type it should be.
     """
     try:
         yield
     except sqlite3.OperationalError as error:
         what = "it is a folder, name a file in it" if path.is_dir() else str(error)
         raise JournalError(f"the journal {path} cannot be used: {what}") from error
-    except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
+    except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split())
         raise JournalError(
             f"the journal {path} is damaged, or no journal: {what}. `runware-flow journal salvage {path}` saves what"
@@ -256,7 +262,7 @@ class SqliteStore:
         rows = known.rows.get(key, [])
         if rows is None:  # changed by this very group
             rows = self._find(connection, [key]).rows.get(key) or []
-        history = [Purchase(int(row[0]), int(row[1]), STATES[int(row[2])], row[3]) for row in rows]
+        history = [Purchase(int(row[0]), int(row[1]), _state(row[2]), row[3]) for row in rows]
         advice = advise(history)
         if advice.purchase is not None:
             row = next(row for row in rows if row[0] == advice.purchase.number)

@@ -64,8 +64,14 @@ def encode_error(error: RunwareError) -> bytes:
 
 
 def decode_error(error: bytes) -> RunwareError:
-    """Make the error again."""
-    fields: dict[str, Any] = msgspec.json.decode(error)
+    """Make the error again.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    fields = msgspec.json.decode(error, type=dict[str, Any])
+    if not {"message"} <= fields.keys() <= set(_ERROR_FIELDS):
+        raise msgspec.ValidationError("what stands in the place of an error is none")
     parameter = fields.get("parameter")
     if isinstance(parameter, list):
         fields["parameter"] = tuple(cast("list[str]", parameter))
