@@ -105,7 +105,11 @@ def test_key_is_in_no_log_repr_or_exception(run, transport, search):
 
 def test_key_that_a_stream_repeats_is_redacted(run, search):
     async def main():
-        for fault in (Fault(kind="reject", message=ECHO), Fault(kind="fail", message=ECHO)):
+        for fault in (
+            Fault(kind="reject", message=ECHO),
+            Fault(kind="reject", code=KEY, message=ECHO),
+            Fault(kind="fail", message=ECHO),
+        ):
             async with Emulator(latency=0.01, api_key=KEY, faults=[fault, "split-stream"]) as emulator:
                 async with Client(**emulator.client_options, debug=True, log_sink=search) as client:
                     with pytest.raises(RunwareError) as caught:

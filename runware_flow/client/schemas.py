@@ -12,6 +12,7 @@ from runware_flow.catalog.validation import SchemaUnusable, Validator, validatio
 from runware_flow.client.sharing import Shared
 from runware_flow.errors import RunwareError
 from runware_flow.transport.loading import load
+from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -99,7 +100,7 @@ class SchemaKeeper:
             raise RunwareError(f"HTTP {reply.status}", code="serverError", status_code=reply.status)
         try:
             resolved = msgspec.json.decode(reply.body, type=_Resolved)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except salvage.UNREADABLE as error:
             raise SchemaUnusable("what the schemas service sent is no schema") from error
         if resolved.documentation:
             self._documentation[model] = resolved.documentation

@@ -164,7 +164,7 @@ async def open_stream(
     stream = TextStream(prepared.task_id, document=document, redact=redact)
     body = encode_frame([encode(prepared.wire)])
     async with open_task_group() as workers:
-        workers.start_soon(_read, rest, body, stream, timeout, prepared.task_id)
+        workers.start_soon(_read, rest, body, stream, timeout, prepared.task_id, redact)
         try:
             yield stream
         finally:
@@ -200,18 +200,26 @@ async def follow(stream: TextStream, prepared: Prepared, on_delta: Callable[[str
     return decode_result(Item(raw=raw), prepared.request.result_type)
 
 
-async def _read(rest: RestTransport, body: bytes, stream: TextStream, timeout: float, task_uuid: str) -> None:
+async def _read(
+    rest: RestTransport,
+    body: bytes,
+    stream: TextStream,
+    timeout: float,
+    task_uuid: str,
+    redact: Callable[[str], str],
+) -> None:
     try:
         reply = await rest.stream(body, stream.take, timeout=timeout)
     except TransportError as error:
         stream.end(_failure(error.message, task_uuid))
     else:
-        stream.end(None if reply is None else _refusal(reply, task_uuid))
+        stream.end(None if reply is None else _refusal(reply, task_uuid, redact))
 
 
-def _refusal(reply: Reply, task_uuid: str) -> RunwareError:
+def _refusal(reply: Reply, task_uuid: str, redact: Callable[[str], str]) -> RunwareError:
     """The reply is no stream: the service says why, or says nothing that helps."""
-    errors = decode_reply(reply.status, reply.body).errors
+    body = redact(reply.body.decode("latin-1")).encode("latin-1")  # a key is ASCII, and all else stays as it came
+    errors = decode_reply(reply.status, body).errors
     if errors:
         return to_error(errors[0], task_type="textInference", task_uuid=task_uuid, retry_after=reply.retry_after)
     return RunwareError(

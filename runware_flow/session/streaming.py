@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runware_flow.errors import ProtocolError, RunwareError
+from runware_flow.wire import salvage
 from runware_flow.wire.frames import decode_frame
 from runware_flow.wire.problems import to_error
 from runware_flow.wire.sse import EventDecoder
@@ -118,10 +120,11 @@ class StreamMachine:
         if data.strip() == "[DONE]":
             self.is_done = True
             return []
-        try:
-            chunk = msgspec.json.decode(data, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            raise self._unreadable("an event of the stream is no JSON object") from None
+        # What cannot be read in one member (a number that is none, say) loses nothing of the text beside it.
+        found = salvage.mapping(data.encode("utf-8", "surrogatepass"))
+        if found is None:
+            raise self._unreadable("an event of the stream is no JSON object")
+        chunk, _ = found
         self._raise_failure(chunk, data)
         finish_reason, usage, cost = chunk.get("finishReason"), chunk.get("usage"), chunk.get("cost")
         if isinstance(finish_reason, str):
@@ -129,7 +132,8 @@ class StreamMachine:
         if isinstance(usage, dict):
             self._usage = usage
         if isinstance(cost, int | float) and not isinstance(cost, bool):
-            self._cost = float(cost)
+            with suppress(OverflowError):  # more digits than any amount has
+                self._cost = float(cost)
         return self._deltas(chunk.get("delta"))
 
     def _deltas(self, delta: Any) -> list[Delta]:

@@ -257,6 +257,24 @@ def test_what_sqlite_holds_and_no_journal_has_is_one_clear_error(store, path, da
             assert [entry.state for entry in journal.entries()] == ["open"]
 
 
+@pytest.mark.parametrize("cost", [1e300, 1e13, float("inf"), float("nan")])
+def test_cost_that_no_column_holds_is_unknown(store, path, cost):
+    entry = ask(store, 0, "uuid-0")
+    store.apply([Settle(entry.number, 2.0, is_done=True, items=(b"{}",), cost=cost)])
+    with Journal(path) as journal:
+        assert (journal.summary().done_count, journal.summary().cost) == (1, None)
+
+
+@pytest.mark.parametrize("odd", [b"1" * 5000, b"[" * 3000 + b"]" * 3000])
+def test_item_with_a_member_that_json_libraries_refuse_is_kept(store, path, odd):
+    entry = ask(store, 0, "uuid-0")
+    item = b'{"taskType":"imageInference","imageURL":"https://im.example/1","x":' + odd + b"}"
+    store.apply([Settle(entry.number, 2.0, is_done=True, items=(item,), cost=0.1)])
+    with Journal(path) as journal:
+        [kept] = journal.entries()
+        assert kept.results[0].url == "https://im.example/1"
+
+
 def test_name_in_the_schema_that_is_no_text_is_one_clear_error(store, path):
     store.close()
     content = path.read_bytes()

@@ -115,6 +115,29 @@ def test_stream_odd_deltas_are_passed_over(delta):
     assert machine.end().cost is None
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        b'"cost":1e999',
+        b'"cost":1' + b"0" * 400,
+        b'"cost":NaN',
+        b'"x":' + b"1" * 5000,
+        b'"x":' + b"[" * 3000 + b"]" * 3000,
+    ],
+)
+def test_stream_loses_no_text_beside_a_member_that_cannot_be_read(member):
+    machine, deltas = play(b'data: {"delta":{"text":"paid for"},' + member + b"}\n\ndata: [DONE]\n\n")
+    assert [delta.text for delta in deltas] == ["paid for"]
+    assert machine.end().cost is None
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 100_000, b"1" * 5000])
+def test_stream_event_that_is_too_deep_is_a_parse_error(text):
+    with pytest.raises(RunwareError) as caught:
+        play(b"data: " + text + b"\n\n")
+    assert caught.value.raw_code == "parseError"
+
+
 @pytest.mark.parametrize("cut", range(1, 60, 4))
 def test_stream_is_redacted_event_by_event_and_as_a_whole(cut):
     secret = Secret("rw-Sesame")

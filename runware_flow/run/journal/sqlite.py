@@ -20,6 +20,7 @@ from runware_flow.graph.resume import Purchase, PurchaseState, advise
 from runware_flow.run.journal.media import MediaFolder
 from runware_flow.run.journal.place import network_file_system
 from runware_flow.run.journal.store import Begin, Change, Entry, NodeKey, Settle
+from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -62,6 +63,9 @@ _FIND = """SELECT name, path, fingerprint, flow, id, attempt, state, task_uuid, 
 _INSERT = """INSERT INTO node (name, flow, path, fingerprint, attempt, task_uuid, task_type, model, request, state,
     asked_at, settled_at, items) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
+
+_MOST_USD = 1_000_000
+"""More is no price of one request, so it is unknown."""
 
 _ITEMS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -245,7 +249,7 @@ class SqliteStore:
     ) -> Entry | None:
         if isinstance(change, Settle):
             items = b"[" + b",".join(self._media.put_away(_readable(item)) for item in change.items) + b"]"
-            cost = None if change.cost is None else round(change.cost * 1_000_000)
+            cost = _micro_usd(change.cost)
             state = STATES.index("done" if change.is_done else "failed")
             connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
             known.forget(change.number)
@@ -320,10 +324,23 @@ def _readable(item: bytes) -> bytes:
     """Give an item that strict JSON can read: what came may hold a broken text, or a number like 1e999."""
     try:
         msgspec.json.decode(item)
-    except (msgspec.MsgspecError, ValueError):
+    except salvage.UNREADABLE:
+        pass
+    else:
+        return item
+    try:
         loose: Any = json.loads(item.decode("utf-8", "replace"), parse_constant=str, parse_float=_finite)
         return json.dumps(loose).encode()
-    return item
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets: such members become texts
+        found = salvage.mapping(item)
+        return b"{}" if found is None else found[1]
+
+
+def _micro_usd(cost: float | None) -> int | None:
+    """An amount as it is kept; what no column, or no sum of them, can hold is no amount that anybody asks for."""
+    if cost is None or not isfinite(cost) or abs(cost) > _MOST_USD:
+        return None
+    return round(cost * 1_000_000)
 
 
 def _finite(digits: str) -> float | str:
