@@ -31,6 +31,12 @@ def report_command(journal: Path, out: Path, *, flow: str | None) -> Path:
         " what came of another, and only there it is known when a node was ready. When the service last said that it"
         " works on a task is not in a journal.",
     )
+    left = sum(row.state == "abandoned" for row in story.rows)
+    if left:
+        notes.append(
+            f"What came of {left} of its requests is not known: `runware-flow collect {journal}` asks for them, and so"
+            " does the next run with the journal."
+        )
     if story.cut_seconds:
         notes.append(f"Pauses between runs, {duration(story.cut_seconds)} together, are left out of the time line.")
     return write_report(

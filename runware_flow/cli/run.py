@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ("run_command",)
 
 _SHOWN_RESULTS = 20
+_SHOWN_FAILURES = 3
 
 
 class Command:
@@ -138,8 +139,11 @@ def run_command(
         return 130
     if command.failure is not None:
         _say(_failure_text(command.failure))
-    failed = command.failure is not None or missed is not None or any(row.state == "failed" for row in rows)
-    return 1 if failed else 0
+        return 1
+    failed = [row for row in rows if row.state == "failed"]
+    if not is_json:
+        _say_why(failed)
+    return 1 if failed or missed is not None else 0
 
 
 def _check_report(report: Path, journal: Path | None) -> None:
@@ -163,6 +167,14 @@ def _failure_text(failure: FlowFailed) -> str:
     if cause is None or isinstance(cause, RunwareFlowError):
         return text
     return f"{text}\n{user_traceback(cause)}"  # the user's own code: its line is what they need
+
+
+def _say_why(failed: list[Row]) -> None:
+    """Say of the first failures that a run bore why they failed."""
+    for row in failed[:_SHOWN_FAILURES]:
+        _say(f"{row.place} failed: {row.error or row.because}")
+    if len(failed) > _SHOWN_FAILURES:
+        _say(f"{len(failed) - _SHOWN_FAILURES} more failed; a --report tells of each")
 
 
 def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | None) -> None:

@@ -96,7 +96,19 @@ def test_a_failed_run_is_a_sentence_with_hints_exit_code_1_and_a_report(folder, 
     assert sentence.startswith("runware-flow: flow 'posters': ")
     assert all(hint.startswith("  ") for hint in hints)
     assert "What to do:" in (folder / "r.html").read_text()
-    assert (tolerated.returncode, tolerated.stderr) == (1, "")
+    assert (tolerated.returncode, tolerated.stderr) == (1, "runware-flow: art[0]/art failed: The task failed.\n")
+
+
+def test_of_many_failures_that_a_run_bears_the_first_are_told(folder, emulator):
+    emulator.faults.add("fail:prompt=doomed")
+    try:
+        prompts = [f"--param=prompts=doomed kite {number}" for number in range(5)]
+        done = call(folder, emulator, "run", "posters.py", *prompts, "-p", "on_error=continue", "--progress", "off")
+    finally:
+        emulator.faults.clear()
+    *told, rest = done.stderr.splitlines()
+    assert told == [f"runware-flow: art[{number}]/art failed: The task failed." for number in range(3)]
+    assert rest == "runware-flow: 2 more failed; a --report tells of each"
 
 
 def test_an_exception_of_the_users_builder_is_shown_with_its_line(folder, emulator):
@@ -244,6 +256,8 @@ def test_two_interrupts_leave_at_once_and_say_what_may_be_billed(folder, slow_em
     assert "interrupted; 2 requests were left in flight and may be billed" in errors
     assert "`runware-flow collect run.sqlite` asks for them" in errors
     assert states(folder / "run.sqlite").count("open") == 2
+    call(folder, slow_emulator, "report", "run.sqlite", "-o", "journal.html")
+    assert "What came of 2 of its requests is not known" in (folder / "journal.html").read_text()
     assert "posters: cancelled in" in out
     assert (folder / "r.html").exists()
 
