@@ -79,9 +79,6 @@ async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> 
                 runner.begin(task_group)
                 yield Run(runner)
                 await runner.wait_for_end()
-            except BaseException:
-                runner.is_cancelled = True
-                raise
             finally:
                 note_end(runner)
         runner.raise_failure()
@@ -110,7 +107,6 @@ class Runner:
         self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
         self.accounts = Accounts()
         self.result = RunResult(flow, self.machine, self.accounts)
-        self.is_cancelled = False
         self.is_finished = False
         self.origin: tuple[int, str] | None = None
         """Position and key of the item of a batch that this run is for."""

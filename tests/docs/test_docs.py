@@ -254,6 +254,13 @@ def test_explanation_names_files_that_exist(page):
     assert [name for name in named if not any((ROOT / home / name).exists() for home in (".", "runware_flow"))] == []
 
 
+@pytest.mark.parametrize(("page", "folder"), [("graph.md", "graph"), ("graph.md", "run"), ("session.md", "session")])
+def test_explanation_says_where_each_module_is(page, folder):
+    modules = {file.name for file in (ROOT / "runware_flow" / folder).glob("[!_]*.py")}
+    text = (ROOT / "docs" / "explanation" / page).read_text(encoding="utf-8")
+    assert modules - set(re.findall(r"`(?:\w+/)*(\w+\.py)`", text)) == set()
+
+
 def test_index_leads_to_every_page():
     index = ROOT / "docs" / "index.md"
     linked = {(index.parent / target).resolve() for target in LINK.findall(index.read_text(encoding="utf-8"))}
