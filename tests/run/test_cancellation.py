@@ -45,13 +45,12 @@ class SteppedService(Service):
             self.in_flight -= 1
 
 
-def declare(steps_of):
-    """A flow with a node of every kind; its functions and its source step through `steps_of()`."""
-    flow = Flow("everything", concurrency=3)
+def stepping(steps_of, count):
+    """A source of so many numbers, and a function of one, which step through `steps_of()`."""
 
     async def source():
         try:
-            for x in range(4):
+            for x in range(count):
                 await steps_of().step()
                 yield x
         finally:
@@ -69,6 +68,14 @@ def declare(steps_of):
         finally:
             steps_of().open -= 1
 
+    return opened, work
+
+
+def declare(steps_of):
+    """A flow with a node of every kind; its functions and its source step through `steps_of()`."""
+    flow = Flow("everything", concurrency=3)
+
+    opened, work = stepping(steps_of, 4)
     image = flow.then(art())
     text = image.then(upscale).then(caption)
     items = flow.map(opened, work)
@@ -188,26 +195,7 @@ def declare_choices(steps_of):
     """A flow in which nodes are chosen, retried, replaced, asked for twice, limited and given up."""
     flow = Flow("choices", concurrency=3, on_error="continue", limits={"upscale": 1, "image": 2})
 
-    async def work(x):
-        steps_of().open += 1
-        try:
-            await steps_of().step()
-            return x
-        finally:
-            steps_of().open -= 1
-
-    async def source():
-        try:
-            for x in range(9):
-                await steps_of().step()
-                yield x
-        finally:
-            steps_of().open -= 1
-
-    def opened():
-        steps_of().open += 1
-        return source()
-
+    opened, work = stepping(steps_of, 9)
     image = flow.then(art("doomed"), retry=Retry(2, backoff=0.0), fallback=lambda: art("whole"))
     hedged = flow.then(art("slow"), hedge_after=1e-9)
     race = flow.race(image.then(upscale, limit="upscale"), hedged, flow.map(opened, work).gather())
