@@ -11,6 +11,15 @@ __all__ = ("main",)
 def main() -> NoReturn:
     """Run the command that `sys.argv` names and exit: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     try:
+        _run()
+    except KeyboardInterrupt:  # also while this package, or the user's file, is imported
+        sys.stderr.write("runware-flow: interrupted\n")
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _run() -> None:
+    try:
         from runware_flow.cli.app import app
     except ImportError:
         sys.exit("the command line needs its extra: pip install 'runware-flow[cli,emulator]'")
@@ -19,9 +28,6 @@ def main() -> NoReturn:
 
     try:
         app()  # ends in SystemExit, by itself for a wrong usage
-    except KeyboardInterrupt:
-        sys.stderr.write("runware-flow: interrupted\n")
-        sys.exit(130)
     except ImportError as error:
         sys.exit(f"runware-flow: {error.name} is not installed: pip install 'runware-flow[cli,emulator]'")
     except UsageError as error:
@@ -34,4 +40,3 @@ def main() -> NoReturn:
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
         sys.exit(f"runware-flow: {place}{error.strerror or error}")
-    sys.exit(0)

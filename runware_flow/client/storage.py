@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import mimetypes
 import os
 import re
@@ -109,7 +108,9 @@ async def _hand_over(
     encoded = reference.partition(",")[2] if reference.startswith("data:") else reference
     try:
         content = base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
+        if not content:
+            raise ValueError("nothing is in it")
+    except ValueError as error:
         raise RunwareError(
             f"the result of task {result.task_uuid} names its medium in a form that cannot be read here",
             code="validation",

@@ -17,6 +17,9 @@ __all__ = ("MAX_DOWNLOAD_BYTES", "download", "is_there")
 
 MAX_DOWNLOAD_BYTES = 4 * 2**30
 _GONE = (403, 404, 410)
+_SILENT_SECONDS = 60.0
+"""A server that sends nothing for so long is given up, unless the HTTP client has a limit of its own: nobody else would
+end the wait."""
 
 
 async def download(
@@ -32,19 +35,22 @@ async def download(
 
     Raises:
         RunwareError: `notFound` when the file is gone (its `ttl` has passed, say), `connection` when the network or the
-            server fails, `validation` for an address that is not http(s) or a file over `max_bytes`.
+            server fails, sends nothing at all or falls silent, `validation` for an address that is not http(s) or a
+            file over `max_bytes`.
     """
     import httpx
 
     if not url.startswith(("http://", "https://")):
         raise RunwareError("a result's file is fetched by http or https only", code="validation")
     try:
-        async with http_client.stream("GET", url, follow_redirects=True) as response:
+        async with http_client.stream("GET", url, follow_redirects=True, timeout=_timeout(http_client)) as response:
             if response.status_code >= 400:
                 raise _refused(url, response.status_code)
             await _drain(response, url, sink, max_bytes)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        reason = str(error) or type(error).__name__
+    except (httpx.HTTPError, httpx.InvalidURL, ExceptionGroup) as error:
+        # A port beyond 65535 is an OverflowError in a group, which httpx lets through.
+        at_fault = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        reason = str(at_fault) or type(at_fault).__name__
         raise RunwareError(
             f"downloading {url} failed: {reason}", code="connection", raw_code="downloadFailed"
         ) from error
@@ -58,10 +64,19 @@ async def is_there(http_client: httpx.AsyncClient, url: str) -> bool:
     import httpx
 
     try:
-        response = await http_client.head(url, follow_redirects=True)
-    except (httpx.HTTPError, httpx.InvalidURL):
+        response = await http_client.head(url, follow_redirects=True, timeout=_timeout(http_client))
+    except (httpx.HTTPError, httpx.InvalidURL, ExceptionGroup):
         return True
     return response.status_code not in _GONE
+
+
+def _timeout(http_client: httpx.AsyncClient) -> httpx.Timeout:
+    """What a client waits for, with a limit where it has none."""
+    import httpx
+
+    own = http_client.timeout
+    read = _SILENT_SECONDS if own.read is None else own.read
+    return httpx.Timeout(connect=own.connect, read=read, write=own.write, pool=own.pool)
 
 
 async def _drain(response: httpx.Response, url: str, sink: Callable[[bytes], Awaitable[None]], max_bytes: int) -> None:
@@ -87,6 +102,8 @@ async def _drain(response: httpx.Response, url: str, sink: Callable[[bytes], Awa
                 reading.cancel()
     if failure is not None:
         raise failure
+    if not taken:
+        raise RunwareError(f"downloading {url} failed: the file is empty", code="connection", raw_code="downloadFailed")
 
 
 def _refused(url: str, status: int) -> RunwareError:

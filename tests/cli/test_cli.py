@@ -135,3 +135,20 @@ def test_cache_prune_forgets_what_is_old(tmp_path):
     done = call("cache", "prune", str(tmp_path), "--days", "0")
     assert done.stdout == "1 answers were older than 0 days and are gone\n"
     assert call("cache", "prune", str(tmp_path / "none")).returncode == 2
+
+
+def test_interrupt_while_the_package_is_imported_is_one_sentence():
+    program = """
+import sys
+from runware_flow.cli import main
+
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == "runware_flow.cli.program":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupts())
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (130, "runware-flow: interrupted\n")

@@ -210,6 +210,17 @@ def test_save_never_sends_the_key(run, transport):
     run(main)
 
 
+@pytest.mark.parametrize("reference", ["", "data:,", "data:image/png;base64,!!", "caf\u00e9"])
+def test_save_of_a_reference_that_is_none_leaves_no_file(run, open_pair, tmp_path, reference):
+    async def main():
+        async with open_pair() as (_, client):
+            with pytest.raises(RunwareError, match="in a form that cannot be read here"):
+                await client.save(ImageResult(image_url=reference), tmp_path / "kite")
+        assert list(tmp_path.iterdir()) == []
+
+    run(main)
+
+
 def test_save_of_what_is_no_medium_says_so(run, open_pair, tmp_path):
     async def main():
         async with open_pair() as (_, client):

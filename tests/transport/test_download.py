@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 
 import anyio
+import anyio.abc
 import httpx
 import pytest
 
 from runware_flow.emulator import Emulator
 from runware_flow.errors import RunwareError
+from runware_flow.transport import download as downloading
 from runware_flow.transport.download import download
 
 PICTURE = "/image/os/a00/ws/2/ii/none.jpg"
@@ -47,6 +49,46 @@ def test_download_hands_over_the_whole_file(run):
             await download(http_client, await a_picture(emulator, http_client), collect_into(pieces))
         assert b"".join(pieces).startswith(b"\x89PNG")
         assert b"".join(pieces).endswith(b"IEND\xaeB`\x82")
+
+    run(main)
+
+
+def answering(answer):
+    """Serve an answer, the same for each connection, which then stays open."""
+
+    async def handle(stream):
+        async with stream:
+            await stream.receive()
+            await stream.send(answer)
+            with anyio.move_on_after(20):  # until the other end goes
+                await stream.receive()
+
+    return handle
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "ReadTimeout"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "the file is empty"),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:99999/\r\nContent-Length: 0\r\n\r\n",
+            "port must be|all attempts",
+        ),
+    ],
+)
+def test_download_from_a_server_that_misbehaves_is_a_connection_error(run, monkeypatch, answer, reason):
+    async def main():
+        monkeypatch.setattr(downloading, "_SILENT_SECONDS", 0.05)
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async with listener, anyio.create_task_group() as group:
+            group.start_soon(listener.serve, answering(answer))
+            async with httpx.AsyncClient(timeout=None) as http_client:
+                with pytest.raises(RunwareError, match=reason) as caught:
+                    await download(http_client, f"http://127.0.0.1:{port}/x", collect_into([]))
+            assert caught.value.code == "connection"
+            group.cancel_scope.cancel()
 
     run(main)
 
