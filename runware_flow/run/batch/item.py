@@ -72,7 +72,7 @@ class BatchItem(msgspec.Struct, Generic[A, T], frozen=True):
 
     @property
     def is_failed(self) -> bool:
-        """Whether there is no result."""
+        """Whether something failed. A last node on a way that a branch does not take is skipped: that is no failure."""
         return self.error is not None
 
     @property
