@@ -1,4 +1,4 @@
-"""One request of a node: prepared, looked up in the journal, sent or asked for, written down and booked."""
+"""One request of a node: prepared, looked up, admitted, written down, sent or asked for, settled and booked."""
 
 from __future__ import annotations
 

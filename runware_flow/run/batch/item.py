@@ -48,7 +48,6 @@ T = TypeVar("T")
 
 _SIMPLE = frozenset({NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL, NodeKind.PICK})
 
-
 _NO_ITEM = Pulled(-1, None, "")
 """Stands for what all items share."""
 
