@@ -394,6 +394,23 @@ def test_prune_forgets_what_is_old_with_its_media(folder):
     assert not media.exists()
 
 
+def test_prune_takes_what_a_crash_left_and_nothing_of_others(folder):
+    cache = Cache(folder)
+    cache.put(Cached("ab" * 32, 1.0, (msgspec.Raw(b"{}"),)))
+    media = cache.media_path("x").parent
+    media.mkdir()
+    theirs = [folder / "ab" / "abstract.json", folder / "ab" / f"{'cd' * 32}.json", folder / "ab" / "notes.part"]
+    left = [folder / "ab" / ".abab.json.01.part", media / ".cd-0.02.part"]
+    for path in (*theirs, *left):
+        path.write_text("{}")
+        os.utime(path, (0, 0))
+    being_written = folder / "ab" / ".abab.json.03.part"
+    being_written.write_text("{}")
+    assert cache.prune(older_than=30) == 0
+    assert all(path.exists() for path in (*theirs, being_written))
+    assert not any(path.exists() for path in left)
+
+
 def test_two_processes_write_the_same_answer_at_once(tmp_path):
     """Whoever reads sees one whole answer at any time."""
     cache = Cache(tmp_path)

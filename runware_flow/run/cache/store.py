@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ("Cache", "CacheStore", "Cached", "is_cache_store", "read_cache")
 
 _FORMAT = 1
+_KEY = re.compile("[0-9a-f]{64}")
+_UNFINISHED_SECONDS = 3600.0
+"""A file that nobody has written to for so long is no longer being written."""
 
 
 class Cached(msgspec.Struct, frozen=True):
@@ -139,7 +143,10 @@ class Cache:
         return self.path / "media" / Path(name).name
 
     def prune(self, *, older_than: float) -> int:
-        """Forget the answers, with their media, that are older than so many seconds; returns how many there were."""
+        """Forget the answers, with their media, that are older than so many seconds; returns how many there were.
+
+        What a crash left unfinished goes with them. Files of anybody else are left alone.
+        """
         oldest = time.time() - older_than
         count = 0
         for path in list(self._answers()):
@@ -147,10 +154,15 @@ class Cache:
                 if path.stat().st_mtime < oldest:
                     self.drop(path.stem)
                     count += 1
+        for path in [*self.path.glob("[0-9a-f][0-9a-f]/.*.part"), *self.path.glob("media/.*.part")]:
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest - _UNFINISHED_SECONDS:
+                    path.unlink()
         return count
 
     def _answers(self) -> Iterator[Path]:
-        return self.path.glob("[0-9a-f][0-9a-f]/*.json")
+        found = self.path.glob("[0-9a-f][0-9a-f]/*.json")
+        return (path for path in found if _KEY.fullmatch(path.stem) and path.stem.startswith(path.parent.name))
 
     def _path(self, key: str) -> Path:
         return self.path / key[:2] / f"{key}.json"
