@@ -162,9 +162,11 @@ class Link:
         """A frame came. Returns the error of a rejected key, for every waiting task."""
         self._received_at = at
         if self.state is LinkState.OPEN:
-            self._attempts = 0
             if any(is_about_authentication(error) for error in frame.errors):
+                # No sign of health: a service that disowns each connection is tried as often as one that drops them.
                 self._give_up("disowned", "the service no longer accepts this connection")
+            else:
+                self._attempts = 0
             return None
         verdict = read_verdict(frame) if self.state is LinkState.AUTHENTICATING else None
         if verdict is None:

@@ -225,6 +225,16 @@ def test_connection_that_the_service_disowns_is_made_anew():
         play >> ConnectionLost(1.1, jitter=0.0) << SetTimer(1.1)
 
 
+def test_connection_that_the_service_disowns_each_time_is_given_up():
+    play = opened(max_reconnect_attempts=2)
+    play >> TaskSubmitted(0.3, task())
+    for at in (1.0, 6.0):
+        play >> received(at, errors=[problem("unauthorized", None)]) >> ConnectionLost(at + 0.1, jitter=0.0)
+        play >> TimerFired(at + 3) >> ConnectionOpened(at + 3) >> welcome(at + 3)
+    play >> received(9.5, errors=[problem("unauthorized", None)]) >> ConnectionLost(9.6, jitter=0.0)
+    assert errors(play) == {"t1": ("connection", "reconnectionFailed")}
+
+
 def test_steady_connection_starts_the_count_of_attempts_anew():
     play = opened(max_reconnect_attempts=1)
     for start in (20.0, 60.0):
