@@ -35,11 +35,14 @@ def give_up(environment, backend, ending, journal):
     """Run the client until it is given up; returns what it said of each node."""
     command = [sys.executable, PROGRAM, backend, ending, str(journal)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}) as process:
-        assert process.stdout.readline() == "ready\n"
-        if ending == "interrupt":
-            process.send_signal(signal.SIGINT)
-        said = json.loads(process.stdout.read())
-        assert process.wait(20) == 0
+        try:
+            assert process.stdout.readline() == "ready\n"
+            if ending == "interrupt":
+                process.send_signal(signal.SIGINT)
+            said = json.loads(process.stdout.read())
+            assert process.wait(20) == 0
+        finally:
+            process.kill()  # leaving the block waits for it
     return said
 
 
