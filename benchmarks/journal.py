@@ -40,7 +40,8 @@ async def throughput(service: dict[str, Any], folder: str) -> None:
                 art, big, text = tasks("async")
                 journal = Path(folder) / f"{attempt}.sqlite" if has_journal else None
                 flow = Flow("chains", concurrency=64, journal=journal)
-                flow.map(prompts(200), art).then(big).then(text)
+                names = [f"{prompt}, run {attempt} of {has_journal}" for prompt in prompts(200)]  # each buys its own
+                flow.map(names, art).then(big).then(text)
                 started = time.perf_counter()
                 await flow.execute(client)
                 if attempt:  # the first teaches the poller
