@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runware_flow.catalog.documentation import create_runware_error as create_runware_error
     from runware_flow.client.client import Client as Client
-    from runware_flow.client.conversation import LogEntry as LogEntry
     from runware_flow.client.delivery import Delivery as Delivery
     from runware_flow.client.delivery import Progress as Progress
+    from runware_flow.client.log import LogEntry as LogEntry
     from runware_flow.client.media import file_to_data_uri as file_to_data_uri
     from runware_flow.client.options import ClientOptions as ClientOptions
     from runware_flow.client.stream import TextStream as TextStream
@@ -70,7 +70,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "catalog.documentation": ("create_runware_error",),
     "client.client": ("Client",),
-    "client.conversation": ("LogEntry",),
+    "client.log": ("LogEntry",),
     "client.delivery": ("Delivery", "Progress"),
     "client.media": ("file_to_data_uri",),
     "client.options": ("ClientOptions",),

@@ -12,14 +12,13 @@ from anyio import AsyncContextManagerMixin
 from msgspec.structs import replace
 
 from runware_flow.client import request as requests
-from runware_flow.client.carrying import Carriage
-from runware_flow.client.conversation import print_entry
 from runware_flow.client.governing import Governing
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import read_settings
-from runware_flow.client.sending import Sender
+from runware_flow.client.sender import Sender
 from runware_flow.client.services import Services
 from runware_flow.client.stream import TextStream, follow
+from runware_flow.client.transport_selector import TransportSelector
 from runware_flow.client.utilities import Utilities
 from runware_flow.errors import ClientStateError
 from runware_flow.lifetime import open_task_group
@@ -31,10 +30,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from typing import Self, Unpack
 
-    from runware_flow.client.conversation import Conversation
     from runware_flow.client.delivery import Delivery, Progress
     from runware_flow.client.governing import Place
     from runware_flow.client.options import ClientKeywords
+    from runware_flow.client.session_driver import SessionDriver
     from runware_flow.graph.outcomes import Failed, Ok
     from runware_flow.results import TextResult
     from runware_flow.session.events import SentBefore
@@ -67,7 +66,7 @@ class Client(Utilities, AsyncContextManagerMixin):
             RunwareError: there is no key (`auth`), or an option cannot work (`validation`).
         """
         self._settings = read_settings({"api_key": api_key, **options})
-        self._conversation: Conversation | None = None
+        self._driver: SessionDriver | None = None
         self._home: tuple[int, int, object] | None = None
         self._stack = AsyncExitStack()
         self._services = Services(self._settings, self._stack, self._here)
@@ -76,7 +75,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         self._sender = Sender(self._settings, self._services, self._governing, media, self._chosen)
 
     def __repr__(self) -> str:
-        state = "open" if self._conversation is not None else "not entered" if self._home is None else "closed"
+        state = "open" if self._driver is not None else "not entered" if self._home is None else "closed"
         return f"<Client {self._settings.transport}, {state}>"
 
     @asynccontextmanager
@@ -85,16 +84,14 @@ class Client(Utilities, AsyncContextManagerMixin):
             raise ClientStateError("a client is entered once; make another Client for another block")
         self._home = _here()
         async with self._stack, open_task_group() as workers:
-            settings = self._settings
-            sink = (settings.log_sink or print_entry) if settings.debug else None
-            self._carriage = Carriage(settings, self._services.web.rest, sink, workers)
-            self._conversation = await self._carriage.start()
+            self._selector = TransportSelector(self._settings, self._services, workers)
+            self._driver = await self._selector.start()
             self._services.workers = workers
             try:
                 yield self
             finally:
-                conversation, self._conversation = self._conversation, None
-                conversation.close()
+                driver, self._driver = self._driver, None
+                driver.close()
                 workers.cancel_scope.cancel()
 
     async def connect(self) -> None:
@@ -165,9 +162,9 @@ class Client(Utilities, AsyncContextManagerMixin):
             RunwareError: the task, or one of its results, failed; `.results` holds the finished ones.
             RunwareTimeoutError: the time is over; the task may still finish, and be billed.
         """
-        conversation = self._here()
+        driver = self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
-        return await self._sender.perform(conversation, prepared, timeout, on_result, on_progress, validate=validate)
+        return await self._sender.perform(driver, prepared, timeout, on_result, on_progress, validate=validate)
 
     @overload
     def submit(
@@ -201,13 +198,13 @@ class Client(Utilities, AsyncContextManagerMixin):
         Leaving the block early, or a cancel, ends the waiting only: what the service has accepted is finished
         and billed. Arguments and errors are those of `run`.
         """
-        conversation = self._here()
+        driver = self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
-        conversation, submitted = await self._sender.send(conversation, prepared, timeout, validate=validate)
+        driver, submitted = await self._sender.send(driver, prepared, timeout, validate=validate)
         try:
             yield submitted
         finally:
-            conversation.withdraw(submitted.request.task_id)
+            driver.withdraw(submitted.request.task_id)
             submitted.give_place_back()
 
     @asynccontextmanager
@@ -281,9 +278,9 @@ class Client(Utilities, AsyncContextManagerMixin):
         with `"yes"` it is only asked for, with `"maybe"` it is sent (again) under its taskUUID if the service does not
         know it; see `Submission`. `place` is one that a run took from the governor, and gives back.
         """
-        conversation = self._here()
+        driver = self._here()
         return await self._sender.perform(
-            conversation, prepared, timeout, on_result, on_progress, sent_before, validate, place
+            driver, prepared, timeout, on_result, on_progress, sent_before, validate, place
         )
 
     async def perform_stream(
@@ -312,18 +309,18 @@ class Client(Utilities, AsyncContextManagerMixin):
         """The governors of this client, which the runs on it ask; `statistics()` tells what they know."""
         return self._governing
 
-    async def _chosen(self, conversation: Conversation, deadline: float) -> Conversation:
-        """Give the conversation that takes tasks; until the transport is chosen, that is found out first."""
-        if not self._carriage.is_chosen:
+    async def _chosen(self, driver: SessionDriver, deadline: float) -> SessionDriver:
+        """Give the session driver that takes tasks; until the transport is chosen, that is found out first."""
+        if not self._selector.is_chosen:
             with anyio.CancelScope(deadline=deadline):
                 return await self._connect()
-        return conversation
+        return driver
 
-    async def _connect(self) -> Conversation:
-        conversation = await self._carriage.connect()
+    async def _connect(self) -> SessionDriver:
+        driver = await self._selector.connect()
         self._here()  # the block may have ended meanwhile
-        self._conversation = conversation
-        return conversation
+        self._driver = driver
+        return driver
 
     def _complete(
         self, task: Task[Any] | Mapping[str, Any], task_uuid: str | None = None, **choices: Any
@@ -335,15 +332,15 @@ class Client(Utilities, AsyncContextManagerMixin):
         stored = await self.run(MediaStorage(operation="upload", media=data_uri))
         return str(stored[0].media_uuid)
 
-    def _here(self) -> Conversation:
-        if self._conversation is None:
+    def _here(self) -> SessionDriver:
+        if self._driver is None:
             state = "was not entered" if self._home is None else "is closed"
             raise ClientStateError(f"this client {state}: use it inside `async with Client() as client:`")
         if self._home != _here():
             raise ClientStateError(
                 "a client is used in the event loop, thread and process that entered it; make another"
             )
-        return self._conversation
+        return self._driver
 
 
 def _here() -> tuple[int, int, object]:

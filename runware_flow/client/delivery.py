@@ -157,7 +157,7 @@ class Delivery(Generic[R]):
             error.results = self.results
         raise error
 
-    # What the conversation calls. Synchronous: no await lies between an event and its effect.
+    # What the session driver calls. Synchronous: no await lies between an event and its effect.
 
     def take(self, delivered: commands.Deliver) -> None:
         """A result, or the failure of one, has arrived."""

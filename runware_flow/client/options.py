@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from runware_flow.client.conversation import LogEntry
+    from runware_flow.client.log import LogEntry
     from runware_flow.transport.connection import Connector
 
 __all__ = ("ClientKeywords", "ClientOptions", "Settings", "check_seconds", "read_settings")

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.catalog.documentation import add_documentation
-from runware_flow.client.content import Content
-from runware_flow.client.log import Log
-from runware_flow.client.registry import RegistryKeeper, consults_registry
-from runware_flow.client.schemas import SchemaKeeper
-from runware_flow.client.serverless import Apps
-from runware_flow.client.web import Web
+from runware_flow.client.http.content import Content
+from runware_flow.client.http.registry import RegistryKeeper, consults_registry
+from runware_flow.client.http.schemas import SchemaKeeper
+from runware_flow.client.http.serverless import Apps
+from runware_flow.client.http.web import Web
+from runware_flow.client.log import Log, print_entry
 from runware_flow.errors import ClientStateError, RunwareError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Services:
     def __init__(self, settings: Settings, stack: AsyncExitStack, check_open: Callable[[], object]) -> None:
         self.settings = settings
         self.web = Web(settings, stack)
-        self.log = Log(settings)
+        self.log = Log((settings.log_sink or print_entry) if settings.debug else None)
         self.registry = RegistryKeeper(f"{settings.schemas_base_url.rstrip('/')}/registry.json", self.web, self.log)
         self.schemas = SchemaKeeper(settings.schemas_base_url, self.web, self.log)
         self.content = Content(settings.content_base_url, self.web, check_open, self.documenting)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from msgspec import UNSET, UnsetType
 
+from runware_flow.client.http.storage import is_available, read_media, save_media
 from runware_flow.client.request import read_task_id
-from runware_flow.client.storage import is_available, read_media, save_media
 from runware_flow.errors import RunwareError
 from runware_flow.tasks import AccountManagement, ImageUpload, MediaStorage, ModelSearch, ModelUpload
 from runware_flow.types import Result, Task
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runware_flow.catalog import Registry
-    from runware_flow.client.content import Content
-    from runware_flow.client.conversation import Conversation
     from runware_flow.client.delivery import Progress
+    from runware_flow.client.http.content import Content
     from runware_flow.client.request import Prepared
     from runware_flow.client.services import Services
+    from runware_flow.client.session_driver import SessionDriver
     from runware_flow.results import (
         AccountManagementResult,
         ImageUploadResult,
@@ -59,7 +59,7 @@ class Utilities:
 
     if TYPE_CHECKING:  # what the client brings
 
-        def _here(self) -> Conversation: ...
+        def _here(self) -> SessionDriver: ...
 
         def prepare(self, task: Task[Any] | Mapping[str, Any]) -> Prepared: ...
 
@@ -299,11 +299,11 @@ class Utilities:
             ProtocolError: the body is no JSON object.
             ClientStateError: the client is not open, or belongs to another event loop or thread.
         """
-        conversation = self._here()
+        driver = self._here()
         frame = decode_webhook(body)
-        unexpected = [notice for notice in notices_of(frame) if not conversation.waits_for(notice.task_uuid)]
+        unexpected = [notice for notice in notices_of(frame) if not driver.waits_for(notice.task_uuid)]
         if frame.items or frame.errors:
-            conversation.receive_webhook(frame)
+            driver.receive_webhook(frame)
         return unexpected
 
     @property

@@ -25,7 +25,7 @@ from runware_flow.wire.salvage import is_object
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("Arrival", "Tally", "content")
+__all__ = ("Arrival", "ResultSlots", "content")
 
 Part: TypeAlias = Item | ErrorItem
 Arrival: TypeAlias = tuple[int, Part]
@@ -34,7 +34,7 @@ Arrival: TypeAlias = tuple[int, Part]
 _VARIABLE = ("taskType", "status", "progress", "cost")
 
 
-class Tally:
+class ResultSlots:
     """The slots of one task."""
 
     __slots__ = ("_loose", "_named", "failed", "filled", "slots")

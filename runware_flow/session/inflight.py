@@ -23,7 +23,7 @@ from runware_flow.session.commands import Lane
 
 if TYPE_CHECKING:
     from runware_flow.errors import RunwareError
-    from runware_flow.session.delivery import Tally
+    from runware_flow.session.delivery import ResultSlots
     from runware_flow.session.events import Submission
     from runware_flow.types import TaskId
 
@@ -62,7 +62,7 @@ class Entry:
 
     task_id: TaskId
     submission: Submission
-    tally: Tally
+    result_slots: ResultSlots
     state: TaskState = TaskState.WAITING
     sends: int = 0
     """How often it was given to the transport."""

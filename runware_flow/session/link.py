@@ -36,9 +36,9 @@ from runware_flow.session.retry import reconnect_delay
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runware_flow.session.agenda import Agenda
     from runware_flow.session.commands import Command
     from runware_flow.session.options import SessionOptions
+    from runware_flow.session.timer_queue import TimerQueue
     from runware_flow.wire.frames import Frame
 
 __all__ = ("TRANSITIONS", "Link", "LinkDue", "LinkState")
@@ -104,12 +104,12 @@ class Link:
     def __init__(
         self,
         options: SessionOptions,
-        agenda: Agenda[LinkDue],
+        timers: TimerQueue[LinkDue],
         emit: Callable[[Command], None],
         send: Callable[[Outgoing], None],
     ) -> None:
         self._options = options
-        self._agenda = agenda
+        self._timers = timers
         self._emit = emit
         self._send = send
         self.state = LinkState.IDLE if options.duplex else LinkState.OPEN
@@ -208,7 +208,7 @@ class Link:
             return self._give_up_reconnecting(reason)
         self._attempts += 1
         delay = reconnect_delay(self._attempts, self._options.retry_delay, self._options.retry_strategy, jitter)
-        self._agenda.set(LinkDue.RECONNECT, at + delay)
+        self._timers.set(LinkDue.RECONNECT, at + delay)
         return None
 
     def due(self, what: LinkDue, at: float) -> RunwareError | None:
@@ -238,7 +238,7 @@ class Link:
 
     def _connect(self, at: float, happening: str) -> None:
         self.move(happening)
-        self._agenda.set(LinkDue.AUTH, at + self._options.auth_timeout)
+        self._timers.set(LinkDue.AUTH, at + self._options.auth_timeout)
         self._emit(OpenConnection())
 
     def _accepted(self, session_id: str, at: float) -> None:
@@ -248,8 +248,8 @@ class Link:
         self._is_proven = True
         self._is_wanted = False
         self._opened_at = at
-        self._agenda.drop(LinkDue.AUTH)
-        self._agenda.set(LinkDue.KEEPALIVE, at + self._next_look())
+        self._timers.drop(LinkDue.AUTH)
+        self._timers.set(LinkDue.KEEPALIVE, at + self._next_look())
         self._emit(Log("auth", "authenticated", {"resumed": resumed}))
         self._emit(SessionReady())
 
@@ -266,7 +266,7 @@ class Link:
             self._pinged_at = at
             self._send(Outgoing(PING, Lane.CONTROL))
             ping_at = at + self._options.ping_interval
-        self._agenda.set(LinkDue.KEEPALIVE, min(ping_at, silent_at))
+        self._timers.set(LinkDue.KEEPALIVE, min(ping_at, silent_at))
 
     def _next_look(self) -> float:
         return min(self._options.ping_interval, self._options.silence_timeout)
@@ -296,7 +296,7 @@ class Link:
 
     def _drop_all(self) -> None:
         for what in LinkDue:
-            self._agenda.drop(what)
+            self._timers.drop(what)
 
 
 def _connection_error(reason: str, raw_code: str) -> RunwareError:

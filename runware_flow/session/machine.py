@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from runware_flow.errors import ClientStateError, RunwareError
-from runware_flow.session.agenda import Agenda
 from runware_flow.session.commands import EndSession, Log, Send, SessionReady, SetTimer, Settle
 from runware_flow.session.events import (
     ConnectionLost,
@@ -39,6 +38,7 @@ from runware_flow.session.exchange import exchange_failed, exchange_finished
 from runware_flow.session.governor import GovernorStatistics  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.session.link import Link, LinkDue, LinkState
 from runware_flow.session.reading import read_frame, read_webhook
+from runware_flow.session.timer_queue import TimerQueue
 from runware_flow.session.tracker import Tracker, own_error
 
 if TYPE_CHECKING:
@@ -87,10 +87,10 @@ class SessionMachine:
         self._options = options
         self._commands: list[Command] = []
         self._outgoing: list[Outgoing] = []
-        self._link_agenda: Agenda[LinkDue] = Agenda()
-        self._task_agenda: Agenda[TaskId] = Agenda()
-        self._link = Link(options, self._link_agenda, self._commands.append, self._outgoing.append)
-        self._tracker = Tracker(options, self._task_agenda, self._commands.append, self._outgoing.append)
+        self._link_timers: TimerQueue[LinkDue] = TimerQueue()
+        self._task_timers: TimerQueue[TaskId] = TimerQueue()
+        self._link = Link(options, self._link_timers, self._commands.append, self._outgoing.append)
+        self._tracker = Tracker(options, self._task_timers, self._commands.append, self._outgoing.append)
         self._timer = inf
         self._frames = 0
         self._dropped = 0
@@ -221,13 +221,13 @@ class SessionMachine:
     def _timer_fired(self, at: float) -> None:
         self._timer = inf
         was_open = self._link.is_open
-        for what in self._link_agenda.pop_due(at):
+        for what in self._link_timers.pop_due(at):
             error = self._link.due(what, at)
             if error is not None:
                 self._tracker.fail_all(error)
         if was_open and not self._link.is_open:
             self._tracker.disconnected()
-        for task_id in self._task_agenda.pop_due(at):
+        for task_id in self._task_timers.pop_due(at):
             self._tracker.overdue(task_id, at)
         self._tracker.ask_due(at)
 
@@ -244,7 +244,7 @@ class SessionMachine:
         if self._outgoing:
             self._commands.append(Send(tuple(self._outgoing)))
             self._outgoing.clear()
-        due = min(self._link_agenda.next_at, self._task_agenda.next_at, self._tracker.next_ask_at)
+        due = min(self._link_timers.next_at, self._task_timers.next_at, self._tracker.next_ask_at)
         if due != self._timer:
             self._timer = due
             self._commands.append(SetTimer(None if due == inf else due))

@@ -109,7 +109,7 @@ def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:
         entry.is_doubted = False
         entry.unknowns = 0
         tracker.take(entry, ends)
-        if entry.tally.is_full:
+        if entry.result_slots.is_full:
             _finish(tracker, entry, at)
         elif entry.state is TaskState.SENT:
             tracker.accepted(entry, at)
@@ -123,7 +123,7 @@ def _is_end(part: Part, entry: Entry) -> bool:
     return isinstance(part, ErrorItem) or part.error is not None or part.is_result
 
 
-class _Sayings:
+class ReplySummary:
     """What the parts of one task in one frame say, taken together."""
 
     __slots__ = (
@@ -177,69 +177,69 @@ def read_parts(
         _read_only(tracker, entry, parts, at, retry_after)
         return
     lane = entry.asking or entry.owed
-    said = _listen(tracker, entry, parts, lane)
-    if said.kept or said.accepted:
+    summary = _summarise(tracker, entry, parts, lane)
+    if summary.kept or summary.accepted:
         entry.confirmed = True
         entry.is_doubted = False
         entry.unknowns = 0
-    if said.kept or said.unknown or said.busy:
+    if summary.kept or summary.unknown or summary.busy:
         tracker.answered(entry, at)
-    if said.has_terminal:
-        tracker.take(entry, said.kept)
-    has_verdict = entry.tally.filled > 0
-    if entry.tally.is_full or (is_whole and has_verdict):
+    if summary.has_terminal:
+        tracker.take(entry, summary.kept)
+    has_verdict = entry.result_slots.filled > 0
+    if entry.result_slots.is_full or (is_whole and has_verdict):
         _finish(tracker, entry, at)
     elif entry.state is TaskState.ASKED:
-        _read_asked(tracker, entry, said, lane, at, retry_after)
-    elif said.busy is not None:
+        _read_asked(tracker, entry, summary, lane, at, retry_after)
+    elif summary.busy is not None:
         tracker.poller.strained(at, retry_after)
         if entry.state is TaskState.SENT:
-            error = to_error(said.busy, task_type=entry.submission.task_type, retry_after=retry_after)
+            error = to_error(summary.busy, task_type=entry.submission.task_type, retry_after=retry_after)
             tracker.retry(entry, error, at, retry_after)
-    elif said.overdue is not None and entry.state is TaskState.SENT:
-        tracker.look_up(entry, at, to_error(said.overdue, task_type=entry.submission.task_type))
+    elif summary.overdue is not None and entry.state is TaskState.SENT:
+        tracker.look_up(entry, at, to_error(summary.overdue, task_type=entry.submission.task_type))
     else:
-        _read_sent(tracker, entry, said, at)
+        _read_sent(tracker, entry, summary, at)
 
 
-def _read_sent(tracker: Tracker, entry: Entry, said: _Sayings, at: float) -> None:
+def _read_sent(tracker: Tracker, entry: Entry, summary: ReplySummary, at: float) -> None:
     """Something came for a task that is not full, before it was asked for."""
     is_pushed = entry.submission.delivery == "sync"
-    if said.refused is not None:
-        code = stable_code(said.refused.code, said.refused.status_code, said.refused.message)
-        if entry.tally.failed == entry.tally.filled and (not is_pushed or code in REFUSALS):
+    if summary.refused is not None:
+        code = stable_code(summary.refused.code, summary.refused.status_code, summary.refused.message)
+        if entry.result_slots.failed == entry.result_slots.filled and (not is_pushed or code in REFUSALS):
             tracker.settle(entry, entry.error)
         elif entry.state is TaskState.SENT and is_pushed:
             tracker.look_up(entry, at, entry.error, _STRAGGLERS)
         else:
             tracker.accepted(entry, at)
-    elif said.accepted or (said.kept and not is_pushed):
+    elif summary.accepted or (summary.kept and not is_pushed):
         tracker.accepted(entry, at)
-    elif said.kept:
+    elif summary.kept:
         tracker.pushed(entry, at)
 
 
 def _read_asked(
     tracker: Tracker,
     entry: Entry,
-    said: _Sayings,
+    summary: ReplySummary,
     lane: Lane | None,
     at: float,
     retry_after: float | None,
 ) -> None:
     """Something came for a task that is asked for and not full yet."""
-    if said.pending:
+    if summary.pending:
         # Also when this frame is the second half of a split reply, whose first half counted as the answer.
         entry.shorts = 0
-    if said.busy is not None:
+    if summary.busy is not None:
         tracker.poller.strained(at, retry_after)
         tracker.ask_later(entry, at)
     elif lane is None:
         return
-    elif said.unknown and not said.kept and not said.accepted:
+    elif summary.unknown and not summary.kept and not summary.accepted:
         tracker.unknown(entry, lane, at)
-    elif said.pending or entry.tally.filled == 0 or not said.kept:
-        if said.kept or said.accepted:
+    elif summary.pending or entry.result_slots.filled == 0 or not summary.kept:
+        if summary.kept or summary.accepted:
             if entry.asked_at is not None:
                 entry.lower = max(entry.lower, entry.asked_at - entry.sent_at)
             tracker.answered(entry, at)
@@ -255,7 +255,7 @@ def _read_short(tracker: Tracker, entry: Entry, at: float) -> None:
     entry.shorts += 1
     times, seconds = _SHORT if entry.error is None else _SHORT_WITH_FAILURE
     if entry.shorts >= times and at - entry.short_since >= seconds:
-        data = {"task": entry.task_id, "expected": entry.tally.slots, "came": entry.tally.filled}
+        data = {"task": entry.task_id, "expected": entry.result_slots.slots, "came": entry.result_slots.filled}
         tracker.emit(Log("task", "the service is done with fewer results than expected", data, "warning"))
         _finish(tracker, entry, at)
     else:
@@ -268,59 +268,59 @@ def _finish(tracker: Tracker, entry: Entry, at: float) -> None:
     tracker.settle(entry, entry.error)
 
 
-def _listen(tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane | None) -> _Sayings:
-    said = _Sayings()
+def _summarise(tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane | None) -> ReplySummary:
+    summary = ReplySummary()
     for part in parts:
         if isinstance(part, ErrorItem) or part.error is not None:
-            _hear_failure(entry, part, said)
+            _read_failure(entry, part, summary)
         elif part.task_type == "getTaskDetails":
-            _open_archive(tracker, entry, part, said)
+            _open_archive(tracker, entry, part, summary)
         elif part.task_type == "getResponse" and not part.is_result:
-            said.unknown, said.unknown_to = True, Lane.POLL
+            summary.unknown, summary.unknown_to = True, Lane.POLL
         else:
-            _hear_item(tracker, entry, part, said)
-    if said.pending and not said.has_told:
+            _read_item(tracker, entry, part, summary)
+    if summary.pending and not summary.has_told:
         tracker.emit(Progress(entry.task_id, *entry.told, is_news=False))
     # Otherwise it is a copy, or a late answer to the other question.
-    said.unknown = said.unknown and said.unknown_to in (None, lane)
-    return said
+    summary.unknown = summary.unknown and summary.unknown_to in (None, lane)
+    return summary
 
 
-def _hear_item(tracker: Tracker, entry: Entry, item: Item, said: _Sayings) -> None:
+def _read_item(tracker: Tracker, entry: Entry, item: Item, summary: ReplySummary) -> None:
     phase = item.phase
     if phase == "accepted":
-        said.accepted = True
+        summary.accepted = True
         return
-    said.kept.append(item)
+    summary.kept.append(item)
     if phase == "done":
-        said.has_terminal = True
+        summary.has_terminal = True
     else:
         # A status that nobody has heard of is no proof of work going on, but it is an answer: ask again.
-        said.pending = True
+        summary.pending = True
         if entry.told != (item.progress, item.status):
             entry.told = (item.progress, item.status)
-            said.has_told = True
+            summary.has_told = True
             tracker.emit(Progress(entry.task_id, item.progress, item.status))
 
 
-def _hear_failure(entry: Entry, part: Part, said: _Sayings) -> None:
+def _read_failure(entry: Entry, part: Part, summary: ReplySummary) -> None:
     failure = part if isinstance(part, ErrorItem) else part.error
     assert failure is not None
     is_entry = isinstance(part, ErrorItem)
     code = failure.code
     if code == "conflictTaskUUID" and entry.may_be_known:
-        said.accepted = True
+        summary.accepted = True
     elif code in UNKNOWN_CODES and entry.may_be_known and is_entry:
         # After a resend it is a late answer to an ask from before.
-        said.unknown, said.unknown_to = True, _QUESTIONS.get(failure.task_type or "")
+        summary.unknown, summary.unknown_to = True, _QUESTIONS.get(failure.task_type or "")
     elif is_entry and _is_busy(failure):
-        said.busy = failure
+        summary.busy = failure
     elif is_entry and entry.state is TaskState.SENT and _is_overdue(entry, failure):
-        said.overdue = failure
+        summary.overdue = failure
     else:
-        said.refused = failure
-        said.has_terminal = True
-        said.kept.append(part)
+        summary.refused = failure
+        summary.has_terminal = True
+        summary.kept.append(part)
 
 
 def _is_busy(failure: ErrorItem) -> bool:
@@ -336,7 +336,7 @@ def _is_overdue(entry: Entry, failure: ErrorItem) -> bool:
     return stable_code(failure.code, failure.status_code, failure.message) == "timeout"
 
 
-def _open_archive(tracker: Tracker, entry: Entry, details: Item, said: _Sayings) -> None:
+def _open_archive(tracker: Tracker, entry: Entry, details: Item, summary: ReplySummary) -> None:
     """Read the answer to `getTaskDetails`: the request as it was sent, the response as it was returned [doc]."""
     response = read_member(details, "response")
     if isinstance(response, dict):
@@ -349,15 +349,15 @@ def _open_archive(tracker: Tracker, entry: Entry, details: Item, said: _Sayings)
             if part.task_id not in (None, entry.task_id):
                 continue
             if isinstance(part, ErrorItem) or part.error is not None:
-                _hear_failure(entry, part, said)
+                _read_failure(entry, part, summary)
             else:
-                _hear_item(tracker, entry, part, said)
-    if said.kept or said.accepted:
+                _read_item(tracker, entry, part, summary)
+    if summary.kept or summary.accepted:
         return
     if read_member(details, "request"):
-        said.accepted = True
+        summary.accepted = True
     else:
-        said.unknown, said.unknown_to = True, Lane.LOOKUP
+        summary.unknown, summary.unknown_to = True, Lane.LOOKUP
 
 
 def _read_only(tracker: Tracker, entry: Entry, parts: Sequence[Part], at: float, retry_after: float | None) -> None:

@@ -10,13 +10,13 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runware_flow.errors import RunwareError, RunwareTimeoutError
-from runware_flow.session.agenda import Agenda
 from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Refused, Settle
-from runware_flow.session.delivery import Tally
+from runware_flow.session.delivery import ResultSlots
 from runware_flow.session.governor import is_strain
 from runware_flow.session.inflight import Entry, TaskState
 from runware_flow.session.polling import Poller
 from runware_flow.session.retry import backoff, spread
+from runware_flow.session.timer_queue import TimerQueue
 from runware_flow.wire.frames import ErrorItem, Item
 from runware_flow.wire.problems import to_error
 
@@ -43,7 +43,7 @@ class Tracker:
     def __init__(
         self,
         options: SessionOptions,
-        agenda: Agenda[TaskId],
+        timers: TimerQueue[TaskId],
         emit: Callable[[Command], None],
         send: Callable[[Outgoing], None],
     ) -> None:
@@ -57,14 +57,14 @@ class Tracker:
         self.resends = 0
         self.asks = 0
         self._send_out = send
-        self._deadlines = agenda
-        self._asks: Agenda[TaskId] = Agenda()
+        self._deadlines = timers
+        self._asks: TimerQueue[TaskId] = TimerQueue()
 
     # What callers want
 
     def submit(self, submission: Submission, at: float) -> None:
         """Take up a task; send it if there is a connection."""
-        entry = Entry(submission.task_id, submission, Tally(submission.slots), sent_at=at)
+        entry = Entry(submission.task_id, submission, ResultSlots(submission.slots), sent_at=at)
         self.entries[submission.task_id] = entry
         is_old = submission.sent_before == "yes"
         if is_old or (submission.sent_before == "maybe" and not entry.resends_freely):
@@ -263,7 +263,7 @@ class Tracker:
 
     def pushed(self, entry: Entry, at: float) -> None:
         """Part of a sync task's answer came: the rest has time, less once there are results."""
-        wait = self.options.ack_timeout if entry.tally.filled else self.options.sync_timeout
+        wait = self.options.ack_timeout if entry.result_slots.filled else self.options.sync_timeout
         self._deadlines.set(entry.task_id, at + wait)
 
     def answered(self, entry: Entry, at: float) -> None:
@@ -334,7 +334,7 @@ class Tracker:
 
     def take(self, entry: Entry, parts: Sequence[Item | ErrorItem]) -> int:
         """Deliver what is new; return how many results and failures that were."""
-        arrivals = entry.tally.take(parts)
+        arrivals = entry.result_slots.take(parts)
         for position, part in arrivals:
             failure = part if isinstance(part, ErrorItem) else part.error
             if failure is None:

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from runware_flow import Client, RunwareError
-from runware_flow.client import carrying
+from runware_flow.client import transport_selector
 from runware_flow.emulator import Emulator
 from runware_flow.emulator.faults import FAULT_KINDS
 from runware_flow.session.options import SessionOptions
@@ -109,7 +109,7 @@ def impatient(monkeypatch):
     """A session whose patience is measured in tenths of seconds: what it does is the same."""
     poll = PollPolicy(reply_timeout=0.2, reply_floor=0.1, unknown_patience=0.3)
     short = {"ack_timeout": 0.5, "sync_timeout": 0.8, "ping_interval": 0.1, "silence_timeout": 0.4, "poll": poll}
-    monkeypatch.setattr(carrying, "SessionOptions", partial(SessionOptions, **short))
+    monkeypatch.setattr(transport_selector, "SessionOptions", partial(SessionOptions, **short))
     monkeypatch.setattr(serverless, "POLL_SECONDS", 0.01)
 
 

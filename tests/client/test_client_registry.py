@@ -7,7 +7,7 @@ import pytest
 from asking import open_counted
 
 from runware_flow import RunwareError
-from runware_flow.client import registry
+from runware_flow.client.http import registry
 
 NEW = {"model": "new:1@1", "positivePrompt": "a kite", "width": 512, "height": 512}
 KNOWN = {**NEW, "model": "bfl-flux-2-dev"}

@@ -186,7 +186,7 @@ from runware_flow import Client, Flow
 import runware_flow.run.runner, anyio
 async def main():
     async with Client("rw-key") as client:
-        assert client._conversation._tracing is None
+        assert client._driver._tracing is None
 anyio.run(main)
 assert traced(main) is main
 assert trace_session() is None

@@ -277,7 +277,7 @@ def public_names():
     """What the reference has to name, by page."""
     import runware_flow
     from runware_flow import errors
-    from runware_flow.client.content import Content
+    from runware_flow.client.http.content import Content
     from runware_flow.client.options import ClientOptions
     from runware_flow.client.utilities import Utilities
     from runware_flow.emulator import __all__ as emulator_names

@@ -35,7 +35,7 @@ from runware_flow.session.commands import (
     SetTimer,
     Settle,
 )
-from runware_flow.session.delivery import Tally
+from runware_flow.session.delivery import ResultSlots
 from runware_flow.session.events import ConnectionLost, ConnectionOpened, TaskSubmitted, TaskWithdrawn, TimerFired
 from runware_flow.session.inflight import TRANSITIONS, Entry, TaskState
 from runware_flow.testing.playbook import ANY
@@ -567,7 +567,7 @@ def test_frames_that_come_while_closing_still_count():
 
 
 def test_task_moves_are_those_of_the_table():
-    entry = Entry(task().task_id, task(), Tally(1))
+    entry = Entry(task().task_id, task(), ResultSlots(1))
     with pytest.raises(ClientStateError, match="WAITING cannot take 'not acknowledged in time'"):
         entry.move("not acknowledged in time")
     assert {state for state, _ in TRANSITIONS} == set(TaskState)

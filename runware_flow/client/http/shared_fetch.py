@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-__all__ = ("Shared",)
+__all__ = ("SharedFetch",)
 
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
+class SharedFetch(Generic[T]):
     """One piece of work that has been started; any number of callers may wait for what it gives."""
 
     def __init__(self, workers: TaskGroup, work: Callable[[], Awaitable[T]]) -> None:

@@ -10,15 +10,15 @@ import msgspec
 
 from runware_flow import catalog
 from runware_flow.catalog import Registry
-from runware_flow.client.sharing import Shared
+from runware_flow.client.http.shared_fetch import SharedFetch
 from runware_flow.errors import RunwareError
 from runware_flow.types import Task
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from runware_flow.client.http.web import Web
     from runware_flow.client.log import Log
-    from runware_flow.client.web import Web
 
 __all__ = ("FIRST_FETCH_SECONDS", "REGISTRY_TTL", "RegistryKeeper", "consults_registry")
 
@@ -62,7 +62,7 @@ class RegistryKeeper:
         self._etag: str | None = None
         self._fresh_until = 0.0
         self._repeat_at = 0.0
-        self._fetching: Shared[None] | None = None
+        self._fetching: SharedFetch[None] | None = None
 
     @property
     def registry(self) -> Registry:
@@ -98,9 +98,9 @@ class RegistryKeeper:
         """
         await self._start(workers).wait()
 
-    def _start(self, workers: TaskGroup) -> Shared[None]:
+    def _start(self, workers: TaskGroup) -> SharedFetch[None]:
         if self._fetching is None or self._fetching.is_over:
-            self._fetching = Shared(workers, self._fetch)
+            self._fetching = SharedFetch(workers, self._fetch)
         return self._fetching
 
     async def _fetch(self) -> None:
@@ -112,7 +112,9 @@ class RegistryKeeper:
             if reply.status == 200:
                 self._registry, self._etag = _decode(reply.body), reply.etag
         except RunwareError as error:
-            self._log.warn("registry", "the registry of models could not be fetched", reason=error.message)
+            self._log.write(
+                "warning", "registry", "the registry of models could not be fetched", {"reason": error.message}
+            )
             raise
         self._fresh_until = anyio.current_time() + REGISTRY_TTL
 

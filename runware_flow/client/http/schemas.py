@@ -9,7 +9,7 @@ import anyio.to_thread
 import msgspec
 
 from runware_flow.catalog.validation import SchemaUnusable, Validator, validation_error
-from runware_flow.client.sharing import Shared
+from runware_flow.client.http.shared_fetch import SharedFetch
 from runware_flow.errors import RunwareError
 from runware_flow.transport.loading import load
 from runware_flow.wire import salvage
@@ -17,9 +17,9 @@ from runware_flow.wire import salvage
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
+    from runware_flow.client.http.web import Web
     from runware_flow.client.log import Log
     from runware_flow.client.request import Prepared
-    from runware_flow.client.web import Web
 
 __all__ = ("SchemaKeeper",)
 
@@ -47,7 +47,7 @@ class SchemaKeeper:
         self._base_url = base_url.rstrip("/")
         self._web = web
         self._log = log
-        self._fetched: dict[str, Shared[Validator | None]] = {}
+        self._fetched: dict[str, SharedFetch[Validator | None]] = {}
         self._documentation: dict[str, str] = {}
 
     def documentation_of(self, model: str | None) -> str | None:
@@ -73,7 +73,8 @@ class SchemaKeeper:
         except (RunwareError, SchemaUnusable) as error:
             if isinstance(error, RunwareError) and error.code == "aborted":
                 raise
-            self._log.warn("validation", "skipped: there is no usable schema", model=model, reason=str(error))
+            data = {"model": model, "reason": str(error)}
+            self._log.write("warning", "validation", "skipped: there is no usable schema", data)
             return
         if problems:
             raise validation_error(
@@ -83,7 +84,7 @@ class SchemaKeeper:
     async def _validator(self, model: str, workers: TaskGroup) -> Validator | None:
         fetched = self._fetched.get(model)
         if fetched is None:
-            fetched = Shared(workers, lambda: self._fetch(model))
+            fetched = SharedFetch(workers, lambda: self._fetch(model))
             self._fetched[model] = fetched
         try:
             return await fetched.wait()

@@ -6,55 +6,28 @@ effect on the tables here. Waiting is done by three kinds of workers only: the l
 
 from __future__ import annotations
 
-import logging
-import sys
-import time
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import msgspec
 
 from runware_flow.errors import RunwareError
 from runware_flow.session import commands, events
-from runware_flow.session.agenda import Agenda
+from runware_flow.session.timer_queue import TimerQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runware_flow.client.delivery import Delivery
-    from runware_flow.client.links import Link
+    from runware_flow.client.link import Link
+    from runware_flow.client.log import Log
     from runware_flow.client.tracing import SessionTracing
     from runware_flow.session.machine import SessionMachine, SessionStatistics
     from runware_flow.types import TaskId
     from runware_flow.wire.frames import Frame
 
-    LogSink = Callable[["LogEntry"], Any]
-
-__all__ = ("Conversation", "LogEntry", "print_entry")
-
-_LOGGER = logging.getLogger("runware_flow")
-_LOGGER.addHandler(logging.NullHandler())  # a library is silent until its user asks for its log
-_LEVELS = {"debug": logging.DEBUG, "warning": logging.WARNING}
+__all__ = ("SessionDriver",)
 
 
-class LogEntry(msgspec.Struct, frozen=True):
-    """One line of the log. It never holds a key, a prompt or media."""
-
-    category: str
-    message: str
-    data: dict[str, Any]
-    timestamp: float
-    """Seconds since the epoch."""
-
-
-def print_entry(entry: LogEntry) -> None:
-    """A log sink for people: one line on standard error."""
-    data = " ".join(f"{name}={value}" for name, value in entry.data.items())
-    sys.stderr.write(f"runware_flow {entry.category}: {entry.message} {data}\n")
-
-
-class Conversation:
+class SessionDriver:
     """One session with the service, from the client's first task to its end."""
 
     def __init__(
@@ -62,17 +35,16 @@ class Conversation:
         machine: SessionMachine,
         link: Link,
         *,
-        log_sink: Callable[[LogEntry], Any] | None = None,
+        log: Log,
         tracing: SessionTracing | None = None,
     ) -> None:
         self._machine = machine
         self._tracing = tracing
         self._link = link
-        self._log_sink = log_sink
-        self._is_verbose = log_sink is not None or _LOGGER.isEnabledFor(logging.DEBUG)
+        self._log = log
         self._deliveries: dict[TaskId, Delivery[Any]] = {}
         self._connecting: list[_Connecting] = []
-        self._expiries: Agenda[TaskId] = Agenda()
+        self._expiries: TimerQueue[TaskId] = TimerQueue()
         self._due = inf
         self._timer_set = anyio.Event()
         self._timer_waits_until = inf
@@ -155,7 +127,7 @@ class Conversation:
         if tracing is not None:
             tracing.happened(event)
         for command in self._machine.handle(event):
-            if self._is_verbose:
+            if self._log.is_verbose:
                 self._note(command)
             if tracing is not None:
                 tracing.commanded(command)
@@ -218,14 +190,7 @@ class Conversation:
 
     def log(self, line: commands.Log) -> None:
         """Write a line."""
-        if self._log_sink is None:
-            _LOGGER.log(_LEVELS[line.level], "%s: %s %s", line.category, line.message, line.data or "")
-            return
-        try:
-            self._log_sink(LogEntry(line.category, line.message, line.data, time.time()))
-        except Exception:  # a log must not end what it tells of
-            self._log_sink = None
-            _LOGGER.exception("the log sink failed and is not called again")
+        self._log.write(line.level, line.category, line.message, line.data)
 
     def _set_timer(self, at: float | None) -> None:
         self._due = inf if at is None else at

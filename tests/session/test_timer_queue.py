@@ -7,7 +7,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runware_flow.session.agenda import Agenda
+from runware_flow.session.timer_queue import TimerQueue
 
 KEYS = st.sampled_from("abcdef")
 TIMES = st.integers(0, 20).map(float)
@@ -19,31 +19,31 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=60))
-def test_agenda_any_history_agrees_with_a_dict(steps: list[tuple[str, str, float]]) -> None:
-    agenda: Agenda[str] = Agenda()
+def test_timer_queue_any_history_agrees_with_a_dict(steps: list[tuple[str, str, float]]) -> None:
+    timers: TimerQueue[str] = TimerQueue()
     model: dict[str, float] = {}
     for verb, key, at in steps:
         if verb == "set":
-            agenda.set(key, at)
+            timers.set(key, at)
             model[key] = at
         elif verb == "drop":
-            agenda.drop(key)
+            timers.drop(key)
             model.pop(key, None)
         else:
-            due = agenda.pop_due(at)
+            due = timers.pop_due(at)
             assert [model[each] for each in due] == sorted(model[each] for each in due)
             assert set(due) == {each for each, when in model.items() if when <= at}
             for each in due:
                 del model[each]
-        assert agenda.next_at == min(model.values(), default=inf)
-        assert len(agenda) == len(model)
-        assert all((each in agenda) == (each in model) for each in "abcdef")
+        assert timers.next_at == min(model.values(), default=inf)
+        assert len(timers) == len(model)
+        assert all((each in timers) == (each in model) for each in "abcdef")
 
 
-def test_agenda_leftovers_do_not_pile_up():
-    agenda: Agenda[str] = Agenda()
+def test_timer_queue_leftovers_do_not_pile_up():
+    timers: TimerQueue[str] = TimerQueue()
     for number in range(10_000):
-        agenda.set("key", float(number))
-    assert len(agenda._heap) < 100
-    agenda.clear()
-    assert agenda.next_at == inf
+        timers.set("key", float(number))
+    assert len(timers._heap) < 100
+    timers.clear()
+    assert timers.next_at == inf

@@ -6,12 +6,12 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Generic, TypeVar
 
-__all__ = ("Agenda",)
+__all__ = ("TimerQueue",)
 
 K = TypeVar("K")
 
 
-class Agenda(Generic[K]):
+class TimerQueue(Generic[K]):
     """Times by key. Setting a key again replaces its time; all operations are O(log n), amortised.
 
     A replaced or dropped time stays in the heap until it comes up, or until such leftovers are the greater part.

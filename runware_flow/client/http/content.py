@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from runware_flow.client.web import Web
+    from runware_flow.client.http.web import Web
 
 __all__ = ("Content",)
 

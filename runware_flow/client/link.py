@@ -35,7 +35,7 @@ __all__ = ("ExchangeLink", "Link", "SocketLink")
 
 
 class Link(Protocol):
-    """What a conversation talks through."""
+    """What a session driver sends through."""
 
     def open(self) -> None:
         """Open a connection."""

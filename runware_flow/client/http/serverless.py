@@ -19,8 +19,8 @@ from runware_flow.wire.serverless import AppTask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runware_flow.client.http.web import Web
     from runware_flow.client.options import Settings
-    from runware_flow.client.web import Web
 
 __all__ = ("Apps",)
 

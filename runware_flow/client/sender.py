@@ -20,11 +20,11 @@ from runware_flow.wire.codec import encode
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from runware_flow.client.conversation import Conversation
     from runware_flow.client.governing import Governing, Place
     from runware_flow.client.media import LocalMediaPlacer
     from runware_flow.client.options import Settings
     from runware_flow.client.services import Services
+    from runware_flow.client.session_driver import SessionDriver
     from runware_flow.client.stream import TextStream
     from runware_flow.session.events import SentBefore
 
@@ -35,7 +35,7 @@ class Sender:
     """Sends the tasks of one client.
 
     Args:
-        chosen: gives the conversation that takes tasks, once the transport is chosen, by the deadline at the latest.
+        chosen: gives the session driver that takes tasks, once the transport is chosen, by the deadline at the latest.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Sender:
         services: Services,
         governing: Governing,
         media: LocalMediaPlacer,
-        chosen: Callable[[Conversation, float], Awaitable[Conversation]],
+        chosen: Callable[[SessionDriver, float], Awaitable[SessionDriver]],
     ) -> None:
         self._settings = settings
         self._services = services
@@ -54,7 +54,7 @@ class Sender:
 
     async def perform(
         self,
-        conversation: Conversation,
+        driver: SessionDriver,
         prepared: requests.Prepared,
         timeout: float | None,
         on_result: Callable[[Any], Awaitable[None] | None] | None,
@@ -64,7 +64,7 @@ class Sender:
         place: Place | None = None,
     ) -> list[Any]:
         """Send a task and wait for all its results; see `Client.perform`."""
-        conversation, delivery = await self.send(conversation, prepared, timeout, sent_before, validate, place)
+        driver, delivery = await self.send(driver, prepared, timeout, sent_before, validate, place)
         try:
             if on_result is not None or on_progress is not None:
                 while (event := await delivery.next_event()) is not None:
@@ -73,20 +73,20 @@ class Sender:
                         await pending
             return await delivery.wait_results()
         finally:
-            conversation.withdraw(delivery.request.task_id)
+            driver.withdraw(delivery.request.task_id)
             if place is None:
                 delivery.give_place_back()
 
     async def send(
         self,
-        conversation: Conversation,
+        driver: SessionDriver,
         prepared: requests.Prepared,
         timeout: float | None,
         sent_before: SentBefore = "no",
         validate: bool | None = None,
         place: Place | None = None,
-    ) -> tuple[Conversation, Delivery[Any]]:
-        """Hand a task to the session; gives the conversation that has it now, from which the caller withdraws it."""
+    ) -> tuple[SessionDriver, Delivery[Any]]:
+        """Hand a task to the session; gives the session driver that has it now, from which the caller withdraws it."""
         request = prepared.request
         seconds = check_seconds(timeout, self._settings.poll_timeout)
         deadline = anyio.current_time() + seconds
@@ -102,14 +102,14 @@ class Sender:
             slots=request.slots,
             sent_before=sent_before,
         )
-        conversation = await self._chosen(conversation, deadline)
+        driver = await self._chosen(driver, deadline)
         document = self._services.documenter(request.model)
         delivery: Delivery[Any] = Delivery(request, timeout=seconds, document=document, course=prepared.course)
-        conversation.submit(delivery, submission, deadline)
+        driver.submit(delivery, submission, deadline)
         delivery.place = place or self._governing.begin(governed_as(request.task_type, request.model))
         if delivery.place is not None and sent_before == "no":
             delivery.place.sent()
-        return conversation, delivery
+        return driver, delivery
 
     @asynccontextmanager
     async def stream(
