@@ -24,8 +24,8 @@ from benchmarks.service import emulator_process
 from runware_flow import Batch, Client, Flow, Node
 from runware_flow.client.request import prepare
 from runware_flow.graph.fingerprint import fingerprint, item_key
-from runware_flow.run.journal.sqlite import SqliteStore
-from runware_flow.run.journal.store import Begin, NodeKey, Settle
+from runware_flow.journal.sqlite import SqliteStore
+from runware_flow.journal.store import Begin, NodeKey, Settle
 from runware_flow.tasks import ImageInference
 
 ITEM = b'{"taskType":"imageInference","taskUUID":"%s","imageURL":"https://im.runware.ai/image/%d.jpg","cost":0.0013}'

@@ -10,6 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runware_flow.batch.batch import Batch as Batch
+    from runware_flow.batch.item import BatchItem as BatchItem
+    from runware_flow.batch.report import BatchOutcomes as BatchOutcomes
+    from runware_flow.batch.report import BatchReport as BatchReport
+    from runware_flow.cache.store import Cache as Cache
     from runware_flow.catalog.documentation import create_runware_error as create_runware_error
     from runware_flow.client.client import Client as Client
     from runware_flow.client.delivery import Delivery as Delivery
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareTimeoutError as RunwareTimeoutError
     from runware_flow.errors import TooFewSucceeded as TooFewSucceeded
     from runware_flow.errors import is_runware_error as is_runware_error
+    from runware_flow.flow.flow import Flow as Flow
+    from runware_flow.flow.many import Many as Many
+    from runware_flow.flow.node import Node as Node
     from runware_flow.graph.events import NodeDelta as NodeDelta
     from runware_flow.graph.events import NodeProgress as NodeProgress
     from runware_flow.graph.events import NodeSettled as NodeSettled
@@ -46,18 +54,10 @@ if TYPE_CHECKING:
     from runware_flow.graph.outcomes import Skipped as Skipped
     from runware_flow.graph.policies import Retry as Retry
     from runware_flow.graph.prices import Price as Price
-    from runware_flow.run.batch.batch import Batch as Batch
-    from runware_flow.run.batch.item import BatchItem as BatchItem
-    from runware_flow.run.batch.report import BatchOutcomes as BatchOutcomes
-    from runware_flow.run.batch.report import BatchReport as BatchReport
-    from runware_flow.run.budget import Budget as Budget
-    from runware_flow.run.cache.store import Cache as Cache
-    from runware_flow.run.context import current_run as current_run
-    from runware_flow.run.flow import Flow as Flow
-    from runware_flow.run.handle import Run as Run
-    from runware_flow.run.many import Many as Many
-    from runware_flow.run.node import Node as Node
-    from runware_flow.run.result import RunResult as RunResult
+    from runware_flow.runner.budget import Budget as Budget
+    from runware_flow.runner.context import current_run as current_run
+    from runware_flow.runner.handle import Run as Run
+    from runware_flow.runner.result import RunResult as RunResult
     from runware_flow.session.streaming import StreamResult as StreamResult
     from runware_flow.types import MediaResult as MediaResult
     from runware_flow.types import Result as Result
@@ -95,17 +95,17 @@ _HOMES = {
     "graph.prices": ("Price",),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),
     "graph.policies": ("Retry",),
-    "run.batch.batch": ("Batch",),
-    "run.batch.item": ("BatchItem",),
-    "run.batch.report": ("BatchOutcomes", "BatchReport"),
-    "run.budget": ("Budget",),
-    "run.cache.store": ("Cache",),
-    "run.context": ("current_run",),
-    "run.flow": ("Flow",),
-    "run.handle": ("Run",),
-    "run.many": ("Many",),
-    "run.node": ("Node",),
-    "run.result": ("RunResult",),
+    "batch.batch": ("Batch",),
+    "batch.item": ("BatchItem",),
+    "batch.report": ("BatchOutcomes", "BatchReport"),
+    "runner.budget": ("Budget",),
+    "cache.store": ("Cache",),
+    "runner.context": ("current_run",),
+    "flow.flow": ("Flow",),
+    "runner.handle": ("Run",),
+    "flow.many": ("Many",),
+    "flow.node": ("Node",),
+    "runner.result": ("RunResult",),
     "session.streaming": ("StreamResult",),
     "types": ("MediaResult", "Result", "Task"),
     "wire.webhooks": ("WebhookNotice", "read_webhook"),

@@ -12,7 +12,7 @@ from runware_flow.cli.journal import journal_app
 from runware_flow.cli.models import models_app
 
 if TYPE_CHECKING:
-    from runware_flow.run.flow import Flow
+    from runware_flow.flow.flow import Flow
 
 __all__ = ("app",)
 

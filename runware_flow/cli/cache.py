@@ -23,7 +23,7 @@ def prune(
     days: Annotated[float, typer.Option(help="Forget what was made longer ago.", min=0.0)] = 30.0,
 ) -> None:
     """Forget the answers in a cache that are old, with their files."""
-    from runware_flow.run.cache.store import Cache
+    from runware_flow.cache.store import Cache
 
     if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {folder}")

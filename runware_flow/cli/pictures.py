@@ -8,12 +8,12 @@ import anyio
 import anyio.to_thread
 
 from runware_flow.errors import RunwareFlowError
-from runware_flow.run.report import keep_thumbnail
+from runware_flow.runner.report import keep_thumbnail
 from runware_flow.types import MediaResult
 
 if TYPE_CHECKING:
     from runware_flow.client.client import Client
-    from runware_flow.run.result import RunResult
+    from runware_flow.runner.result import RunResult
 
 __all__ = ("KEPT_PICTURES", "keep_pictures")
 

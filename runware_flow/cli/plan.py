@@ -12,8 +12,8 @@ from runware_flow.catalog import load_registry
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from runware_flow.flow.flow import Flow
     from runware_flow.graph.forecast import Plan
-    from runware_flow.run.flow import Flow
 
 __all__ = ("plan_command",)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin, ge
 
 import msgspec
 
-from runware_flow.run.batch.batch import Batch
-from runware_flow.run.flow import Flow
+from runware_flow.batch.batch import Batch
+from runware_flow.flow.flow import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runware_flow.errors import JournalError
 from runware_flow.journal import Journal
-from runware_flow.run.report import date_text, pictures_of, write_report
+from runware_flow.runner.report import date_text, pictures_of, write_report
 from runware_flow.view.journal_story import tell_journal
 from runware_flow.view.progress import duration
 from runware_flow.view.report import Report

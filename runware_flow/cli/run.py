@@ -16,17 +16,17 @@ from runware_flow.cli.program import UsageError, user_traceback
 from runware_flow.errors import FlowFailed, RunwareFlowError
 from runware_flow.graph.declaration import SENDS
 from runware_flow.lifetime import open_task_group
-from runware_flow.run.interrupted import journal_file, left_behind
-from runware_flow.run.report import check_place
+from runware_flow.runner.interrupted import journal_file, left_behind
+from runware_flow.runner.report import check_place
 from runware_flow.types import MediaResult
 from runware_flow.view.progress import duration, money
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runware_flow.run.flow import Flow
-    from runware_flow.run.handle import Run
-    from runware_flow.run.result import RunResult
+    from runware_flow.flow.flow import Flow
+    from runware_flow.runner.handle import Run
+    from runware_flow.runner.result import RunResult
     from runware_flow.view.story import Row
 
 __all__ = ("run_command",)

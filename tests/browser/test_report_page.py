@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from runware_flow import Flow, RunwareError
-from runware_flow.run.report import keep_thumbnail
+from runware_flow.runner.report import keep_thumbnail
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
 import anyio.lowlevel

@@ -97,8 +97,8 @@ def test_interrupted_demo_leaves_no_traceback(tmp_path):
 
 
 def test_journal_salvage_says_what_it_saved_and_what_is_lost(tmp_path):
-    from runware_flow.run.journal.sqlite import SqliteStore
-    from runware_flow.run.journal.store import Begin, NodeKey, Settle
+    from runware_flow.journal.sqlite import SqliteStore
+    from runware_flow.journal.store import Begin, NodeKey, Settle
 
     path = tmp_path / "run.sqlite"
     store = SqliteStore(path)
@@ -127,7 +127,7 @@ def test_journal_salvage_says_what_it_saved_and_what_is_lost(tmp_path):
 def test_cache_prune_forgets_what_is_old(tmp_path):
     from msgspec import Raw
 
-    from runware_flow.run.cache.store import Cache, Cached
+    from runware_flow.cache.store import Cache, Cached
 
     Cache(tmp_path).put(Cached("ab" * 32, 1.0, (Raw(b"{}"),)))
     done = call("cache", "prune", str(tmp_path))

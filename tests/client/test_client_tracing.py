@@ -180,10 +180,10 @@ def test_spans_hold_no_key_and_no_prompt(run, open_pair, spans):
 def test_program_that_does_not_trace_imports_and_pays_nothing():
     program = """
 import sys
-from runware_flow.run.tracing import traced
+from runware_flow.runner.tracing import traced
 from runware_flow.client.tracing import trace_session
 from runware_flow import Client, Flow
-import runware_flow.run.runner, anyio
+import runware_flow.runner.runner, anyio
 async def main():
     async with Client("rw-key") as client:
         assert client._driver._tracing is None

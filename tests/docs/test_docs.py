@@ -282,7 +282,7 @@ def public_names():
     from runware_flow.client.utilities import Utilities
     from runware_flow.emulator import __all__ as emulator_names
     from runware_flow.errors import ErrorCode
-    from runware_flow.run.options import FlowOptions, PolicyOptions
+    from runware_flow.flow.options import FlowOptions, PolicyOptions
 
     def methods(*kinds):
         return {name for kind in kinds for name in vars(kind) if not name.startswith("_")}

@@ -14,12 +14,12 @@ import runware_flow
 
 API = Path(__file__).parents[2] / "docs" / "reference" / "api"
 MODULES = ("errors", "journal", "emulator", "testing.playbook", "testing.plugin", "tasks", "results")
-HOMES = [import_module(f"runware_flow.{name}") for name in ("client.options", "run.options")]
+HOMES = [import_module(f"runware_flow.{name}") for name in ("client.options", "flow.options")]
 KEYWORDS = (
     "client.options.ClientKeywords",
     "client.options.ClientOptions",
-    "run.options.FlowOptions",
-    "run.options.PolicyOptions",
+    "flow.options.FlowOptions",
+    "flow.options.PolicyOptions",
 )
 
 # They ask and change nothing: a cancel ends the waiting, and there is nothing to say about it.

@@ -10,7 +10,7 @@ from service import art, caption, upscale
 from test_governed import Governed
 
 from runware_flow import Batch, Flow, FlowFailed, RunwareError
-from runware_flow.run.admission import Desk
+from runware_flow.runner.admission import Admission
 
 
 class Storm:
@@ -78,14 +78,14 @@ class Storm:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_whatever_happens_everything_is_given_back_and_nobody_waits_for_ever(run, seed, monkeypatch):
-    desks = []
-    begin = Desk.__init__
+    admissions = []
+    begin = Admission.__init__
 
-    def begin_and_note(desk, *args, **more):
-        begin(desk, *args, **more)
-        desks.append(desk)
+    def begin_and_note(admission, *args, **more):
+        begin(admission, *args, **more)
+        admissions.append(admission)
 
-    monkeypatch.setattr(Desk, "__init__", begin_and_note)
+    monkeypatch.setattr(Admission, "__init__", begin_and_note)
 
     async def main():
         storm = Storm(seed)
@@ -94,8 +94,8 @@ def test_whatever_happens_everything_is_given_back_and_nobody_waits_for_ever(run
                 group.start_soon(storm.one, str(number))
         assert storm.service.in_flight == 0
         storm.service.check()
-        assert desks
-        for desk in desks:
-            assert desk.is_idle, desk
+        assert admissions
+        for admission in admissions:
+            assert admission.is_idle, admission
 
     run(main)

@@ -14,7 +14,7 @@ from service import Service, art, caption, upscale
 from runware_flow import Abandoned, Batch, DeclarationError, Failed, Flow, FlowFailed, Node, Ok, RunwareError
 from runware_flow.graph.events import NodeSettled, RunFinished
 from runware_flow.journal import Journal
-from runware_flow.run.journal.sqlite import SqliteStore
+from runware_flow.journal.sqlite import SqliteStore
 from runware_flow.tasks import ImageInference
 
 

@@ -28,7 +28,7 @@ from runware_flow.client.request import prepare
 from runware_flow.emulator import Emulator
 from runware_flow.journal import Journal
 from runware_flow.results import AccountManagementResult
-from runware_flow.run.budget import Purse
+from runware_flow.runner.budget import BudgetAccount
 from tests.run.service import Service, art, caption
 
 COST = 0.0012
@@ -423,12 +423,12 @@ def test_waiter_that_is_gone_is_passed_over():
     def request():
         return prepare(art(), new_task_id="0" * 8 + "-0000-4000-8000-" + "0" * 12)
 
-    purse, spec = Purse(Budget(COST, prices=PRICES)), Flow().then(art()).spec
+    account, spec = BudgetAccount(Budget(COST, prices=PRICES)), Flow().then(art()).spec
     gone, there = Window(is_there=False), Window(is_there=True)
-    reservation = purse.reserve(request(), spec, (None, None, None))
-    assert purse.reserve(request(), spec, (gone, None, 1)) is None
-    assert purse.reserve(request(), spec, (there, None, 2)) is None
-    purse.end(reservation, None, may_be_billed=False, task_uuid=None)
+    reservation = account.reserve(request(), spec, (None, None, None))
+    assert account.reserve(request(), spec, (gone, None, 1)) is None
+    assert account.reserve(request(), spec, (there, None, 2)) is None
+    account.end(reservation, None, may_be_billed=False, task_uuid=None)
     assert (gone.asked, there.asked) == ([1], [2])
 
 

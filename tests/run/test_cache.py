@@ -22,12 +22,12 @@ from runware_flow import (
     MediaResult,
     RunwareError,
 )
+from runware_flow.cache import single_flight
+from runware_flow.cache.store import Cached
 from runware_flow.emulator import Emulator
 from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.events import NodeSettled
 from runware_flow.journal import Journal
-from runware_flow.run.cache import shelf
-from runware_flow.run.cache.store import Cached
 
 NO = RunwareError("no", code="provider", raw_code="providerError")
 
@@ -336,7 +336,7 @@ def test_files_that_are_gone_are_noticed_and_made_again(run, folder):
             flow = Flow("gone", cache=folder)
             picture = flow.then(art("a kite", seed=7))
             await flow.execute(client)
-            age(folder, 2 * shelf._FRESH_SECONDS)
+            age(folder, 2 * single_flight._FRESH_SECONDS)
             assert (await flow.execute(client)).record(picture).is_cached  # still there
             [path] = folder.glob("*/*.json")
             cache = Cache(folder)

@@ -159,7 +159,7 @@ def test_execute_cancelled_leaves_no_worker(run):
 
 
 def test_source_that_will_not_close_delays_a_cancel_for_a_bounded_time(run, monkeypatch):
-    monkeypatch.setattr("runware_flow.run.sources._CLOSING_SECONDS", 0.01)
+    monkeypatch.setattr("runware_flow.runner.sources._CLOSING_SECONDS", 0.01)
 
     async def stubborn():
         try:
@@ -222,7 +222,7 @@ def test_run_of_choices_and_policies_cancelled_at_each_checkpoint_leaves_nothing
         assert (steps.open, service.in_flight) == (0, 0)
         machine = started._runner.machine
         assert (machine.in_flight, machine.waiting, machine.active) == (0, {}, {})
-        assert not started._runner.admission._granted
+        assert not started._runner.run_admission._granted
         return scope.cancelled_caught, [started.result.outcome(node) for node in nodes]
 
     async def main():

@@ -10,9 +10,9 @@ from service import Service, art
 
 from runware_flow import Batch, JournalError
 from runware_flow.journal import Journal, salvage
-from runware_flow.run.journal.media import LARGE_BYTES
-from runware_flow.run.journal.sqlite import SqliteStore
-from runware_flow.run.journal.store import Begin, Keep, NodeKey, Settle
+from runware_flow.journal.media import LARGE_BYTES
+from runware_flow.journal.sqlite import SqliteStore
+from runware_flow.journal.store import Begin, Keep, NodeKey, Settle
 
 PAGE = 4096
 COUNT = 400

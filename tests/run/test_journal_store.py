@@ -12,10 +12,10 @@ import pytest
 
 from runware_flow import JournalError
 from runware_flow.journal import Journal, salvage
-from runware_flow.run.journal.media import LARGE_BYTES
-from runware_flow.run.journal.place import network_file_system
-from runware_flow.run.journal.sqlite import SqliteStore
-from runware_flow.run.journal.store import Begin, Keep, NodeKey, Settle
+from runware_flow.journal.media import LARGE_BYTES
+from runware_flow.journal.place import network_file_system
+from runware_flow.journal.sqlite import SqliteStore
+from runware_flow.journal.store import Begin, Keep, NodeKey, Settle
 
 
 def key(number=0, fingerprint="ab" * 32):

@@ -187,7 +187,7 @@ def test_events_count_attempts_and_tell_failures_and_skips(run):
 
 
 def test_events_of_a_slow_reader_are_complete_and_hold_back_new_nodes(run, monkeypatch):
-    monkeypatch.setattr("runware_flow.run.reader.EVENT_BOUND", 10)
+    monkeypatch.setattr("runware_flow.runner.event_stream.EVENT_BOUND", 10)
     flow = Flow(concurrency=2)
     begun = []
 
@@ -212,7 +212,7 @@ def test_events_of_a_slow_reader_are_complete_and_hold_back_new_nodes(run, monke
 
 @pytest.mark.parametrize("leave", ["forget", "close", "wait"])
 def test_events_reader_that_stops_reading_does_not_hold_up_the_run(run, monkeypatch, leave):
-    monkeypatch.setattr("runware_flow.run.reader.EVENT_BOUND", 10)
+    monkeypatch.setattr("runware_flow.runner.event_stream.EVENT_BOUND", 10)
     flow = Flow(concurrency=2)
     many = flow.map(range(100), double)
 
@@ -234,7 +234,7 @@ def test_events_reader_that_stops_reading_does_not_hold_up_the_run(run, monkeypa
 @pytest.mark.parametrize("of", ["events", "as_completed"])
 @pytest.mark.parametrize("body", ["waits", "ends", "reads another"])
 def test_reader_that_its_task_has_left_does_not_hold_up_the_run(run, monkeypatch, of, body):
-    monkeypatch.setattr("runware_flow.run.reader.EVENT_BOUND", 10)
+    monkeypatch.setattr("runware_flow.runner.event_stream.EVENT_BOUND", 10)
     flow = Flow(concurrency=2)
     many = flow.map(range(100), double)
 
@@ -257,7 +257,7 @@ def test_reader_that_its_task_has_left_does_not_hold_up_the_run(run, monkeypatch
 
 
 def test_progress_that_is_slow_holds_back_new_nodes_while_the_run_is_waited_for(run, monkeypatch):
-    monkeypatch.setattr("runware_flow.run.reader.EVENT_BOUND", 10)
+    monkeypatch.setattr("runware_flow.runner.event_stream.EVENT_BOUND", 10)
     flow = Flow(concurrency=2)
     begun, told, most = [], [], 0
 

@@ -8,7 +8,7 @@ from runware_flow import Client, Flow, FlowFailed, NodeDelta, NodeSettled, NodeS
 from runware_flow.emulator import Emulator
 from runware_flow.graph.events import NodeProgress
 from runware_flow.results import TextResult
-from runware_flow.run.reader import EventReader
+from runware_flow.runner.event_stream import EventStream
 from runware_flow.tasks import TextInference
 
 
@@ -94,7 +94,7 @@ def test_plan_knows_what_a_streamed_task_sends():
 
 def test_reader_merges_pieces_that_nobody_has_read_and_loses_none(run):
     async def main():
-        reader = EventReader(lambda: None)
+        reader = EventStream(lambda: None)
 
         def put(text, path="a", kind="text", attempt=1):
             reader.put_event(NodeDelta(0.0, path, path, text, kind, attempt))

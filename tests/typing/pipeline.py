@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import assert_type
 
 from runware_flow import Batch, Client, Flow, Many, Node, Outcome, Result, Retry, RunResult
+from runware_flow.batch.report import BatchReport
 from runware_flow.results import CaptionResult, ImageResult, ModelSearchResult, TextResult, UpscaleResult
-from runware_flow.run.batch.report import BatchReport
 from runware_flow.tasks import Caption, ImageInference, TextInference, Upscale
 from runware_flow.wire.content import ContentModel, Creator, Page
 from runware_flow.wire.serverless import AppTask

@@ -18,7 +18,7 @@ from PIL import Image
 from runware_flow import Client, Flow, FlowFailed, RunwareError
 from runware_flow.emulator import Emulator
 from runware_flow.journal import Journal
-from runware_flow.run.report import date_text, keep_thumbnail, thumbnail
+from runware_flow.runner.report import date_text, keep_thumbnail, thumbnail
 from runware_flow.view.advice import advice_for
 from runware_flow.view.journal_story import tell_journal
 from runware_flow.view.progress import duration

@@ -1,0 +1,173 @@
+"""The workers of one run of a batch."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.lowlevel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.abc import TaskGroup
+
+    from runware_flow.batch.item import BatchItem, ItemRunner, Work
+    from runware_flow.batch.report import Outbox
+    from runware_flow.batch.source import BatchSource
+    from runware_flow.batch.watch import BatchWatch
+    from runware_flow.graph.batches import Tolerance
+    from runware_flow.runner.settings import Settings
+
+__all__ = ("BatchRunner",)
+
+_ITEMS_AT_ONCE = 64
+"""Items that are looked up in a journal together, at most."""
+_ITEMS_A_TURN = 16
+"""Items that a worker finishes before it lets others in, should none of them wait for anything."""
+
+
+class BatchRunner:
+    """As many workers as there is work for, `concurrency` at most, and as many unfinished items.
+
+    A worker without work pulls an item. With a journal it pulls as many as there is room for, and looks them all up
+    before it runs one of those that are not finished and leaves the others to more workers.
+    """
+
+    def __init__(
+        self,
+        runner: ItemRunner,
+        source: BatchSource,
+        outbox: Outbox[Any, Any],
+        settings: Settings,
+        tolerance: Tolerance,
+        watch: BatchWatch,
+    ) -> None:
+        self._runner = runner
+        self._source = source
+        self._outbox = outbox
+        self._settings = settings
+        self._tolerance = tolerance
+        self._watch = watch
+        self._count = 0
+        self._todo: deque[Work] = deque()
+        self._open_count = 0
+        self._is_stopped = False
+        self._is_over = False
+
+    async def run(self, shared: Callable[..., Any] | None) -> None:
+        """Make what is shared, then work through the source."""
+        outbox = self._outbox
+        try:
+            if shared is not None and not await self._share(shared):
+                await self._watch.finish("failed")
+                return
+            async with anyio.create_task_group() as workers:
+                self._hire(workers)
+            last = outbox.report.failures[-1:]
+            if self._settings.on_error != "continue" and last and self._tolerance.is_past():
+                self._fail(last[0])
+            await self._watch.finish(self._how_it_ended())
+        finally:
+            outbox.report.tick()
+            outbox.close()
+
+    def _how_it_ended(self) -> str:
+        if self._outbox.has_failed:
+            return "failed"
+        return "stopped" if self._is_stopped else "done"
+
+    async def _share(self, shared: Callable[..., Any]) -> bool:
+        try:
+            await self._runner.share(shared)
+        except Exception as error:  # noqa: BLE001 - it is the failure of the batch, raised to its reader
+            self._outbox.fail(f"what its items share failed: {str(error) or type(error).__name__}", error)
+            return False
+        return True
+
+    def stop(self) -> None:
+        """Begin no more items. Those that are in flight run to their end."""
+        self._is_stopped = True
+        self._source.stop()
+
+    def _hire(self, workers: TaskGroup) -> None:
+        if self._count < self._settings.concurrency:
+            self._count += 1
+            workers.start_soon(self._work, workers)
+
+    async def _work(self, workers: TaskGroup) -> None:
+        turn = _ITEMS_A_TURN
+        while self._todo or await self._look_for_work(workers):
+            if self._is_stopped:
+                break  # what was not begun is left to the next run
+            if not self._todo:
+                continue
+            work = self._todo.popleft()
+            self._outbox.report.begin()
+            with self._watch.item() as told:
+                item = await self._runner.run(work)
+                told.append(item.outcome)
+            self._settle(item, workers)
+            turn -= 1
+            if not turn:
+                turn = _ITEMS_A_TURN
+                await anyio.lowlevel.checkpoint()
+        self._count -= 1
+
+    async def _look_for_work(self, workers: TaskGroup) -> bool:
+        """Pull items and restore those that are finished; tells whether there may be more."""
+        await self._outbox.room()
+        await self._watch.admitted()
+        runner = self._runner
+        works: list[Work] = []
+        most = _ITEMS_AT_ONCE if runner.has_journal else 1
+        while len(works) < most and not self._is_stopped and (not works or self._has_room):
+            pulled = await self._source.pull()
+            if pulled is None:
+                self._is_over = True
+                break
+            self._open_count += 1
+            works.append(runner.declare(pulled))
+            if self._source.is_async:
+                break  # others wait for the next one meanwhile
+        if not works:
+            return False
+        if self._has_room and not self._is_over:
+            self._hire(workers)
+        if runner.has_journal:
+            done, works = await runner.restore(works)
+            for item in done:
+                self._outbox.report.begin()
+                self._settle(item, workers)
+        if self._is_stopped:
+            return False
+        self._todo += works
+        for _ in works[1:]:
+            self._hire(workers)
+        return True
+
+    @property
+    def _has_room(self) -> bool:
+        return self._open_count < self._settings.concurrency
+
+    def _settle(self, item: BatchItem[Any, Any], workers: TaskGroup) -> None:
+        self._open_count -= 1
+        self._outbox.report.count(item)
+        self._outbox.put(item)
+        is_past = self._tolerance.add(is_failed=item.is_failed)
+        if not is_past or self._settings.on_error == "continue" or self._is_stopped:
+            return
+        self._fail(item)
+        self.stop()
+        if self._settings.on_error == "cancel":
+            workers.cancel_scope.cancel()
+
+    def _fail(self, item: BatchItem[Any, Any]) -> None:
+        error = item.error
+        assert error is not None
+        told = f"item {item.index} failed: {str(error) or type(error).__name__}"
+        if self._tolerance.share:
+            report = self._outbox.report
+            told = f"{report.failed_count} items failed, more than tolerate={self._tolerance.share} allows; {told}"
+        self._outbox.fail(told, error)

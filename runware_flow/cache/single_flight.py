@@ -1,0 +1,232 @@
+"""The cache beside a run: what is there already, and who makes what is not.
+
+Of equal requests in flight one is the first: it is sent. The others, its twins, are parked and hold no worker. When the
+first has come to its end, however it did, they look again: they find its answer, or one of them is the first now.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from runware_flow.cache.store import Cache, Cached, read_cache
+from runware_flow.errors import RunwareError
+from runware_flow.graph.caching import seconds_to_live
+from runware_flow.graph.scope_run import SETTLED
+from runware_flow.journal.values import decode_item, encode_item
+from runware_flow.types import MediaResult, attach_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.runner.pauses import Pauses
+    from runware_flow.types import Result
+
+__all__ = ("ResultCache", "SingleFlight", "open_result_cache")
+
+_LOGGER = logging.getLogger("runware_flow")
+_FRESH_SECONDS = 3600.0
+"""For so long the files that a result names are taken to be there, without asking."""
+_MARGIN_SECONDS = 60.0
+_KEEP_SECONDS = 60.0
+
+
+async def open_result_cache(cache: Any, client: Any) -> ResultCache | None:
+    """Open what a `cache=` names.
+
+    Raises:
+        DeclarationError: the folder cannot be used.
+    """
+    store = read_cache(cache)
+    if store is None:
+        return None
+    if isinstance(store, Cache):
+        await anyio.to_thread.run_sync(store.open)
+    return ResultCache(store, client)
+
+
+class ResultCache:
+    """A cache, and who makes what, for all machines that share it: that of a run, or those of a batch's items."""
+
+    def __init__(self, store: Any, client: Any) -> None:
+        self._store = store
+        self._client = client
+        self._leads: dict[str, _Leader] = {}
+        self._kept_count = 0
+        self._has_warned = False
+
+    async def find(self, key: str, result_type: type[Result]) -> list[Any] | None:
+        """Return the results that are kept for a request, unless their files are gone."""
+        answer: Cached | None = await anyio.to_thread.run_sync(self._store.get, key)
+        if answer is None:
+            return None
+        try:
+            results: list[Any] = [decode_item(bytes(item), result_type) for item in answer.items]
+        except (msgspec.MsgspecError, ValueError):
+            return None
+        files = [*answer.files, *[None] * len(results)]
+        for result, name in zip(results, files, strict=False):
+            path = self._store.media_path(name) if name is not None and isinstance(self._store, Cache) else None
+            has_file = path is not None and await anyio.Path(path).is_file()
+            is_there = await self._is_there(result, answer)
+            if path is not None and has_file:
+                attach_file(result, path, is_alone=not is_there)
+            elif not is_there:
+                await anyio.to_thread.run_sync(self._store.drop, key)
+                return None
+        return results
+
+    async def _is_there(self, result: Any, answer: Cached) -> bool:
+        """Tell whether the file that a result names can still be had. What cannot be told counts as there."""
+        if not isinstance(result, MediaResult) or result.inline is not None:
+            return True
+        now = time.time()
+        if answer.expires_at is not None and now > answer.expires_at - _MARGIN_SECONDS:
+            return False
+        if now - answer.made_at < _FRESH_SECONDS or not hasattr(self._client, "is_available"):
+            return True
+        available: bool = await self._client.is_available(result)
+        return available
+
+    async def keep(self, key: str, request: Any, results: list[Any], cost: float | None) -> None:
+        """Keep what a request brought. What cannot be kept is told once, and nobody fails for it."""
+        if not results:
+            return
+        with anyio.move_on_after(_KEEP_SECONDS, shield=True):  # it has been paid for, so a cancel waits
+            await self._keep(key, request, results, cost)
+
+    async def _keep(self, key: str, request: Any, results: list[Any], cost: float | None) -> None:
+        now = time.time()
+        ttl = seconds_to_live(request.wire)
+        try:
+            files = await self._download(key, results)
+            answer = Cached(
+                key,
+                now,
+                tuple(msgspec.Raw(encode_item(result)) for result in results),
+                task_type=request.task_type,
+                model=request.model,
+                cost=cost,
+                expires_at=None if ttl is None else now + ttl,
+                files=files,
+            )
+            await anyio.to_thread.run_sync(self._store.put, answer)
+        except Exception as error:  # noqa: BLE001 - a store of the user's raises what it likes, and this is paid for
+            if not self._has_warned:
+                self._has_warned = True
+                _LOGGER.warning("a result could not be kept in the cache: %s", str(error) or type(error).__name__)
+            return
+        self._kept_count += 1
+
+    async def _download(self, key: str, results: list[Any]) -> tuple[str | None, ...]:
+        if not isinstance(self._store, Cache) or not self._store.keep_media or not hasattr(self._client, "save"):
+            return ()
+        files: list[str | None] = []
+        for index, result in enumerate(results):
+            files.append(None)
+            if isinstance(result, MediaResult) and result.inline is None:
+                try:
+                    path: Path = await self._client.save(result, self._store.media_path(f"{key}-{index}"))
+                except RunwareError as error:
+                    _LOGGER.warning("a result's file could not be kept in the cache: %s", error)
+                else:
+                    files[-1] = path.name
+                    attach_file(result, path)
+        return tuple(files)
+
+    # Twins
+
+    def is_made_by_another(self, key: str, who: tuple[ScopeRun, Step]) -> bool:
+        """Tell whether an equal request is in flight."""
+        lead = self._leads.get(key)
+        return lead is not None and lead.who != who
+
+    def lead_of(self, key: str) -> _Leader | None:
+        """Return who makes the answer to a request."""
+        return self._leads.get(key)
+
+    def begin(self, key: str, who: tuple[ScopeRun, Step]) -> None:
+        """Let a node be the first."""
+        self._leads.setdefault(key, _Leader(who))
+
+    def end(self, key: str) -> None:
+        """The first has come to its end: its twins look again."""
+        lead = self._leads.pop(key, None)
+        for single_flight, run, step in () if lead is None else lead.waiting:
+            single_flight.wake(run, step)
+
+    @property
+    def kept_count(self) -> int:
+        """How many answers were kept so far; whoever found none looks again if it has changed."""
+        return self._kept_count
+
+
+class _Leader:
+    __slots__ = ("waiting", "who")
+
+    def __init__(self, who: tuple[ScopeRun, Step]) -> None:
+        self.who = who
+        self.waiting: list[tuple[SingleFlight, ScopeRun, Step]] = []
+
+
+class SingleFlight:
+    """The nodes of one machine that are the first to ask for something, or wait for a twin."""
+
+    def __init__(self, machine: FlowMachine, pauses: Pauses, result_cache: ResultCache) -> None:
+        self.result_cache = result_cache
+        self._machine = machine
+        self._pauses = pauses
+        self._keys: dict[tuple[ScopeRun, Step], str] = {}
+
+    async def find(self, run: ScopeRun, step: Step, key: str, result_type: type[Result]) -> list[Any] | bool:
+        """Return the kept results; `True` if the node is to make them; `False` if it was parked, since a twin does."""
+        result_cache = self.result_cache
+        me = (run, step)
+        if self._keys.get(me) == key:
+            return True  # it was parked for something else meanwhile
+        self.leave(run, step)
+        while not result_cache.is_made_by_another(key, me):
+            count = result_cache.kept_count
+            found = await result_cache.find(key, result_type)
+            if found is not None:
+                return found
+            if count == result_cache.kept_count and result_cache.lead_of(key) is None:
+                result_cache.begin(key, me)
+                self._keys[me] = key
+                return True
+        lead = result_cache.lead_of(key)
+        assert lead is not None
+        self._machine.park(run, step)
+        if (run, step) in self._machine.waiting:  # else it was settled at once, since nobody needs it any more
+            lead.waiting.append((self, run, step))
+        return False
+
+    def leave(self, run: ScopeRun, step: Step) -> None:
+        """A node has come to its end, or is not needed any more: its twins go on."""
+        key = self._keys.pop((run, step), None)
+        if key is not None:
+            self.result_cache.end(key)
+
+    def close(self, *, is_over: bool = False) -> None:
+        """The run has stopped: whoever waits elsewhere for one of its nodes goes on. Doing it twice is fine.
+
+        Args:
+            is_over: its nodes that are in flight are not any more; until then they leave by themselves.
+        """
+        for run, step in list(self._keys):
+            if is_over or run.cells[step.slot] >= SETTLED:
+                self.leave(run, step)
+
+    def wake(self, run: ScopeRun, step: Step) -> None:
+        """Let a twin that waits look again."""
+        if (run, step) in self._machine.waiting:
+            self._machine.unpark(run, step)
+            self._pauses.ring()

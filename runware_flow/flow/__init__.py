@@ -1,0 +1,1 @@
+"""What users declare: `Flow`, `Node`, `Many`, and the checks of a declaration."""

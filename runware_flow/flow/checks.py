@@ -1,0 +1,297 @@
+"""The checks of a declaration: what kind of work was given, whether it fits, and which line gave it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runware_flow.errors import DeclarationError
+from runware_flow.graph.declaration import NodeKind, Source, Where
+from runware_flow.graph.policies import NO_POLICY, Policy, read_policy
+from runware_flow.types import UNSET, Task
+
+if TYPE_CHECKING:
+    from types import CodeType
+
+    from runware_flow.flow.options import PolicyOptions
+
+__all__ = (
+    "call_name",
+    "caller",
+    "check_call",
+    "check_task",
+    "has_method",
+    "is_async",
+    "is_node",
+    "read_options",
+    "read_source",
+    "snapshot",
+    "takes",
+)
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+
+_OURS = ("runware_flow.flow.", "runware_flow.runner.", "runware_flow.batch.", "runware_flow.graph.")
+
+
+def caller() -> Where:
+    """Find the line outside of this library's graph that is declaring something now."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - inspect.stack() reads files, for each node
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_OURS):
+        frame = frame.f_back
+    return _where(frame.f_code.co_filename, frame.f_lineno)
+
+
+@functools.lru_cache(maxsize=256)
+def _where(file: str, line: int) -> Where:
+    return Where(file, line)  # shared by all nodes that one line of a loop declares
+
+
+def is_node(value: object) -> bool:
+    """Tell whether `value` is a `Node` or a `Many`, whose truth and length must not be asked."""
+    return getattr(type(value), "__runware_node__", False) is True
+
+
+def is_async(function: object) -> bool:
+    """Tell whether calling `function` gives a coroutine: an `async def`, a partial of one, an object that has one."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    return not isinstance(function, type) and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def call_name(function: Any) -> str:
+    """Name the node of a function: its own name, or for a lambda the type of the first task that it makes."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return _name_of_lambda(function) if name == "<lambda>" else str(name)
+
+
+def _name_of_lambda(function: Any) -> str:
+    for name in function.__code__.co_names:
+        made = function.__globals__.get(name)
+        if isinstance(made, type) and issubclass(made, Task) and made.task_type:
+            return made.task_type
+    return "lambda"
+
+
+def read_options(options: PolicyOptions, where: Where, kind: NodeKind) -> tuple[str | None, Policy]:
+    """Split policy keywords into the label and the checked policy of a node of that kind."""
+    if not options:
+        return None, NO_POLICY
+    given: dict[str, Any] = dict(options)
+    label = given.pop("label", None)
+    if label is not None and (not isinstance(label, str) or not label):
+        raise DeclarationError(f"label= is a name, not {_show(label)} (declared at {where})")
+    try:
+        policy = read_policy(given)
+        if policy.idle is not None and kind is NodeKind.CALL:
+            raise ValueError(
+                "idle= is for tasks: nothing is heard of an async function before it returns; use timeout="
+            )
+        if policy.hedge_after is not None and kind is NodeKind.CALL:
+            raise ValueError("hedge_after= is for tasks: of two async functions, take the first with flow.race")
+        return label, policy
+    except ValueError as error:
+        raise DeclarationError(f"{error} (node {label or 'without a label'}, declared at {where})") from None
+
+
+def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bool) -> str:
+    """Check a fixed task and return the name of its type; `several` says that it may have several results."""
+    if isinstance(task, Task):
+        name = type(task).task_type or type(task).__name__
+        count = getattr(task, "number_results", getattr(task, "prompt_versions", None))
+        held = _held(task)
+    else:
+        name = str(task.get("taskType") or task.get("model") or "task")
+        count = task.get("numberResults", task.get("promptVersions"))
+        held = dict(task)
+    found = _find_node(held, "")
+    if found is not None:
+        path, node = found
+        raise DeclarationError(
+            f"the {name} declared at {where} holds {node!r} as its {path}: a node is not a value yet; use"
+            " node.then, whose builder is given the result"
+        )
+    if not several and isinstance(count, int) and count > 1:
+        raise DeclarationError(
+            f"the {name} declared at {where} asks for {count} results, but a node has one: use flow.each, which makes a"
+            " Many of them"
+        )
+    return name
+
+
+def snapshot(task: Any) -> Any:
+    """Copy a task as it is declared, since its object may be changed for the next one.
+
+    Lists and dicts in it are copied all the way down; media, results and other objects are not.
+    """
+    if _is_a(task, Mapping):
+        return _copy(task)
+    changed = {field: _copy(value) for field, value in _held(task).items() if _is_a(value, (Mapping, list, tuple))}
+    return msgspec.structs.replace(task, **changed)
+
+
+def _held(task: Task[Any]) -> dict[str, Any]:
+    # Most of the many fields are not set, and most of those that are hold plain values. astuple reads them all at once.
+    values = zip(task.__struct_fields__, msgspec.structs.astuple(task), strict=True)
+    return {field: value for field, value in values if value is not UNSET and type(value) not in _PLAIN}
+
+
+def _copy(value: Any) -> Any:
+    if _is_a(value, Mapping):
+        return {key: _copy(inner) for key, inner in value.items()}
+    if _is_a(value, (list, tuple)):
+        return [_copy(inner) for inner in value]
+    return value
+
+
+def _find_node(value: Any, path: str) -> tuple[str, Any] | None:
+    if is_node(value):
+        return path, value
+    inside: Iterable[tuple[Any, Any]]
+    if _is_a(value, Mapping):
+        inside = value.items()
+    elif _is_a(value, (list, tuple)):
+        inside = enumerate[Any](value)
+    else:
+        return None
+    for key, inner in inside:
+        found = _find_node(inner, f"{path}.{key}" if path else str(key))
+        if found is not None:
+            return found
+    return None
+
+
+def _is_a(value: object, kinds: Any) -> bool:
+    # isinstance, which would turn an Any into a list of unknown things.
+    return isinstance(value, kinds)
+
+
+def _is_task_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Task)
+
+
+def check_call(work: Any, count: int, where: Where, *, verb: str, may_be_async: bool = True) -> NodeKind:
+    """Check what is to be called with `count` results, and tell whether it is a builder or an async function."""
+    if not callable(work) or is_node(work) or _is_task_class(work):
+        raise DeclarationError(f"{verb}, declared at {where}, {_instead(work)}")
+    code = getattr(work, "__code__", None)
+    name = call_name(work)
+    if count != _plain_arity(code, work):
+        _check_arity(work, name, count, where, verb)
+    if not is_async(work):
+        return NodeKind.BUILD
+    if not may_be_async:
+        raise DeclarationError(
+            f"{verb}, declared at {where}, was given the async function {name!r}, but takes a plain one: use then"
+        )
+    if _returns_task(work):
+        raise DeclarationError(
+            f"the builder {name!r}, declared at {where}, is async but returns a task: make it a plain `def`, or await"
+            " the task in it with `current_run().client.run(task)`"
+        )
+    return NodeKind.CALL
+
+
+def takes(work: Any, count: int) -> bool:
+    """Tell whether `work` can be called with `count` arguments."""
+    if count == _plain_arity(getattr(work, "__code__", None), work):
+        return True
+    try:
+        inspect.signature(work).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
+
+
+def _plain_arity(code: CodeType | None, work: Any) -> int | None:
+    # The common case without inspect.signature, which is slow: only positional parameters, no defaults, not a method.
+    if code is None or not inspect.isfunction(work) or work.__defaults__ or work.__kwdefaults__:
+        return None
+    if (
+        code.co_kwonlyargcount
+        or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+        or hasattr(work, "__wrapped__")
+    ):
+        return None
+    return code.co_argcount
+
+
+def _check_arity(work: Any, name: str, count: int, where: Where, verb: str) -> None:
+    try:
+        signature = inspect.signature(work)
+    except (TypeError, ValueError):  # builtins without a signature: their own error will tell
+        return
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        called = f"with {count} result{'' if count == 1 else 's'}" if count else "without arguments"
+        text = str(signature)
+        raise DeclarationError(
+            f"{verb}, declared at {where}, calls {name!r} {called}, but its parameters are"
+            f" {text if len(text) <= 100 else text[:97] + '...'}"
+        ) from None
+
+
+def _returns_task(work: Any) -> bool:
+    annotation = getattr(work, "__annotations__", {}).get("return")
+    if isinstance(annotation, str):
+        annotation = getattr(work, "__globals__", {}).get(annotation)
+    return _is_task_class(annotation)
+
+
+def _instead(value: Any) -> str:
+    if inspect.iscoroutine(value):
+        value.close()  # or Python would warn that nobody awaited it
+        return "was given a coroutine that is already called: give the async function itself"
+    if is_node(value):
+        return f"was given {value!r} where a builder belongs: nodes come first, the builder last"
+    if isinstance(value, type):
+        return (
+            f"was given the class {value.__name__}: give a task, `{value.__name__}(...)`, or a builder that returns one"
+        )
+    if isinstance(value, (Task, Mapping)):
+        return "was given a task where a builder belongs: wrap it, `lambda _: ...`, or declare it with flow.then(task)"
+    return f"was given {_show(value)}: use a task, a dict with wire names, or a function (a builder) that returns one"
+
+
+def has_method(value: object, *names: str) -> bool:
+    """Tell whether the type of `value` has one of the methods; a class does not count as one of its instances."""
+    return any(hasattr(type(value), name) for name in names)
+
+
+def read_source(items: Any, where: Where) -> Source:
+    """Check what a map is to pull from."""
+    if is_node(items):
+        other = "many.then, or many.gather().map" if hasattr(items, "gather") else "node.map"
+        raise DeclarationError(f"map, declared at {where}, was given {items!r} as its items: use {other}")
+    if isinstance(items, (str, bytes)):
+        kind = type(items).__name__
+        raise DeclarationError(f"map, declared at {where}, was given one {kind}, not many: wrap it in a list, [...]")
+    if isinstance(items, (Iterator, AsyncIterator)):
+        return Source(items, is_one_shot=True)
+    if callable(items) or has_method(items, "__iter__", "__aiter__", "__getitem__"):
+        return Source(items, is_one_shot=False)
+    if inspect.iscoroutine(items):
+        items.close()
+    raise DeclarationError(
+        f"map, declared at {where}, was given {_show(items)}: items come from an iterable, an async iterable or a"
+        " callable that makes one"
+    )
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "None"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

@@ -1,0 +1,350 @@
+"""`Flow`: the declaration of a pipeline, and the ways to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+import anyio
+import anyio.lowlevel
+
+from runware_flow.errors import ClientStateError, DeclarationError
+from runware_flow.flow.checks import caller, has_method, read_source
+from runware_flow.flow.choose import tolerate_in
+from runware_flow.flow.joining import Joining
+from runware_flow.flow.many import Many
+from runware_flow.graph.declaration import Declaration
+from runware_flow.runner.settings import Settings, read_settings
+from runware_flow.types import Result, Task
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from runware_flow.client.client import Client
+    from runware_flow.flow.options import (
+        BudgetOption,
+        CacheOption,
+        FlowOptions,
+        Items,
+        JournalOption,
+        OnError,
+        PolicyOptions,
+        PriceOption,
+        Progress,
+        WireTask,
+        Work,
+    )
+    from runware_flow.graph.forecast import Plan
+    from runware_flow.graph.prices import Price
+    from runware_flow.runner.handle import Run
+    from runware_flow.runner.requester import Requester
+    from runware_flow.runner.result import RunResult
+
+__all__ = ("Flow",)
+
+A = TypeVar("A")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class Flow(Joining):
+    """A pipeline of tasks and functions, declared once and run any number of times.
+
+    Args:
+        name: what it is called in events and reports.
+        concurrency: how many nodes are in flight at most, at least 1.
+        on_error: what happens once a node has failed for good. `"stop"`: nothing new is sent, what is in flight is
+            collected, and `FlowFailed` is raised. `"cancel"`: the same, but what is in flight is abandoned at once.
+            `"continue"`: only what depends on the failed node is skipped.
+        progress: `True` for bars on a terminal or in a notebook, and a line every few seconds elsewhere; `"rich"` for
+            the bars, `"json"` for a line of JSON each second; or a callable that is given each event.
+        journal: a file that outlives a crash: each task is in it before it is sent, each result before it counts. A run
+            with the journal of an earlier one restores what that has finished and asks for what it had sent.
+        limits: how many nodes of a kind are in flight at most, as in `{"video": 4, "model:runware:400@1": 8}`: by what
+            a task makes (image, video, audio, text, 3d), `type:<taskType>`, `model:<AIR or slug>`, or a name that nodes
+            give with `limit=`. A node that waits for one holds no worker.
+        budget: USD that a run may spend at most, or a `Budget` to share between several. A task that does not fit is
+            not sent, and fails with `BudgetExceeded`.
+        cache: a folder, or a `Cache`, in which answers are looked up before anything is sent, and kept, for all flows
+            that share it. Equal requests in flight at once are then one request. See `cache=` of `PolicyOptions` for
+            which requests that concerns. What is found costs nothing.
+
+    Raises:
+        DeclarationError: an argument that makes no sense.
+    """
+
+    def __init__(
+        self,
+        name: str = "flow",
+        *,
+        concurrency: int = 64,
+        limits: Mapping[str, int] | None = None,
+        on_error: OnError = "stop",
+        budget: BudgetOption = None,
+        journal: JournalOption = None,
+        cache: CacheOption = None,
+        progress: Progress = None,
+    ) -> None:
+        self.name = name
+        options: FlowOptions = {
+            "concurrency": concurrency,
+            "limits": limits,
+            "on_error": on_error,
+            "budget": budget,
+            "journal": journal,
+            "cache": cache,
+            "progress": progress,
+        }
+        self.settings: Settings = read_settings(Settings(), options)
+        self.declaration = Declaration(name)
+
+    def __repr__(self) -> str:
+        count = sum(1 for _ in self.declaration.specs())
+        return f"<Flow {self.name!r}, {count} nodes, concurrency {self.settings.concurrency}>"
+
+    @overload
+    def each(self, task: Task[R], /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
+    @overload
+    def each(
+        self, task: WireTask, /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]
+    ) -> Many[Result]: ...
+    @overload
+    def each(
+        self,
+        task: Task[R],
+        /,
+        *,
+        fallback: Callable[[], Work[S]],
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]: ...
+    def each(
+        self,
+        task: Task[Any] | WireTask,
+        /,
+        *,
+        fallback: Any = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[Any]:
+        """Send one task of several results, and fan out over them.
+
+        If some of its results fail, the finished ones go on, and one failed item stands for the rest; `tolerate` is a
+        share of these items, see `map`. A `fallback` makes another task once this one has failed for good, see `then`.
+        """
+        where = caller()
+        given: Any = task
+        if not isinstance(given, (Task, Mapping)):
+            raise DeclarationError(f"each, declared at {where}, takes a task, not {type(given).__name__}")
+        spec = self.add_task(given, policy, where, fallback, several=True)
+        spec.keeps_all = True
+        item = self.declaration.add_fan(spec, name=f"{spec.name}.each", where=where)
+        tolerate_in(item, tolerate, where)
+        return Many(self, item)
+
+    @overload
+    def map(
+        self,
+        items: Items[A],
+        builder: Callable[[A], Work[R]],
+        /,
+        *,
+        key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R]: ...
+    @overload
+    def map(
+        self,
+        items: Items[A],
+        builder: Callable[[A], WireTask],
+        /,
+        *,
+        key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[Result]: ...
+    @overload
+    def map(
+        self,
+        items: Items[A],
+        builder: Callable[[A], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A], Work[S]],
+        key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]: ...
+    def map(
+        self,
+        items: Any,
+        builder: Any,
+        /,
+        *,
+        fallback: Any = None,
+        key: Callable[[Any], str] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[Any]:
+        """Make one node for each item, of any number.
+
+        Items are pulled when there is nothing else to do, and never more than `concurrency` of them are unfinished.
+
+        Args:
+            items: an iterable, an async iterable, or a callable that makes one for each run. An iterator can be met
+                only once: a second run is an error. A synchronous iterable is pulled on the event loop, so it must
+                not block.
+            builder: called with the item, as in `then`.
+            fallback: called with the item in its place, once that has failed for good; see `then`.
+            key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
+            tolerate: the share of the items, from 0 to 1, that may fail, at whatever step, without this being a failure
+                of the run. It is a share of all items where their number is known before: of a list, or whatever else
+                has a length. Of other sources it is a share of the items pulled so far, until the source has ended,
+                except that the first failure alone never ends the run before. Without it any failure does.
+        """
+        source = read_source(items, caller())
+        if source.is_one_shot:  # the same iterator in two maps is one source, met twice
+            known = (spec.source for spec in self.declaration.specs() if spec.source is not None)
+            source = next((other for other in known if other.items is items), source)
+        return self.declare_map(source, builder, key, tolerate, policy, fallback)
+
+    async def execute(self, client: Requester | None = None, **overrides: Unpack[FlowOptions]) -> RunResult:
+        """Run the flow to its end.
+
+        Cancelling it leaves no worker behind; what was in flight is abandoned (use `start` to read what had finished).
+
+        Args:
+            client: the client to send tasks with; it stays open. Without one, a flow that sends tasks opens one from
+                the environment and closes it.
+            **overrides: keywords of `Flow`, for this run alone.
+
+        Raises:
+            FlowFailed: a node failed and `on_error` is not `"continue"`; its `.result` has everything that finished.
+            DeclarationError: the declaration has a cycle, or an override makes no sense.
+            JournalError: the journal cannot be used, or another run uses it.
+        """
+        async with self.start(client, **overrides) as run:
+            await run.wait()
+        return run.result
+
+    def start(
+        self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
+    ) -> AbstractAsyncContextManager[Run]:
+        """Run the flow beside the body of an `async with`, which gets the `Run`.
+
+        A body that ends normally waits for the end of the run; one that raises cancels it. Use `run.stop()` to end it
+        early. Arguments and errors are those of `execute`; `FlowFailed` is raised by `run.wait()`, or on leaving.
+        """
+        from runware_flow.runner.runner import open_run  # the shell is not needed to declare
+
+        given: Any = client
+        if given is not None and (isinstance(given, type) or not has_method(given, "prepare", "perform")):
+            what = f"the class {given.__name__}" if isinstance(given, type) else f"one {type(given).__name__}"
+            raise DeclarationError(
+                f"the first argument of execute and start is an open client, not {what}: use `async with Client() as"
+                " client`, or leave it out to have one opened with the key in the environment"
+            )
+        return open_run(self, client, read_settings(self.settings, overrides))
+
+    def run(self, client: None = None, *, backend: str = "asyncio", **overrides: Unpack[FlowOptions]) -> RunResult:
+        """Run the flow in an event loop of its own and block until its end; for scripts.
+
+        Args:
+            client: none; a client belongs to an event loop, so it cannot be shared with a blocking call.
+            backend: `"asyncio"` or `"trio"`.
+            **overrides: keywords of `Flow`, for this run alone.
+
+        An interrupt (Ctrl-C) cancels the run and leaves as `KeyboardInterrupt`, with a note that says how much had
+        finished, what may be billed, and how to go on.
+
+        Raises:
+            ClientStateError: called inside a running event loop.
+        """
+        if client is not None:
+            raise DeclarationError(
+                "flow.run() opens its own client in its own event loop; use `await flow.execute(client)`"
+            )
+
+        if _has_running_loop():
+            raise ClientStateError(
+                "flow.run() starts an event loop of its own, and one is running here: use `await flow.execute()`"
+            )
+
+        begun: list[RunResult] = []
+
+        async def main() -> RunResult:
+            async with self.start(None, **overrides) as run:
+                begun.append(run.result)
+                return await run.wait()
+
+        try:
+            return anyio.run(main, backend=backend)
+        except KeyboardInterrupt as interrupt:
+            if begun:
+                from runware_flow.runner.interrupted import tell_interrupted  # rarely needed
+
+                tell_interrupted(interrupt, self.name, begun[0], overrides.get("journal", self.settings.journal))
+            raise
+
+    def plan(self, *, journal: JournalOption = None, prices: Mapping[str, PriceOption] | None = None) -> Plan:
+        """Tell what a run would send and cost, and what only the run decides. Sends nothing, writes nothing.
+
+        Builders are called on stand-ins for results that nobody knows yet: real results with made-up contents. One that
+        asks such a value a question is called for each answer, and each way that it goes is listed; one that cannot
+        work without the real value is listed as decided by the run. Functions are not called. Items that have a length
+        are counted, and the first 256 tried; an iterator is not touched. What a journal would restore is counted too.
+
+        Args:
+            journal: the journal to learn prices from, by default the flow's own.
+            prices: by AIR, slug or task type: USD for one result, or the lowest and the highest; they come first. See
+                `look_up_prices` for those of the content service.
+
+        Raises:
+            DeclarationError: the declaration has a cycle, or something in `prices` is no price.
+            JournalError: the journal is damaged, or none.
+        """
+        from runware_flow.flow.plan import make_plan, price_list  # not needed to declare
+
+        return make_plan(self.declaration, price_list(prices, journal or self.settings.journal))
+
+    async def look_up_prices(self, client: Client | None = None) -> dict[str, Price]:
+        """Ask the content service what the models of this flow cost, by AIR, for `plan(prices=...)` and for budgets.
+
+        Models that it does not know are left out. Nothing is billed.
+
+        Args:
+            client: an open client; without one, one from the environment is opened and closed.
+
+        Raises:
+            RunwareError: the content service could not be asked.
+        """
+        from runware_flow.flow.plan import look_up_prices
+
+        plan = self.plan()
+        if client is not None:
+            return await look_up_prices(plan, client)
+        from runware_flow.client.client import Client
+
+        async with Client() as opened:
+            return await look_up_prices(plan, opened)
+
+    def mermaid(self) -> str:
+        """Draw the flow as a Mermaid flowchart; fan-outs are subgraphs. Sends nothing, consumes no source."""
+        from runware_flow.view.diagram import mermaid
+        from runware_flow.view.shape import shape_of
+
+        return mermaid(shape_of(self.declaration))
+
+    def _repr_html_(self) -> str:
+        from runware_flow.view.notebook import flow_html
+
+        return flow_html(self.name, self.declaration)
+
+
+def _has_running_loop() -> bool:
+    try:
+        anyio.lowlevel.current_token()
+    except anyio.NoEventLoopError:
+        return False
+    return True

@@ -1,0 +1,134 @@
+"""The types of what users hand to a flow: policies, builders, items."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from os import PathLike
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+
+from runware_flow.cache.store import CacheStore
+from runware_flow.graph.events import Event
+from runware_flow.graph.policies import Retry  # noqa: TC001  # a TypedDict is read at run time
+from runware_flow.graph.prices import Price
+from runware_flow.journal.store import JournalStore
+from runware_flow.runner.budget import Budget
+from runware_flow.types import Task
+
+__all__ = (
+    "BatchOptions",
+    "BudgetOption",
+    "CacheOption",
+    "FlowOptions",
+    "Items",
+    "JournalOption",
+    "OnError",
+    "PolicyOptions",
+    "PriceOption",
+    "Progress",
+    "WireTask",
+    "Work",
+)
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+OnError: TypeAlias = Literal["stop", "cancel", "continue"]
+"""What a failed node does to its run."""
+
+Work: TypeAlias = Task[R] | Coroutine[Any, Any, R]
+"""What a builder, or an async function, returns for a node of type `R`."""
+
+WireTask: TypeAlias = Mapping[str, Any]
+"""A task as a dict with wire names; its results are plain `Result`s to a type checker."""
+
+Items: TypeAlias = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | AsyncIterable[T]]
+"""Where a fan-out's items come from. A callable is called once a run."""
+
+Progress: TypeAlias = bool | Literal["rich", "json"] | Callable[[Event], object] | None
+"""`True` shows bars on a terminal and in a notebook, elsewhere a plain line now and then; `"json"` a line of JSON a
+second; a callable gets each event of the run. All on standard error."""
+
+
+JournalOption: TypeAlias = str | PathLike[str] | JournalStore | None
+"""The path of a journal's file, or what keeps one."""
+
+BudgetOption: TypeAlias = float | Budget | None
+"""USD for one run, or a `Budget` to share."""
+
+PriceOption: TypeAlias = float | tuple[float, float] | Price
+"""USD for one result, the lowest and the highest, or a `Price`."""
+
+
+CacheOption: TypeAlias = str | PathLike[str] | CacheStore | None
+"""The path of a cache's folder, a `Cache`, or another store."""
+
+
+class PolicyOptions(TypedDict, total=False):
+    """The policy keywords that every node takes."""
+
+    label: str
+    """Its name in errors, events and reports; equal labels get an ordinal."""
+    retry: int | Retry
+    """Attempts in total, or a `Retry`. A task is only sent again after the service itself said that it failed."""
+    timeout: float
+    """Seconds for one attempt, from the send."""
+    deadline: float
+    """Seconds from the start of the run, queueing included."""
+    hedge_after: float
+    """Seconds after which a second request is sent if the first has not ended; the first of the two to succeed wins.
+    **It is a second purchase**: the other one may be billed. It waits for a free place, and is not sent without one."""
+    idle: float
+    """Seconds without any news of the task: progress, or one of several results."""
+    limit: str
+    """A key of the flow's `limits`, beside those that the task falls under by its modality, type and model."""
+    cache: bool
+    """Whether the flow's cache may answer, and keeps the answer. By default it does where the same request asks for the
+    same thing: with a seed, and for tasks that draw nothing by lot, such as `caption` and `upscale`."""
+
+
+class FlowOptions(TypedDict, total=False):
+    """The keywords of `Flow`, which `execute`, `start` and `run` may override."""
+
+    concurrency: int
+    """How many nodes are in flight at most, at least 1."""
+    limits: Mapping[str, int] | None
+    """How many nodes of a kind are in flight at most, by modality, `type:`, `model:` or a name of yours."""
+    on_error: OnError
+    """`"stop"`, `"cancel"` or `"continue"`: what happens once a node has failed for good."""
+    budget: BudgetOption
+    """USD that the run may spend."""
+    journal: JournalOption
+    """The file in which requests and results outlive a crash."""
+    cache: CacheOption
+    """A folder of answers that flows and programs share."""
+    progress: Progress
+    """What shows how far the run is."""
+
+
+class BatchOptions(TypedDict, total=False):
+    """The keywords of `Batch` that do not depend on its items."""
+
+    concurrency: int
+    """How many items are unfinished at most, and how many outcomes unread, before more are pulled."""
+    limits: Mapping[str, int] | None
+    """See `Flow`; all items share them."""
+    budget: BudgetOption
+    """See `Flow`; all items share it."""
+    journal: JournalOption
+    """See `Flow`; with it, the same call continues where the last one stopped."""
+    cache: CacheOption
+    """See `Flow`."""
+    on_error: OnError
+    """`"stop"`: once an item has failed for good nothing new is pulled, what is in flight runs to its end, and
+    `FlowFailed` is raised after the last outcome. `"cancel"`: the same, but what is in flight is abandoned.
+    `"continue"`: failures are outcomes like others."""
+    tolerate: float
+    """Stop only once more than this share of the items has failed: `0.1` for a tenth. Of a source without a length, it
+    is a share of a hundred items at least, until the end."""
+    deadline: float
+    """Seconds for each item, from its start, all its nodes and their retries included; then it is a failed one."""
+    progress: Progress
+    """See `Flow`. The events that a callable is given are those of the items' nodes, with the item's `index` and
+    `key`, between one `RunStarted` and one `RunFinished`, whose counts are of items."""
+    name: str | None
+    """What the batch is called in its journal; by default the builder's name."""

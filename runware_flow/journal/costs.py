@@ -1,0 +1,91 @@
+"""What a journal has seen models cost, and what its runs have spent, for plans and budgets."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runware_flow.graph.budget import Asking, Past
+from runware_flow.graph.prices import Price
+from runware_flow.journal.sqlite import STATES, connect, items_of, translated
+from runware_flow.wire.codec import slots_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Generator
+    from pathlib import Path
+
+__all__ = ("TELLS_PRICE", "read_past", "seen_prices")
+
+_LATEST = 10_000
+TELLS_PRICE = """(micro_usd > 0 OR micro_usd = 0 AND NOT EXISTS (
+    SELECT 1 FROM json_each(CAST(items AS TEXT)) WHERE json_extract(value, '$.cost') IS NOT 0))"""
+"""Whether what a request cost says something about the price: what came from the cache cost nothing, though its items
+have the cost of the answer that was kept, or none. Only where they say 0 themselves is the model free."""
+
+
+def seen_prices(path: Path) -> dict[tuple[str, str | None], Price]:
+    """Return what one result cost, by task type and model, over the last 10,000 finished requests of a journal.
+
+    Blocks, as any file does. A journal that is not there yet has seen nothing.
+
+    Raises:
+        JournalError: the file is no journal, or is damaged.
+    """
+    if not path.is_file():
+        return {}
+    with _opened(path) as connection:
+        return _prices(connection)
+
+
+def read_past(path: Path, flow: str) -> Past:
+    """Return what earlier runs of a flow did; see `seen_prices`."""
+    if not path.is_file():
+        return Past()
+    with _opened(path) as connection:
+        without = f"state = {STATES.index('done')} AND micro_usd IS NULL AND task_uuid IS NOT NULL"
+        query = f"SELECT sum(micro_usd), sum({without}) FROM node WHERE flow = ?"  # one pass, whatever the length
+        [spent, count] = connection.execute(query, (flow,)).fetchone()
+        without_cost: dict[tuple[str, str | None], int] = {}
+        if count:
+            query = f"SELECT task_type, model, count(*) FROM node WHERE flow = ? AND {without} GROUP BY 1, 2"
+            without_cost = {
+                (task_type, model): number for task_type, model, number in connection.execute(query, (flow,))
+            }
+        query = f"""SELECT task_uuid, task_type, model, request FROM node
+            WHERE flow = ? AND state = {STATES.index("open")} AND task_uuid IS NOT NULL"""
+        open_tasks = {
+            task_uuid: Asking(task_type, model, _slots(request))
+            for task_uuid, task_type, model, request in connection.execute(query, (flow,))
+        }
+        return Past(spent or 0, open_tasks, without_cost, _prices(connection))
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[sqlite3.Connection]:
+    with translated(path):
+        connection = connect(path, is_read_only=True)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _slots(request: bytes) -> int:
+    wire: Any = msgspec.json.decode(request)
+    return slots_of(wire)
+
+
+def _prices(connection: sqlite3.Connection) -> dict[tuple[str, str | None], Price]:
+    found: dict[tuple[str, str | None], Price] = {}
+    rows = connection.execute(
+        f"""SELECT task_type, model, micro_usd, items FROM node WHERE state = {STATES.index("done")}
+            AND {TELLS_PRICE} ORDER BY id DESC LIMIT {_LATEST}"""
+    )
+    for task_type, model, micro_usd, items in rows:
+        each = micro_usd / max(1, len(items_of(items))) / 1_000_000
+        known = found.get((task_type, model), Price(each, each, "journal"))
+        found[task_type, model] = Price(min(known.low, each), max(known.high, each), "journal")
+    return found

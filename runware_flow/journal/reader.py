@@ -1,0 +1,327 @@
+"""What users read journals with: what a run bought, what came of it, and `collect` for what became ready later.
+
+```python
+from runware_flow.journal import Journal, collect
+
+with Journal("run.sqlite") as journal:
+    print(journal.summary().cost)
+    for entry in journal.entries(state="open"):
+        print(entry.path, entry.task_uuid)
+```
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from runware_flow.errors import JournalError, RunwareError, RunwareTimeoutError
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok
+from runware_flow.graph.policies import is_verdict
+from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.journal.costs import TELLS_PRICE
+from runware_flow.journal.ledger import settlement
+from runware_flow.journal.media import MediaFolder
+from runware_flow.journal.recovery import Salvaged, salvage_journal
+from runware_flow.journal.sqlite import STATES, connect, items_of, translated
+from runware_flow.journal.values import decode_error, decode_item, decode_value
+from runware_flow.journal.writer import open_writer
+from runware_flow.lifetime import open_task_group
+from runware_flow.results import RESULT_TYPES
+from runware_flow.types import Result
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+    from typing import Self
+
+    from runware_flow.journal.writer import JournalWriter
+
+__all__ = ("Collected", "Journal", "JournalEntry", "JournalSummary", "ModelUse", "Salvaged", "collect", "salvage")
+
+T = TypeVar("T")
+
+_COLUMNS = """id, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked_at, settled_at, micro_usd,
+    request, items, error"""
+_Row: TypeAlias = tuple[
+    int,
+    str,
+    str,
+    bytes,
+    int,
+    str | None,
+    str | None,
+    str | None,
+    Annotated[int, msgspec.Meta(ge=0, lt=len(STATES))],
+    float,
+    float | None,
+    int | None,
+    bytes | None,
+    bytes | None,
+    bytes | None,
+]
+"""What the columns hold in a journal that is not damaged; SQLite itself holds anything."""
+_REQUEST = msgspec.json.Decoder(dict[str, Any])
+_PAGE = 256
+
+
+class JournalEntry(msgspec.Struct, frozen=True):
+    """One request of a node, or the value of a function.
+
+    Attributes:
+        number: its place in the journal.
+        attempt: which request of its node it is, from 1.
+        task_uuid, task_type, model: `None` for a function.
+        state: `open`, `done` or `failed`; see the page on the format.
+        asked_at, settled_at: seconds since the epoch.
+        cost: USD; `None` is unknown.
+        request: what was asked, by wire names.
+        results: what came, typed; of a function, the list of its one value.
+        error: what the service said of a failure, also of one in part.
+    """
+
+    number: int
+    flow: str
+    path: str
+    fingerprint: str
+    attempt: int
+    task_uuid: str | None
+    task_type: str | None
+    model: str | None
+    state: PurchaseState
+    asked_at: float
+    settled_at: float | None
+    cost: float | None
+    request: dict[str, Any]
+    results: list[Any]
+    error: RunwareError | None
+
+
+class JournalSummary(msgspec.Struct, frozen=True):
+    """How a journal stands. `cost` is in USD, and `None` as soon as one finished request's cost is unknown."""
+
+    open_count: int
+    done_count: int
+    failed_count: int
+    cost: float | None
+
+
+class ModelUse(msgspec.Struct, frozen=True):
+    """What a model took and cost in a journal, over its finished requests.
+
+    Attributes:
+        seconds: from the journalling of the request to its outcome, on average.
+        cost: USD a request, on average over those whose cost is known; what came from the cache is not among them.
+    """
+
+    task_type: str
+    model: str | None
+    count: int
+    seconds: float
+    cost: float | None
+
+
+class Journal:
+    """A journal, opened for reading for the time of a `with` block; a run may write it meanwhile.
+
+    Its methods block, as any file's do.
+
+    Raises:
+        JournalError: on entering and by every method, if the file is no journal or is damaged.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(fspath(path))
+        self._media = MediaFolder(self.path)
+        self._connection: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Self:
+        if not self.path.is_file():
+            raise JournalError(f"there is no journal {self.path}")
+        with translated(self.path):
+            self._connection = connect(self.path, is_read_only=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def entries(self, *, state: PurchaseState | None = None, flow: str | None = None) -> Iterator[JournalEntry]:
+        """Iterate over what is in it, in the order in which it was journalled, without holding it all in memory."""
+        last = 0
+        while page := self._page(last, state, flow):
+            yield from page
+            last = page[-1].number
+
+    def _page(self, after: int, state: PurchaseState | None, flow: str | None) -> list[JournalEntry]:
+        condition, values = "id > ?", [after]
+        more: list[Any] = values
+        if state is not None:
+            condition += f" AND state = {STATES.index(state)}"  # a literal, so that the index of open ones is used
+        if flow is not None:
+            condition += " AND flow = ?"
+            more.append(flow)
+        rows = self._all(f"SELECT {_COLUMNS} FROM node WHERE {condition} ORDER BY id LIMIT {_PAGE}", more)
+        with translated(self.path):
+            return [self._entry(row) for row in rows]
+
+    def summary(self) -> JournalSummary:
+        """Count what is in it, and sum up what it cost."""
+        counts = dict.fromkeys(STATES, 0)
+        micro_usd = unknown = 0
+        query = """SELECT state, count(*), sum(micro_usd), sum(micro_usd IS NULL AND task_uuid IS NOT NULL)
+            FROM node GROUP BY state"""
+        for state, count, known, missing in self._all(query):
+            if state not in range(len(STATES)):
+                continue  # of a damaged row, which `entries` tells of
+            counts[STATES[state]] = count
+            if STATES[state] == "done":
+                micro_usd, unknown = known or 0, missing
+        cost = None if unknown else micro_usd / 1_000_000
+        return JournalSummary(counts["open"], counts["done"], counts["failed"], cost)
+
+    def models(self) -> list[ModelUse]:
+        """Return what each model took and cost, by task type and model."""
+        query = f"""SELECT task_type, model, count(*), avg(settled_at - asked_at),
+            avg(micro_usd) FILTER (WHERE {TELLS_PRICE}) FROM node
+            WHERE state = {STATES.index("done")} AND task_uuid IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2"""
+        return [
+            ModelUse(task_type, model, count, seconds, None if micro_usd is None else micro_usd / 1_000_000)
+            for task_type, model, count, seconds, micro_usd in self._all(query)
+        ]
+
+    def _all(self, query: str, values: list[Any] | None = None) -> list[Any]:
+        if self._connection is None:
+            raise JournalError(f"the journal {self.path} is read inside its `with` block")
+        with translated(self.path):
+            return self._connection.execute(query, values or []).fetchall()
+
+    def _entry(self, row: Any) -> JournalEntry:
+        whole = msgspec.convert(row, _Row)
+        (number, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked, settled) = whole[:11]
+        micro_usd, request, items, error = whole[11:]
+        raw = [self._media.bring_back(item) for item in items_of(items)]
+        kind: type[Result] = RESULT_TYPES.get(task_type or "", Result)
+        return JournalEntry(
+            number=number,
+            flow=flow,
+            path=path,
+            fingerprint=fingerprint.hex(),
+            attempt=attempt,
+            task_uuid=task_uuid,
+            task_type=task_type,
+            model=model,
+            state=STATES[state],
+            asked_at=asked,
+            settled_at=settled,
+            cost=None if micro_usd is None else micro_usd / 1_000_000,
+            request={} if request is None else _REQUEST.decode(self._media.bring_back(request)),
+            results=[decode_value(item) if task_uuid is None else decode_item(item, kind) for item in raw],
+            error=None if error is None else decode_error(error),
+        )
+
+
+def salvage(journal: str | PathLike[str], to: str | PathLike[str]) -> Salvaged:
+    """Write what can be read of a damaged journal, its log included, into a new one. The damaged one is not changed.
+
+    A request whose outcome was lost becomes an open one: the next run asks the service for it and buys nothing. What
+    could not be read at all would be bought again. Blocks, as any work on files does.
+
+    Args:
+        journal: the damaged one.
+        to: the new one; it must not exist yet.
+
+    Raises:
+        JournalError: nothing can be read, a run uses the journal, or the new file exists.
+    """
+    return salvage_journal(Path(fspath(journal)), Path(fspath(to)))
+
+
+class Collected(msgspec.Struct, frozen=True):
+    """What became of one request that was open.
+
+    Attributes:
+        outcome: `Ok` with the list of its results; `Failed` if the service says so, or could not be asked;
+            `Abandoned` if it still runs (`may_be_billed`), or if the service has no trace of it (not `may_be_billed`).
+    """
+
+    entry: JournalEntry
+    outcome: Ok[list[Any]] | Failed | Abandoned
+
+
+async def collect(
+    journal: str | PathLike[str],
+    client: Any = None,
+    *,
+    timeout: float = 30.0,
+    concurrency: int = 64,
+    on_collected: Callable[[Collected], object] | None = None,
+) -> list[Collected]:
+    """Ask for everything that is open in a journal, and write down what came. Sends nothing, buys nothing.
+
+    The next run with this journal restores what was collected. After a cancel the journal holds what came until then,
+    and the rest is still open.
+
+    Args:
+        journal: the path of its file.
+        client: a `Client` to ask with, which stays open; by default one from the environment.
+        timeout: seconds to wait for each task that still runs.
+        concurrency: how many are asked for at once, at most.
+        on_collected: called with each as it is known.
+
+    Returns:
+        One for each request that was open, in the order in which they were journalled.
+
+    Raises:
+        JournalError: there is no such journal, it is damaged, or a run is using it.
+    """
+    with Journal(journal) as reader:
+        entries = await anyio.to_thread.run_sync(lambda: list(reader.entries(state="open")))
+    found: dict[int, Collected] = {}
+    async with AsyncExitStack() as stack:
+        writer = await stack.enter_async_context(open_writer(journal))
+        if client is None and entries:
+            from runware_flow.client.client import Client
+
+            client = await stack.enter_async_context(Client())
+        limiter = anyio.CapacityLimiter(concurrency)
+
+        async def one(entry: JournalEntry) -> None:
+            async with limiter:
+                collected = Collected(entry, await _ask(entry, client, writer, timeout))
+            found[entry.number] = collected
+            if on_collected is not None:
+                on_collected(collected)
+
+        async with open_task_group() as group:
+            for entry in entries:
+                group.start_soon(one, entry)
+    return [found[entry.number] for entry in entries]
+
+
+async def _ask(
+    entry: JournalEntry, client: Any, writer: JournalWriter, timeout: float
+) -> Ok[list[Any]] | Failed | Abandoned:
+    task = {name: value for name, value in entry.request.items() if name != "taskUUID"}
+    request = client.prepare(task, task_uuid=entry.task_uuid)
+    try:
+        results: list[Any] = await client.perform(request, sent_before="yes", timeout=timeout)
+    except RunwareTimeoutError:
+        return Abandoned(entry.task_uuid, may_be_billed=True)
+    except RunwareError as error:
+        if error.code == "notFound" and not is_verdict(error):
+            return Abandoned(entry.task_uuid, may_be_billed=False)
+        if is_verdict(error) and error.code != "auth":
+            await writer.write(settlement(entry.number, error.results, error))
+        return Failed(error)
+    if not results:
+        return Abandoned(entry.task_uuid, may_be_billed=True)
+    await writer.write(settlement(entry.number, results))
+    return Ok(results)

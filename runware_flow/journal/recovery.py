@@ -1,0 +1,265 @@
+"""Reading what is left of a damaged journal.
+
+A page of a table's rows is whole by itself, so each is shown to SQLite as if it were the whole table: a scratch copy
+gets the first page of a healthy journal (the schema is always the same) and, as the root of its table, one page of rows
+after the other. Nothing above the rows is needed: neither the header, nor the pages that lead to them, nor an index.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from runware_flow.errors import JournalError
+from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.journal.media import MediaFolder
+from runware_flow.journal.sqlite import COLUMNS, STATES, SqliteStore, items_of, row_name, take_lock
+from runware_flow.journal.values import decode_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ("Salvaged", "salvage_journal")
+
+_PAGE = 4096
+"""SQLite's page size; nothing here chooses another."""
+_ROOT = 2
+"""The number of the page that the table `node` begins with: it is the first one made."""
+_SHORTEST_ROW = 64
+"""Bytes that a row takes at least, with its fingerprint and its place in the index; so no `id` is larger than this
+allows, other than by damage."""
+_ROWS = b"\x0d"
+"""What a page of rows begins with."""
+
+
+class Salvaged(msgspec.Struct, frozen=True):
+    """What came of a salvage.
+
+    Attributes:
+        path: the new journal.
+        counts: how many requests it has, by state; functions' values count as done.
+        reopened: of the open ones, those whose outcome was lost; the next run asks the service for it.
+        lost: how many are missing between the first and the last one that were found; what stood behind the last one
+            is not known. They would be bought again.
+    """
+
+    path: Path
+    counts: dict[PurchaseState, int]
+    reopened: int
+    lost: int
+
+
+class _Row(NamedTuple):
+    """A row of `node`, in the order of `COLUMNS`."""
+
+    id: int
+    name: int
+    flow: str
+    path: str
+    fingerprint: bytes
+    attempt: int
+    task_uuid: str | None
+    task_type: str | None
+    model: str | None
+    request: bytes | None
+    state: int
+    asked_at: float
+    settled_at: float | None
+    micro_usd: int | None
+    items: bytes | None
+    error: bytes | None
+
+
+_TEXTS = frozenset(map(_Row._fields.index, ("flow", "path", "task_uuid", "task_type", "model")))
+
+
+def salvage_journal(damaged: Path, target: Path) -> Salvaged:
+    """Write what can be read of a journal into a new one. The damaged one is not changed.
+
+    Raises:
+        JournalError: nothing can be read, a run uses the journal, or the target exists.
+    """
+    if not damaged.is_file():
+        raise JournalError(f"there is no journal {damaged}")
+    if target.exists():
+        raise JournalError(f"{target} exists already: name another file for what is salvaged")
+    with closing(take_lock(damaged)), tempfile.TemporaryDirectory(dir=target.absolute().parent) as folder:
+        scratch = Path(folder) / "scratch.sqlite"
+        made = Path(folder) / "salvaged.sqlite"
+        _copy(damaged, scratch)
+        media = MediaFolder(damaged)
+        counts, reopened, last = _rewrite(scratch, made, media)
+        if not last:
+            raise JournalError(f"nothing can be read of {damaged}: it holds no rows of a journal")
+        if media.path.is_dir():
+            shutil.copytree(media.path, MediaFolder(target).path, dirs_exist_ok=True)
+        os.replace(made, target)
+    return Salvaged(target, counts, reopened, lost=last - sum(counts.values()))
+
+
+def _copy(damaged: Path, scratch: Path) -> None:
+    """Copy a journal with what is in its log, under a first page that is whole."""
+    shutil.copyfile(damaged, scratch)
+    log = Path(f"{damaged}-wal")
+    if log.is_file():
+        shutil.copyfile(log, f"{scratch}-wal")
+    head = _head(scratch.parent)
+    _write_head(scratch, head, has_log=True)
+    try:
+        with closing(_open(scratch)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.DatabaseError:
+        Path(f"{scratch}-wal").unlink(missing_ok=True)
+    _write_head(scratch, head, has_log=False)
+
+
+def _head(folder: Path) -> bytes:
+    healthy = folder / "healthy.sqlite"
+    store = SqliteStore(healthy)
+    store.open()
+    store.close()
+    return healthy.read_bytes()[:_PAGE]
+
+
+def _write_head(path: Path, head: bytes, *, has_log: bool) -> None:
+    count = -(-path.stat().st_size // _PAGE)
+    mode = b"\2\2" if has_log else b"\1\1"
+    counter = head[24:28]
+    with path.open("r+b") as file:
+        # At 28 the number of pages, which counts if 92 says the same as the counter of changes at 24.
+        file.write(head[:18] + mode + head[20:28] + count.to_bytes(4, "big") + head[32:92] + counter + head[96:])
+        file.truncate(count * _PAGE)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.text_factory = bytes
+    return connection
+
+
+def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[PurchaseState, int], int, int]:
+    store = SqliteStore(made)
+    store.open()
+    store.close()
+    with closing(sqlite3.connect(made, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("BEGIN")
+        marks = ", ".join("?" * len(_Row._fields))
+        # The same row may stand in a page that is not used any more; what is settled is the newer one.
+        keep = f"INSERT INTO node ({COLUMNS}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET "
+        keep += ", ".join(f"{name} = excluded.{name}" for name in _Row._fields)
+        keep += " WHERE excluded.state > state"
+        reopened: set[int] = set()
+        most = scratch.stat().st_size // _SHORTEST_ROW
+        for found in _rows(scratch):
+            row = _checked(found, media)
+            if row is None or not 0 < row.id <= most:
+                continue
+            if row.state != found[10]:
+                reopened.add(row.id)
+            connection.execute(keep, row)
+        connection.execute("COMMIT")
+        counts: dict[PurchaseState, int] = dict.fromkeys(STATES, 0)
+        for state, count in connection.execute("SELECT state, count(*) FROM node GROUP BY state"):
+            counts[STATES[state]] = count
+        [last] = connection.execute("SELECT coalesce(max(id), 0) FROM node").fetchone()
+        still_open = {row[0] for row in connection.execute("SELECT id FROM node WHERE state = 0")}
+    return counts, len(reopened & still_open), int(last)
+
+
+def _rows(scratch: Path) -> Iterator[tuple[Any, ...]]:
+    """Read each page of rows by itself."""
+    with scratch.open("r+b") as file:
+        count = scratch.stat().st_size // _PAGE
+        file.seek((_ROOT - 1) * _PAGE)
+        root = file.read(_PAGE)
+        for number in range(_ROOT, count + 1):
+            file.seek((number - 1) * _PAGE)
+            page = root if number == _ROOT else file.read(_PAGE)
+            if page[:1] != _ROWS:
+                continue
+            file.seek((_ROOT - 1) * _PAGE)
+            file.write(page)
+            file.flush()
+            yield from _read(scratch)
+
+
+def _read(scratch: Path) -> list[tuple[Any, ...]]:
+    with closing(_open(scratch)) as connection:
+        try:
+            return connection.execute(f"SELECT {COLUMNS} FROM node NOT INDEXED").fetchall()
+        except sqlite3.DatabaseError:
+            return list(_read_singly(connection))
+
+
+def _read_singly(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+    numbers: list[int] = []
+    with suppress(sqlite3.DatabaseError):
+        for [number] in connection.execute("SELECT id FROM node NOT INDEXED"):
+            numbers.append(number)
+    for number in numbers:
+        # A long row goes on elsewhere, with what came of the request at its end.
+        for columns in (COLUMNS, COLUMNS.replace("items, error", "NULL, NULL")):
+            try:
+                rows = connection.execute(f"SELECT {columns} FROM node WHERE id = ?", (number,)).fetchall()
+            except sqlite3.DatabaseError:
+                continue
+            yield from rows
+            break
+
+
+def _checked(row: tuple[Any, ...], media: MediaFolder) -> _Row | None:
+    """Give a row as a journal has it; without its outcome if that cannot be read; `None` if it is no such row."""
+    told = [
+        value.decode(errors="replace") if place in _TEXTS and isinstance(value, bytes) else value
+        for place, value in enumerate(row)
+    ]
+    try:
+        kept = msgspec.convert(told, _Row)
+    except msgspec.ValidationError:
+        return None
+    if kept.name != row_name(kept.flow, kept.path, kept.fingerprint) or not 0 <= kept.state < len(STATES):
+        return None
+    if _is_whole(kept, media):
+        return kept
+    if kept.task_uuid is None:
+        return None
+    request = kept.request if _reads(kept.request, media, dict[str, Any]) else b"{}"
+    return kept._replace(state=0, settled_at=None, micro_usd=None, items=None, error=None, request=request)
+
+
+def _is_whole(row: _Row, media: MediaFolder) -> bool:
+    if not (_reads(row.request, media, dict[str, Any]) and _is_error(row.error)):
+        return False
+    if STATES[row.state] == "done" and row.items is None:
+        return False
+    try:
+        return all(_reads(item, media) for item in items_of(row.items))
+    except (msgspec.MsgspecError, ValueError):
+        return False
+
+
+def _is_error(content: bytes | None) -> bool:
+    try:
+        if content is not None:
+            decode_error(content)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
+def _reads(content: bytes | None, media: MediaFolder, kind: Any = Any) -> bool:
+    if content is None:
+        return True
+    try:
+        msgspec.json.decode(media.bring_back(content), type=kind)
+    except (msgspec.MsgspecError, ValueError, JournalError):
+        return False
+    return True

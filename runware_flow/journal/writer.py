@@ -1,0 +1,146 @@
+"""The journal beside a run: changes of many nodes go to the store in groups, one group at a time, in a thread."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+
+from runware_flow.errors import JournalError
+from runware_flow.journal.sqlite import SqliteStore
+from runware_flow.journal.store import is_store
+from runware_flow.lifetime import open_task_group
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from runware_flow.journal.store import Change, Entry, JournalStore
+
+__all__ = ("JournalWriter", "open_writer")
+
+
+class _Group:
+    """Changes that are written together; whoever gave one waits for all."""
+
+    __slots__ = ("answers", "changes", "done", "error", "is_taken")
+
+    def __init__(self) -> None:
+        self.changes: list[Change | None] = []
+        """`None` in the place of one that was taken back."""
+        self.is_taken = False
+        self.done = anyio.Event()
+        self.answers: list[Entry | None] = []
+        self.error: JournalError | None = None
+
+
+class JournalWriter:
+    """Writes changes in the order in which they were given; each is durable when `write` returns.
+
+    While one group is being written, the next one gathers. After a failure of the store nothing is written any more:
+    every `write` raises it, so nothing is sent that is not on record.
+
+    Attributes:
+        store: what keeps the journal.
+        has_past: the journal existed before; so it seems of a store that does not tell by an attribute `is_new`.
+    """
+
+    def __init__(self, store: JournalStore) -> None:
+        self.store = store
+        self._group = _Group()
+        self._arrived = anyio.Event()
+        self._is_closing = False
+        self._failure: JournalError | None = None
+        self._limiter = anyio.CapacityLimiter(1)
+        self.has_past: bool = not getattr(store, "is_new", False)
+
+    async def write(self, change: Change) -> Entry | None:
+        """Make a change durable. A cancel before it is taken up takes it back; after that it is written all the same.
+
+        Raises:
+            JournalError: the store failed, now or before.
+        """
+        [answer] = await self.write_all((change,))
+        return answer
+
+    async def write_all(self, changes: Sequence[Change]) -> list[Entry | None]:
+        """Do the same with several changes, in order and in one group."""
+        if self._failure is not None:
+            raise JournalError(str(self._failure)) from self._failure
+        group = self._group
+        place = len(group.changes)
+        group.changes += changes
+        self._arrived.set()
+        try:
+            await group.done.wait()
+        except BaseException:
+            if not group.is_taken:
+                group.changes[place : place + len(changes)] = [None] * len(changes)
+            raise
+        if group.error is not None:
+            raise JournalError(str(group.error)) from group.error
+        return group.answers[place : place + len(changes)]
+
+    async def run(self) -> None:
+        """Write until closed. Cancels do not reach it: who waits for it may be shielded."""
+        with anyio.CancelScope(shield=True):
+            while True:
+                while not self._group.changes:
+                    if self._is_closing:
+                        return
+                    self._arrived = anyio.Event()
+                    await self._arrived.wait()
+                group, self._group = self._group, _Group()
+                group.is_taken = True
+                await self._write_group(group)
+
+    async def _write_group(self, group: _Group) -> None:
+        try:
+            changes = [change for change in group.changes if change is not None]
+            answers = iter(await anyio.to_thread.run_sync(self.store.apply, changes, limiter=self._limiter))
+            group.answers = [None if change is None else next(answers) for change in group.changes]
+        except Exception as error:  # noqa: BLE001 - whatever a store raises, every one who waits is told
+            failure = error if isinstance(error, JournalError) else JournalError(f"the journal failed: {error!r}")
+            failure.__cause__ = error.__cause__ if failure is error else error
+            self._failure = failure
+            for told in (group, self._group):
+                told.error = failure
+                told.done.set()
+            self._group = _Group()
+            return
+        group.done.set()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        self._is_closing = True
+        self._arrived.set()
+
+
+@asynccontextmanager
+async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
+    """Open a journal for the time of a block: a path, or a store.
+
+    Raises:
+        JournalError: it cannot be opened, or another run has it.
+    """
+    store: JournalStore = journal if is_store(journal) else SqliteStore(as_path(journal))
+    await anyio.to_thread.run_sync(store.open)
+    try:
+        writer = JournalWriter(store)
+        async with open_task_group() as workers:
+            workers.start_soon(writer.run)
+            try:
+                yield writer
+            finally:
+                writer.close()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(store.close)
+
+
+def as_path(journal: str | PathLike[str]) -> Path:
+    """Return the path of a journal's file."""
+    return Path(fspath(journal))

@@ -1,1 +1,0 @@
-"""What users declare and run: `Flow`, `Node`, `Many`, the runner behind them, and the result."""

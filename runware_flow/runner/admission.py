@@ -1,0 +1,362 @@
+"""Admission: the one place that decides whether a node may send its request now, or waits without a worker.
+
+What is asked, in this order and in one synchronous step: the limits of the flow, its budget, the client's governor.
+A node gets all that it needs or nothing. If it has to wait, it is parked: what is kept of it is where it stands, and
+its builder is called again once it may go. Then its places are taken already, so whoever comes meanwhile does not
+overtake it.
+
+A `Desk` is shared by all that share limits: the one machine of a run, or those of all items of a batch. An `Admission`
+is the desk's window for one machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.client.bell import Bell
+from runware_flow.client.governing import Party, governed_as
+from runware_flow.errors import BudgetExceeded
+from runware_flow.graph.limits import Limits, Line, Need, governor_key, modality_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from runware_flow.client.governing import Governing, Place
+    from runware_flow.graph.budget import Reservation
+    from runware_flow.graph.limits import Ticket
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.runner.balance import BalanceCheck
+    from runware_flow.runner.budget import BudgetAccount
+    from runware_flow.runner.pauses import Pauses
+    from runware_flow.runner.requester import PreparedTask
+
+__all__ = ("Admission", "Permit", "RunAdmission")
+
+_NOTHING = Need(())
+
+
+class Permit:
+    """What a node was given; it is given back once, whatever becomes of the node.
+
+    Attributes:
+        place: with the governor of its model.
+        reservation: what the budget keeps for it, until that is settled.
+    """
+
+    __slots__ = ("is_open", "need", "place", "reservation")
+
+    def __init__(self, need: Need, place: Place | None) -> None:
+        self.need = need
+        self.place = place
+        self.is_open = True
+        self.reservation: Reservation | None = None
+
+
+class Admission:
+    """Limits, the governors, and the line of those who wait, for all machines that share them.
+
+    Args:
+        client: what the tasks are sent with; its governors are asked, if it has any.
+
+    Attributes:
+        purse: what they pay with, if there is a budget.
+        balance: to be waited for before the first request, if there is a budget.
+        bell: rings when it is the turn of those who wait here for a governor; who hears it calls `catch_up`.
+    """
+
+    def __init__(
+        self,
+        limits: Mapping[str, int] | None,
+        client: Any,
+        account: BudgetAccount | None = None,
+        balance: BalanceCheck | None = None,
+    ) -> None:
+        self.account = account
+        self.balance = balance
+        self._limits = Limits(limits or {})
+        self._line: Line[tuple[RunAdmission, ScopeRun, Step]] = Line()
+        self._needs: dict[tuple[Any, ...], Need] = {}
+        self._governing: Governing | None = getattr(client, "governing", None)
+        self._party = Party(Bell())
+        self._is_held = False
+
+    def __repr__(self) -> str:
+        return f"<Desk {self._limits!r}, waits for {list(self._party.waits)}>"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything was given back, and nobody waits for a turn."""
+        return not any(self._limits.taken.values()) and not self._party.waits
+
+    def need_of(self, step: Step, request: PreparedTask | None) -> Need:
+        """Return what a node needs; equal nodes share one `Need`."""
+        name = step.spec.policy.limit
+        if not self._limits.sizes and (self._governing is None or request is None):
+            return _NOTHING
+        if request is None:
+            kind: tuple[Any, ...] = (None, None, None, name)
+        elif not self._limits.sizes:
+            kind = (request.task_type, request.model, None, None)
+        else:
+            kind = (request.task_type, request.model, modality_of(request.wire), name)
+        need = self._needs.get(kind)
+        if need is None:
+            need = self._needs[kind] = self._read(kind)
+        return need
+
+    def _read(self, kind: tuple[Any, ...]) -> Need:
+        task_type, model, _, _ = kind
+        governed = None if self._governing is None or task_type is None else governed_as(task_type, model)
+        return Need(self._limits.keys_of(*kind), governed)
+
+    def has_room(self, need: Need) -> bool:
+        """Tell whether all that is needed is there, and nobody waits for the same."""
+        return not need.keys or (not self._line.has(need) and self._can_go(need))
+
+    def take(self, need: Need) -> Permit:
+        """Take all that is needed; the caller has asked `has_room`."""
+        return self._take(need) if need.keys else Permit(need, None)
+
+    def wait(self, need: Need, who: tuple[RunAdmission, ScopeRun, Step]) -> Ticket[Any]:
+        """Let a node that was refused wait in the line."""
+        ticket = self._line.add(need, who)
+        self._wait_for_governor(need)
+        return ticket
+
+    def give_back(self, permit: Permit) -> None:
+        """Give back what was given, and let those go who can go now. A second time does nothing."""
+        if not permit.is_open:
+            return
+        permit.is_open = False
+        self._limits.give_back(permit.need.limits)
+        if permit.place is not None:
+            permit.place.close(self._party)
+        if self._line:
+            self._serve(permit.need.limits)
+        if self._party.called:
+            self.catch_up()
+
+    # Whoever waits
+
+    @property
+    def bell(self) -> Bell:
+        """See above; a run that attends to its desk puts its own bell here."""
+        return self._party.bell
+
+    @bell.setter
+    def bell(self, bell: Bell) -> None:
+        self._party.bell = bell
+
+    def opens_at(self) -> float:
+        """Tell when `catch_up` is to be called at the latest; asked before each wait for the bell."""
+        return float("inf") if self._governing is None else self._governing.opens_at(self._party)
+
+    def catch_up(self) -> None:
+        """Use the turns that have come."""
+        if self._governing is None:
+            return
+        while self._party.called:
+            self._use_turn(next(iter(self._party.called)))
+
+    async def attend(self) -> None:
+        """Catch up until cancelled, for a desk that no run attends to."""
+        while True:
+            await self.bell.wait(self.opens_at())
+            self.catch_up()
+
+    def hold(self) -> None:
+        """Let nobody go, since nobody would take it up."""
+        self._is_held = True
+        self.close()
+
+    def go_on(self) -> None:
+        """Let those go again who can."""
+        self._is_held = False
+        if self._line:
+            self._serve(self._line.keys())
+
+    def close(self) -> None:
+        """Wait for no turn any more."""
+        if self._governing is not None:
+            self._governing.leave(self._party)
+
+    def _serve(self, keys: Iterable[str]) -> None:
+        keys = list(keys)
+        while (called := self._line.call(keys, self._can_go)) is not None:
+            self._let_go(*called)
+        if self._governing is not None:
+            for key in keys:
+                for need in self._line.needs(key):
+                    self._wait_for_governor(need)
+
+    def _use_turn(self, model: str) -> None:
+        assert self._governing is not None
+        key = (governor_key(model),)
+        called = self._line.call(key, self._can_go)
+        if called is not None:
+            self._let_go(*called)
+        wants_more = not self._is_held and any(self._could_go(need) for need in self._line.needs(key[0]))
+        self._governing.done(model, self._party, wants_more=wants_more)
+
+    def _let_go(self, need: Need, who: tuple[RunAdmission, ScopeRun, Step]) -> None:
+        run_admission, run, step = who
+        run_admission.let_go(run, step, self._take(need))
+
+    def _wait_for_governor(self, need: Need) -> None:
+        if self._governing is not None and need.model is not None and not self._is_held and self._could_go(need):
+            self._governing.wait(need.model, self._party)
+
+    def _could_go(self, need: Need) -> bool:
+        """Tell whether a node could go, were there a place with the governor."""
+        return self._limits.have_room(need.limits)
+
+    def _can_go(self, need: Need) -> bool:
+        if self._is_held or not self._could_go(need):
+            return False
+        return self._governing is None or need.model is None or self._governing.has_room(need.model, self._party)
+
+    def _take(self, need: Need) -> Permit:
+        self._limits.take(need.limits)
+        place = None if self._governing is None or need.model is None else self._governing.take(need.model)
+        return Permit(need, place)
+
+
+class RunAdmission:
+    """Where the nodes of one machine ask."""
+
+    def __init__(self, machine: FlowMachine, admission: Admission, pauses: Pauses) -> None:
+        self._machine = machine
+        self._admission = admission
+        self._pauses = pauses
+        self._tickets: dict[tuple[ScopeRun, Step], Ticket[Any]] = {}
+        self._granted: dict[tuple[ScopeRun, Step], Permit] = {}
+        self._has_saved = False
+        """Whether a node of this machine may wait for the budget."""
+
+    @property
+    def balance(self) -> BalanceCheck | None:
+        """What is to be waited for before a request is admitted."""
+        balance = self._admission.balance
+        return None if balance is None or balance.is_over else balance
+
+    def restore(self, run: ScopeRun, step: Step) -> Permit | None:
+        """Return what a node was given while it was parked. One that comes for another reason leaves the line."""
+        if self._tickets and (ticket := self._tickets.pop((run, step), None)) is not None:
+            ticket.who = None
+        return self._granted.pop((run, step), None) if self._granted else None
+
+    def ask(self, run: ScopeRun, step: Step, request: PreparedTask | None, bought: str | None = None) -> Permit | None:
+        """Admit a node, or park it until it is; a run that has stopped admits nobody, and nobody who is not
+        needed any more.
+
+        Args:
+            request: what it is about to send; `None` for a function.
+            bought: the taskUUID under which an earlier run may have sent it, so that it is asked for, not bought.
+
+        Raises:
+            BudgetExceeded: the budget does not allow it, whatever comes back from others.
+        """
+        admission = self._admission
+        need = admission.need_of(step, request)
+        if self._machine.may_send(run, step) and admission.has_room(need):
+            if admission.account is None or request is None:
+                return admission.take(need)
+            reservation = self._reserve(admission.account, run, step, request, bought)
+            if reservation is None:
+                self._machine.park(run, step)
+                return None
+            permit = admission.take(need)
+            permit.reservation = reservation
+            return permit
+        self._machine.park(run, step)
+        if (run, step) in self._machine.waiting:  # else it was settled at once, since nobody needs it any more
+            self._tickets[run, step] = admission.wait(need, (self, run, step))
+        return None
+
+    def ask_beside(self, run: ScopeRun, step: Step, request: PreparedTask) -> Permit | None:
+        """Admit a second request of a node that has one in flight, if all that it needs is there now."""
+        admission = self._admission
+        need = admission.need_of(step, request)
+        if not self._machine.may_send(run, step) or not admission.has_room(need):
+            return None
+        permit = admission.take(need)
+        if admission.account is not None:
+            try:
+                permit.reservation = admission.account.reserve(request, step.spec, None)
+            except BudgetExceeded:  # the node has its request, and needs no second one
+                permit.reservation = None
+            if permit.reservation is None:
+                admission.give_back(permit)
+                return None
+        return permit
+
+    def pay(
+        self, run: ScopeRun, step: Step, request: PreparedTask, bought: str | None, permit: Permit
+    ) -> Permit | None:
+        """Have the budget keep what a node needs that got its places while it was parked; else as `ask`."""
+        account = self._admission.account
+        if self._machine.may_send(run, step):
+            if account is None or permit.reservation is not None:
+                return permit
+            permit.reservation = self._reserve(account, run, step, request, bought)
+            if permit.reservation is not None:
+                return permit
+        self._admission.give_back(permit)
+        self._machine.park(run, step)
+        return None
+
+    def _reserve(
+        self, account: BudgetAccount, run: ScopeRun, step: Step, request: PreparedTask, bought: str | None
+    ) -> Reservation | None:
+        if bought is not None:
+            return account.collect(request, bought)
+        reservation = account.reserve(request, step.spec, (self, run, step))
+        self._has_saved = self._has_saved or reservation is None
+        return reservation
+
+    def ask_again(self, run: ScopeRun, step: Step) -> bool:
+        """Let a node ask that waited for the budget; tells whether it is still there to do so."""
+        if (run, step) not in self._machine.waiting:
+            return False
+        self._machine.unpark(run, step)
+        self._pauses.ring()
+        return True
+
+    def settle(self, permit: Permit | None, cost: float | None, *, may_be_billed: bool, task_uuid: str | None) -> None:
+        """Tell the budget what became of a request; see `Purse.end`."""
+        if permit is not None and permit.reservation is not None and self._admission.account is not None:
+            reservation, permit.reservation = permit.reservation, None
+            self._admission.account.end(reservation, cost, may_be_billed=may_be_billed, task_uuid=task_uuid)
+
+    def let_go(self, run: ScopeRun, step: Step, permit: Permit) -> None:
+        """Let a parked node go on, with what it needs."""
+        del self._tickets[run, step]
+        self._granted[run, step] = permit
+        self._machine.unpark(run, step)
+        self._pauses.ring()
+
+    def give_back(self, permit: Permit | None) -> None:
+        """Give back what a node was given, whose attempt is over; a second time does nothing."""
+        if permit is not None:
+            self.settle(permit, None, may_be_billed=False, task_uuid=None)  # unless that was settled, nothing was sent
+            self._admission.give_back(permit)
+        if self._admission.account is not None:
+            self._admission.account.recheck()
+
+    def forget(self, run: ScopeRun, step: Step) -> None:
+        """Let a node that is not needed any more leave the line, or give back what it was about to take up."""
+        self.give_back(self.restore(run, step))
+
+    def close(self) -> None:
+        """Leave the line, and give back what nobody has taken up: the run has stopped. Doing it twice is fine."""
+        tickets, self._tickets = self._tickets, {}
+        for ticket in tickets.values():
+            ticket.who = None
+        granted, self._granted = self._granted, {}
+        for permit in granted.values():
+            self._admission.give_back(permit)
+        if self._has_saved and self._admission.account is not None:
+            self._has_saved = False
+            self._admission.account.leave(self)

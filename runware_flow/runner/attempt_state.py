@@ -1,0 +1,47 @@
+"""What is known of an attempt while it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runware_flow.runner.admission import Permit
+    from runware_flow.runner.result import NodeRecord
+
+__all__ = ("AttemptState",)
+
+
+class AttemptState:
+    """What is known of an attempt while it runs, for the case that it is cancelled.
+
+    Attributes:
+        arrived: results that are there while others of the same task are not.
+        record: what is known of its request, once that is prepared.
+        is_sent: the service may have the request, and nobody has booked it.
+        was_sent_before: an earlier run may have sent it.
+        grant: what it was admitted with; see `Admission`.
+        paid: all that it was for, which a cancel may not take away again.
+        on_news: to be called whenever something is heard of it, where a policy asks for that.
+    """
+
+    __slots__ = ("arrived", "is_sent", "on_news", "paid", "permit", "record", "was_sent_before")
+
+    def __init__(self) -> None:
+        self.arrived: list[Any] = []
+        self.record: NodeRecord | None = None
+        self.is_sent = False
+        self.was_sent_before = False
+        self.permit: Permit | None = None
+        self.paid: list[Any] | None = None
+        self.on_news: Callable[[], None] | None = None
+
+    def listen(self, on_news: Callable[[], None]) -> None:
+        """Have `on_news` called with all that is heard of the attempt."""
+        self.on_news = on_news
+
+    def heard(self) -> None:
+        """Something was heard of it."""
+        if self.on_news is not None:
+            self.on_news()

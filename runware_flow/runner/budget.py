@@ -1,0 +1,285 @@
+"""`Budget`, what users share between flows and batches, and the `BudgetAccount` with which a run draws on one."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from math import ceil, isfinite
+from typing import TYPE_CHECKING, Any
+
+import anyio.lowlevel
+import anyio.to_thread
+
+from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError
+from runware_flow.graph.budget import Asking, BudgetMachine, Past, Refused, Reservation, micro_usd
+from runware_flow.graph.prices import Price, PriceList, dollars
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+    from pathlib import Path
+    from typing import Self
+
+    from runware_flow.flow.options import PriceOption
+    from runware_flow.graph.declaration import Declaration, NodeSpec
+    from runware_flow.journal.store import JournalStore
+    from runware_flow.runner.requester import PreparedTask
+
+__all__ = ("Budget", "BudgetAccount", "open_account", "read_budget")
+
+_MOST_PLANNED = 2_000
+"""Nodes up to which a run with a budget is planned before it begins, to compare it with the balance."""
+
+
+class Budget:
+    """What may be spent, by one run or by all that it is given to: flows and batches, one after the other or at once.
+
+    The price of a task is reserved before it is sent, and settled on what it cost. A task that does not fit waits as
+    long as others in flight may cost less than was reserved; then it fails with `BudgetExceeded`. A price is known from
+    `prices`, from the journal, or once a first task of the model has come back; until then one task of each model is
+    in flight at a time. Then the largest cost seen is reserved. So a budget is exceeded by no more than what tasks cost
+    above the price that was known for them.
+
+    All its runs must be in one event loop.
+
+    Args:
+        usd: what may be spent, in USD.
+        prices: what one result costs, by AIR, slug or task type: see `Flow.plan`.
+
+    Raises:
+        DeclarationError: an amount or a price that makes no sense.
+    """
+
+    def __init__(self, usd: float, *, prices: Mapping[str, PriceOption] | None = None) -> None:
+        from runware_flow.flow.plan import read_prices
+
+        given: Any = usd
+        if not isinstance(given, (int, float)) or isinstance(given, bool) or not isfinite(given) or given < 0:
+            raise DeclarationError(f"a budget is an amount of USD, not {usd!r}")
+        self.prices: Mapping[str, Price] = read_prices(prices)
+        self.machine = BudgetMachine(micro_usd(usd), self.prices)
+        self._held_for: dict[str, tuple[Asking, int | None]] = {}
+        self._remembered: set[tuple[str, str]] = set()
+        self._run_count = 0
+        self._loop: object = None
+
+    def __repr__(self) -> str:
+        told = f"{dollars(self.usd)}: {dollars(self.spent)} spent, {dollars(self.reserved)} reserved"
+        return f"<Budget of {told}>"
+
+    @property
+    def usd(self) -> float:
+        """The whole of it, in USD."""
+        return self.machine.limit / 1_000_000
+
+    @property
+    def spent(self) -> float:
+        """What was spent, in USD; with a journal, what earlier runs of the same flow spent too."""
+        return self.machine.spent / 1_000_000
+
+    @property
+    def reserved(self) -> float:
+        """What is kept, in USD, for tasks in flight and for those that may have been billed without a known cost."""
+        return (self.machine.reserved + self.machine.held) / 1_000_000
+
+    @property
+    def left(self) -> float:
+        """What is neither spent nor reserved, in USD; less than 0 if something cost more than was known."""
+        return self.machine.left / 1_000_000
+
+    # What follows is used by runs; it is no part of the contract.
+
+    def __enter__(self) -> Self:
+        loop = anyio.lowlevel.current_token()
+        if self._run_count and self._loop != loop:
+            raise ClientStateError(
+                f"{self!r} is used by a run in another event loop: give each loop a budget of its own"
+            )
+        self._loop = loop
+        self._run_count += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run_count -= 1
+
+    def remembers(self, journal: Path, name: str) -> bool:
+        """Tell whether what earlier runs of a flow did has been counted, and take it for counted from now on."""
+        key = str(journal.absolute()), name
+        is_known = key in self._remembered
+        self._remembered.add(key)
+        return is_known
+
+    def remember(self, past: Past) -> None:
+        """Count what earlier runs did."""
+        machine = self.machine
+        machine.add_spent(past.spent)
+        for (task_type, model), price in past.prices.items():
+            machine.learn(Asking(task_type, model), ceil(round(price.high * 1_000_000, 3)))
+        for (task_type, model), count in past.without_cost.items():
+            asking = Asking(task_type, model, count)
+            machine.keep(asking, machine.estimate(asking))
+        for task_uuid, asking in past.may_be_billed.items():
+            amount = machine.estimate(asking)
+            machine.keep(asking, amount)
+            self.note_held(task_uuid, asking, amount)
+
+    def note_held(self, task_uuid: str, asking: Asking, amount: int | None) -> None:
+        """Take note of what is kept for a task that may be asked for again."""
+        self._held_for[task_uuid] = asking, amount
+
+    def give_back(self, task_uuid: str) -> None:
+        """Keep nothing for a task any more: it is asked for, and its result will say what it cost."""
+        if (held := self._held_for.pop(task_uuid, None)) is not None:
+            self.machine.keep_no_more(*held)
+
+
+def read_budget(given: Any) -> Budget | None:
+    """Return the budget that a keyword stands for: a new one for a number.
+
+    Raises:
+        DeclarationError: it is neither.
+    """
+    if given is None or isinstance(given, Budget):
+        return given
+    try:
+        return Budget(given)
+    except DeclarationError:
+        raise DeclarationError(f"budget= is an amount of USD, or a Budget, not {given!r}") from None
+
+
+class BudgetAccount:
+    """What the nodes of a run, or of all items of a batch, draw on a budget with.
+
+    A waiter is `(window, run, step)`, and `window.ask_again(run, step)` is called when it is its turn; it tells whether
+    there is still somebody.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.past = Past()
+        self._machine = budget.machine
+
+    async def remember(self, store: JournalStore, name: str) -> None:
+        """Count what earlier runs on a journal did, unless this budget has done so or has been theirs.
+
+        A `JournalStore` without a `path` cannot be asked: it counts for nothing.
+        """
+        path: Path | None = getattr(store, "path", None)
+        if path is None:
+            return
+        from runware_flow.journal.costs import read_past  # SQLite is not needed without
+
+        self.past = await anyio.to_thread.run_sync(read_past, path, name)
+        if not self.budget.remembers(path, name):
+            self.budget.remember(self.past)
+
+    def least(self, declaration: Declaration) -> float:
+        """Tell what a run of that will cost at least, in USD, as far as its builders and known prices say."""
+        if len(declaration.order) > _MOST_PLANNED or not (self.budget.prices or self.past.prices):
+            return 0.0
+        from runware_flow.flow.plan import make_plan
+
+        low = make_plan(declaration, PriceList(self.budget.prices, self.past.prices)).cost.low
+        return max(0.0, min(low - self.past.spent / 1_000_000, self.budget.left))
+
+    def reserve(self, request: PreparedTask, spec: NodeSpec, waiter: Any) -> Reservation | None:
+        """Reserve for a request that is about to be sent; `None`: the waiter, if there is one, waits for its turn.
+
+        Raises:
+            BudgetExceeded: it will never fit.
+        """
+        answer = self._machine.reserve(_asking(request), waiter)
+        if isinstance(answer, Refused):
+            raise self._exceeded(spec, request, answer)
+        return answer
+
+    def collect(self, request: PreparedTask, task_uuid: str) -> Reservation:
+        """Reserve for a task that an earlier run may have sent, whatever is left: its result is only asked for."""
+        self.budget.give_back(task_uuid)
+        return self._machine.force(_asking(request))
+
+    def end(self, reservation: Reservation, cost: float | None, *, may_be_billed: bool, task_uuid: str | None) -> None:
+        """A request has ended: settle it on what it cost, release what was free, keep what may have been billed.
+
+        Args:
+            cost: USD, `None` if it is not known.
+            task_uuid: by which the journal may have the task asked for later; `None` without a journal.
+        """
+        if cost is not None:
+            named = self._machine.settle(reservation, micro_usd(cost))
+        elif not may_be_billed:
+            named = self._machine.release(reservation)
+        else:
+            named = self._machine.hold(reservation)
+            if task_uuid is not None:
+                amount = None if reservation.is_probe else reservation.amount
+                self.budget.note_held(task_uuid, reservation.asking, amount)
+        self._wake(named)
+
+    def leave(self, window: Any) -> None:
+        """Drop those that wait at a window, and let others go in their place."""
+        self._wake(self._machine.forget(_WaitersOf(window)))
+
+    def recheck(self) -> None:
+        """Let the next one go, should one whose turn it was have ended without asking."""
+        if self._machine.waiting_count:
+            self._wake(self._machine.recheck())
+
+    def _wake(self, named: list[Any]) -> None:
+        """Tell waiters that it is their turn to ask, others in the place of those that are gone."""
+        while named:
+            told = [window.ask_again(run, step) for window, run, step in named]
+            named = [] if all(told) else self._machine.recheck()
+
+    def _exceeded(self, spec: NodeSpec, request: PreparedTask, refused: Refused) -> BudgetExceeded:
+        budget = self.budget
+        need = None if refused.need is None else refused.need / 1_000_000
+        what = f"{request.task_type} with {request.model}" if request.model else request.task_type
+        price = f"may cost {dollars(need)}" if need is not None else "has no known price"
+        left = max(0.0, budget.left)
+        kept = f", {dollars(budget.reserved)} is kept for what may have been billed" if budget.reserved else ""
+        return BudgetExceeded(
+            f"{spec.describe()}, was not sent: its {what} {price}, and {dollars(left)} of the budget of"
+            f" {dollars(budget.usd)} is left ({dollars(budget.spent)} is spent{kept}): give a larger"
+            " budget=",
+            node=spec.name,
+            limit=budget.usd,
+            spent=budget.spent,
+            left=left,
+            need=need,
+        )
+
+
+@asynccontextmanager
+async def open_account(given: Any, name: str, store: JournalStore | None) -> AsyncGenerator[BudgetAccount | None]:
+    """Draw on a budget for the time of a block, if there is one.
+
+    Args:
+        given: the keyword `budget=`.
+        name: the flow or batch, by which its past is found in `store`.
+
+    Raises:
+        ClientStateError: a run in another event loop uses the budget.
+        JournalError: the journal cannot be read.
+    """
+    budget = read_budget(given)
+    if budget is None:
+        yield None
+        return
+    with budget:
+        account = BudgetAccount(budget)
+        if store is not None:
+            await account.remember(store, name)
+        yield account
+
+
+class _WaitersOf:
+    __slots__ = ("_window",)
+
+    def __init__(self, window: Any) -> None:
+        self._window = window
+
+    def __contains__(self, waiter: Any) -> bool:
+        return waiter[0] is self._window
+
+
+def _asking(request: PreparedTask) -> Asking:
+    return Asking(request.task_type, request.model, request.slots)

@@ -1,0 +1,240 @@
+"""What a run tells: events and outcomes to their readers, and when it has to wait for a slow one."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.events import Event, NodeDelta, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
+from runware_flow.graph.scope_run import FAILED
+from runware_flow.runner.event_stream import CompletionStream, EventStream, RunStream
+from runware_flow.view.progress import is_shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import FanRun, ScopeRun
+    from runware_flow.runner.result import NodeRecord
+    from runware_flow.runner.runner import Runner
+    from runware_flow.view.progress import ProgressBoard
+
+__all__ = ("EventBus", "report")
+
+
+async def report(reader: EventStream, callback: Callable[[Event], Any]) -> None:
+    """Give each event to a callback, sync or async; what it raises ends the run."""
+    async for event in reader:
+        returned = callback(event)
+        if inspect.isawaitable(returned):
+            await returned
+
+
+class EventBus:
+    """The readers of a run. With none, nothing is made and nothing is kept.
+
+    The run is held, that is, it starts nothing new, while a reader has too much unread and nobody waits for the run: no
+    `wait()`, no block that is being left, no reader that has read all it was told. So a reader that nobody reads any
+    more holds up nobody but the code that goes on beside it. The reader of `progress=` is the run's own: it holds
+    whoever waits, and its waiting does not count.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._machine = runner.machine
+        self._start = anyio.current_time()
+        self._events: list[weakref.ref[EventStream]] = []
+        self._completions: list[tuple[NodeSpec, weakref.ref[CompletionStream[Any]]]] = []
+        self._waiting_count = 0
+        self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
+        self._board: ProgressBoard | None = None
+
+    def count_on(self, board: ProgressBoard) -> None:
+        """Count what starts and settles on a board: a call for each, made at once, so nothing is kept or waited for."""
+        self._board = board
+        self._machine.watch = True
+
+    def time(self) -> float:
+        """Seconds since the start of the run."""
+        return anyio.current_time() - self._start
+
+    # Readers
+
+    def open_events(self) -> EventStream:
+        """Begin a reader of events."""
+        reader = EventStream(self._admit)
+        self.add_reader(reader)
+        if self._runner.is_finished:
+            reader.is_over = True
+        return reader
+
+    def add_reader(self, reader: EventStream) -> None:
+        """Put events into a reader from here on, as long as somebody holds it."""
+        self._events.append(weakref.ref(reader, self._forget))
+        self._machine.watch = True
+
+    def open_completions(self, spec: NodeSpec, find: Callable[[], FanRun]) -> CompletionStream[Any]:
+        """Begin a reader of the outcomes of one step of a fan-out."""
+        reader: CompletionStream[Any] = CompletionStream(spec.slot, self._machine.concurrency, find, self._admit)
+        self._completions.append((spec, weakref.ref(reader, self._forget)))
+        self._machine.watch = True
+        if self._runner.is_finished:
+            reader.is_over = True
+        return reader
+
+    @property
+    def _readers(self) -> list[RunStream]:
+        references: list[Any] = [*self._events, *(reference for _, reference in self._completions)]
+        return [reader for reference in references if (reader := reference()) is not None]
+
+    def _forget(self, _: object) -> None:
+        self._events = [reference for reference in self._events if reference() is not None]
+        self._completions = [pair for pair in self._completions if pair[1]() is not None]
+        if not self._events and not self._completions and self._board is None:
+            self._machine.watch = False
+            self._machine.settled.clear()
+            self._begun.clear()
+        self._admit()
+
+    def _admit(self) -> None:
+        """Open or close the run's gate."""
+        readers = self._readers
+        is_held = any(reader.is_holding for reader in readers) and not self._machine.is_finished
+        if is_held and (self._waiting_count or any(reader.is_waiting and not reader.is_own for reader in readers)):
+            is_held = any(reader.is_holding and reader.is_own for reader in readers)
+        self._runner.admit(is_open=not is_held)
+
+    @contextmanager
+    def waiting(self) -> Generator[None]:
+        """Mark that somebody waits for the run."""
+        self._waiting_count += 1
+        self._admit()
+        try:
+            yield
+        finally:
+            self._waiting_count -= 1
+            self._admit()
+
+    # Events
+
+    def _put(self, event: Event) -> None:
+        for reference in self._events:
+            reader = reference()
+            if reader is not None:
+                reader.put_event(event)
+
+    def run_started(self) -> None:
+        """Tell that the run begins."""
+        if self._events:
+            runner = self._runner
+            self._put(RunStarted(self.time(), runner.flow.name, runner.settings.concurrency))
+
+    def node_started(self, run: ScopeRun, step: Step, attempt: int, record: NodeRecord | None = None) -> None:
+        """Tell that an attempt begins."""
+        if not self._events and self._board is None:
+            return
+        now = self.time()
+        begun = self._begun.get((run, step))
+        self._begun[(run, step)] = (begun[0] if begun else now, attempt)
+        if self._board is not None and begun is None:
+            self._board.start(step.spec.name)
+        if not self._events:
+            return
+        self._put(
+            NodeStarted(
+                now,
+                run.path(step),
+                step.spec.name,
+                attempt,
+                index=None if run.fan is None else run.index,
+                key=run.key,
+                task_type=record.task_type if record else None,
+                model=record.model if record else None,
+                task_uuid=record.task_uuid if record else None,
+                fingerprint=record.fingerprint if record else None,
+            )
+        )
+
+    def node_progress(self, run: ScopeRun, step: Step, progress: float) -> None:
+        """Tell how far a node is."""
+        if self._events:
+            index = None if run.fan is None else run.index
+            self._put(NodeProgress(self.time(), run.path(step), step.spec.name, progress, index))
+
+    def node_delta(self, run: ScopeRun, step: Step, attempt: int, kind: str, text: str) -> None:
+        """Tell the next piece of a text."""
+        if self._events:
+            index = None if run.fan is None else run.index
+            self._put(NodeDelta(self.time(), run.path(step), step.spec.name, text, kind, attempt, index, run.key))
+
+    def publish(self) -> None:
+        """Tell of the nodes that the machine has settled."""
+        settled, self._machine.settled = self._machine.settled, []
+        for run, step in settled:
+            for spec, reference in self._completions:
+                if spec is step.spec and (reader := reference()) is not None:
+                    reader.put_item(run)
+            begun = self._begun.pop((run, step), None)
+            if self._board is not None and (is_shown(step.spec) or run.cells[step.slot] == FAILED):
+                outcome = run.outcome(step.slot)
+                assert outcome is not None
+                self._board.settle(step.spec.name, outcome, was_running=begun is not None)
+            if self._events and (not step.is_silent or run.cells[step.slot] == FAILED):
+                self._put(self._settled(run, step, begun))
+        if any(step.kind is NodeKind.FAN for _, step in settled):
+            self.source_ended()
+
+    def _settled(self, run: ScopeRun, step: Step, begun: tuple[float, int] | None) -> NodeSettled:
+        now = self.time()
+        began, attempts = begun or (now, 0)
+        record: NodeRecord | None = run.record(step.slot)
+        outcome = run.outcome(step.slot)
+        assert outcome is not None
+        return NodeSettled(
+            now,
+            run.path(step),
+            step.spec.name,
+            outcome,
+            attempts=attempts,
+            seconds=now - began,
+            cost=record.cost if record else None,
+            index=None if run.fan is None else run.index,
+            key=run.key,
+            task_uuid=record.task_uuid if record else None,
+            fingerprint=record.fingerprint if record else None,
+            is_restored=record.is_restored if record else False,
+            is_cached=record.is_cached if record else False,
+        )
+
+    def source_ended(self) -> None:
+        """Let those that wait for outcomes see whether there will be more."""
+        for _, reference in self._completions:
+            reader = reference()
+            if reader is not None:
+                reader.wake()
+
+    def run_finished(self, end: str) -> None:
+        """Tell of the rest, and that there will be no more."""
+        machine = self._machine
+        self.publish()
+        self._put(
+            RunFinished(
+                self.time(),
+                end,
+                machine.ok_count,
+                machine.failed_count,
+                machine.skipped_count,
+                machine.abandoned_count,
+                self._runner.accounts.total(),
+            )
+        )
+        for reader in self._readers:
+            if isinstance(reader, (EventStream, CompletionStream)):
+                reader.is_over = True
+            reader.wake()

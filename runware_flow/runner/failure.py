@@ -1,0 +1,124 @@
+"""What `FlowFailed` says: what failed, why, what is kept, what may be billed, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runware_flow.errors import BudgetExceeded, FlowFailed, RunwareError, RunwareTimeoutError
+from runware_flow.graph.outcomes import Abandoned
+from runware_flow.graph.scope_run import FanRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.runner.result import NodeRecord
+    from runware_flow.runner.runner import Runner
+
+__all__ = ("flow_failed",)
+
+_SHOWN_TASKS = 3
+
+_NEXT = {
+    "auth": "check RUNWARE_API_KEY, and what the key may do",
+    "quota": "add credit to the account",
+    "rateLimit": "this may pass: send less at once, with concurrency= or limits=, or give the node a retry=",
+    "safety": "change what is asked for: the same request gets the same answer",
+    "notFound": "check the model and the ids that the request names",
+    "connection": "check the network",
+    "validation": "correct the request",
+}
+_MAY_PASS = "this may pass: give the node a retry= or a fallback="
+
+
+def flow_failed(runner: Runner, run: ScopeRun, step: Step, error: Exception) -> FlowFailed:
+    """Make the error that a run ends with, of the node whose failure ended it."""
+    spec = step.spec
+    place, said = run.place(step), str(error) or type(error).__name__
+    if spec.describe() not in said:
+        said = f"{place!r}, declared at {spec.where}, failed: {said}"
+    elif place != spec.path:
+        said = f"{place!r}: {said}"
+    record: NodeRecord | None = run.record(step.slot)
+    lines = [f"flow {runner.flow.name!r}: {said}"]
+    if record is not None:
+        lines.append(f"request: {_request(record, error)}")
+    lines += [f"note: {note}" for note in getattr(error, "__notes__", ())]
+    lines.append(f"kept: {_kept(runner)}")
+    lines += [f"may be billed: {told}" for told in _may_be_billed(runner)]
+    lines.append(f"next: {_next(runner, error)}")
+    failed = FlowFailed(
+        "\n  ".join(lines),
+        result=runner.result,
+        node=runner.flow.handle_of(spec),
+        path=run.path(step),
+        where=str(spec.where),
+        task_type=record.task_type if record else None,
+        model=record.model if record else None,
+        task_uuid=record.task_uuid if record else getattr(error, "task_uuid", None),
+        attempt=record.attempts if record else 1 + run.failed_attempts(step.slot),
+    )
+    failed.__cause__ = error
+    return failed
+
+
+def _request(record: NodeRecord, error: Exception) -> str:
+    model = "" if record.model is None else f" with {record.model}"
+    code = ""
+    if isinstance(error, RunwareError):
+        code = f", {error.code}" if error.raw_code in (None, error.code) else f", {error.code} ({error.raw_code})"
+    return f"{record.task_type}{model}, taskUUID {record.task_uuid}, attempt {record.attempts}{code}"
+
+
+def _kept(runner: Runner) -> str:
+    count = runner.machine.ok_count
+    if not count:
+        return "nothing had finished"
+    cost = runner.accounts.total()
+    spent = "" if not cost else f", for ${cost:.4f}"
+    return f"{count} finished node{'' if count == 1 else 's'} in .result{spent}"
+
+
+def _may_be_billed(runner: Runner) -> list[str]:
+    """Name the requests that were abandoned; a request that only timed out is counted."""
+    left = [place for place in _abandoned(runner.machine.root) if place] if runner.machine.abandoned_count else []
+    told = [f"{path}, taskUUID {task_uuid}" for path, task_uuid in left[:_SHOWN_TASKS]]
+    if len(left) > _SHOWN_TASKS:
+        told.append(f"and {len(left) - _SHOWN_TASKS} more that were abandoned, see the outcomes in .result")
+    unknown = sum(line.unknown_count for line in runner.accounts.lines()) - len(left)
+    if unknown > 0:
+        told.append(f"{unknown} request{'' if unknown == 1 else 's'} whose end is not known")
+    return told
+
+
+def _abandoned(root: ScopeRun) -> Iterator[tuple[str, str]]:
+    runs = [root]
+    while runs:
+        run = runs.pop()
+        for step in run.plan.steps:
+            value = run.values[step.slot]
+            if isinstance(value, FanRun):
+                runs.extend(value.items)
+            elif isinstance(value, Abandoned) and value.may_be_billed and value.task_uuid is not None:
+                yield run.place(step), value.task_uuid
+
+
+def _next(runner: Runner, error: Exception) -> str:
+    again = (
+        "run it again" if runner.settings.journal is not None else "run it again (with journal=, no task is paid twice)"
+    )
+    if runner.settings.journal is not None:
+        again += " with the same journal: what has finished is not bought again, what was sent is asked for"
+    if isinstance(error, BudgetExceeded):
+        return f"give a larger budget=; then {again}"
+    if isinstance(error, RunwareTimeoutError):
+        where = f" as task {error.task_uuid}" if error.task_uuid else ""
+        return f"what was sent may still finish{where}; give it more time, then {again}"
+    if isinstance(error, RunwareError):
+        parameters = (error.parameter,) if isinstance(error.parameter, str) else error.parameter or ()
+        if error.code == "validation" and any(name.startswith("inputs") for name in parameters):
+            return f"correct the request (a file of your own is given as a Path, not as text); then {again}"
+        what = _NEXT.get(error.code) or (_MAY_PASS if error.retryable else "see the error")
+        return f"{what}; then {again}"
+    return f"see the error itself, the __cause__ of this one; then {again}"

@@ -1,0 +1,207 @@
+"""Running one node, an attempt at a time: to its outcome, or until it has to wait for something."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.outcomes import Abandoned
+from runware_flow.graph.scope_run import SETTLED
+from runware_flow.journal.values import fingerprint_call
+from runware_flow.runner.attempt_state import AttemptState
+from runware_flow.runner.request_runner import PARKED, RequestRunner
+from runware_flow.runner.timing import in_time, seconds_left
+from runware_flow.runner.user_code import call, pick
+
+if TYPE_CHECKING:
+    from runware_flow.cache.single_flight import SingleFlight
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.journal.ledger import Ledger
+    from runware_flow.runner.accounts import Accounts
+    from runware_flow.runner.admission import RunAdmission
+    from runware_flow.runner.context import RunContext
+    from runware_flow.runner.event_bus import EventBus
+    from runware_flow.runner.pauses import Pauses
+
+__all__ = ("NodeRunner",)
+
+
+class NodeRunner:
+    """Runs nodes and tells the machine how they ended, or that they wait."""
+
+    def __init__(
+        self,
+        machine: FlowMachine,
+        accounts: Accounts,
+        event_bus: EventBus,
+        pauses: Pauses,
+        run_admission: RunAdmission,
+        client: Any,
+        ledger: Ledger | None = None,
+        retries: RetryBudget | None = None,
+        single_flight: SingleFlight | None = None,
+    ) -> None:
+        self._machine = machine
+        self._event_bus = event_bus
+        self._pauses = pauses
+        self._run_admission = run_admission
+        self._ledger = ledger
+        self._single_flight = single_flight
+        self._retries = RetryBudget() if retries is None else retries
+        self._attempts: dict[tuple[ScopeRun, Step], Attempts] = {}
+        """Of the nodes that have begun and whose policy needs more than the number of attempts."""
+        self._request_runner = RequestRunner(machine, accounts, event_bus, run_admission, client, ledger, single_flight)
+
+    async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
+        """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.
+
+        What it was admitted with is given back before what follows from it begins, however it ended.
+        """
+        machine = self._machine
+        goes_on = True
+        while goes_on:
+            goes_on = False
+            state = AttemptState()
+            attempt = 1 + run.failed_attempts(step.slot)
+            context.begin(run, step, attempt)
+            try:
+                value = await self._attempt(run, step, attempt, state)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
+                self._request_runner.end(step, state, error)
+                self._leave_single_flight(run, step)
+                goes_on = self._fail(run, step, attempt, error)
+            except BaseException:
+                self._request_runner.end(step, state, None)
+                self._leave_single_flight(run, step)
+                self._abandon(run, step, state, has_bought=context.has_used_client)
+                raise
+            else:
+                self._run_admission.give_back(state.permit)
+                if value is not PARKED:
+                    self._leave_single_flight(run, step)
+                    machine.succeed(run, step, value)
+                elif (deadline := step.spec.policy.deadline) is not None:
+                    self._pauses.wake_by_deadline(deadline, deadline - self._event_bus.time())
+        if self._attempts and run.cells[step.slot] >= SETTLED:
+            self._attempts.pop((run, step), None)
+
+    def _leave_single_flight(self, run: ScopeRun, step: Step) -> None:
+        if self._single_flight is not None:
+            self._single_flight.leave(run, step)
+
+    def _abandon(self, run: ScopeRun, step: Step, state: AttemptState, *, has_bought: bool) -> None:
+        record = state.record
+        is_billed = state.is_sent or has_bought
+        task_uuid = record.task_uuid if record else None
+        if state.paid is not None:
+            self._machine.succeed(run, step, state.paid if step.spec.keeps_all else state.paid[0])
+        elif state.arrived:
+            self._machine.succeed(run, step, [*state.arrived, Abandoned(task_uuid, is_billed)])
+        else:
+            self._machine.abandon(run, step, task_uuid, may_be_billed=is_billed)
+
+    async def _attempt(self, run: ScopeRun, step: Step, attempt: int, state: AttemptState) -> Any:
+        args = self._machine.arguments(run, step)
+        if step.kind is NodeKind.PICK:
+            return pick(step, args)
+        state.permit = self._run_admission.restore(run, step)
+        work = step
+        if step.fallback is not None or step.spec.policy.retry.max_elapsed is not None:
+            work = await self._choice(run, step, args)
+        if work.kind is NodeKind.CALL:
+            return await self._call(run, step, work, args, attempt, state)
+        try:
+            return await self._request_runner.buy(run, step, work, args, attempt, state)
+        finally:
+            if attempt == 1 and state.record is not None:  # it was admitted, and is not just back from waiting
+                self._retries.earn()
+
+    async def _choice(self, run: ScopeRun, step: Step, args: list[Any]) -> Step:
+        """Tell whether the node's own work or its fallback has its turn."""
+        known = self._attempts.get((run, step))
+        if known is None:
+            known = self._attempts[run, step] = Attempts(self._event_bus.time())
+            if step.fallback is not None and await self._has_fallen_back(run, step.fallback, args):
+                known.fall_back(0, None)
+        return step.fallback if step.fallback is not None and known.before_fallback is not None else step
+
+    async def _has_fallen_back(self, run: ScopeRun, fallback: Step, args: list[Any]) -> bool:
+        """Tell whether the fallback has succeeded, or may have, in an earlier run with the same journal."""
+        if self._ledger is None:
+            return False
+        if fallback.kind is NodeKind.CALL:
+            known = fingerprint_call(fallback.work, args)
+            return known is not None and await self._ledger.knows(run.path(fallback), known)
+        return await self._request_runner.is_known(run, fallback, args)
+
+    def _fail(self, run: ScopeRun, step: Step, attempt: int, error: Exception) -> bool:
+        """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""
+        machine = self._machine
+        if step.kind is NodeKind.PICK or not machine.may_send(run, step):
+            machine.fail(run, step, error)
+            return False
+        known = self._attempts.get((run, step))
+        fallback = step.fallback
+        has_fallen = known is not None and known.before_fallback is not None
+        work = fallback if has_fallen and fallback is not None else step
+        what = what_follows(
+            error,
+            step.spec.policy,
+            attempt=attempt,
+            buys=None if step.spec.is_free else work.kind is not NodeKind.CALL,
+            now=self._event_bus.time(),
+            attempts=known,
+            budget=self._retries,
+            has_fallback=fallback is not None,
+            luck=random.random(),
+        )
+        if what.action == "end":
+            _explain(error, what.note, known)
+            machine.fail(run, step, error)
+            return False
+        run.note_failed_attempt(step.slot)
+        if what.action == "fallback" and known is not None:
+            known.fall_back(attempt, error)
+        if not what.seconds:
+            return True
+        machine.park(run, step, error)
+        self._pauses.add(run, step, what.seconds)
+        return False
+
+    async def _call(
+        self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, state: AttemptState
+    ) -> Any:
+        kept = None
+        if self._ledger is not None:
+            kept = await self._ledger.recall_call(run.path(step), work.work, args)
+            if kept.is_known:
+                return kept.value
+        if step.spec.policy.limit is not None and state.permit is None:
+            seconds_left(step.spec, self._event_bus.time(), None)
+            state.permit = self._run_admission.ask(run, step, None)
+            if state.permit is None:
+                return PARKED
+        self._event_bus.node_started(run, step, attempt)
+        began = self._event_bus.time()
+        try:
+            value = await in_time(step.spec, began, call, work, args)
+        finally:
+            run.note_times(step.slot, began, self._event_bus.time())
+        if self._ledger is not None and kept is not None:
+            await self._ledger.keep_call(kept, value)
+        return value
+
+
+def _explain(error: Exception, note: str | None, attempts: Attempts | None) -> None:
+    """Add to an error what it does not know of itself."""
+    notes = [] if note is None else [note]
+    if attempts is not None and attempts.first_error is not None:
+        first = attempts.first_error
+        notes.append(f"this is the fallback's error; before it: {str(first) or type(first).__name__}")
+    for one in notes:
+        if one not in getattr(error, "__notes__", ()):
+            error.add_note(one)

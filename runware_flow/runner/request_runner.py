@@ -1,0 +1,312 @@
+"""One request of a node: prepared, looked up, admitted, written down, sent or asked for, settled and booked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+import anyio.lowlevel
+import msgspec
+
+from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError
+from runware_flow.graph.caching import may_be_cached
+from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.fingerprint import fingerprint
+from runware_flow.graph.outcomes import Failed
+from runware_flow.graph.policies import is_verdict, never_left
+from runware_flow.journal.values import decode_error, decode_item
+from runware_flow.runner.hedge import Hedge, SentRequest, hedge_path, may_hedge
+from runware_flow.runner.media_digests import media_digests
+from runware_flow.runner.result import NodeRecord
+from runware_flow.runner.sending import Sender
+from runware_flow.runner.timing import in_time, seconds_left
+from runware_flow.runner.user_code import build
+from runware_flow.types import UNSET
+
+if TYPE_CHECKING:
+    from runware_flow.cache.single_flight import SingleFlight
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.plan import Step
+    from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.journal.ledger import Ledger
+    from runware_flow.journal.store import Entry
+    from runware_flow.runner.accounts import Accounts
+    from runware_flow.runner.admission import RunAdmission
+    from runware_flow.runner.attempt_state import AttemptState
+    from runware_flow.runner.event_bus import EventBus
+
+__all__ = ("PARKED", "RequestRunner")
+
+PARKED: Any = object()
+"""Stands for the value of a node that is parked and will be run again."""
+
+
+_UNKNOWN: Any = object()
+
+
+class RequestRunner:
+    """Sends the requests of a run's nodes, and keeps the accounts and the journal of them."""
+
+    def __init__(
+        self,
+        machine: FlowMachine,
+        accounts: Accounts,
+        event_bus: EventBus,
+        run_admission: RunAdmission,
+        client: Any,
+        ledger: Ledger | None = None,
+        single_flight: SingleFlight | None = None,
+    ) -> None:
+        self.machine = machine
+        self.event_bus = event_bus
+        self.run_admission = run_admission
+        self.ledger = ledger
+        self._accounts = accounts
+        self._client = client
+        self._single_flight = single_flight
+        self._sender = Sender(machine, event_bus, client)
+
+    async def buy(
+        self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, state: AttemptState
+    ) -> Any:
+        """Have the task of a node made, and wait for it; returns the node's value, or `PARKED` if it has to wait first.
+
+        The order: build and prepare; look into the journal and the cache, since what is there needs no admission; be
+        admitted; write the request down; send it; write its outcome down.
+
+        Args:
+            work: the step itself, or its fallback.
+
+        Raises:
+            DeclarationError: there is no task that fits the node.
+            RunwareError: what the service says, or a limit of ours.
+            JournalError: the journal failed; then nothing was sent.
+        """
+        spec = step.spec
+        task = _task(work, args)
+        if attempt > 1:
+            task = _without_uuid(task)
+        request = self.prepare(spec, task)
+        record = self.record(run, step, request, attempt)
+        known = await self._known(step, record)
+        if known is not None and known.advice.action == "restore":
+            return self._restore(run, step, record, request, known)
+        if known is None:  # else it is paid for, and collected
+            value = await self._find(run, step, record, request, state)
+            if value is not _UNKNOWN:
+                return value
+        if not await self._admit(run, step, request, state, None if known is None else known.task_uuid):
+            return PARKED
+        state.record = record
+        entry = None
+        if self.ledger is not None:
+            entry = await self._begin(self.ledger, record, request, state)
+            if entry.advice.action == "restore":
+                return self._restore(run, step, record, request, entry)
+            request = self.as_written(task, request, entry)
+        run.note_record(step.slot, record)
+        seconds_left(spec, self.event_bus.time(), request.task_id)
+        self.event_bus.node_started(run, step, attempt, record)
+        state.is_sent = True
+        sent = SentRequest(request, state, entry)
+        if spec.policy.hedge_after is not None and may_hedge(sent):
+            results = await Hedge(self, run, step, _without_uuid(task), attempt).ask(sent, spec.policy.hedge_after)
+        else:
+            results = await self.ask(run, step, sent)
+        return _value(spec, request, results)
+
+    def prepare(self, spec: NodeSpec, task: Any) -> Any:
+        """Have the client complete a task of a node; it may not ask for more results than the node has."""
+        request = self._client.prepare(task, include_cost=True)
+        if request.slots > 1 and not spec.keeps_all:
+            raise DeclarationError(
+                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
+                " several results, or node.map for several tasks"
+            )
+        return request
+
+    def record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
+        """Begin what is known of a request, before it is looked up or sent."""
+        now = self.event_bus.time()
+        before: NodeRecord | None = run.record(step.slot)
+        return NodeRecord(
+            path=run.path(step),
+            fingerprint=fingerprint(request.wire, media_digests(request)),
+            task_uuid=request.task_id,
+            task_type=request.task_type,
+            model=request.model,
+            attempts=attempt,
+            began=now if before is None else before.began,
+            started=now,
+        )
+
+    async def _known(self, step: Step, record: NodeRecord) -> Entry | None:
+        """Look into the journal for the node, or for the second request that it made."""
+        if self.ledger is None or not self.ledger.has_past:
+            return None
+        known = await self.ledger.find(record.path, record.fingerprint)
+        if step.spec.policy.hedge_after is None or (known is not None and known.advice.action == "restore"):
+            return known
+        hedge = await self.ledger.find(hedge_path(record), record.fingerprint)
+        return hedge if hedge is not None and hedge.advice.action == "restore" else known
+
+    async def _find(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, state: AttemptState) -> Any:
+        """Look into the cache: the node's value, or `_UNKNOWN` if it is to be bought; `PARKED` while a twin is."""
+        if self._single_flight is None or not may_be_cached(request.wire, step.spec.policy.cache):
+            return _UNKNOWN
+        seconds_left(step.spec, self.event_bus.time(), None)
+        found = await self._single_flight.find(run, step, record.fingerprint, request.result_type)
+        if not isinstance(found, list):
+            return _UNKNOWN if found else PARKED
+        if self.ledger is not None:
+            entry = await self._begin(self.ledger, record, request, state)
+            if entry.advice.action == "restore":
+                return self._restore(run, step, record, request, entry)
+            if entry.advice.action == "collect":
+                return _UNKNOWN
+            await self.ledger.settle(entry, found, cost=0.0)
+        run.note_record(step.slot, record)
+        record.cost, record.settled, record.is_cached = 0.0, self.event_bus.time(), True
+        return _value(step.spec, request, found)
+
+    def _restore(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, entry: Entry) -> Any:
+        """Give a node the outcome that an earlier run wrote down."""
+        spec = step.spec
+        run.note_record(step.slot, record)
+        _follow(record, entry)
+        results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
+        if entry.error is not None:
+            error = decode_error(entry.error)
+            error.results = list(results)
+            results.append(Failed(error))
+        record.cost, record.settled, record.is_restored = entry.cost, self.event_bus.time(), True
+        self._accounts.add(spec.path, record.task_type, record.model, record.cost, may_be_billed=True)
+        return _value(spec, request, results)
+
+    async def _admit(self, run: ScopeRun, step: Step, request: Any, state: AttemptState, bought: str | None) -> bool:
+        """Get what a request needs before it may be sent; without it, the node is parked."""
+        if (balance := self.run_admission.balance) is not None:
+            await balance.wait()
+        seconds_left(step.spec, self.event_bus.time(), None)
+        if state.permit is None:
+            state.permit = self.run_admission.ask(run, step, request, bought)
+        else:
+            state.permit = self.run_admission.pay(run, step, request, bought, state.permit)
+        return state.permit is not None
+
+    async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, state: AttemptState) -> Entry:
+        entry = await ledger.begin(record.path, record.fingerprint, request)
+        _follow(record, entry)
+        state.is_sent = state.was_sent_before = entry.advice.action == "collect"
+        if entry.advice.action != "restore":
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        return entry
+
+    def as_written(self, task: Any, request: Any, entry: Entry) -> Any:
+        """Prepare a request under the id that the journal has for it."""
+        more: dict[str, Any] = {}
+        if entry.advice.action == "collect" and request.wire.get("deliveryMethod") == "stream":
+            more["delivery"] = "sync"  # what was streamed cannot be asked for as a stream
+        if entry.task_uuid == request.task_id and not more:
+            return request
+        return self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid, **more)
+
+    async def ask(self, run: ScopeRun, step: Step, sent: SentRequest) -> list[Any]:
+        """Send a request or ask for it, and wait for its results; its outcome is in the journal, then booked."""
+        request, state, entry = sent.request, sent.state, sent.entry
+        is_old = entry is not None and entry.advice.action == "collect"
+        function = self._sender.collect if is_old else self._sender.perform
+        try:
+            results: list[Any] = await in_time(
+                step.spec,
+                self.event_bus.time(),
+                function,
+                run,
+                step,
+                request,
+                state,
+                task_uuid=request.task_id,
+                listen=state.listen,
+            )
+        except RunwareError as error:
+            error.results = error.results or state.arrived
+            if entry is not None and self.ledger is not None:
+                await self.ledger.fail(entry, error)
+            if not error.results:
+                raise
+            self.book(step, state, error, results=error.results)
+            if not step.spec.keeps_all:
+                raise
+            return [*error.results, Failed(error)]
+        if entry is not None and self.ledger is not None and results:
+            await self.ledger.settle(entry, results)
+        self.book(step, state, None, results=results)
+        record = state.record
+        if (
+            self._single_flight is not None
+            and record is not None
+            and may_be_cached(request.wire, step.spec.policy.cache)
+        ):
+            await self._single_flight.result_cache.keep(record.fingerprint, request, results, record.cost)
+        return results
+
+    def end(self, step: Step, state: AttemptState, error: Exception | None) -> None:
+        """Book an attempt that failed or, without an error, was cancelled, and give back what it was admitted with."""
+        self.book(step, state, error)
+        self.run_admission.give_back(state.permit)
+
+    def book(self, step: Step, state: AttemptState, error: Exception | None, results: list[Any] | None = None) -> None:
+        """Count a request that has come to its end, once."""
+        record = state.record
+        if record is None or not state.is_sent:
+            return
+        state.is_sent = error is None and results is None  # after a cancel, the caller still asks
+        record.settled = self.event_bus.time()
+        costs = [getattr(result, "cost", None) for result in results or ()]
+        known = [cost for cost in costs if cost is not None]
+        # What the service itself says has failed is free; what we only stopped waiting for may not be.
+        is_judged = isinstance(error, RunwareError) and is_verdict(error)
+        if costs and len(known) == len(costs) and (error is None or is_judged):
+            record.cost = sum(round(cost * 1_000_000) for cost in known) / 1_000_000
+        has_left = state.was_sent_before or error is None or not never_left(error)
+        is_free = not results and (is_judged or not has_left)
+        self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
+        task_uuid = None if self.ledger is None else record.task_uuid
+        self.run_admission.settle(state.permit, record.cost, may_be_billed=not is_free, task_uuid=task_uuid)
+
+    async def is_known(self, run: ScopeRun, work: Step, args: list[Any]) -> bool:
+        """Tell whether the journal has results of a task, or a request for it that may still have some."""
+        if self.ledger is None:
+            return False
+        try:
+            request = self._client.prepare(_task(work, args), include_cost=True)
+        except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
+            return False
+        return await self.ledger.knows(run.path(work), fingerprint(request.wire, media_digests(request)))
+
+
+def _follow(record: NodeRecord, entry: Entry) -> None:
+    record.attempts = max(record.attempts, entry.advice.attempt)
+    record.task_uuid = entry.task_uuid or record.task_uuid
+
+
+def _value(spec: NodeSpec, request: Any, results: list[Any]) -> Any:
+    if spec.keeps_all:
+        return results
+    if not results:
+        raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
+    return results[0]
+
+
+def _task(work: Step, args: list[Any]) -> Any:
+    return work.work if work.kind is NodeKind.TASK else build(work, args)
+
+
+def _without_uuid(task: Any) -> Any:
+    # An id that the user chose named the first attempt; the service knows it as failed.
+    if isinstance(task, Mapping):
+        named = cast("Mapping[str, Any]", task)
+        return {name: value for name, value in named.items() if name != "taskUUID"}
+    return msgspec.structs.replace(task, task_uuid=UNSET)

@@ -1,0 +1,304 @@
+"""What a run leaves: results, outcomes, cost and receipt, readable while it runs and after it was cancelled."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+import msgspec
+
+from runware_flow.errors import NodeNotAvailable
+from runware_flow.flow.many import Many, is_many
+from runware_flow.flow.node import Node
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
+    from runware_flow.flow.flow import Flow
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.scope_run import FanRun
+    from runware_flow.runner.accounts import Accounts
+    from runware_flow.view.figures import Figures
+    from runware_flow.view.shape import Shape
+    from runware_flow.view.story import Row
+
+__all__ = ("NodeRecord", "ReceiptLine", "RunResult")
+
+T = TypeVar("T")
+
+
+class NodeRecord(msgspec.Struct):
+    """What is known of a node that sent a task.
+
+    Attributes:
+        path: its identity in the run, items' keys included.
+        fingerprint: a hash of the resolved request, without what changes from one sending to the next.
+        task_uuid, task_type, model: the request of the last attempt.
+        attempts: how many there were.
+        cost: USD; `None` is unknown.
+        began, started, settled: seconds from the start of the run: of the first attempt, of the last, and when its
+            outcome was here.
+        processing: when the service last said that it still works on it; `None` if it never did.
+        is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
+        is_cached: it is the answer to an equal request, from the cache; nothing was sent, and it costs nothing.
+        given_up: the taskUUIDs of requests that lost against this one, see `hedge_after=`. They may be billed.
+    """
+
+    path: str
+    fingerprint: str
+    task_uuid: str
+    task_type: str
+    model: str | None
+    attempts: int = 1
+    cost: float | None = None
+    started: float = 0.0
+    settled: float | None = None
+    is_restored: bool = False
+    is_cached: bool = False
+    began: float = 0.0
+    processing: float | None = None
+    given_up: tuple[str, ...] = ()
+
+
+class ReceiptLine(msgspec.Struct, frozen=True):
+    """What one step of the flow bought from one model.
+
+    Attributes:
+        stage: the node's path, the same for all items.
+        count: tasks that were sent and settled.
+        cost: USD, the known ones together; `None` if none is known.
+        unknown_count: tasks whose cost is not known and that may have been billed.
+    """
+
+    stage: str
+    task_type: str
+    model: str | None
+    count: int
+    cost: float | None
+    unknown_count: int
+
+
+class RunResult:
+    """Everything that came of a run. It is a view: while the run goes on, it shows what has finished so far."""
+
+    def __init__(self, flow: Flow, machine: FlowMachine, accounts: Accounts) -> None:
+        self._flow = flow
+        self._machine = machine
+        self._accounts = accounts
+        self._began_at = time.time()
+        self._seconds: float | None = None
+        self._end: str | None = None
+
+    def __repr__(self) -> str:
+        machine = self._machine
+        return (
+            f"<RunResult of flow {self._flow.name!r}: {machine.ok_count} ok, {machine.failed_count} failed,"
+            f" {machine.skipped_count} skipped, {machine.abandoned_count} abandoned>"
+        )
+
+    @overload
+    def __getitem__(self, node: Node[T], /) -> T: ...
+    @overload
+    def __getitem__(self, node: Many[T], /) -> list[T]: ...
+    def __getitem__(self, node: Any, /) -> Any:
+        """Return the result of a node, or the results of all items in the order of the items.
+
+        Raises:
+            NodeNotAvailable: there is none; the message says why, and the `__cause__` is the error behind it.
+        """
+        if not is_many(node):
+            return _value_of(self.outcome(node), node.spec)
+        return self._values_of(node)
+
+    def _values_of(self, node: Many[Any]) -> list[Any]:
+        fan = self.fan_of(node)
+        problem = fan.problem()
+        if problem is not None:
+            raise _not_available(node.spec, problem)
+        slot = node.spec.slot
+        return [_value_of(item.outcome(slot), node.spec, item.index) for item in fan.items]
+
+    def outcome(self, node: Node[T], /) -> Outcome[T]:
+        """Return how a node ended.
+
+        Raises:
+            NodeNotAvailable: it has not ended yet, is of another flow, or is made once for each item.
+        """
+        spec = self._spec_of(node, Node)
+        if spec.scope.parent is not None:
+            raise NodeNotAvailable(
+                f"{spec.describe()}, is made once for each item: ask for its Many, or for a gather()"
+            )
+        outcome = self._machine.root.outcome(spec.slot)
+        if outcome is None:
+            raise NodeNotAvailable(f"{spec.describe()}, has not finished yet")
+        return outcome
+
+    def outcomes(self, many: Many[T], /) -> list[Outcome[T]]:
+        """Return how each item ended, in the order of the items; of a stopped run, those that had been pulled.
+
+        If the source of the items failed, one more `Failed` at the end stands for the items that it did not give.
+
+        Raises:
+            NodeNotAvailable: an item has not ended yet, or there were no items because the fan-out was skipped.
+        """
+        fan = self.fan_of(many)
+        problem = fan.problem()
+        if problem is not None and not fan.items and not isinstance(problem, Failed):
+            raise _not_available(many.spec, problem)
+        outcomes: list[Outcome[T]] = []
+        for item in fan.items:
+            outcome = item.outcome(many.spec.slot)
+            if outcome is None:
+                raise NodeNotAvailable(f"item {item.index} of {many.spec.describe()}, has not finished yet")
+            outcomes.append(outcome)
+        if isinstance(problem, Failed):
+            outcomes.append(problem)
+        return outcomes
+
+    @property
+    def cost(self) -> float | None:
+        """What the nodes' tasks cost so far, in USD, summed exactly; `None` as soon as one billed task's cost is
+        unknown.
+
+        What a function buys by itself, through `current_run().client`, is not seen here.
+        """
+        return self._accounts.total()
+
+    def receipt(self) -> list[ReceiptLine]:
+        """Return what was bought: a line for each step and model, in the order of the first purchase."""
+        return self._accounts.lines()
+
+    def record(self, node: Node[Any], /) -> NodeRecord | None:
+        """Return what is known of the request of a node, or `None` if it has sent none."""
+        record: NodeRecord | None = self._machine.root.record(self._spec_of(node, Node).slot)
+        return record
+
+    def records(self, many: Many[Any], /) -> list[NodeRecord | None]:
+        """Return the same for each item, in the order of the items."""
+        return [item.record(many.spec.slot) for item in self.fan_of(many).items]
+
+    def mermaid(self) -> str:
+        """Draw the run as a Mermaid flowchart: each node with how it ended, how long it took and what it cost."""
+        from runware_flow.view.diagram import mermaid
+
+        return mermaid(*self._pictured())
+
+    def html(self, path: str | PathLike[str], *, pictures: int = 500) -> Path:
+        """Write a report of the run as one HTML page that needs no network and no other file.
+
+        It has the flow with state, time and cost of each node, a time line, pictures beside prompts and captions,
+        failures with what to do, and the receipt. Pictures that were saved with `client.save`, that came inline, or
+        that `runware-flow run --report` has kept are in it as thumbnails (with the extra `report`); others are links.
+        It can be written at any time, after a failure or a cancel too. Blocks: in async code, call it in a thread.
+
+        Args:
+            path: the file, which is replaced in one piece; missing folders are made.
+            pictures: how many thumbnails there are at most.
+
+        Returns:
+            The path of the file.
+        """
+        from runware_flow.runner.report import date_text, pictures_of, write_report
+        from runware_flow.view.report import Report
+
+        shape, rows = self.story()
+        shown, notes = pictures_of(rows, most=pictures)
+        times = [time for row in rows for time in (row.started, row.settled) if time is not None]
+        return write_report(
+            Report(
+                name=self._flow.name,
+                state=self.end,
+                made_at=date_text(time.time()),
+                began_at=date_text(self._began_at),
+                seconds=max(times, default=0.0) if self._seconds is None else self._seconds,
+                shape=shape,
+                rows=rows,
+                receipt=self.receipt(),
+                pictures=shown,
+                notes=notes,
+            ),
+            path,
+        )
+
+    @property
+    def end(self) -> str:
+        """How the run ended: `"done"`, `"failed"`, `"stopped"` or `"cancelled"`; `"running"` while it goes on."""
+        return self._end or "running"
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the run took; `None` while it goes on."""
+        return self._seconds
+
+    def story(self) -> tuple[Shape, list[Row]]:
+        """Return the shape of the flow and what became of each node; for reports and the command line."""
+        from runware_flow.view.shape import shape_of
+        from runware_flow.view.story import rows_of
+
+        shape = shape_of(self._flow.declaration)
+        return shape, rows_of(self._machine, shape)
+
+    def finish(self, end: str, seconds: float) -> None:
+        """Note how and when the run ended; for the runner."""
+        self._end, self._seconds = end, seconds
+
+    def _repr_html_(self) -> str:
+        from runware_flow.view.notebook import result_html
+
+        return result_html(self._flow.name, *self._pictured(), self.cost)
+
+    def _pictured(self) -> tuple[Shape, dict[str, Figures]]:
+        from runware_flow.view.figures import figures_of
+
+        shape, rows = self.story()
+        return shape, figures_of(rows, [box.id for box in shape.boxes if box.kind != "fan"])
+
+    def _spec_of(self, node: Any, kind: type[Any]) -> NodeSpec:
+        if not isinstance(node, kind):
+            if isinstance(node, Many):
+                other = "use result[many], result.outcomes(many) or result.records(many)"
+            elif isinstance(node, Node):
+                other = "use result[node], result.outcome(node) or result.record(node)"
+            else:
+                other = "ask for a node of the flow"
+            raise TypeError(f"expected a {kind.__name__}, got {node!r}: {other}")
+        if node.flow is not self._flow:
+            raise NodeNotAvailable(f"{node!r} does not belong to this run, which is of flow {self._flow.name!r}")
+        spec: NodeSpec = node.spec
+        return spec
+
+    def fan_of(self, many: Many[Any], /) -> FanRun:
+        """Return the state of the fan-out behind `many`; for the runner."""
+        spec = self._spec_of(many, Many)
+        fan = spec.scope.fan
+        assert fan is not None
+        if fan.scope.parent is not None:
+            raise NodeNotAvailable(f"{spec.describe()}, is made anew for each item around it: use gather()")
+        return self._machine.fan_run(fan)
+
+
+def _value_of(outcome: Outcome[T] | None, spec: NodeSpec, index: int | None = None) -> T:
+    if isinstance(outcome, Ok):
+        return outcome.value
+    raise _not_available(spec, outcome, index)
+
+
+def _not_available(spec: NodeSpec, outcome: object, index: int | None = None) -> NodeNotAvailable:
+    name = f"{spec.describe()}," if index is None else f"item {index} of {spec.describe()},"
+    cause: Exception | None = None
+    match outcome:
+        case Failed(error):
+            why, cause = f"failed: {error}", error
+        case Skipped(because, error):
+            why, cause = f"was skipped, because {because}", error
+        case Abandoned(task_uuid):
+            why = "was abandoned in flight" + (f" (task {task_uuid})" if task_uuid else "")
+        case _:
+            why = "has not finished yet"
+    problem = NodeNotAvailable(f"{name} {why}")
+    problem.__cause__ = cause
+    return problem

@@ -1,0 +1,92 @@
+"""The settings of a run: a flow's keywords, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # noqa: TC003  # help() reads the annotations of a struct
+from os import PathLike
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+
+from runware_flow.cache.store import read_cache
+from runware_flow.errors import DeclarationError, RunwareError
+from runware_flow.flow.options import OnError
+from runware_flow.graph.limits import read_limits
+from runware_flow.journal.store import is_store
+from runware_flow.runner.budget import read_budget
+from runware_flow.runner.progress import check_progress
+
+if TYPE_CHECKING:
+    from runware_flow.flow.options import FlowOptions
+
+__all__ = ("Settings", "read_settings")
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What `Flow(...)` was told, and what an `execute` overrode."""
+
+    concurrency: int = 64
+    on_error: OnError = "stop"
+    progress: Any = None
+    journal: Any = None
+    limits: Mapping[str, int] | None = None
+    budget: Any = None
+    cache: Any = None
+
+
+def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> Settings:
+    """Check `options` and lay them over `base`.
+
+    Raises:
+        DeclarationError: a value that makes no sense, or a keyword that does not exist.
+    """
+    if all(value is getattr(base, name, options) for name, value in options.items()):
+        return base  # as for each item of a batch
+    given: dict[str, Any] = dict(options)
+    concurrency = given.get("concurrency", base.concurrency)
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+        raise DeclarationError(f"concurrency= is a whole number from 1, not {concurrency!r}")
+    on_error = given.get("on_error", base.on_error)
+    if on_error not in get_args(OnError):
+        raise DeclarationError(f'on_error= is "stop", "cancel" or "continue", not {on_error!r}')
+    progress = given.get("progress", base.progress)
+    wrong = check_progress(progress)
+    if wrong is not None:
+        raise DeclarationError(wrong)
+    journal = given.get("journal", base.journal)
+    if not (journal is None or isinstance(journal, (str, PathLike)) or is_store(journal)) or journal == "":
+        raise DeclarationError(f"journal= is the path of a file, or a JournalStore, not {journal!r}")
+    budget = given.get("budget", base.budget)
+    read_budget(budget)
+    limits = _read_limits(given["limits"]) if given.get("limits") is not None else base.limits
+    try:
+        cache = read_cache(given.get("cache", base.cache))
+    except ValueError as error:
+        raise DeclarationError(str(error)) from None
+    unknown = given.keys() - set(Settings.__struct_fields__)
+    if unknown:
+        from difflib import get_close_matches
+
+        name = min(unknown)
+        like = [f"; is it {one}=?" for one in get_close_matches(name, Settings.__struct_fields__, 1)]
+        raise DeclarationError(f"{name}= is no keyword of {owner}{''.join(like)}")
+    return Settings(concurrency, on_error, progress, journal, limits, budget, cache)
+
+
+def _read_limits(given: Any) -> dict[str, int]:
+    """Check the limits; a model that is named by its slug is known by its AIR from here on."""
+    try:
+        limits = read_limits(given)
+    except ValueError as error:
+        raise DeclarationError(str(error)) from None
+    from runware_flow.catalog import resolve_model  # a run without limits on models does without
+
+    for key in [key for key in limits if key.startswith("model:")]:
+        try:
+            air, _ = resolve_model(key.removeprefix("model:"))
+        except RunwareError as error:
+            raise DeclarationError(f"limits= has {key!r}, but {error}") from None
+        size = limits.pop(key)
+        if limits.setdefault(f"model:{air}", size) != size:
+            raise DeclarationError(f"limits= has two limits for the model {air}")
+    return limits

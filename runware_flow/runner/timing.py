@@ -1,0 +1,96 @@
+"""How long an attempt of a node may take: its timeout, what is left until its deadline, and how long without news."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from runware_flow.errors import RunwareTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from runware_flow.graph.declaration import NodeSpec
+
+__all__ = ("Patience", "in_time", "seconds_left")
+
+
+class Patience:
+    """Waits no longer than so many seconds, nor longer than `idle` seconds without news."""
+
+    __slots__ = ("_end", "_idle", "_scope")
+
+    def __init__(self, seconds: float | None, idle: float | None) -> None:
+        self._end = float("inf") if seconds is None else anyio.current_time() + seconds
+        self._idle = float("inf") if idle is None else idle
+        self._scope = anyio.CancelScope()
+        self.event_bus()
+
+    def event_bus(self) -> None:
+        """Begin to count anew: something was heard of the task."""
+        self._scope.deadline = min(self._end, anyio.current_time() + self._idle)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it was the lack of news that ended the waiting."""
+        return self._scope.cancelled_caught and anyio.current_time() < self._end
+
+    async def wait(self, function: Callable[..., Awaitable[Any]], *args: Any) -> tuple[bool, Any]:
+        """Await `function(*args)`; tell whether it came to its end, and what it returned."""
+        with self._scope:
+            return True, await function(*args)
+        return False, None
+
+
+async def in_time(
+    spec: NodeSpec,
+    now: float,
+    function: Callable[..., Awaitable[Any]],
+    *args: Any,
+    task_uuid: str | None = None,
+    listen: Callable[[Callable[[], None]], None] | None = None,
+) -> Any:
+    """Await `function(*args)` for as long as the node's policy allows; a cancel scope exists only if it limits that.
+
+    Args:
+        now: seconds since the start of the run.
+        listen: is given what is to be called whenever there is news of the task.
+
+    Raises:
+        RunwareTimeoutError: the time was over; it names the node and, with `task_uuid`, its request.
+    """
+    if not spec.policy.is_timed:
+        return await function(*args)
+    limit, late = seconds_left(spec, now, task_uuid)
+    patience = Patience(limit, spec.policy.idle)
+    if listen is not None:
+        listen(patience.event_bus)
+    is_done, value = await patience.wait(function, *args)
+    if is_done:
+        return value
+    if patience.is_idle:
+        raise RunwareTimeoutError(
+            f"{spec.describe()}, was given up after {spec.policy.idle} s without any news of it",
+            code="timeout",
+            task_uuid=task_uuid,
+        )
+    raise late
+
+
+def seconds_left(spec: NodeSpec, now: float, task_uuid: str | None) -> tuple[float | None, RunwareTimeoutError]:
+    """Return how long an attempt may take from `now` on, and the error to raise if that is over.
+
+    Raises:
+        RunwareTimeoutError: it is over already.
+    """
+    policy = spec.policy
+    limit, words = policy.timeout, f"took longer than its timeout of {policy.timeout} s"
+    if policy.deadline is not None:
+        left = policy.deadline - now
+        if limit is None or left < limit:
+            limit, words = left, f"passed its deadline, {policy.deadline} s after the start of the run"
+    late = RunwareTimeoutError(f"{spec.describe()}, {words}", code="timeout", task_uuid=task_uuid)
+    if limit is not None and limit <= 0:
+        raise late
+    return limit, late
