@@ -1,51 +1,200 @@
-"""A lifetime is a block: a task group whose body's exception leaves as itself.
+"""Who owns a worker, and how what it raises reaches its caller.
 
-AnyIO wraps whatever leaves a task group in an ExceptionGroup, also when nothing but the body failed. Users of an
-`async with` of ours did not ask for concurrency of their own, so for them one failure is one exception. The rule, in
-`open_task_group`: a group that holds exactly one exception is replaced by it; real groups stay groups.
+Two kinds of owner, and no others:
+
+- A block. `open_task_group` is a task group whose one exception leaves as itself. AnyIO wraps whatever leaves a task
+  group in an ExceptionGroup, also when nothing but the body failed; users of an `async with` of ours did not ask for
+  concurrency of their own, so for them one failure is one exception. It must be left in the task that entered it.
+- An object. `Workers` are for objects that are closed in another task than the one that opened them (a fixture, a
+  notebook cell, a start-up hook, an async generator that is dropped). Each worker is a host task: a task of the event
+  loop itself, with a cancel scope of its own. This is the only module beside the carriers that knows asyncio and trio.
+
+What is known of host tasks, and answered here: in a system task of trio the context of the caller is lost (a copy is
+passed on), an exception ends the program with TrioInternalError (everything is caught and handed to the owner), and
+Ctrl-C is held back (no code of the user's runs there but callbacks). asyncio keeps only weak references to tasks (all
+that run are referenced here), and `asyncio.run` cancels host tasks when it ends, whatever shields them: a worker closes
+what it owns in a `finally`.
 """
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast
+import contextvars
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
+from runware_flow.errors import ClientStateError
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from anyio.abc import TaskGroup
 
-__all__ = ("open_task_group",)
+__all__ = ("CLOSE_SECONDS", "Worker", "Workers", "on_asyncio", "open_task_group")
+
+CLOSE_SECONDS = 5.0
+"""How long an owner waits for workers that it has stopped."""
 
 
 @asynccontextmanager
 async def open_task_group() -> AsyncGenerator[TaskGroup]:
     """Open a task group from which a single exception leaves unwrapped, traceback and cause kept.
 
-    Cancellation is not touched. The group is left only when all its tasks have ended; cancel `task_group.cancel_scope`
-    in a `finally` of the body to end workers that run for ever.
+    A cancel that arrives at the same moment changes nothing: the exception leaves, and the cancelled scope ends by it,
+    as it does without a task group. A cancel alone is not touched. The group is left only when all its tasks have
+    ended; cancel `task_group.cancel_scope` in a `finally` of the body to end workers that run for ever.
     """
     try:
         async with anyio.create_task_group() as task_group:
             yield task_group
     except BaseExceptionGroup as group:
-        single = _single(group)
+        single = find_single(group)
         if single is None:
             raise
-        cause, context, suppress = single.__cause__, single.__context__, single.__suppress_context__
+        cause, context, suppressed = single.__cause__, single.__context__, single.__suppress_context__
         try:
             raise single
         finally:
-            single.__cause__, single.__context__, single.__suppress_context__ = cause, context, suppress
+            single.__cause__, single.__context__, single.__suppress_context__ = cause, context, suppressed
 
 
-def _single(error: BaseException) -> BaseException | None:
-    """The one exception at the bottom of nested groups of one; None if a group holds several."""
-    while isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        if len(group.exceptions) != 1:
-            return None
-        error = group.exceptions[0]
-    return error
+def find_single(error: BaseException) -> BaseException | None:
+    """The one exception that a group holds at any depth, beside cancellations; None if it holds several, or none."""
+    cancelled = anyio.get_cancelled_exc_class()
+    found: dict[int, BaseException] = {}
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseExceptionGroup):
+            waiting.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
+        elif not isinstance(one, cancelled):
+            found[id(one)] = one
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def on_asyncio() -> bool:
+    """Tell the running event loop's library by the one public fact that differs: how it cancels."""
+    import asyncio
+
+    return anyio.get_cancelled_exc_class() is asyncio.CancelledError
+
+
+class Worker:
+    """One worker, and the handle by which its owner stops it."""
+
+    def __init__(self, owner: Workers) -> None:
+        self._owner = owner
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+        self.task: object = None
+
+    def stop(self) -> None:
+        """Cancel the worker; stopping it again, or after its end, does nothing."""
+        self._scope.cancel()
+
+    async def wait_ended(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Wait until the worker has ended, also in a scope that is cancelled; tell whether it has, in that time."""
+        with anyio.move_on_after(seconds, shield=True):
+            await self._ended.wait()
+        return self._ended.is_set()
+
+    async def run(self, function: Callable[..., Awaitable[object]], args: tuple[Any, ...]) -> None:
+        """Be the host task. Nothing but a cancel of the event loop's own leaves it."""
+        try:
+            with self._scope:
+                await function(*args)
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the owner gets it
+            self._owner.failed(find_single(error) or error)
+        finally:
+            self._ended.set()
+            self._owner.ended(self)
+
+
+_RUNNING: set[Worker] = set()
+
+
+class Workers:
+    """The workers of an object, which outlive the task that started them. They belong to the event loop of `__init__`.
+
+    `stop` is synchronous: from then on nothing new is begun. `wait_ended` waits for what that leaves to be done, such
+    as closing a connection. An owner that is dropped without either should have `stop_from_anywhere` called by a
+    `weakref.finalize`; the end of the event loop ends the workers in any case.
+    """
+
+    def __init__(self, on_failure: Callable[[BaseException], None] | None = None) -> None:
+        """Args: on_failure: called, in the event loop, with what a worker raised; no worker may fail without it."""
+        self._on_failure = on_failure
+        self._token: Any = _native_token()
+        self._running: set[Worker] = set()
+        self._is_stopped = False
+        self.failure: BaseException | None = None
+        """What the first worker that failed raised."""
+
+    def start_soon(self, function: Callable[..., Awaitable[object]], *args: Any) -> Worker:
+        """Start a worker in a copy of the caller's context.
+
+        Raises:
+            ClientStateError: the workers were stopped.
+        """
+        if self._is_stopped:
+            raise ClientStateError("the client was closed meanwhile")
+        worker = Worker(self)
+        self._running.add(worker)
+        _RUNNING.add(worker)
+        name = f"runware_flow {getattr(function, '__qualname__', function)}"
+        context = contextvars.copy_context()
+        if on_asyncio():
+            import asyncio
+
+            loop = asyncio.get_running_loop()
+            worker.task = loop.create_task(worker.run(function, args), name=name, context=context)
+        else:
+            import trio
+
+            worker.task = trio.lowlevel.spawn_system_task(worker.run, function, args, name=name, context=context)
+        return worker
+
+    def stop(self) -> None:
+        """Cancel all workers, and take no more."""
+        self._is_stopped = True
+        for worker in self._running:
+            worker.stop()
+
+    def stop_from_anywhere(self) -> None:
+        """The same from another thread, or from a finalizer."""
+        with suppress(RuntimeError):  # the event loop has ended, and with it the workers
+            if hasattr(self._token, "run_sync_soon"):
+                self._token.run_sync_soon(self.stop)
+            else:
+                self._token.call_soon_threadsafe(self.stop)
+
+    async def wait_ended(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Wait until all workers have ended, also in a cancelled scope; tell whether they have, in that time."""
+        with anyio.move_on_after(seconds, shield=True):
+            for worker in list(self._running):
+                await worker.wait_ended(seconds)
+        return not self._running
+
+    def failed(self, error: BaseException) -> None:
+        """A worker raised."""
+        self.failure = self.failure or error
+        if self._on_failure is not None:
+            self._on_failure(error)
+
+    def ended(self, worker: Worker) -> None:
+        """A worker has ended."""
+        self._running.discard(worker)
+        _RUNNING.discard(worker)
+
+
+def _native_token() -> Any:
+    if on_asyncio():
+        import asyncio
+
+        return asyncio.get_running_loop()
+    import trio
+
+    return trio.lowlevel.current_trio_token()

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import AsyncExitStack, asynccontextmanager
+import weakref
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
-from anyio import AsyncContextManagerMixin
 from msgspec.structs import replace
 
 from runware_flow.client import request as requests
 from runware_flow.client.governing import Governing
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import read_settings
-from runware_flow.client.sender import Sender
+from runware_flow.client.sender import Sender, StreamBlock
 from runware_flow.client.services import Services
 from runware_flow.client.stream import TextStream, follow
 from runware_flow.client.transport_selector import TransportSelector
 from runware_flow.client.utilities import Utilities
 from runware_flow.errors import ClientStateError
-from runware_flow.lifetime import open_task_group
+from runware_flow.lifetime import Worker, Workers
 from runware_flow.tasks import MediaStorage
 from runware_flow.types import Result, Task
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
     from typing import Self, Unpack
 
     from runware_flow.client.delivery import Delivery, Progress
@@ -45,12 +46,16 @@ __all__ = ("Client",)
 R = TypeVar("R", bound=Result)
 
 
-class Client(Utilities, AsyncContextManagerMixin):
-    """A session with the service, for the time of an `async with` block that owns its workers.
+class Client(Utilities):
+    """A session with the service, for the time of an `async with` block, or until `aclose()`.
 
-    The connection is opened on first use, or by `connect()`; a client that was never used closes at once. Leaving the
-    block ends what is in flight: the calls that wait get an error, the service finishes and bills what it has accepted.
-    Exceptions leave the block, and every call, as themselves. A client belongs to the event loop that entered it.
+    The connection is opened on first use, or by `connect()`; a client that was never used closes at once. Closing ends
+    what is in flight: the calls that wait get an error, the service finishes and bills what it has accepted.
+    Exceptions leave the block, and every call, as themselves.
+
+    A client belongs to the event loop of its first use, not to a task: a fixture, a notebook cell or a start-up hook
+    may open it and another task close it. One that is dropped closes when it is collected, one that is never closed
+    when its event loop ends.
 
     ```python
     async with Client() as client:  # RUNWARE_API_KEY
@@ -68,31 +73,68 @@ class Client(Utilities, AsyncContextManagerMixin):
         self._settings = read_settings({"api_key": api_key, **options})
         self._driver: SessionDriver | None = None
         self._home: tuple[int, int, object] | None = None
-        self._stack = AsyncExitStack()
-        self._services = Services(self._settings, self._stack, self._here)
+        self._workers: Workers | None = None
+        self._is_entered = False
+        self._is_closed = False
+        self._is_failure_told = False
+        self._services = Services(self._settings, self._here)
         self._governing = Governing()
         media = LocalMediaPlacer(self._upload)
         self._sender = Sender(self._settings, self._services, self._governing, media, self._chosen)
 
     def __repr__(self) -> str:
-        state = "open" if self._driver is not None else "not entered" if self._home is None else "closed"
+        state = "closed" if self._is_closed else "not opened" if self._driver is None else "open"
         return f"<Client {self._settings.transport}, {state}>"
 
-    @asynccontextmanager
-    async def __asynccontextmanager__(self) -> AsyncGenerator[Self]:
-        if self._home is not None:
+    async def __aenter__(self) -> Self:
+        if self._is_entered:
             raise ClientStateError("a client is entered once; make another Client for another block")
+        self._here()
+        self._is_entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+        failure = self._workers.failure if self._workers is not None else None
+        if error is None and failure is not None and not self._is_failure_told:
+            raise failure
+
+    async def aclose(self) -> None:
+        """Close the client, from any task of its event loop; closing it again does nothing.
+
+        The calls that wait get an error of code `aborted` at once, before the first wait in here. Then the connections
+        are closed, within `CLOSE_SECONDS` and also if the caller is cancelled.
+
+        Raises:
+            ClientStateError: from another event loop, thread or process than that of the client's first use.
+        """
+        if self._driver is not None and self._home != _here():
+            raise ClientStateError("a client is closed in the event loop, thread and process that opened it")
+        self._is_closed = True
+        if self._driver is None or self._workers is None:
+            return
+        self._driver.close()
+        self._workers.stop()
+        await self._workers.wait_ended()
+        await self._services.web.aclose()
+
+    def _open(self) -> SessionDriver:
         self._home = _here()
-        async with self._stack, open_task_group() as workers:
-            self._selector = TransportSelector(self._settings, self._services, workers)
-            self._driver = await self._selector.start()
-            self._services.workers = workers
-            try:
-                yield self
-            finally:
-                driver, self._driver = self._driver, None
-                driver.close()
-                workers.cancel_scope.cancel()
+        failed = weakref.WeakMethod(self._failed)
+        self._workers = workers = Workers(lambda error: notice(error) if (notice := failed()) else None)
+        self._services.open(workers)
+        self._selector = TransportSelector(self._settings, self._services, workers)
+        self._driver = self._selector.start()
+        for owned in (workers, self._services.web.workers):
+            weakref.finalize(self, owned.stop_from_anywhere).atexit = False
+        return self._driver
+
+    def _failed(self, error: BaseException) -> None:
+        """A worker failed, which is a mistake in here, or an interrupt: all that wait for the session get it."""
+        if self._driver is not None:
+            self._is_failure_told = self._driver.fail(error)
 
     async def connect(self) -> None:
         """Open the connection now, and wait until the key is accepted. Over REST there is nothing to open.
@@ -207,18 +249,18 @@ class Client(Utilities, AsyncContextManagerMixin):
             driver.withdraw(submitted.request.task_id)
             submitted.give_place_back()
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self,
         task: Task[TextResult] | Mapping[str, Any],
         *,
         timeout: float | None = None,
         validate: bool | None = None,
-    ) -> AsyncGenerator[TextStream]:
+    ) -> AbstractAsyncContextManager[TextStream]:
         """Send a text task on entering the block, and read its answer inside while it is written.
 
         Always by one POST of its own, whatever the client's transport. Leaving the block, or a cancel, closes that
-        connection at once; what the service has begun is billed. A stream is never sent again by itself.
+        connection at once; what the service has begun is billed. A stream is never sent again by itself. The block may
+        be left in another task, and so by an async generator around it that is dropped.
 
         ```python
         async with client.stream(TextInference(model="google:gemma@4-31b", messages=[...])) as stream:
@@ -236,10 +278,13 @@ class Client(Utilities, AsyncContextManagerMixin):
             RunwareError: on entering, `validation` for a task that cannot stream; from the readers and from
                 `result()`, what the service or the connection says, and `connection` for a stream that broke off.
         """
-        self._here()
-        prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
-        async with self._sender.stream(prepared, timeout, validate) as stream:
-            yield stream
+
+        async def start(stack: ExitStack) -> tuple[TextStream, Worker]:
+            self._here()
+            prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
+            return await self._sender.stream(stack, prepared, timeout, validate)
+
+        return StreamBlock(start)
 
     def prepare(
         self,
@@ -297,7 +342,7 @@ class Client(Utilities, AsyncContextManagerMixin):
         and the text of each piece, in order. `place` is one that a run took from the governor, and gives back.
         """
         self._here()
-        async with self._sender.stream(prepared, timeout, place=place) as stream:
+        async with StreamBlock(lambda stack: self._sender.stream(stack, prepared, timeout, place=place)) as stream:
             return [await follow(stream, prepared, on_delta)]
 
     def statistics(self) -> SessionStatistics:
@@ -333,13 +378,19 @@ class Client(Utilities, AsyncContextManagerMixin):
         return str(stored[0].media_uuid)
 
     def _here(self) -> SessionDriver:
+        """The session, which first use opens."""
+        if self._is_closed:
+            raise ClientStateError("this client is closed; make another Client")
         if self._driver is None:
-            state = "was not entered" if self._home is None else "is closed"
-            raise ClientStateError(f"this client {state}: use it inside `async with Client() as client:`")
+            if _here()[2] is None:
+                raise ClientStateError("a client is used inside a running event loop")
+            return self._open()
         if self._home != _here():
             raise ClientStateError(
-                "a client is used in the event loop, thread and process that entered it; make another"
+                "a client is used in the event loop, thread and process that opened it; make another"
             )
+        if self._workers is not None and self._workers.failure is not None:
+            raise ClientStateError("this client has failed; make another Client") from self._workers.failure
         return self._driver
 
 

@@ -75,7 +75,7 @@ class Delivery(Generic[R]):
         self._is_settled = False
         self._is_late = False
         self._waits_until_settled = False
-        self._error: RunwareError | None = None
+        self._error: BaseException | None = None
         self._changed: anyio.Event | None = None
         self.place: Place | None = None
         """What it takes up with the governor of its model."""
@@ -148,7 +148,7 @@ class Delivery(Generic[R]):
 
     def raise_failure(self) -> None:
         """Raise the error that this task ended with, if it did."""
-        error: Exception | None = self._error
+        error: BaseException | None = self._error
         if error is None:
             error = next((outcome.error for outcome in self._outcomes if isinstance(outcome, Failed)), None)
         if error is None:
@@ -193,12 +193,16 @@ class Delivery(Generic[R]):
         if self.place is not None:
             self.place.close()
 
-    def settle(self, error: RunwareError | None) -> None:
-        """Nothing more will come."""
-        if self.place is not None:
-            self.place.settled(error)
+    def settle(self, error: BaseException | None) -> None:
+        """Nothing more will come. An error that is not of the service, such as one of a user's HTTP client, is raised
+        as it is.
+        """
         self._is_settled = True
-        self._error = error and self._document(error)
+        if error is None or isinstance(error, RunwareError):
+            if self.place is not None:
+                self.place.settled(error)
+            error = error and self._document(error)
+        self._error = error
         self._wake()
 
     def expire(self) -> None:

@@ -21,7 +21,7 @@ from runware_flow.transport.connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, 
 from runware_flow.wire.frames import decode_frame, decode_reply, encode_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from runware_flow.secret import Secret
     from runware_flow.session.commands import Outgoing
@@ -183,7 +183,8 @@ def _frame_event(data: bytes) -> events.FrameReceived | events.FrameUnreadable:
 class ExchangeLink:
     """One POST for each bundle, side by side; there is no connection to open, and none to lose."""
 
-    def __init__(self, rest: RestTransport, api_key: Secret, *, timeout: float) -> None:
+    def __init__(self, rest: Callable[[], Awaitable[RestTransport]], api_key: Secret, *, timeout: float) -> None:
+        """Args: rest: opens HTTP on first use, and gives the same transport from then on."""
         self._rest = rest
         self._api_key = api_key
         self._timeout = timeout
@@ -219,7 +220,8 @@ class ExchangeLink:
             if len(task_ids) == 1:
                 self._alone[task_ids[0]] = scope
             try:
-                reply = await self._rest.post(encode_frame([entry.body for entry in entries]), timeout=self._timeout)
+                rest = await self._rest()
+                reply = await rest.post(encode_frame([entry.body for entry in entries]), timeout=self._timeout)
             except TransportError as error:
                 now = anyio.current_time()
                 event = events.ExchangeFailed(now, task_ids, lane, self._api_key.redact(error.message), error.sent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +12,25 @@ from runware_flow.client import request as requests
 from runware_flow.client.delivery import Delivery, Progress
 from runware_flow.client.governing import governed_as
 from runware_flow.client.options import check_seconds
-from runware_flow.client.stream import open_stream
+from runware_flow.client.stream import TextStream, start_stream
 from runware_flow.client.tracing import trace_stream
+from runware_flow.errors import ClientStateError
 from runware_flow.session.events import Submission
 from runware_flow.wire.codec import encode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
     from runware_flow.client.governing import Governing, Place
     from runware_flow.client.media import LocalMediaPlacer
     from runware_flow.client.options import Settings
     from runware_flow.client.services import Services
     from runware_flow.client.session_driver import SessionDriver
-    from runware_flow.client.stream import TextStream
+    from runware_flow.lifetime import Worker
     from runware_flow.session.events import SentBefore
 
-__all__ = ("Sender",)
+__all__ = ("Sender", "StreamBlock")
 
 
 class Sender:
@@ -111,26 +113,59 @@ class Sender:
             delivery.place.sent()
         return driver, delivery
 
-    @asynccontextmanager
     async def stream(
         self,
+        stack: ExitStack,
         prepared: requests.Prepared,
         timeout: float | None,
         validate: bool | None = None,
         place: Place | None = None,
-    ) -> AsyncGenerator[TextStream]:
-        """Send a text task, and give what reads its answer; see `Client.stream` and `Client.perform_stream`."""
-        with self._governing.streaming(governed_as(prepared.task_type, prepared.model), place):
-            seconds = check_seconds(timeout, self._settings.timeout)
-            await self._services.check(prepared, validate)
-            await self._place_media(prepared)
-            document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
-            rest = await self._services.web.rest()
-            with trace_stream(prepared):
-                async with open_stream(rest, prepared, timeout=seconds, document=document, redact=redact) as stream:
-                    yield stream
+    ) -> tuple[TextStream, Worker]:
+        """Send a text task, and give what reads its answer; see `Client.stream` and `Client.perform_stream`.
+
+        Args:
+            stack: is closed when the stream's block is left.
+        """
+        stack.enter_context(self._governing.streaming(governed_as(prepared.task_type, prepared.model), place))
+        seconds = check_seconds(timeout, self._settings.timeout)
+        await self._services.check(prepared, validate)
+        await self._place_media(prepared)
+        document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
+        rest = await self._services.web.rest()
+        stack.enter_context(trace_stream(prepared))
+        workers = self._services.workers
+        return start_stream(rest, prepared, workers, timeout=seconds, document=document, redact=redact)
 
     async def _place_media(self, prepared: requests.Prepared) -> None:
         if prepared.local_media:
             stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
             await self._media.place(prepared.request.wire, prepared.local_media, inline=stores)
+
+
+class StreamBlock(AbstractAsyncContextManager[TextStream]):
+    """The time for which a stream is open: `async with client.stream(...) as stream`.
+
+    It may be left in another task than the one that entered it, as happens to an async generator that is dropped.
+    """
+
+    def __init__(self, start: Callable[[ExitStack], Awaitable[tuple[TextStream, Worker]]]) -> None:
+        self._start = start
+        self._worker: Worker | None = None
+
+    async def __aenter__(self) -> TextStream:
+        if self._worker is not None:
+            raise ClientStateError("the block of a stream is entered once; call client.stream() again")
+        with ExitStack() as stack:
+            stream, self._worker = await self._start(stack)
+            self._stack = stack.pop_all()
+        return stream
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            try:
+                await self._worker.wait_ended()
+            finally:
+                self._stack.__exit__(kind, error, traceback)

@@ -16,38 +16,48 @@ from runware_flow.errors import ClientStateError, RunwareError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-    from contextlib import AsyncExitStack
-
-    from anyio.abc import TaskGroup
 
     from runware_flow.client.options import Settings
     from runware_flow.client.request import Prepared
+    from runware_flow.lifetime import Workers
     from runware_flow.types import Task
 
 __all__ = ("Services",)
 
 
 class Services:
-    """The services of one client. What they do in the background lives in `workers`, the client's own scope."""
+    """The services of one client."""
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack, check_open: Callable[[], object]) -> None:
+    def __init__(self, settings: Settings, check_open: Callable[[], object]) -> None:
         self.settings = settings
-        self.web = Web(settings, stack)
+        self.web = Web(settings)
         self.log = Log((settings.log_sink or print_entry) if settings.debug else None)
         self.registry = RegistryKeeper(f"{settings.schemas_base_url.rstrip('/')}/registry.json", self.web, self.log)
         self.schemas = SchemaKeeper(settings.schemas_base_url, self.web, self.log)
         self.content = Content(settings.content_base_url, self.web, check_open, self.documenting)
         self.apps = Apps(settings, self.web)
-        self.workers: TaskGroup | None = None
+        self._workers: Workers | None = None
+
+    def open(self, workers: Workers) -> None:
+        """Begin; what is done in the background is done by `workers`."""
+        self._workers = workers
+        self.web.open(workers)
+
+    @property
+    def workers(self) -> Workers:
+        """The client's own workers."""
+        if self._workers is None:
+            raise ClientStateError("this client was not opened")
+        return self._workers
 
     async def prepare(self, task: Task[Any] | Mapping[str, Any], complete: Callable[[], Prepared]) -> Prepared:
         """Complete a task by the registry at hand; only for a model that it lacks, wait for a newer one."""
         if consults_registry(task):
-            self.registry.freshen(self._workers())
+            self.registry.freshen(self.workers)
         try:
             return complete()
         except RunwareError as error:
-            if error.raw_code != "unknownModel" or not await self.registry.look_again(self._workers()):
+            if error.raw_code != "unknownModel" or not await self.registry.look_again(self.workers):
                 raise
         return complete()
 
@@ -55,14 +65,14 @@ class Services:
         """Check a request against the schema of its model, if the call or the client says so."""
         if self.settings.validate if validate is None else validate:
             try:
-                await self.schemas.check(prepared, self._workers())
+                await self.schemas.check(prepared, self.workers)
             except RunwareError as error:
                 self.document(error, prepared.model)
                 raise
 
     async def refresh_registry(self) -> None:
         """Fetch the registry now."""
-        await self.registry.refresh(self._workers())
+        await self.registry.refresh(self.workers)
 
     def document(self, error: RunwareError, model: str | None) -> RunwareError:
         """Give an error the link to the documentation that it lacks, and take the key out that a server repeated."""
@@ -84,8 +94,3 @@ class Services:
     def documenter(self, model: str | None) -> Callable[[RunwareError], RunwareError]:
         """The same as a function, for errors about one model that come later."""
         return lambda error: self.document(error, model)
-
-    def _workers(self) -> TaskGroup:
-        if self.workers is None:
-            raise ClientStateError("this client is not open: use it inside `async with Client() as client:`")
-        return self.workers

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from runware_flow.errors import RunwareError
+from runware_flow.lifetime import open_task_group
 from runware_flow.session import commands, events
 from runware_flow.session.timer_queue import TimerQueue
 
@@ -51,7 +52,7 @@ class SessionDriver:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with anyio.create_task_group() as workers:
+        async with open_task_group() as workers:
             workers.start_soon(self._keep_time)
             await self._link.run(self._handle)
 
@@ -118,6 +119,15 @@ class SessionDriver:
             message = "the client was closed before there was a connection"
             self._end_connecting(RunwareError(message, code="aborted", raw_code="aborted"))
 
+    def fail(self, error: BaseException) -> bool:
+        """Give an unexpected exception to all that wait; tell whether that was anyone. Nothing more is sent."""
+        deliveries, self._deliveries = self._deliveries, {}
+        for delivery in deliveries.values():
+            delivery.settle(error)
+        is_told = bool(deliveries or self._connecting)
+        self._end_connecting(error)
+        return is_told
+
     def statistics(self) -> SessionStatistics:
         """What the session machine knows of itself, frozen."""
         return self._machine.statistics()
@@ -170,7 +180,7 @@ class SessionDriver:
             case _:
                 raise AssertionError(f"the session asks for {command!r}, which nobody here can do")
 
-    def _end_connecting(self, error: RunwareError | None) -> None:
+    def _end_connecting(self, error: BaseException | None) -> None:
         for waiter in self._connecting:
             waiter.error = error
             waiter.ended.set()
@@ -220,4 +230,4 @@ class _Connecting:
 
     def __init__(self) -> None:
         self.ended = anyio.Event()
-        self.error: RunwareError | None = None
+        self.error: BaseException | None = None

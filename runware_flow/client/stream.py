@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
 from runware_flow.errors import RunwareError
-from runware_flow.lifetime import open_task_group
 from runware_flow.session.streaming import DeltaKind, StreamMachine, StreamResult
 from runware_flow.transport.connection import TransportError
 from runware_flow.wire.codec import encode
@@ -19,12 +17,13 @@ from runware_flow.wire.problems import to_error
 from runware_flow.wire.results import decode_result
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
     from runware_flow.client.request import Prepared
+    from runware_flow.lifetime import Worker, Workers
     from runware_flow.transport.rest import Reply, RestTransport
 
-__all__ = ("TextReader", "TextStream", "follow", "open_stream")
+__all__ = ("TextReader", "TextStream", "follow", "start_stream")
 
 
 class TextStream:
@@ -52,7 +51,7 @@ class TextStream:
         self._machine = StreamMachine(task_uuid, redact=redact)
         self._pieces: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
         self._result: StreamResult | None = None
-        self._error: RunwareError | None = None
+        self._error: Exception | None = None
         self._changed = anyio.Event()
 
     @property
@@ -114,7 +113,7 @@ class TextStream:
         self._wake()
         return self._error is not None or self._machine.is_done
 
-    def end(self, error: RunwareError | None) -> None:
+    def end(self, error: Exception | None) -> None:
         """The reply is over, or never came."""
         if self._error is None:
             try:
@@ -122,7 +121,7 @@ class TextStream:
             except RunwareError as truncated:
                 self._error = self._document(truncated)
             if self._result is None and self._error is None and error is not None:
-                self._error = self._document(error)
+                self._error = self._document(error) if isinstance(error, RunwareError) else error
         self._wake()
 
     def _wake(self) -> None:
@@ -148,27 +147,22 @@ class TextReader:
         return piece
 
 
-@asynccontextmanager
-async def open_stream(
+def start_stream(
     rest: RestTransport,
     prepared: Prepared,
+    workers: Workers,
     *,
     timeout: float,
     document: Callable[[RunwareError], RunwareError] = lambda error: error,
     redact: Callable[[str], str] = str,
-) -> AsyncGenerator[TextStream]:
-    """Send a streamed task on entering; leaving the block closes the connection at once.
+) -> tuple[TextStream, Worker]:
+    """Send a streamed task; stopping the worker closes the connection at once.
 
     What the service has begun is billed, read or not.
     """
     stream = TextStream(prepared.task_id, document=document, redact=redact)
     body = encode_frame([encode(prepared.wire)])
-    async with open_task_group() as workers:
-        workers.start_soon(_read, rest, body, stream, timeout, prepared.task_id, redact)
-        try:
-            yield stream
-        finally:
-            workers.cancel_scope.cancel()
+    return stream, workers.start_soon(_read, rest, body, stream, timeout, prepared.task_id, redact)
 
 
 async def follow(stream: TextStream, prepared: Prepared, on_delta: Callable[[str, str], None]) -> Any:
@@ -212,6 +206,11 @@ async def _read(
         reply = await rest.stream(body, stream.take, timeout=timeout)
     except TransportError as error:
         stream.end(_failure(error.message, task_uuid))
+    except Exception as error:  # noqa: BLE001  # of a user's HTTP client: it belongs to those who read
+        stream.end(error)
+    except BaseException:
+        stream.end(_closed(task_uuid))
+        raise
     else:
         stream.end(None if reply is None else _refusal(reply, task_uuid, redact))
 
@@ -235,3 +234,8 @@ def _failure(message: str, task_uuid: str) -> RunwareError:
     return RunwareError(
         message, code="connection", raw_code="connectionLost", task_type="textInference", task_uuid=task_uuid
     )
+
+
+def _closed(task_uuid: str) -> RunwareError:
+    message = "the stream was closed before its end"
+    return RunwareError(message, code="aborted", raw_code="aborted", task_type="textInference", task_uuid=task_uuid)

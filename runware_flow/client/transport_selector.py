@@ -17,10 +17,9 @@ from runware_flow.session.options import SessionOptions
 from runware_flow.transport.websocket import open_websocket
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
     from runware_flow.client.options import Settings
     from runware_flow.client.services import Services
+    from runware_flow.lifetime import Workers
 
 __all__ = ("TransportSelector",)
 
@@ -32,16 +31,16 @@ class TransportSelector:
     rest of the client's life. What is sent never changes its transport, so nothing can be sent twice by the choice.
     """
 
-    def __init__(self, settings: Settings, services: Services, workers: TaskGroup) -> None:
+    def __init__(self, settings: Settings, services: Services, workers: Workers) -> None:
         self._settings = settings
         self._services = services
         self._workers = workers
         self._choosing = anyio.Lock()
         self.is_chosen = settings.transport != "auto"
 
-    async def start(self) -> SessionDriver:
+    def start(self) -> SessionDriver:
         """Start the session that is used, or tried first."""
-        self._driver = self._start(await self._link(duplex=self._settings.transport != "rest"))
+        self._driver = self._start(self._link(duplex=self._settings.transport != "rest"))
         return self._driver
 
     async def connect(self) -> SessionDriver:
@@ -64,18 +63,18 @@ class TransportSelector:
         except RunwareError as error:
             if error.code != "connection":
                 raise
-            link = await self._link(duplex=False)
+            link = self._link(duplex=False)
             self._driver.close()
             self._driver = self._start(link)
             self._driver.log(Log("connection", f"{error.message}; REST is used instead", {}, "warning"))
         self.is_chosen = True
 
-    async def _link(self, *, duplex: bool) -> Link:
+    def _link(self, *, duplex: bool) -> Link:
         settings = self._settings
         if duplex:
             headers = {"User-Agent": user_agent(settings.user_agent_prefix)}
             return SocketLink(settings.connector or open_websocket, settings.ws_base_url, headers, settings.api_key)
-        return ExchangeLink(await self._services.web.rest(), settings.api_key, timeout=settings.timeout)
+        return ExchangeLink(self._services.web.rest, settings.api_key, timeout=settings.timeout)
 
     def _start(self, link: Link) -> SessionDriver:
         settings = self._settings

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from runware_flow.errors import RunwareFlowError
+from runware_flow.secret import Secret
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -26,6 +27,7 @@ __all__ = (
     "TransportFailure",
     "as_text",
     "check_headers",
+    "reveal_headers",
 )
 
 MAX_FRAME_BYTES = 64 * 2**20
@@ -37,7 +39,8 @@ CONNECT_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing waits for the other side before the socket is dropped."""
 
-Headers: TypeAlias = Mapping[str, str]
+Headers: TypeAlias = Mapping[str, str | Secret]
+"""A value that nobody may see by accident is a `Secret`; it is revealed to the HTTP library and to no frame of ours."""
 
 TransportFailure: TypeAlias = Literal["refused", "timeout", "tls", "lost", "closed", "too-large", "invalid"]
 """What went wrong with a connection.
@@ -143,7 +146,7 @@ class Connector(Protocol):
     ) -> AbstractAsyncContextManager[Connection]: ...
 
 
-def check_headers(headers: Headers) -> dict[str, str]:
+def check_headers(headers: Headers) -> dict[str, str | Secret]:
     """Return a copy of `headers` if HTTP allows them, else raise `TransportError` of kind `invalid`.
 
     The libraries below would quote an offending value, and that value may be a key; here only the name is told.
@@ -151,12 +154,17 @@ def check_headers(headers: Headers) -> dict[str, str]:
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             raise TransportError("A header's name is not allowed by HTTP.", kind="invalid", sent=False)
-        if not _HEADER_VALUE.fullmatch(value):
+        if not _HEADER_VALUE.fullmatch(value.reveal() if isinstance(value, Secret) else value):
             problem = (
                 f"The value of the header {name} holds a character that HTTP does not allow (a line break, perhaps)."
             )
             raise TransportError(problem, kind="invalid", sent=False)
     return dict(headers)
+
+
+def reveal_headers(headers: Headers) -> list[tuple[str, str]]:
+    """The headers as they are sent; for the call of a library, and no local variable."""
+    return [(name, value.reveal() if isinstance(value, Secret) else value) for name, value in headers.items()]
 
 
 def as_text(frame: bytes) -> str:

@@ -8,7 +8,7 @@ import anyio
 import httpx
 
 from .address import parse_address
-from .connection import CLOSE_TIMEOUT, TransportError, check_headers
+from .connection import CLOSE_TIMEOUT, TransportError, check_headers, reveal_headers
 from .failures import could_not_open
 from .pools import PlainClient
 
@@ -84,7 +84,8 @@ class Endpoint:
         self.connect_timeout = connect_timeout
         self._http_client = http_client
         self._url = url
-        self._headers = check_headers(headers)
+        # httpx hides the value of Authorization in the repr of its Headers.
+        self._headers = httpx.Headers(reveal_headers(check_headers(headers)))
         self._timeout = httpx.Timeout(None, connect=connect_timeout)
         self._template: httpx.Request | None = None
 
@@ -101,14 +102,16 @@ class Endpoint:
         template = self._template
         if template is None or not isinstance(self._http_client, PlainClient):
             # What a client of the user's adds (headers, parameters, cookies) may be different each time.
-            headers = {**self._headers, "Content-Length": "0"}
+            headers = self._headers.copy()
+            headers["Content-Length"] = "0"
             template = self._template = self._http_client.build_request(
                 "POST", self._url, headers=headers, content=Body(b""), timeout=self._timeout
             )
         request = httpx.Request(
             "POST", template.url, headers=template.headers, stream=body, extensions=template.extensions
         )
-        request.headers.update({"Content-Length": str(body.size), **(more_headers or {})})
+        request.headers["Content-Length"] = str(body.size)
+        request.headers.update(reveal_headers(more_headers or {}))
         return await _exchange(self._http_client, request, self.limit, take)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .connection import Headers
     from .exchange import Answer, Endpoint
 
-__all__ = ("Reply", "RestTransport", "fetch", "open_http")
+__all__ = ("Reply", "RestTransport", "create_http", "fetch", "open_http")
 
 MAX_CONNECTIONS = 100
 """Requests in flight at once over one client of ours; the rest wait in its pool."""
@@ -53,15 +53,13 @@ class Reply:
     request_id: str | None = None
 
 
-@asynccontextmanager
-async def open_http(
+async def create_http(
     *, max_connections: int = MAX_CONNECTIONS, ssl_context: ssl.SSLContext | None = None
-) -> AsyncGenerator[httpx.AsyncClient, None]:
-    """Open an HTTP client as this library wants it, for the time of a block.
+) -> httpx.AsyncClient:
+    """Make an HTTP client as this library wants it. The caller closes it (`aclose`), from any task.
 
     HTTP/1.1 with connections kept alive, no redirects, no cookies, and nothing from the environment but the names of
-    certificate files (see `tls.py`): no proxies and no .netrc. Closing is shielded and bounded. Who needs something
-    else opens an `httpx.AsyncClient` of their own.
+    certificate files (see `tls.py`): no proxies and no .netrc. For anything else there is `Client(http_client=...)`.
     """
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -71,13 +69,21 @@ async def open_http(
 
     from .pools import PlainClient, Pools
 
-    http_client = PlainClient(
+    return PlainClient(
         Pools(max_connections=max_connections, verify=ssl_context or await default_context()),
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
         follow_redirects=False,
         trust_env=False,
     )
+
+
+@asynccontextmanager
+async def open_http(
+    *, max_connections: int = MAX_CONNECTIONS, ssl_context: ssl.SSLContext | None = None
+) -> AsyncGenerator[httpx.AsyncClient, None]:
+    """The same for the time of a block; closing is shielded and bounded."""
+    http_client = await create_http(max_connections=max_connections, ssl_context=ssl_context)
     try:
         yield http_client
     finally:

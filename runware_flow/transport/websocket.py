@@ -10,10 +10,10 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-import anyio
+from runware_flow.lifetime import on_asyncio
 
 from .address import parse_address
-from .connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, Connection, check_headers
+from .connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, Connection, check_headers, reveal_headers
 from .loading import load
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ async def open_websocket(
         TransportError: `refused`, `timeout`, `tls` or `invalid`, always with `sent=False`.
     """
     address = parse_address(url, ("ws", "wss"))
-    checked = check_headers(headers or {})
-    if _on_asyncio():
+    checked = dict(reveal_headers(check_headers(headers or {})))
+    if on_asyncio():
         await load("runware_flow.transport.websockets_carrier")
         from .websockets_carrier import open_carrier
     else:
@@ -66,10 +66,3 @@ async def open_websocket(
     )
     async with carrier as connection:
         yield connection
-
-
-def _on_asyncio() -> bool:
-    """Tell the running event loop's library by the one public fact that differs: how it cancels."""
-    import asyncio
-
-    return anyio.get_cancelled_exc_class() is asyncio.CancelledError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -107,11 +108,8 @@ def test_client_connect_opens_before_the_first_task(run):
     run(main)
 
 
-def test_client_outside_its_block_says_so(run, open_pair):
+def test_client_closed_says_so(run, open_pair):
     async def main():
-        early = Client(KEY)
-        with pytest.raises(ClientStateError, match="was not entered"):
-            await early.run(TASK)
         async with open_pair() as (_, client):
             pass
         with pytest.raises(ClientStateError, match="is closed"):
@@ -119,6 +117,7 @@ def test_client_outside_its_block_says_so(run, open_pair):
         with pytest.raises(ClientStateError, match="entered once"):
             async with client:
                 pass
+        await client.aclose()
 
     run(main)
 
@@ -330,3 +329,137 @@ def test_client_save_and_read_outside_the_block_say_so(run, open_pair, tmp_path)
             await client.save(image, tmp_path / "kite")
 
     run(main)
+
+
+def test_client_opened_in_one_task_and_closed_in_another(run, transport):
+    """As a fixture, a notebook cell or a start-up hook does."""
+
+    async def main():
+        async with Emulator(latency=0.0) as emulator:
+            clients = []
+
+            async def set_up():
+                with anyio.CancelScope() as scope:
+                    clients.append(await Client(**emulator.client_options, transport=transport).__aenter__())
+                    await clients[0].run(TASK)
+                    scope.cancel()  # the task that opened it is gone, and what it was in as well
+                    await anyio.lowlevel.checkpoint()
+
+            async def use():
+                assert (await clients[0].run(TASK))[0].url
+
+            async def tear_down():
+                await clients[0].aclose()
+
+            for step in (set_up, use, tear_down):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(step)
+            assert "closed" in repr(clients[0])
+            await none_open(emulator)
+        gc.collect()
+
+    run(main)
+
+
+def test_client_first_use_opens_it(run, transport):
+    async def main():
+        async with Emulator(latency=0.0) as emulator:
+            client = Client(**emulator.client_options, transport=transport)
+            assert "not opened" in repr(client)
+            assert (await client.run(TASK))[0].url
+            await client.aclose()
+            await client.aclose()
+            with pytest.raises(ClientStateError, match="closed"):
+                await client.run(TASK)
+            await none_open(emulator)
+            unused = Client(**emulator.client_options)
+            await unused.aclose()
+            with pytest.raises(ClientStateError, match="closed"):
+                await unused.run(TASK)
+
+    run(main)
+
+
+def test_client_outside_of_an_event_loop_says_so():
+    with pytest.raises(ClientStateError, match="event loop"):
+        Client(KEY).statistics()
+
+
+def test_client_dropped_without_closing_closes_its_connections(run, transport):
+    async def main():
+        async with Emulator(latency=0.0) as emulator:
+            client = Client(**emulator.client_options, transport=transport)
+            assert (await client.run(TASK))[0].url
+            del client
+            gc.collect()
+            await none_open(emulator)
+
+    run(main)
+
+
+def test_client_never_closed_ends_with_its_event_loop(backend, transport):
+    with run_in_thread(latency=0.0) as emulator:
+        clients = []
+
+        async def main():
+            clients.append(Client(**emulator.client_options, transport=transport))
+            assert (await clients[0].run(TASK))[0].url
+
+        anyio.run(main, backend=backend)
+        gc.collect()  # an unclosed socket or task becomes a warning here, and a warning is an error
+        clients.clear()
+        gc.collect()
+
+
+def test_client_closed_by_another_task_ends_the_calls_before_it_waits(run, open_pair):
+    async def main():
+        async with open_pair(faults=["never"]) as (_, client):
+            errors = []
+
+            async def call():
+                with pytest.raises(RunwareError) as caught:
+                    await client.run(TASK)
+                errors.append(caught.value.code)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                await anyio.wait_all_tasks_blocked()
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await client.aclose()
+        assert errors == ["aborted"]
+
+    run(main)
+
+
+def test_client_whose_worker_fails_gives_the_exception_to_its_calls(run, open_pair, monkeypatch):
+    """A mistake in here, found by nobody before: the calls get it, the event loop does not."""
+
+    async def main():
+        async with open_pair(faults=["never"]) as (_, client):
+            errors = []
+
+            async def call():
+                with pytest.raises(Boom) as caught:
+                    await client.run(TASK)
+                errors.append(caught.value)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                group.start_soon(call)
+                await anyio.wait_all_tasks_blocked()
+                client._failed(Boom())
+            assert len(errors) == 2
+            client._workers.failure = errors[0]
+            with pytest.raises(ClientStateError, match="has failed") as caught:
+                await client.run(TASK)
+            assert caught.value.__cause__ is errors[0]
+
+    run(main)
+
+
+async def none_open(emulator):
+    """Wait until the emulator has no connection."""
+    with anyio.fail_after(5):
+        while emulator.log.open_connections:  # noqa: ASYNC110  # the log is no event source
+            await anyio.sleep(0.01)

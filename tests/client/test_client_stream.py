@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import anyio
 import pytest
 
@@ -190,5 +192,54 @@ def test_stream_cancelled_at_every_turn_leaves_nothing_behind(run, open_pair):
             while not await attempt(client, turns):
                 turns += 1 + turns // 12
             assert (await client.run(ask(), delivery="sync"))[0].text
+
+    run(main)
+
+
+@pytest.mark.filterwarnings("ignore:Async generator .*chat:ResourceWarning")  # trio says so of any that is dropped
+@pytest.mark.parametrize("ends", ["dropped", "closed", "closed in another task"])
+def test_stream_in_an_async_generator_left_early_harms_no_one(run, open_pair, ends):
+    """The consumer goes on, the connection is closed, and nothing more is sent."""
+
+    async def main():
+        async with open_pair(latency=5.0) as (emulator, client):
+
+            async def chat():
+                async with client.stream(ask()) as stream:
+                    async for word in stream.text:
+                        yield word
+
+            async def consume():
+                words = chat()
+                assert await anext(words)
+                if ends == "dropped":
+                    del words
+                    gc.collect()
+                elif ends == "closed":
+                    await words.aclose()
+                else:
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(words.aclose)
+                await anyio.sleep(0.05)  # nothing cancels this task
+                return "went on"
+
+            assert await consume() == "went on"
+            assert client.statistics() is not None
+            async with client.stream(ask()) as stream:
+                assert await anext(stream.text)
+        assert emulator.log.posts == 2
+
+    run(main)
+
+
+def test_stream_of_a_client_that_is_closed_ends_with_an_error(run, open_pair):
+    async def main():
+        async with open_pair(latency=5.0) as (_, client):
+            async with client.stream(ask()) as stream:
+                assert await anext(stream.text)
+                await client.aclose()
+                with pytest.raises(RunwareError) as caught:
+                    await stream.result()
+        assert caught.value.code == "aborted"
 
     run(main)

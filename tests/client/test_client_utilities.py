@@ -187,9 +187,10 @@ def test_get_response_of_no_uuid_is_refused(run, open_pair):
     run(main)
 
 
-def test_utilities_of_a_client_that_is_not_open_say_so(run):
+def test_utilities_of_a_client_that_is_closed_say_so(run):
     async def main():
         client = Client(api_key="rw-key")
+        await client.aclose()
         calls = (client.get_response(UNKNOWN), client.content.list_models(), client.refresh_registry())
         for call in (*calls, client.invoke("my-app", {}), client.model_search("x")):
             with pytest.raises(ClientStateError):

@@ -15,10 +15,9 @@ from runware_flow.errors import RunwareError
 from runware_flow.types import Task
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
     from runware_flow.client.http.web import Web
     from runware_flow.client.log import Log
+    from runware_flow.lifetime import Workers
 
 __all__ = ("FIRST_FETCH_SECONDS", "REGISTRY_TTL", "RegistryKeeper", "consults_registry")
 
@@ -69,12 +68,12 @@ class RegistryKeeper:
         """The newest registry that is known here."""
         return catalog.load_registry() if self._registry is None else self._registry
 
-    def freshen(self, workers: TaskGroup) -> None:
+    def freshen(self, workers: Workers) -> None:
         """Fetch the registry in the background, if it is due."""
         if anyio.current_time() >= max(self._fresh_until, self._repeat_at):
             self._start(workers)
 
-    async def look_again(self, workers: TaskGroup) -> bool:
+    async def look_again(self, workers: Workers) -> bool:
         """Wait for a newer registry, `FIRST_FETCH_SECONDS` at most; tell whether one came. Never raises.
 
         A registry that was fetched a moment ago is not fetched again.
@@ -90,7 +89,7 @@ class RegistryKeeper:
                 return False
         return self._registry is not before
 
-    async def refresh(self, workers: TaskGroup) -> None:
+    async def refresh(self, workers: Workers) -> None:
         """Fetch the registry now, and wait for it.
 
         Raises:
@@ -98,7 +97,7 @@ class RegistryKeeper:
         """
         await self._start(workers).wait()
 
-    def _start(self, workers: TaskGroup) -> SharedFetch[None]:
+    def _start(self, workers: Workers) -> SharedFetch[None]:
         if self._fetching is None or self._fetching.is_over:
             self._fetching = SharedFetch(workers, self._fetch)
         return self._fetching

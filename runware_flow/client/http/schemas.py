@@ -15,11 +15,10 @@ from runware_flow.transport.loading import load
 from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
-    from anyio.abc import TaskGroup
-
     from runware_flow.client.http.web import Web
     from runware_flow.client.log import Log
     from runware_flow.client.request import Prepared
+    from runware_flow.lifetime import Workers
 
 __all__ = ("SchemaKeeper",)
 
@@ -58,7 +57,7 @@ class SchemaKeeper:
         """Forget all schemas; what is being fetched serves those who wait for it, and is not kept."""
         self._fetched.clear()
 
-    async def check(self, prepared: Prepared, workers: TaskGroup) -> None:
+    async def check(self, prepared: Prepared, workers: Workers) -> None:
         """Check a request against the schema of its model, if it has one.
 
         Raises:
@@ -81,7 +80,7 @@ class SchemaKeeper:
                 problems, task_type=prepared.task_type, task_uuid=prepared.task_id, model=prepared.model
             )
 
-    async def _validator(self, model: str, workers: TaskGroup) -> Validator | None:
+    async def _validator(self, model: str, workers: Workers) -> Validator | None:
         fetched = self._fetched.get(model)
         if fetched is None:
             fetched = SharedFetch(workers, lambda: self._fetch(model))

@@ -11,7 +11,7 @@ from runware_flow.errors import RunwareError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from anyio.abc import TaskGroup
+    from runware_flow.lifetime import Workers
 
 __all__ = ("SharedFetch",)
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 class SharedFetch(Generic[T]):
     """One piece of work that has been started; any number of callers may wait for what it gives."""
 
-    def __init__(self, workers: TaskGroup, work: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, workers: Workers, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
         self._ended = anyio.Event()
         self._value: T | None = None

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from runware_flow.errors import RunwareError
+from runware_flow.lifetime import CLOSE_SECONDS, Workers
+from runware_flow.secret import Secret
 from runware_flow.session.retry import backoff
 from runware_flow.transport.connection import TransportError
-from runware_flow.transport.rest import RestTransport, fetch, open_http
+from runware_flow.transport.rest import RestTransport, create_http, fetch
 
 if TYPE_CHECKING:
-    from contextlib import AsyncExitStack
-
     import httpx
 
     from runware_flow.client.options import Settings
@@ -28,24 +28,45 @@ __all__ = ("Web", "user_agent")
 class Web:
     """HTTP for one client."""
 
-    def __init__(self, settings: Settings, stack: AsyncExitStack) -> None:
-        """Args: stack: closes, with the client, what was opened here."""
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stack = stack
         self._http_client: httpx.AsyncClient | None = settings.http_client
         self._lock = anyio.Lock()
+        self._rest: RestTransport | None = None
 
     async def http_client(self) -> httpx.AsyncClient:
         """The user's own HTTP client, or one that is opened on first use."""
         async with self._lock:
             if self._http_client is None:
-                self._http_client = await self._stack.enter_async_context(open_http())
+                self._http_client = await create_http()
+                self.workers.start_soon(self._close_in_the_end, self._http_client)
             return self._http_client
+
+    def open(self, users: Workers) -> None:
+        """Begin. Args: users: those who use the HTTP client; it is closed after they have ended."""
+        self._users = users
+        self.workers = Workers()
+
+    async def aclose(self) -> None:
+        """Close the HTTP client, if it was opened here."""
+        self.workers.stop()
+        await self.workers.wait_ended()
+
+    async def _close_in_the_end(self, http_client: httpx.AsyncClient) -> None:
+        """Keep an HTTP client until the client is closed, dropped, or its event loop ends."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await self._users.wait_ended()
+            with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+                await http_client.aclose()
 
     async def rest(self) -> RestTransport:
         """Posts to the inference endpoint, with the key."""
-        settings = self._settings
-        return RestTransport(await self.http_client(), settings.http_base_url, headers=self._headers(with_key=True))
+        if self._rest is None:
+            http_client = await self.http_client()
+            self._rest = RestTransport(http_client, self._settings.http_base_url, headers=self._headers(with_key=True))
+        return self._rest
 
     async def ask(
         self,
@@ -105,10 +126,10 @@ class Web:
             await anyio.sleep(max(growing, retry_after or 0.0))
         return await self.ask(url, method=method, body=body, with_key=with_key, timeout=timeout)
 
-    def _headers(self, *, with_key: bool) -> dict[str, str]:
-        headers = {"User-Agent": user_agent(self._settings.user_agent_prefix)}
+    def _headers(self, *, with_key: bool) -> dict[str, str | Secret]:
+        headers: dict[str, str | Secret] = {"User-Agent": user_agent(self._settings.user_agent_prefix)}
         if with_key:
-            headers["Authorization"] = f"Bearer {self._settings.api_key.reveal()}"
+            headers["Authorization"] = Secret(f"Bearer {self._settings.api_key.reveal()}")
         return headers
 
 
