@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runware_flow.errors import TooFewSucceeded as TooFewSucceeded
     from runware_flow.errors import is_runware_error as is_runware_error
     from runware_flow.flow.flow import Flow as Flow
-    from runware_flow.flow.many import Many as Many
+    from runware_flow.flow.node import Many as Many
     from runware_flow.flow.node import Node as Node
     from runware_flow.graph.events import NodeDelta as NodeDelta
     from runware_flow.graph.events import NodeProgress as NodeProgress
@@ -103,8 +103,7 @@ _HOMES = {
     "runner.context": ("current_run",),
     "flow.flow": ("Flow",),
     "runner.handle": ("Run",),
-    "flow.many": ("Many",),
-    "flow.node": ("Node",),
+    "flow.node": ("Many", "Node"),
     "runner.result": ("RunResult",),
     "session.streaming": ("StreamResult",),
     "types": ("MediaResult", "Result", "Task"),

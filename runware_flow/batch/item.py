@@ -11,10 +11,9 @@ from runware_flow.batch.restore import Restorer, restore
 from runware_flow.batch.source import Pulled
 from runware_flow.cache.single_flight import SingleFlight
 from runware_flow.errors import ClientStateError, DeclarationError, NodeNotAvailable, RunwareTimeoutError
-from runware_flow.flow.checks import is_node
 from runware_flow.flow.flow import Flow
 from runware_flow.flow.node import Node
-from runware_flow.graph.declaration import SENDS, NodeKind
+from runware_flow.graph.declaration import SENDS, NodeKind, is_node
 from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
@@ -206,7 +205,7 @@ class ItemRunner:
         return open_ledger(self._around.writer, self._around.name, prefix)
 
     def _check(self, flow: Flow, node: Any, whose: str) -> None:
-        if type(node) is not Node or node.flow is not flow or node.spec.scope.parent is not None:
+        if type(node) is not Node or node.declaration is not flow.declaration or node.spec.scope.parent is not None:
             given = cast("object", node)
             got = repr(given) if is_node(given) else type(given).__name__
             raise DeclarationError(
@@ -253,7 +252,7 @@ class ItemRunner:
     async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
         around = self._around
         runner = Runner(
-            work.flow,
+            work.flow.declaration,
             plan,
             self._settings,
             around.client,

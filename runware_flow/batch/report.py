@@ -14,7 +14,7 @@ from runware_flow.graph.batches import BatchStatistics
 if TYPE_CHECKING:
     from runware_flow.batch.item import BatchItem
     from runware_flow.runner.accounts import Accounts
-    from runware_flow.runner.result import ReceiptLine
+    from runware_flow.runner.records import ReceiptLine
 
 __all__ = ("BatchOutcomes", "BatchReport", "Outbox")
 

@@ -50,7 +50,7 @@ class Restorer:
     __slots__ = ("_at", "_bought", "_client", "_last", "_ledger", "_nodes", "_request", "_values", "is_known", "value")
 
     def __init__(self, node: Node[Any], client: Any, ledger: Ledger) -> None:
-        declaration = node.flow.declaration
+        declaration = node.declaration
         self.is_known = False
         self.value: Any = None
         self._last = node.spec.slot

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
-from runware_flow.flow.checks import caller, has_method, read_source
+from runware_flow.flow.checks import caller, read_source
+from runware_flow.graph.declaration import has_method
 from runware_flow.graph.fingerprint import Ordinals, item_key
 
 if TYPE_CHECKING:

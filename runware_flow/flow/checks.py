@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runware_flow.errors import DeclarationError
-from runware_flow.graph.declaration import NodeKind, Source, Where
+from runware_flow.graph.declaration import NodeKind, Source, Where, has_method, is_node
 from runware_flow.graph.policies import NO_POLICY, Policy, read_policy
 from runware_flow.types import UNSET, Task
 
@@ -25,9 +25,7 @@ __all__ = (
     "caller",
     "check_call",
     "check_task",
-    "has_method",
     "is_async",
-    "is_node",
     "read_options",
     "read_source",
     "snapshot",
@@ -50,11 +48,6 @@ def caller() -> Where:
 @functools.lru_cache(maxsize=256)
 def _where(file: str, line: int) -> Where:
     return Where(file, line)  # shared by all nodes that one line of a loop declares
-
-
-def is_node(value: object) -> bool:
-    """Tell whether `value` is a `Node` or a `Many`, whose truth and length must not be asked."""
-    return getattr(type(value), "__runware_node__", False) is True
 
 
 def is_async(function: object) -> bool:
@@ -263,11 +256,6 @@ def _instead(value: Any) -> str:
     if isinstance(value, (Task, Mapping)):
         return "was given a task where a builder belongs: wrap it, `lambda _: ...`, or declare it with flow.then(task)"
     return f"was given {_show(value)}: use a task, a dict with wire names, or a function (a builder) that returns one"
-
-
-def has_method(value: object, *names: str) -> bool:
-    """Tell whether the type of `value` has one of the methods; a class does not count as one of its instances."""
-    return any(hasattr(type(value), name) for name in names)
 
 
 def read_source(items: Any, where: Where) -> Source:

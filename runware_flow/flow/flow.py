@@ -9,11 +9,9 @@ import anyio
 import anyio.lowlevel
 
 from runware_flow.errors import ClientStateError, DeclarationError
-from runware_flow.flow.checks import caller, has_method, read_source
-from runware_flow.flow.choose import tolerate_in
-from runware_flow.flow.joining import Joining
-from runware_flow.flow.many import Many
-from runware_flow.graph.declaration import Declaration
+from runware_flow.flow.checks import caller, read_source
+from runware_flow.flow.node import Join, Many, Node, add_task, declare_call, declare_map, require, tolerate_in
+from runware_flow.graph.declaration import Declaration, NodeKind, has_method
 from runware_flow.runner.settings import Settings, read_settings
 from runware_flow.types import Result, Task
 
@@ -21,33 +19,38 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from runware_flow.client.client import Client
-    from runware_flow.flow.options import (
-        BudgetOption,
-        CacheOption,
-        FlowOptions,
-        Items,
-        JournalOption,
-        OnError,
-        PolicyOptions,
-        PriceOption,
-        Progress,
-        WireTask,
-        Work,
-    )
+    from runware_flow.flow.options import Items, PolicyOptions, WireTask, Work
+    from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.forecast import Plan
-    from runware_flow.graph.prices import Price
+    from runware_flow.graph.policies import OnError
+    from runware_flow.graph.prices import Price, PriceOption
+    from runware_flow.runner.budget import BudgetAccount
     from runware_flow.runner.handle import Run
     from runware_flow.runner.requester import Requester
     from runware_flow.runner.result import RunResult
+    from runware_flow.runner.settings import BudgetOption, CacheOption, FlowOptions, JournalOption, Progress
 
 __all__ = ("Flow",)
 
 A = TypeVar("A")
-R = TypeVar("R")
-S = TypeVar("S")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+F = TypeVar("F")
+if TYPE_CHECKING:
+    from typing import Never
+
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    R = TypeVarWithDefault("R", default=Result)
+    S = TypeVarWithDefault("S", default=Never)
+else:
+    R = TypeVar("R")
+    S = TypeVar("S")
 
 
-class Flow(Joining):
+class Flow:
     """A pipeline of tasks and functions, declared once and run any number of times.
 
     Args:
@@ -96,37 +99,175 @@ class Flow(Joining):
             "progress": progress,
         }
         self.settings: Settings = read_settings(Settings(), options)
-        self.declaration = Declaration(name)
+        self.declaration = Declaration(name, self._reference_of)
 
     def __repr__(self) -> str:
         count = sum(1 for _ in self.declaration.specs())
         return f"<Flow {self.name!r}, {count} nodes, concurrency {self.settings.concurrency}>"
 
     @overload
-    def each(self, task: Task[R], /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]) -> Many[R]: ...
-    @overload
-    def each(
-        self, task: WireTask, /, *, tolerate: float | None = None, **policy: Unpack[PolicyOptions]
-    ) -> Many[Result]: ...
-    @overload
-    def each(
+    def then(
         self,
-        task: Task[R],
+        work: Task[R] | WireTask | Callable[[], Work[R]],
         /,
         *,
-        fallback: Callable[[], Work[S]],
-        tolerate: float | None = None,
+        fallback: Callable[[], Work[S]] | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Many[R | S]: ...
-    def each(
+    ) -> Node[R | S]: ...
+    @overload
+    def then(
         self,
-        task: Task[Any] | WireTask,
+        a: Node[A],
+        builder: Callable[[A], Work[R]],
         /,
         *,
-        fallback: Any = None,
+        fallback: Callable[[A], Work[S]] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R | S]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        builder: Callable[[A, B], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A, B], Work[S]] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R | S]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        c: Node[C],
+        builder: Callable[[A, B, C], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A, B, C], Work[S]] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R | S]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        c: Node[C],
+        d: Node[D],
+        builder: Callable[[A, B, C, D], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A, B, C, D], Work[S]] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R | S]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        c: Node[C],
+        d: Node[D],
+        e: Node[E],
+        builder: Callable[[A, B, C, D, E], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A, B, C, D, E], Work[S]] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R | S]: ...
+    @overload
+    def then(
+        self,
+        a: Node[A],
+        b: Node[B],
+        c: Node[C],
+        d: Node[D],
+        e: Node[E],
+        f: Node[F],
+        builder: Callable[[A, B, C, D, E, F], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A, B, C, D, E, F], Work[S]] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Node[R | S]: ...
+    def then(self, *given: Any, fallback: Any = None, **policy: Unpack[PolicyOptions]) -> Node[Any]:
+        """Add a node.
+
+        `then(task)` sends a fixed task as it is now, a struct or a dict with wire names. `then(a, b, builder)` waits
+        for one to six nodes and sends what `builder(result_a, result_b)` returns; with an `async def` in its place,
+        awaits that.
+        `then(function)` awaits a function without arguments. Dicts as the work of three nodes or more go through
+        `join`.
+
+        A task's node has one result: a task of several is declared with `each`.
+
+        Args:
+            *given: the nodes, and last the task, the builder or the function.
+            fallback: a builder or a function with the same arguments, which has its turn when the work has failed for
+                good, its retries included. The node then has the fallback's result. **After a timeout of yours it is a
+                second purchase**, since the first may still be made and billed; so it is after a lost connection.
+            **policy: see `PolicyOptions`.
+        """
+        if not given:
+            raise DeclarationError(f"then, declared at {caller()}, was given nothing: give it a task or a function")
+        *before, work = given
+        if not before and isinstance(work, (Task, Mapping)):
+            return Node(self.declaration, add_task(self.declaration, work, policy, caller(), fallback, several=False))
+        return declare_call(self.declaration, tuple(before), work, policy, fallback, verb="then")
+
+    @overload
+    def join(self, a: Node[A], b: Node[B], /) -> Join[A, B]: ...
+    @overload
+    def join(self, a: Node[A], b: Node[B], c: Node[C], /) -> Join[A, B, C]: ...
+    @overload
+    def join(self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], /) -> Join[A, B, C, D]: ...
+    @overload
+    def join(self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], e: Node[E], /) -> Join[A, B, C, D, E]: ...
+    @overload
+    def join(
+        self, a: Node[A], b: Node[B], c: Node[C], d: Node[D], e: Node[E], f: Node[F], /
+    ) -> Join[A, B, C, D, E, F]: ...
+    def join(self, *nodes: Node[Any]) -> Any:
+        """Bring 2 to 6 nodes together: `flow.join(a, b).then(builder)`."""
+        where = caller()
+        if not 2 <= len(nodes) <= 6:
+            raise DeclarationError(f"join, declared at {where}, takes 2 to 6 nodes, not {len(nodes)}")
+        require(self.declaration, nodes, where, verb="join")
+        return Join[Any](self.declaration, nodes)
+
+    @overload
+    def race(self, a: Node[A], b: Node[B], /, *, label: str | None = None) -> Node[A | B]: ...
+    @overload
+    def race(self, a: Node[A], b: Node[B], c: Node[C], /, *, label: str | None = None) -> Node[A | B | C]: ...
+    @overload
+    def race(self, *nodes: Node[R], label: str | None = None) -> Node[R]: ...
+    def race(self, *nodes: Node[Any], label: str | None = None) -> Node[Any]:
+        """Take the result of whichever node is the first to succeed. Each task in a race is a purchase of its own.
+
+        Once it is decided, what only the race still needed is given up: tasks in flight are cancelled, and so are
+        `Abandoned` and may be billed; what has not begun is skipped and costs nothing. A node that something else
+        needs as well is left alone.
+
+        The failure of one is no failure of the run if only the race needs it. If all fail, the race fails with
+        `TooFewSucceeded`, which names each with its error.
+        """
+        where = caller()
+        if len(nodes) < 2:
+            raise DeclarationError(f"race, declared at {where}, takes at least 2 nodes, not {len(nodes)}")
+        require(self.declaration, nodes, where, verb="race")
+        specs = [node.spec for node in nodes]
+        return Node(
+            self.declaration, self.declaration.add(NodeKind.RACE, None, specs, name=label or "race", where=where)
+        )
+
+    def each(
+        self,
+        task: Task[R] | WireTask,
+        /,
+        *,
+        fallback: Callable[[], Work[S]] | None = None,
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Many[Any]:
+    ) -> Many[R | S]:
         """Send one task of several results, and fan out over them.
 
         If some of its results fail, the finished ones go on, and one failed item stands for the rest; `tolerate` is a
@@ -136,57 +277,23 @@ class Flow(Joining):
         given: Any = task
         if not isinstance(given, (Task, Mapping)):
             raise DeclarationError(f"each, declared at {where}, takes a task, not {type(given).__name__}")
-        spec = self.add_task(given, policy, where, fallback, several=True)
+        spec = add_task(self.declaration, given, policy, where, fallback, several=True)
         spec.keeps_all = True
         item = self.declaration.add_fan(spec, name=f"{spec.name}.each", where=where)
         tolerate_in(item, tolerate, where)
-        return Many(self, item)
+        return Many(self.declaration, item)
 
-    @overload
     def map(
         self,
         items: Items[A],
         builder: Callable[[A], Work[R]],
         /,
         *,
+        fallback: Callable[[A], Work[S]] | None = None,
         key: Callable[[A], str] | None = None,
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Many[R]: ...
-    @overload
-    def map(
-        self,
-        items: Items[A],
-        builder: Callable[[A], WireTask],
-        /,
-        *,
-        key: Callable[[A], str] | None = None,
-        tolerate: float | None = None,
-        **policy: Unpack[PolicyOptions],
-    ) -> Many[Result]: ...
-    @overload
-    def map(
-        self,
-        items: Items[A],
-        builder: Callable[[A], Work[R]],
-        /,
-        *,
-        fallback: Callable[[A], Work[S]],
-        key: Callable[[A], str] | None = None,
-        tolerate: float | None = None,
-        **policy: Unpack[PolicyOptions],
-    ) -> Many[R | S]: ...
-    def map(
-        self,
-        items: Any,
-        builder: Any,
-        /,
-        *,
-        fallback: Any = None,
-        key: Callable[[Any], str] | None = None,
-        tolerate: float | None = None,
-        **policy: Unpack[PolicyOptions],
-    ) -> Many[Any]:
+    ) -> Many[R | S]:
         """Make one node for each item, of any number.
 
         Items are pulled when there is nothing else to do, and never more than `concurrency` of them are unfinished.
@@ -207,7 +314,7 @@ class Flow(Joining):
         if source.is_one_shot:  # the same iterator in two maps is one source, met twice
             known = (spec.source for spec in self.declaration.specs() if spec.source is not None)
             source = next((other for other in known if other.items is items), source)
-        return self.declare_map(source, builder, key, tolerate, policy, fallback)
+        return declare_map(self.declaration, source, builder, key, tolerate, policy, fallback)
 
     async def execute(self, client: Requester | None = None, **overrides: Unpack[FlowOptions]) -> RunResult:
         """Run the flow to its end.
@@ -245,7 +352,16 @@ class Flow(Joining):
                 f"the first argument of execute and start is an open client, not {what}: use `async with Client() as"
                 " client`, or leave it out to have one opened with the key in the environment"
             )
-        return open_run(self, client, read_settings(self.settings, overrides))
+        return open_run(self.declaration, client, read_settings(self.settings, overrides), self._least_cost)
+
+    def _least_cost(self, account: BudgetAccount) -> float:
+        from runware_flow.flow.plan import least_cost  # only a budget asks
+
+        return least_cost(self.declaration, account)
+
+    def _reference_of(self, spec: NodeSpec) -> Node[Any] | Many[Any]:
+        is_one = spec.scope.parent is None and spec.item_scope is None
+        return Node(self.declaration, spec) if is_one else Many(self.declaration, spec)
 
     def run(self, client: None = None, *, backend: str = "asyncio", **overrides: Unpack[FlowOptions]) -> RunResult:
         """Run the flow in an event loop of its own and block until its end; for scripts.

@@ -1,108 +1,49 @@
-"""`Node`, a typed promise of one result, and `Join`, several nodes on their way to one builder."""
+"""`Node`, a typed promise of one result, `Many`, of one for each item, and how both are declared from others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, TypeVarTuple, Unpack, overload
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from runware_flow.errors import DeclarationError
-from runware_flow.flow.checks import caller, check_call
-from runware_flow.flow.choose import declare_branch, set_fallback
+from runware_flow.flow.checks import call_name, caller, check_call, check_task, read_options, snapshot
 from runware_flow.flow.saving import label_of, make_saver
-from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.declaration import Declaration, Fallback, NodeKind, NodeSpec, Where, is_node, waits_for
+from runware_flow.runner.reference import ManyReference, NodeReference, Placeholder
+from runware_flow.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from os import PathLike
     from pathlib import Path
 
-    from runware_flow.flow.flow import Flow
-    from runware_flow.flow.many import Many
     from runware_flow.flow.options import PolicyOptions, WireTask, Work
-    from runware_flow.graph.declaration import NodeSpec, Where
-    from runware_flow.types import MediaResult, Result, Task
+    from runware_flow.graph.declaration import ScopeSpec
+    from runware_flow.graph.outcomes import Outcome
+    from runware_flow.types import MediaResult, Result
 
-__all__ = ("Join", "Node")
+__all__ = ("Join", "Many", "ManyJoin", "Node")
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-R = TypeVar("R")
-S = TypeVar("S")
 T_co = TypeVar("T_co", covariant=True)
 Ts = TypeVarTuple("Ts")
 
+if TYPE_CHECKING:
+    from typing import Never
 
-class Placeholder:
-    """What `Node` and `Many` share: they stand for values that do not exist yet, and refuse to be taken for them."""
+    from typing_extensions import TypeVar as TypeVarWithDefault
 
-    __slots__ = ("flow", "spec")
-
-    __runware_node__: ClassVar[bool] = True
-    """How the lower floors recognise a node that was left inside a task."""
-
-    _instead_of_items: ClassVar[str] = "use node.map, or flow.each for a task of many results"
-
-    def __init__(self, flow: Flow, spec: NodeSpec) -> None:
-        self.flow = flow
-        self.spec = spec
-
-    @property
-    def label(self) -> str:
-        """Its name in errors, events and reports: the label, or one made from its work."""
-        return self.spec.name
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Placeholder) and type(other) is type(self) and other.spec is self.spec
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.spec))
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.spec.path!r} of flow {self.flow.name!r}, declared at {self.spec.where}>"
-
-    def _repr_html_(self) -> str:
-        from runware_flow.view.notebook import node_html
-
-        return node_html(type(self).__name__, self.flow.name, self.spec)
-
-    def __bool__(self) -> NoReturn:
-        self._refuse("has no truth before the run; decide inside a builder, which is given the result")
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise DeclarationError(f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, {what}")
-
-    if not TYPE_CHECKING:  # hidden, so that type checkers reject `await node`, `for x in node` and `len(node)` too
-
-        def __str__(self) -> str:
-            self._refuse(
-                "is not its result, so it cannot become text; use node.then, whose builder is given the result"
-            )
-
-        def __format__(self, format_spec: str) -> str:
-            self._refuse("cannot be formatted into a text; use node.then, whose builder is given the result")
-
-        def __iter__(self) -> Any:
-            self._refuse(f"cannot be iterated over before the run; {self._instead_of_items}")
-
-        def __contains__(self, item: object) -> bool:
-            self._refuse("holds nothing before the run; use node.then, whose builder is given the result")
-
-        def __len__(self) -> int:
-            self._refuse(f"has no length before the run; {self._instead_of_items}")
-
-        def __await__(self) -> Any:
-            self._refuse("cannot be awaited; run the flow with `await flow.execute()` and read result[node]")
-
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("_"):  # asked by copy, pickle and notebooks, who know what to do without it
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            raise AttributeError(
-                f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, has no {name!r}; if the"
-                " result has it, use node.then, whose builder is given the result"
-            )
+    R = TypeVarWithDefault("R", default=Result)
+    S = TypeVarWithDefault("S", default=Never)
+else:
+    R = TypeVar("R")
+    S = TypeVar("S")
 
 
-class Node(Placeholder, Generic[T_co]):
+class Node(NodeReference[T_co]):
     """One step of a flow and, after the run, its key: `result[node]` is a `T_co`.
 
     Nodes are made by `Flow` and by other nodes. A node is not its result: used as text, as a truth value or inside a
@@ -111,20 +52,14 @@ class Node(Placeholder, Generic[T_co]):
 
     __slots__ = ()
 
-    @overload
-    def then(self, builder: Callable[[T_co], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
-    @overload
-    def then(self, builder: Callable[[T_co], WireTask], /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
-    @overload
     def then(
         self,
         builder: Callable[[T_co], Work[R]],
         /,
         *,
-        fallback: Callable[[T_co], Work[S]],
+        fallback: Callable[[T_co], Work[S]] | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Node[R | S]: ...
-    def then(self, builder: Any, /, *, fallback: Any = None, **policy: Unpack[PolicyOptions]) -> Node[Any]:
+    ) -> Node[R | S]:
         """Add a node that follows this one.
 
         Args:
@@ -133,59 +68,28 @@ class Node(Placeholder, Generic[T_co]):
             fallback: called in its place once that has failed for good; see `Flow.then`.
             **policy: see `PolicyOptions`.
         """
-        return self.flow.declare_call((self,), builder, policy, fallback, verb="then")
+        return declare_call(self.declaration, (self,), builder, policy, fallback, verb="then")
 
-    @overload
     def map(
         self: Node[Iterable[A]],
         builder: Callable[[A], Work[R]],
         /,
         *,
+        fallback: Callable[[A], Work[S]] | None = None,
         key: Callable[[A], str] | None = None,
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Many[R]: ...
-    @overload
-    def map(
-        self: Node[Iterable[A]],
-        builder: Callable[[A], WireTask],
-        /,
-        *,
-        key: Callable[[A], str] | None = None,
-        tolerate: float | None = None,
-        **policy: Unpack[PolicyOptions],
-    ) -> Many[Result]: ...
-    @overload
-    def map(
-        self: Node[Iterable[A]],
-        builder: Callable[[A], Work[R]],
-        /,
-        *,
-        fallback: Callable[[A], Work[S]],
-        key: Callable[[A], str] | None = None,
-        tolerate: float | None = None,
-        **policy: Unpack[PolicyOptions],
-    ) -> Many[R | S]: ...
-    def map(
-        self,
-        builder: Any,
-        /,
-        *,
-        fallback: Any = None,
-        key: Callable[[Any], str] | None = None,
-        tolerate: float | None = None,
-        **policy: Unpack[PolicyOptions],
-    ) -> Many[Any]:
+    ) -> Many[R | S]:
         """Fan out over this node's result, whose length is known only at run time; see `Flow.map`."""
-        self.flow.require((self,), caller())
-        return self.flow.declare_map(self.spec, builder, key, tolerate, policy, fallback)
+        require(self.declaration, (self,), caller())
+        return declare_map(self.declaration, self.spec, builder, key, tolerate, policy, fallback)
 
     def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Node[R]:
         """Add a pure, synchronous step: the new node's result is what `function` makes of this one's."""
         where = caller()
         check_call(function, 1, where, verb="pick", may_be_async=False)
-        self.flow.require((self,), where)
-        return Node(self.flow, declare_pick(self.flow, self.spec, function, label, where))
+        require(self.declaration, (self,), where)
+        return Node(self.declaration, declare_pick(self.declaration, self.spec, function, label, where))
 
     @overload
     def fallback(self, task: Task[B], /) -> Node[T_co | B]: ...
@@ -201,8 +105,8 @@ class Node(Placeholder, Generic[T_co]):
             DeclarationError: it has a fallback already, nodes that follow it, or nothing that could fail.
         """
         where = caller()
-        self.flow.require((self,), where, verb="fallback")
-        set_fallback(self.spec, task, self.flow.declaration, where)
+        require(self.declaration, (self,), where, verb="fallback")
+        set_fallback(self.spec, task, self.declaration, where)
         return self
 
     def save(self: Node[MediaResult], template: str | PathLike[str], /, **policy: Unpack[PolicyOptions]) -> Node[Path]:
@@ -224,8 +128,8 @@ class Node(Placeholder, Generic[T_co]):
                 one file fail when they run.
         """
         where = caller()
-        self.flow.require((self,), where, verb="save")
-        return Node(self.flow, declare_save(self.flow, self.spec, template, policy, where))
+        require(self.declaration, (self,), where, verb="save")
+        return Node(self.declaration, declare_save(self.declaration, self.spec, template, policy, where))
 
     def branch(
         self,
@@ -248,48 +152,390 @@ class Node(Placeholder, Generic[T_co]):
                 node's result on that way, and returns the node whose result is the branch's.
             label: the name of the branch.
         """
-        return Node(self.flow, declare_branch(self, when, then, otherwise, label, caller()))
+        return Node(self.declaration, declare_branch(self, when, then, otherwise, label, caller()))
 
 
 class Join(Generic[*Ts]):
     """Several nodes that a builder waits for, made by `flow.join`."""
 
-    __slots__ = ("_nodes", "flow")
+    __slots__ = ("_nodes", "declaration")
 
-    def __init__(self, flow: Flow, nodes: tuple[Node[Any], ...]) -> None:
-        self.flow = flow
+    def __init__(self, declaration: Declaration, nodes: tuple[Node[Any], ...]) -> None:
+        self.declaration = declaration
         self._nodes = nodes
 
-    @overload
-    def then(self, builder: Callable[[Unpack[Ts]], Work[R]], /, **policy: Unpack[PolicyOptions]) -> Node[R]: ...
-    @overload
-    def then(self, builder: Callable[[Unpack[Ts]], WireTask], /, **policy: Unpack[PolicyOptions]) -> Node[Result]: ...
-    @overload
     def then(
         self,
         builder: Callable[[Unpack[Ts]], Work[R]],
         /,
         *,
-        fallback: Callable[[Unpack[Ts]], Work[S]],
+        fallback: Callable[[Unpack[Ts]], Work[S]] | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Node[R | S]: ...
-    def then(self, builder: Any, /, *, fallback: Any = None, **policy: Unpack[PolicyOptions]) -> Node[Any]:
+    ) -> Node[R | S]:
         """Add a node that waits for all of them; the builder is called with their results, in order."""
-        return self.flow.declare_call(self._nodes, builder, policy, fallback, verb="then")
+        return declare_call(self.declaration, self._nodes, builder, policy, fallback, verb="then")
+
+
+class Many(ManyReference[T_co]):
+    """One result for each item of a fan-out: `result[many]` is a `list[T_co]` in the order of the items.
+
+    Each item goes through the steps at its own pace: there is no barrier between one step and the next.
+    """
+
+    __slots__ = ()
+
+    _instead_of_items: ClassVar[str] = "use many.then for each item, or many.gather() for the list of them"
+
+    def then(
+        self,
+        builder: Callable[[T_co], Work[R]],
+        /,
+        *,
+        fallback: Callable[[T_co], Work[S]] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]:
+        """Add a step that follows for each item; see `Node.then`."""
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        return Many(
+            self.declaration, add_call(self.declaration, (self.spec,), builder, policy, fallback, where, verb="then")
+        )
+
+    @overload
+    def join(self, other: Node[A], /) -> ManyJoin[T_co, A]: ...
+    @overload
+    def join(self, other: Many[A], /) -> ManyJoin[T_co, A]: ...
+    def join(self, other: Any, /) -> Any:
+        """Bring a second value to each item: a node's, the same for all, or that of another step of the same items."""
+        where = caller()
+        if not is_node(other):
+            raise DeclarationError(f"join, declared at {where}, takes a node or a Many, not {type(other).__name__}")
+        require(self.declaration, (self, other), where, verb="many")
+        scope: ScopeSpec = other.spec.scope
+        if scope is not self.spec.scope and (_is_many(other) or not scope.holds(self.spec.scope)):
+            raise DeclarationError(
+                f"join, declared at {where}, pairs {self!r} with {other!r}, which has other items: use gather() on"
+                " one of them"
+            )
+        return ManyJoin[T_co, Any](self, other)
+
+    def pipe(self, subpipeline: Callable[[Node[T_co]], Node[R]], /) -> Many[R]:
+        """Put each item through a sub-pipeline.
+
+        Args:
+            subpipeline: called once, now, with a node that stands for any one item; the nodes that it declares from
+                it are made once for each item. It returns the one whose results are the new `Many`'s.
+        """
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        check_call(subpipeline, 1, where, verb="pipe", may_be_async=False)
+        scope = self.spec.scope
+        scope.open_count += 1
+        try:
+            last: object = subpipeline(Node[T_co](self.declaration, self.spec))
+        finally:
+            scope.open_count -= 1
+        if type(last) is Node and last.declaration is self.declaration and last.spec.scope is scope:
+            return Many(self.declaration, last.spec)
+        if isinstance(last, Many):
+            raise DeclarationError(
+                f"pipe, declared at {where}, got {last!r} from its sub-pipeline: return many.gather()"
+            )
+        what = repr(last) if is_node(last) else type(last).__name__
+        raise DeclarationError(
+            f"pipe, declared at {where}, got {what} from its sub-pipeline: return a node that was made from the item"
+        )
+
+    def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Many[R]:
+        """Add a pure, synchronous step for each item; see `Node.pick`."""
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        check_call(function, 1, where, verb="pick", may_be_async=False)
+        return Many(self.declaration, declare_pick(self.declaration, self.spec, function, label, where))
+
+    def save(self: Many[MediaResult], template: str | PathLike[str], /, **policy: Unpack[PolicyOptions]) -> Many[Path]:
+        """Add a step that writes each item's medium to a file, see `Node.save`; the template tells the items apart.
+
+        ```python
+        paths = art.save("out/{label}-{index:04}")
+        ```
+        """
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        return Many(self.declaration, declare_save(self.declaration, self.spec, template, policy, where))
+
+    def branch(
+        self,
+        when: Callable[[T_co], bool],
+        then: Callable[[Node[T_co]], Node[B]],
+        otherwise: Callable[[Node[T_co]], Node[C]],
+        /,
+        *,
+        label: str | None = None,
+    ) -> Many[B | C]:
+        """Let each item go one of two ways, as its result decides; see `Node.branch`."""
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        self.spec.scope.open_count += 1
+        try:
+            return Many(self.declaration, declare_branch(self, when, then, otherwise, label, where))
+        finally:
+            self.spec.scope.open_count -= 1
+
+    def gather(self, *, label: str | None = None) -> Node[list[T_co]]:
+        """Wait for this step of all items: the node of the list of their results, in the order of the items.
+
+        It has a result only if every item has one; otherwise it is skipped, as soon as one item fails.
+        """
+        return Node(self.declaration, self._collect(NodeKind.GATHER, label))
+
+    def settled(self, *, label: str | None = None) -> Node[list[Outcome[T_co]]]:
+        """Wait for this step of all items: the node of the list of their outcomes, failed and skipped ones included.
+
+        What a failure does to the run is the business of `on_error`: use it with `"continue"`.
+        """
+        return Node(self.declaration, self._collect(NodeKind.SETTLED, label))
+
+    def first(self, count: int, /, *, label: str | None = None) -> Node[list[T_co]]:
+        """Wait for the first `count` items of this step that succeed: their results, in the order of completion.
+
+        After that nothing more is pulled or begun for the items, unless something else needs them: another step that
+        leads elsewhere, a `gather()`, a `settled()`. What is in flight is collected, since it is paid for; what follows
+        the `first` does not wait for that.
+
+        A failed item is no failure of the run as long as nothing else needs it. If fewer than `count` succeed, this
+        node fails with `TooFewSucceeded`.
+        """
+        where = caller()
+        if type(count) is not int or count < 1:
+            raise DeclarationError(f"first, declared at {where}, takes a whole number from 1, not {count!r}")
+        spec = self._collect(NodeKind.FIRST, label)
+        spec.work = count
+        return Node(self.declaration, spec)
+
+    def _collect(self, kind: NodeKind, label: str | None) -> NodeSpec:
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        name = label or f"{self.spec.name}.{kind.value}"
+        return self.declaration.add_gather(kind, self.spec, name=name, where=where)
+
+
+def _is_many(value: object) -> bool:
+    """Tell whether `value` is a `Many`; unlike `isinstance`, leaves its type as it was declared."""
+    return isinstance(value, Many)
+
+
+class ManyJoin(Generic[A, B]):
+    """Two values of each item that a builder waits for, made by `many.join`."""
+
+    __slots__ = ("_many", "_other")
+
+    def __init__(self, many: Many[A], other: Node[B] | Many[B]) -> None:
+        self._many = many
+        self._other = other
+
+    def then(
+        self,
+        builder: Callable[[A, B], Work[R]],
+        /,
+        *,
+        fallback: Callable[[A, B], Work[S]] | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]:
+        """Add a step for each item; the builder is called with both results."""
+        declaration = self._many.declaration
+        specs = (self._many.spec, self._other.spec)
+        return Many(declaration, add_call(declaration, specs, builder, policy, fallback, caller(), verb="then"))
+
+
+# What follows adds nodes to a declaration; `Flow`, `Node` and `Many` call it.
+
+
+def declare_call(
+    declaration: Declaration, nodes: tuple[Any, ...], work: Any, policy: PolicyOptions, fallback: Any, *, verb: str
+) -> Node[Any]:
+    """Add a node that is called with the results of `nodes`."""
+    where = caller()
+    if is_node(work):
+        raise DeclarationError(f"{verb}, declared at {where}, got nodes only: give a builder as the last argument")
+    if len(nodes) > 6:
+        raise DeclarationError(
+            f"{verb}, declared at {where}, takes up to 6 nodes, not {len(nodes)}: use map and gather"
+        )
+    require(declaration, nodes, where, verb=verb)
+    specs = [node.spec for node in nodes]
+    return Node(declaration, add_call(declaration, specs, work, policy, fallback, where, verb=verb))
+
+
+def add_call(
+    declaration: Declaration,
+    deps: Sequence[NodeSpec],
+    work: Any,
+    policy: PolicyOptions,
+    fallback: Any,
+    where: Where,
+    *,
+    verb: str,
+) -> NodeSpec:
+    """Add the spec of a builder or an async function."""
+    kind = check_call(work, len(deps), where, verb=verb)
+    label, checked = read_options(policy, where, kind)
+    name = label or call_name(work)
+    chosen = read_fallback(fallback, len(deps), where)
+    spec = declaration.add(kind, work, deps, name=name, where=where, policy=checked)
+    spec.fallback = chosen
+    return spec
+
+
+def declare_map(
+    declaration: Declaration,
+    source: Any,
+    builder: Any,
+    key: Any,
+    tolerate: float | None,
+    policy: PolicyOptions,
+    fallback: Any,
+) -> Many[Any]:
+    """Add a fan-out and the first step of its items."""
+    where = caller()
+    read_options(policy, where, check_call(builder, 1, where, verb="map"))
+    if key is not None:
+        check_call(key, 1, where, verb="map(key=)", may_be_async=False)
+    name = policy.get("label") or call_name(builder)
+    item = declaration.add_fan(source, name=name, where=where, key=key)
+    tolerate_in(item, tolerate, where)
+    return Many(declaration, add_call(declaration, (item,), builder, policy, fallback, where, verb="map"))
+
+
+def add_task(
+    declaration: Declaration, task: Any, policy: PolicyOptions, where: Where, fallback: Any, *, several: bool
+) -> NodeSpec:
+    """Add the spec of a fixed task."""
+    name = check_task(task, where, several=several)
+    label, checked = read_options(policy, where, NodeKind.TASK)
+    chosen = read_fallback(fallback, 0, where)
+    task = snapshot(task)
+    spec = declaration.add(NodeKind.TASK, task, (), name=label or name, where=where, policy=checked)
+    spec.fallback = chosen
+    return spec
+
+
+def require(declaration: Declaration, nodes: tuple[Any, ...], where: Where, *, verb: str = "then") -> None:
+    """Refuse what is no node of this flow, and an item's node outside of the fan-out it belongs to."""
+    for node in nodes:
+        if not isinstance(node, Placeholder) or (isinstance(node, Many) and verb != "many"):
+            what = "use many.then, many.gather() or many.join" if isinstance(node, Many) else "nodes come first"
+            raise DeclarationError(f"{verb}, declared at {where}, was given {node!r} where a node belongs: {what}")
+        if node.declaration is not declaration:
+            raise DeclarationError(f"{verb}, declared at {where}, uses {node!r}, which belongs to another flow")
+        scope = node.spec.scope.parent if isinstance(node, Many) else node.spec.scope
+        while scope is not None and scope.parent is not None:
+            if not scope.open_count:
+                raise DeclarationError(
+                    f"{verb}, declared at {where}, uses {node!r}, which is made once for each item, outside of its"
+                    " pipe: use gather() to bring all items together"
+                )
+            scope = scope.parent
 
 
 def declare_save(
-    flow: Flow, of: NodeSpec, template: str | PathLike[str], policy: PolicyOptions, where: Where
+    declaration: Declaration, of: NodeSpec, template: str | PathLike[str], policy: PolicyOptions, where: Where
 ) -> NodeSpec:
     """Add the node of a `save`, of a node or of each item."""
     saver = make_saver(of, template, where)
     named: PolicyOptions = {"label": f"{label_of(of)}.save", **policy}
-    spec = flow.add_call((of,), saver, named, None, where, verb="save")
+    spec = add_call(declaration, (of,), saver, named, None, where, verb="save")
     spec.is_free = True
     return spec
 
 
-def declare_pick(flow: Flow, of: NodeSpec, function: Any, label: str | None, where: Where) -> NodeSpec:
+def declare_pick(declaration: Declaration, of: NodeSpec, function: Any, label: str | None, where: Where) -> NodeSpec:
     """Add the node of a `pick`, of a node or of each item."""
     name = label or f"{of.name}.pick"
-    return flow.declaration.add(NodeKind.PICK, function, (of,), name=name, where=where)
+    return declaration.add(NodeKind.PICK, function, (of,), name=name, where=where)
+
+
+def declare_branch(of: Placeholder, when: Any, then: Any, otherwise: Any, label: str | None, where: Where) -> NodeSpec:
+    """Add the decision, the two ways and what brings them together again; returns the last."""
+    declaration, spec = of.declaration, of.spec
+    require(declaration, (of,), where, verb="many" if _is_many(of) else "branch")
+    check_call(when, 1, where, verb="branch(when)", may_be_async=False)
+    name = label or f"{spec.name}.branch"
+    add = declaration.add
+    decision = add(NodeKind.PICK, _as_bool(when), (spec,), name=f"{name}.when", where=where)
+    ends = [
+        _declare_way(of, decision, way, bool(place), f"{name}.{verb}", where)
+        for place, verb, way in ((1, "then", then), (0, "otherwise", otherwise))
+    ]
+    return add(NodeKind.BRANCH, None, (decision, *ends), name=name, where=where)
+
+
+def _declare_way(of: Placeholder, decision: NodeSpec, way: Any, is_taken_if: bool, name: str, where: Where) -> NodeSpec:
+    declaration = of.declaration
+    check_call(way, 1, where, verb=f"branch({name.rpartition('.')[2]})", may_be_async=False)
+    start = declaration.add(NodeKind.WAY, is_taken_if, (decision,), name=name, where=where)
+    since = len(declaration.order)
+    end: Any = way(Node[Any](declaration, start))
+    if type(end) is not Node or end.declaration is not declaration:
+        given = cast("object", end)
+        what = repr(given) if is_node(given) else type(given).__name__
+        raise DeclarationError(
+            f"branch, declared at {where}, got {what} from its way {name!r}: return one node, for many results"
+            " many.gather()"
+        )
+    declaration.guard(start, since)
+    spec: NodeSpec = end.spec
+    return spec
+
+
+def _as_bool(when: Callable[[Any], Any]) -> Callable[[Any], bool]:
+    def decide(value: Any) -> Any:
+        answer = when(value)
+        return answer if inspect.iscoroutine(answer) else bool(answer)  # the former is refused as of any function
+
+    return decide
+
+
+def read_fallback(work: Any, count: int, where: Where) -> Fallback | None:
+    """Check a `fallback=`, which is called with the same results as the work that it stands in for."""
+    if work is None:
+        return None
+    if isinstance(work, (Task, Mapping)):
+        raise DeclarationError(
+            f"fallback=, declared at {where}, takes a builder with the same arguments as the one it stands in for: wrap"
+            " the task in a lambda, or use node.fallback(task)"
+        )
+    return Fallback(check_call(work, count, where, verb="fallback="), work)
+
+
+def set_fallback(spec: NodeSpec, task: Any, declaration: Declaration, where: Where) -> None:
+    """Give a node that is declared already a fixed task to fall back on."""
+    told = f"fallback, declared at {where},"
+    if not isinstance(task, (Task, Mapping)):
+        raise DeclarationError(
+            f"{told} takes a task, not {type(task).__name__}: for a builder use then(..., fallback=)"
+        )
+    if spec.kind not in (NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL):
+        raise DeclarationError(f"{told} is for a node that does some work, which {spec.describe()}, does not")
+    if spec.fallback is not None:
+        raise DeclarationError(f"{told} is the second one of {spec.describe()}: a node has one fallback")
+    for later in reversed(declaration.order):
+        if later is spec:
+            break
+        if spec in waits_for(later):
+            raise DeclarationError(
+                f"{told} comes too late: {later.describe()}, follows {spec.path!r} already; give a node its fallback"
+                " first"
+            )
+    check_task(cast("Task[Any]", task), where, several=spec.keeps_all)
+    spec.fallback = Fallback(NodeKind.TASK, snapshot(task))
+
+
+def tolerate_in(item: NodeSpec, share: object, where: Where) -> None:
+    """Note the share of its items that the fan-out of `item` tolerates to fail."""
+    if share is None:
+        return
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 1:
+        raise DeclarationError(f"tolerate= is a share from 0 to 1, not {share!r} (declared at {where})")
+    assert item.scope.fan is not None
+    item.scope.fan.tolerate = float(share)

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from os import PathLike
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
-from runware_flow.cache.store import CacheStore
-from runware_flow.graph.events import Event
-from runware_flow.graph.policies import Retry  # noqa: TC001  # a TypedDict is read at run time
-from runware_flow.graph.prices import Price
-from runware_flow.journal.store import JournalStore
-from runware_flow.runner.budget import Budget
+from runware_flow.graph.policies import OnError, Retry  # noqa: TC001  # a TypedDict is read at run time
+from runware_flow.runner.settings import BudgetOption, CacheOption, JournalOption, Progress  # noqa: TC001  # as above
 from runware_flow.types import Task
 
 __all__ = (
     "BatchOptions",
-    "BudgetOption",
-    "CacheOption",
-    "FlowOptions",
     "Items",
-    "JournalOption",
-    "OnError",
     "PolicyOptions",
-    "PriceOption",
-    "Progress",
     "WireTask",
     "Work",
 )
@@ -32,35 +20,14 @@ __all__ = (
 R = TypeVar("R")
 T = TypeVar("T")
 
-OnError: TypeAlias = Literal["stop", "cancel", "continue"]
-"""What a failed node does to its run."""
-
-Work: TypeAlias = Task[R] | Coroutine[Any, Any, R]
-"""What a builder, or an async function, returns for a node of type `R`."""
-
 WireTask: TypeAlias = Mapping[str, Any]
 """A task as a dict with wire names; its results are plain `Result`s to a type checker."""
 
+Work: TypeAlias = Task[R] | Coroutine[Any, Any, R] | WireTask
+"""What a builder, or an async function, returns for a node of type `R`."""
+
 Items: TypeAlias = Iterable[T] | AsyncIterable[T] | Callable[[], Iterable[T] | AsyncIterable[T]]
 """Where a fan-out's items come from. A callable is called once a run."""
-
-Progress: TypeAlias = bool | Literal["rich", "json"] | Callable[[Event], object] | None
-"""`True` shows bars on a terminal and in a notebook, elsewhere a plain line now and then; `"json"` a line of JSON a
-second; a callable gets each event of the run. All on standard error."""
-
-
-JournalOption: TypeAlias = str | PathLike[str] | JournalStore | None
-"""The path of a journal's file, or what keeps one."""
-
-BudgetOption: TypeAlias = float | Budget | None
-"""USD for one run, or a `Budget` to share."""
-
-PriceOption: TypeAlias = float | tuple[float, float] | Price
-"""USD for one result, the lowest and the highest, or a `Price`."""
-
-
-CacheOption: TypeAlias = str | PathLike[str] | CacheStore | None
-"""The path of a cache's folder, a `Cache`, or another store."""
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -84,25 +51,6 @@ class PolicyOptions(TypedDict, total=False):
     cache: bool
     """Whether the flow's cache may answer, and keeps the answer. By default it does where the same request asks for the
     same thing: with a seed, and for tasks that draw nothing by lot, such as `caption` and `upscale`."""
-
-
-class FlowOptions(TypedDict, total=False):
-    """The keywords of `Flow`, which `execute`, `start` and `run` may override."""
-
-    concurrency: int
-    """How many nodes are in flight at most, at least 1."""
-    limits: Mapping[str, int] | None
-    """How many nodes of a kind are in flight at most, by modality, `type:`, `model:` or a name of yours."""
-    on_error: OnError
-    """`"stop"`, `"cancel"` or `"continue"`: what happens once a node has failed for good."""
-    budget: BudgetOption
-    """USD that the run may spend."""
-    journal: JournalOption
-    """The file in which requests and results outlive a crash."""
-    cache: CacheOption
-    """A folder of answers that flows and programs share."""
-    progress: Progress
-    """What shows how far the run is."""
 
 
 class BatchOptions(TypedDict, total=False):

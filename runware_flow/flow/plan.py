@@ -15,27 +15,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from runware_flow.errors import DeclarationError
-from runware_flow.flow.checks import has_method
 from runware_flow.flow.standin import Anything, Recorder, stand_in
-from runware_flow.graph.declaration import DECIDED, SENDS, NodeKind, NodeSpec, waits_for
+from runware_flow.graph.declaration import DECIDED, SENDS, NodeKind, NodeSpec, has_method, waits_for
 from runware_flow.graph.forecast import Plan, Tally, Way, times
 from runware_flow.graph.outcomes import Ok
-from runware_flow.graph.prices import Price, PriceList, read_price, read_price_text
+from runware_flow.graph.prices import Price, PriceList, read_price_text
 from runware_flow.journal.store import is_store
+from runware_flow.runner.budget import read_prices
 from runware_flow.types import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runware_flow.flow.options import JournalOption, PriceOption
     from runware_flow.graph.declaration import Declaration, Fallback, ScopeSpec, Source
+    from runware_flow.graph.prices import PriceOption
+    from runware_flow.runner.budget import BudgetAccount
+    from runware_flow.runner.settings import JournalOption
 
-__all__ = ("look_up_prices", "make_plan", "price_list", "read_prices")
+__all__ = ("least_cost", "look_up_prices", "make_plan", "price_list")
 
 _MOST_SAMPLES = 256
 _MOST_VALUES = 8
 _MOST_GATHERED = 10_000
 _LOOK_UPS = 8
+_MOST_PLANNED = 2_000
+"""Nodes up to which a run with a budget is planned beside it, to compare it with the balance."""
 
 
 class _Sample(NamedTuple):
@@ -294,21 +298,13 @@ def price_list(prices: Mapping[str, PriceOption] | None, journal: JournalOption)
     return PriceList(given, seen_prices(Path(path)))
 
 
-def read_prices(prices: Mapping[str, PriceOption] | None) -> dict[str, Price]:
-    """Read the prices that a caller gives, by AIR, slug or task type.
-
-    Raises:
-        DeclarationError: something is no price.
-    """
-    if not prices:
-        return {}
-    from runware_flow.catalog.data_files import load_registry
-
-    airs = load_registry().airs
-    try:
-        return {airs.get(name, name): read_price(price) for name, price in prices.items()}
-    except ValueError as error:
-        raise DeclarationError(f"prices=: {error}") from None
+def least_cost(declaration: Declaration, account: BudgetAccount) -> float:
+    """Tell what a run will cost at least, in USD, as far as its builders and known prices say."""
+    budget, past = account.budget, account.past
+    if len(declaration.order) > _MOST_PLANNED or not (budget.prices or past.prices):
+        return 0.0
+    low = make_plan(declaration, PriceList(budget.prices, past.prices)).cost.low
+    return max(0.0, min(low - past.spent / 1_000_000, budget.left))
 
 
 async def look_up_prices(plan: Plan, client: Any) -> dict[str, Price]:

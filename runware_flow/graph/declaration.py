@@ -20,7 +20,18 @@ from runware_flow.graph.policies import NO_POLICY, Policy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ("Declaration", "Fallback", "NodeKind", "NodeSpec", "ScopeSpec", "Source", "Where", "waits_for")
+__all__ = (
+    "Declaration",
+    "Fallback",
+    "NodeKind",
+    "NodeSpec",
+    "ScopeSpec",
+    "Source",
+    "Where",
+    "has_method",
+    "is_node",
+    "waits_for",
+)
 
 
 class NodeKind(enum.Enum):
@@ -185,13 +196,25 @@ class ScopeSpec:
         return self.unique_name(f"{wanted}-{count}")
 
 
+def is_node(value: object) -> bool:
+    """Tell whether `value` is a `Node` or a `Many`, whose truth and length must not be asked."""
+    return getattr(type(value), "__runware_node__", False) is True
+
+
+def has_method(value: object, *names: str) -> bool:
+    """Tell whether the type of `value` has one of the methods; a class does not count as one of its instances."""
+    return any(hasattr(type(value), name) for name in names)
+
+
 class Declaration:
     """All nodes of a flow. It only grows; `order` has what was added, in all scopes."""
 
-    __slots__ = ("name", "order", "root", "scopes")
+    __slots__ = ("name", "order", "reference_of", "root", "scopes")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, reference_of: Callable[[NodeSpec], Any] = lambda spec: spec) -> None:
+        """Args: reference_of: makes what the user holds for a node, for errors that name one."""
         self.name = name
+        self.reference_of = reference_of
         self.root = ScopeSpec()
         self.scopes = [self.root]
         self.order: list[NodeSpec] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "NO_POLICY",
+    "OnError",
     "Policy",
     "Retry",
     "is_verdict",
@@ -21,6 +22,9 @@ __all__ = (
     "never_left",
     "read_policy",
 )
+
+OnError: TypeAlias = Literal["stop", "cancel", "continue"]
+"""What a failed node does to its run."""
 
 _SECONDS = ("timeout", "deadline", "idle", "hedge_after")
 

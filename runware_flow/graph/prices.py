@@ -11,7 +11,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("Price", "PriceList", "PriceSource", "read_price", "read_price_text")
+__all__ = ("Price", "PriceList", "PriceOption", "PriceSource", "read_price", "read_price_text")
 
 PriceSource: TypeAlias = Literal["given", "journal", "service"]
 """`given`: the caller said so. `journal`: what earlier requests cost. `service`: the content service's examples."""
@@ -32,6 +32,10 @@ class Price(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return dollars(self.low) if self.low == self.high else f"{dollars(self.low)} to {dollars(self.high)}"
+
+
+PriceOption: TypeAlias = float | tuple[float, float] | Price
+"""USD for one result, the lowest and the highest, or a `Price`."""
 
 
 class PriceList:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from runware_flow.runner.result import ReceiptLine
+from runware_flow.runner.records import ReceiptLine
 
 __all__ = ("Accounts",)
 

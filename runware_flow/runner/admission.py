@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
-    from runware_flow.runner.balance import BalanceCheck
+    from runware_flow.runner.balance import BalanceWarning
     from runware_flow.runner.budget import BudgetAccount
     from runware_flow.runner.pauses import Pauses
     from runware_flow.runner.requester import PreparedTask
@@ -62,7 +62,7 @@ class Admission:
 
     Attributes:
         purse: what they pay with, if there is a budget.
-        balance: to be waited for before the first request, if there is a budget.
+        balance: to be told of the first request, if there is a budget.
         bell: rings when it is the turn of those who wait here for a governor; who hears it calls `catch_up`.
     """
 
@@ -71,7 +71,7 @@ class Admission:
         limits: Mapping[str, int] | None,
         client: Any,
         account: BudgetAccount | None = None,
-        balance: BalanceCheck | None = None,
+        balance: BalanceWarning | None = None,
     ) -> None:
         self.account = account
         self.balance = balance
@@ -236,10 +236,9 @@ class RunAdmission:
         """Whether a node of this machine may wait for the budget."""
 
     @property
-    def balance(self) -> BalanceCheck | None:
-        """What is to be waited for before a request is admitted."""
-        balance = self._admission.balance
-        return None if balance is None or balance.is_over else balance
+    def balance(self) -> BalanceWarning | None:
+        """What is to be told that a request is about to be sent."""
+        return self._admission.balance
 
     def restore(self, run: ScopeRun, step: Step) -> Permit | None:
         """Return what a node was given while it was parked. One that comes for another reason leaves the line."""

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runware_flow.runner.admission import Permit
-    from runware_flow.runner.result import NodeRecord
+    from runware_flow.runner.records import NodeRecord
 
 __all__ = ("AttemptState",)
 

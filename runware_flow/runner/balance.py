@@ -1,30 +1,32 @@
-"""The account's balance, looked at once before a run with a budget sends its first request."""
+"""The account's balance, looked at once beside a run that has a budget."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
 from runware_flow.errors import RunwareError
 from runware_flow.graph.prices import dollars
+from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
-__all__ = ("BalanceCheck", "amount_of")
+__all__ = ("BalanceWarning", "amount_of")
 
 _LOGGER = logging.getLogger("runware_flow")
 _SECONDS = 10.0
 
 
-class BalanceCheck:
-    """Says in the log, before the first request, that the account cannot pay what a run will cost; stops nothing.
+class BalanceWarning:
+    """Warns in the log, beside the first requests, that the account cannot pay what a run will cost; delays nothing.
 
     Args:
         name: the flow or batch.
-        client: one without `account_management` is not asked.
+        client: what has `account_management`.
         need: tells what the run will cost at least, in USD; called at most once, after the balance is known.
     """
 
@@ -32,20 +34,23 @@ class BalanceCheck:
         self._name = name
         self._client = client
         self._need = need
-        self._done: anyio.Event | None = None
-        self.is_over = not hasattr(client, "account_management")
+        self._has_begun = anyio.Event()
 
-    async def wait(self) -> None:
-        """Have the balance looked at by whoever comes first, and wait until that is over."""
-        if self._done is not None:
-            await self._done.wait()
-            return
-        self._done = anyio.Event()
-        try:
-            await self._look()
-        finally:
-            self.is_over = True
-            self._done.set()
+    def begin(self) -> None:
+        """Have the balance looked at, once: a first request is about to be sent."""
+        self._has_begun.set()
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncGenerator[None]:
+        """Look at the balance beside the body of the block, if that sends anything; its end ends the look."""
+        async with open_task_group() as group:
+            group.start_soon(self._run)
+            yield
+            group.cancel_scope.cancel()
+
+    async def _run(self) -> None:
+        await self._has_begun.wait()
+        await self._look()
 
     async def _look(self) -> None:
         try:

@@ -11,22 +11,19 @@ import anyio.to_thread
 
 from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError
 from runware_flow.graph.budget import Asking, BudgetMachine, Past, Refused, Reservation, micro_usd
-from runware_flow.graph.prices import Price, PriceList, dollars
+from runware_flow.graph.prices import Price, dollars, read_price
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
     from typing import Self
 
-    from runware_flow.flow.options import PriceOption
-    from runware_flow.graph.declaration import Declaration, NodeSpec
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.prices import PriceOption
     from runware_flow.journal.store import JournalStore
     from runware_flow.runner.requester import PreparedTask
 
-__all__ = ("Budget", "BudgetAccount", "open_account", "read_budget")
-
-_MOST_PLANNED = 2_000
-"""Nodes up to which a run with a budget is planned before it begins, to compare it with the balance."""
+__all__ = ("Budget", "BudgetAccount", "open_account", "read_budget", "read_prices")
 
 
 class Budget:
@@ -49,8 +46,6 @@ class Budget:
     """
 
     def __init__(self, usd: float, *, prices: Mapping[str, PriceOption] | None = None) -> None:
-        from runware_flow.flow.plan import read_prices
-
         given: Any = usd
         if not isinstance(given, (int, float)) or isinstance(given, bool) or not isfinite(given) or given < 0:
             raise DeclarationError(f"a budget is an amount of USD, not {usd!r}")
@@ -131,6 +126,23 @@ class Budget:
             self.machine.keep_no_more(*held)
 
 
+def read_prices(prices: Mapping[str, PriceOption] | None) -> dict[str, Price]:
+    """Read the prices that a caller gives, by AIR, slug or task type.
+
+    Raises:
+        DeclarationError: something is no price.
+    """
+    if not prices:
+        return {}
+    from runware_flow.catalog.data_files import load_registry
+
+    airs = load_registry().airs
+    try:
+        return {airs.get(name, name): read_price(price) for name, price in prices.items()}
+    except ValueError as error:
+        raise DeclarationError(f"prices=: {error}") from None
+
+
 def read_budget(given: Any) -> Budget | None:
     """Return the budget that a keyword stands for: a new one for a number.
 
@@ -170,15 +182,6 @@ class BudgetAccount:
         self.past = await anyio.to_thread.run_sync(read_past, path, name)
         if not self.budget.remembers(path, name):
             self.budget.remember(self.past)
-
-    def least(self, declaration: Declaration) -> float:
-        """Tell what a run of that will cost at least, in USD, as far as its builders and known prices say."""
-        if len(declaration.order) > _MOST_PLANNED or not (self.budget.prices or self.past.prices):
-            return 0.0
-        from runware_flow.flow.plan import make_plan
-
-        low = make_plan(declaration, PriceList(self.budget.prices, self.past.prices)).cost.low
-        return max(0.0, min(low - self.past.spent / 1_000_000, self.budget.left))
 
     def reserve(self, request: PreparedTask, spec: NodeSpec, waiter: Any) -> Reservation | None:
         """Reserve for a request that is about to be sent; `None`: the waiter, if there is one, waits for its turn.

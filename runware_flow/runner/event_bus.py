@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import FanRun, ScopeRun
-    from runware_flow.runner.result import NodeRecord
+    from runware_flow.runner.records import NodeRecord
     from runware_flow.runner.runner import Runner
     from runware_flow.view.progress import ProgressBoard
 
@@ -133,7 +133,7 @@ class EventBus:
         """Tell that the run begins."""
         if self._events:
             runner = self._runner
-            self._put(RunStarted(self.time(), runner.flow.name, runner.settings.concurrency))
+            self._put(RunStarted(self.time(), runner.declaration.name, runner.settings.concurrency))
 
     def node_started(self, run: ScopeRun, step: Step, attempt: int, record: NodeRecord | None = None) -> None:
         """Tell that an attempt begins."""

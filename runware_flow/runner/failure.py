@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
-    from runware_flow.runner.result import NodeRecord
+    from runware_flow.runner.records import NodeRecord
     from runware_flow.runner.runner import Runner
 
 __all__ = ("flow_failed",)
@@ -41,7 +41,7 @@ def flow_failed(runner: Runner, run: ScopeRun, step: Step, error: Exception) -> 
     elif place != spec.path:
         said = f"{place!r}: {said}"
     record: NodeRecord | None = run.record(step.slot)
-    lines = [f"flow {runner.flow.name!r}: {said}"]
+    lines = [f"flow {runner.declaration.name!r}: {said}"]
     if record is not None:
         lines.append(f"request: {_request(record, error)}")
     lines += [f"note: {note}" for note in getattr(error, "__notes__", ())]
@@ -51,7 +51,7 @@ def flow_failed(runner: Runner, run: ScopeRun, step: Step, error: Exception) -> 
     failed = FlowFailed(
         "\n  ".join(lines),
         result=runner.result,
-        node=runner.flow.handle_of(spec),
+        node=runner.declaration.reference_of(spec),
         path=run.path(step),
         where=str(spec.where),
         task_type=record.task_type if record else None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from runware_flow.flow.many import Many
     from runware_flow.runner.budget import Budget
     from runware_flow.runner.event_stream import CompletionStream, EventStream
+    from runware_flow.runner.reference import ManyReference
     from runware_flow.runner.result import RunResult
     from runware_flow.runner.runner import Runner
 
@@ -23,7 +23,8 @@ class Run:
         self._runner = runner
 
     def __repr__(self) -> str:
-        return f"<Run of {self._runner.flow!r}, {'finished' if self.is_finished else 'running'}: {self.result!r}>"
+        state = "finished" if self.is_finished else "running"
+        return f"<Run of flow {self._runner.declaration.name!r}, {state}: {self.result!r}>"
 
     @property
     def result(self) -> RunResult:
@@ -50,7 +51,7 @@ class Run:
         """
         return self._runner.open_events()
 
-    def as_completed(self, many: Many[T], /) -> CompletionStream[T]:
+    def as_completed(self, many: ManyReference[T], /) -> CompletionStream[T]:
         """Read the index and the outcome of each item of `many` as it is settled, those that already are first.
 
         With more unread outcomes than the flow's `concurrency`, the run starts nothing new until they are read, unless

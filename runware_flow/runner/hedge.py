@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.store import Entry
+    from runware_flow.runner.records import NodeRecord
     from runware_flow.runner.request_runner import RequestRunner
-    from runware_flow.runner.result import NodeRecord
 
 __all__ = ("Hedge", "SentRequest", "first_of", "hedge_path", "may_hedge")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runware_flow.flow.options import JournalOption
     from runware_flow.runner.result import RunResult
+    from runware_flow.runner.settings import JournalOption
     from runware_flow.view.story import Row
 
 __all__ = ("journal_file", "left_behind", "tell_interrupted")

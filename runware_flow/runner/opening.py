@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.runner.admission import Admission
-from runware_flow.runner.balance import BalanceCheck
+from runware_flow.runner.balance import BalanceWarning
 from runware_flow.runner.budget import open_account
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ async def open_admission(
     """
     store = None if writer is None else writer.store
     account = await stack.enter_async_context(open_account(settings.budget, name, store))
-    balance = None if account is None else BalanceCheck(name, client, partial(least, account))
+    balance = None
+    if account is not None and hasattr(client, "account_management"):
+        balance = BalanceWarning(name, client, partial(least, account))
+        await stack.enter_async_context(balance.watch())
     return Admission(settings.limits, client, account, balance)
 
 

@@ -18,7 +18,7 @@ from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.hedge import Hedge, SentRequest, hedge_path, may_hedge
 from runware_flow.runner.media_digests import media_digests
-from runware_flow.runner.result import NodeRecord
+from runware_flow.runner.records import NodeRecord
 from runware_flow.runner.sending import Sender
 from runware_flow.runner.timing import in_time, seconds_left
 from runware_flow.runner.user_code import build
@@ -188,7 +188,7 @@ class RequestRunner:
     async def _admit(self, run: ScopeRun, step: Step, request: Any, state: AttemptState, bought: str | None) -> bool:
         """Get what a request needs before it may be sent; without it, the node is parked."""
         if (balance := self.run_admission.balance) is not None:
-            await balance.wait()
+            balance.begin()
         seconds_left(step.spec, self.event_bus.time(), None)
         if state.permit is None:
             state.permit = self.run_admission.ask(run, step, request, bought)

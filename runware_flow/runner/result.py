@@ -5,87 +5,33 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-import msgspec
-
 from runware_flow.errors import NodeNotAvailable
-from runware_flow.flow.many import Many, is_many
-from runware_flow.flow.node import Node
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
+from runware_flow.runner.reference import ManyReference, NodeReference
 
 if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
-    from runware_flow.flow.flow import Flow
-    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.declaration import Declaration, NodeSpec
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.scope_run import FanRun
     from runware_flow.runner.accounts import Accounts
+    from runware_flow.runner.records import NodeRecord, ReceiptLine
     from runware_flow.view.figures import Figures
     from runware_flow.view.shape import Shape
     from runware_flow.view.story import Row
 
-__all__ = ("NodeRecord", "ReceiptLine", "RunResult")
+__all__ = ("RunResult",)
 
 T = TypeVar("T")
-
-
-class NodeRecord(msgspec.Struct):
-    """What is known of a node that sent a task.
-
-    Attributes:
-        path: its identity in the run, items' keys included.
-        fingerprint: a hash of the resolved request, without what changes from one sending to the next.
-        task_uuid, task_type, model: the request of the last attempt.
-        attempts: how many there were.
-        cost: USD; `None` is unknown.
-        began, started, settled: seconds from the start of the run: of the first attempt, of the last, and when its
-            outcome was here.
-        processing: when the service last said that it still works on it; `None` if it never did.
-        is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
-        is_cached: it is the answer to an equal request, from the cache; nothing was sent, and it costs nothing.
-        given_up: the taskUUIDs of requests that lost against this one, see `hedge_after=`. They may be billed.
-    """
-
-    path: str
-    fingerprint: str
-    task_uuid: str
-    task_type: str
-    model: str | None
-    attempts: int = 1
-    cost: float | None = None
-    started: float = 0.0
-    settled: float | None = None
-    is_restored: bool = False
-    is_cached: bool = False
-    began: float = 0.0
-    processing: float | None = None
-    given_up: tuple[str, ...] = ()
-
-
-class ReceiptLine(msgspec.Struct, frozen=True):
-    """What one step of the flow bought from one model.
-
-    Attributes:
-        stage: the node's path, the same for all items.
-        count: tasks that were sent and settled.
-        cost: USD, the known ones together; `None` if none is known.
-        unknown_count: tasks whose cost is not known and that may have been billed.
-    """
-
-    stage: str
-    task_type: str
-    model: str | None
-    count: int
-    cost: float | None
-    unknown_count: int
 
 
 class RunResult:
     """Everything that came of a run. It is a view: while the run goes on, it shows what has finished so far."""
 
-    def __init__(self, flow: Flow, machine: FlowMachine, accounts: Accounts) -> None:
-        self._flow = flow
+    def __init__(self, declaration: Declaration, machine: FlowMachine, accounts: Accounts) -> None:
+        self._declaration = declaration
         self._machine = machine
         self._accounts = accounts
         self._began_at = time.time()
@@ -95,25 +41,25 @@ class RunResult:
     def __repr__(self) -> str:
         machine = self._machine
         return (
-            f"<RunResult of flow {self._flow.name!r}: {machine.ok_count} ok, {machine.failed_count} failed,"
+            f"<RunResult of flow {self._declaration.name!r}: {machine.ok_count} ok, {machine.failed_count} failed,"
             f" {machine.skipped_count} skipped, {machine.abandoned_count} abandoned>"
         )
 
     @overload
-    def __getitem__(self, node: Node[T], /) -> T: ...
+    def __getitem__(self, node: NodeReference[T], /) -> T: ...
     @overload
-    def __getitem__(self, node: Many[T], /) -> list[T]: ...
+    def __getitem__(self, node: ManyReference[T], /) -> list[T]: ...
     def __getitem__(self, node: Any, /) -> Any:
         """Return the result of a node, or the results of all items in the order of the items.
 
         Raises:
             NodeNotAvailable: there is none; the message says why, and the `__cause__` is the error behind it.
         """
-        if not is_many(node):
+        if not _is_many(node):
             return _value_of(self.outcome(node), node.spec)
         return self._values_of(node)
 
-    def _values_of(self, node: Many[Any]) -> list[Any]:
+    def _values_of(self, node: ManyReference[Any]) -> list[Any]:
         fan = self.fan_of(node)
         problem = fan.problem()
         if problem is not None:
@@ -121,13 +67,13 @@ class RunResult:
         slot = node.spec.slot
         return [_value_of(item.outcome(slot), node.spec, item.index) for item in fan.items]
 
-    def outcome(self, node: Node[T], /) -> Outcome[T]:
+    def outcome(self, node: NodeReference[T], /) -> Outcome[T]:
         """Return how a node ended.
 
         Raises:
             NodeNotAvailable: it has not ended yet, is of another flow, or is made once for each item.
         """
-        spec = self._spec_of(node, Node)
+        spec = self._spec_of(node, NodeReference)
         if spec.scope.parent is not None:
             raise NodeNotAvailable(
                 f"{spec.describe()}, is made once for each item: ask for its Many, or for a gather()"
@@ -137,7 +83,7 @@ class RunResult:
             raise NodeNotAvailable(f"{spec.describe()}, has not finished yet")
         return outcome
 
-    def outcomes(self, many: Many[T], /) -> list[Outcome[T]]:
+    def outcomes(self, many: ManyReference[T], /) -> list[Outcome[T]]:
         """Return how each item ended, in the order of the items; of a stopped run, those that had been pulled.
 
         If the source of the items failed, one more `Failed` at the end stands for the items that it did not give.
@@ -172,12 +118,12 @@ class RunResult:
         """Return what was bought: a line for each step and model, in the order of the first purchase."""
         return self._accounts.lines()
 
-    def record(self, node: Node[Any], /) -> NodeRecord | None:
+    def record(self, node: NodeReference[Any], /) -> NodeRecord | None:
         """Return what is known of the request of a node, or `None` if it has sent none."""
-        record: NodeRecord | None = self._machine.root.record(self._spec_of(node, Node).slot)
+        record: NodeRecord | None = self._machine.root.record(self._spec_of(node, NodeReference).slot)
         return record
 
-    def records(self, many: Many[Any], /) -> list[NodeRecord | None]:
+    def records(self, many: ManyReference[Any], /) -> list[NodeRecord | None]:
         """Return the same for each item, in the order of the items."""
         return [item.record(many.spec.slot) for item in self.fan_of(many).items]
 
@@ -210,7 +156,7 @@ class RunResult:
         times = [time for row in rows for time in (row.started, row.settled) if time is not None]
         return write_report(
             Report(
-                name=self._flow.name,
+                name=self._declaration.name,
                 state=self.end,
                 made_at=date_text(time.time()),
                 began_at=date_text(self._began_at),
@@ -239,7 +185,7 @@ class RunResult:
         from runware_flow.view.shape import shape_of
         from runware_flow.view.story import rows_of
 
-        shape = shape_of(self._flow.declaration)
+        shape = shape_of(self._declaration)
         return shape, rows_of(self._machine, shape)
 
     def finish(self, end: str, seconds: float) -> None:
@@ -249,7 +195,7 @@ class RunResult:
     def _repr_html_(self) -> str:
         from runware_flow.view.notebook import result_html
 
-        return result_html(self._flow.name, *self._pictured(), self.cost)
+        return result_html(self._declaration.name, *self._pictured(), self.cost)
 
     def _pictured(self) -> tuple[Shape, dict[str, Figures]]:
         from runware_flow.view.figures import figures_of
@@ -259,26 +205,31 @@ class RunResult:
 
     def _spec_of(self, node: Any, kind: type[Any]) -> NodeSpec:
         if not isinstance(node, kind):
-            if isinstance(node, Many):
+            if isinstance(node, ManyReference):
                 other = "use result[many], result.outcomes(many) or result.records(many)"
-            elif isinstance(node, Node):
+            elif isinstance(node, NodeReference):
                 other = "use result[node], result.outcome(node) or result.record(node)"
             else:
                 other = "ask for a node of the flow"
-            raise TypeError(f"expected a {kind.__name__}, got {node!r}: {other}")
-        if node.flow is not self._flow:
-            raise NodeNotAvailable(f"{node!r} does not belong to this run, which is of flow {self._flow.name!r}")
+            wanted = "Many" if kind is ManyReference else "Node"
+            raise TypeError(f"expected a {wanted}, got {node!r}: {other}")
+        if node.declaration is not self._declaration:
+            raise NodeNotAvailable(f"{node!r} does not belong to this run, which is of flow {self._declaration.name!r}")
         spec: NodeSpec = node.spec
         return spec
 
-    def fan_of(self, many: Many[Any], /) -> FanRun:
+    def fan_of(self, many: ManyReference[Any], /) -> FanRun:
         """Return the state of the fan-out behind `many`; for the runner."""
-        spec = self._spec_of(many, Many)
+        spec = self._spec_of(many, ManyReference)
         fan = spec.scope.fan
         assert fan is not None
         if fan.scope.parent is not None:
             raise NodeNotAvailable(f"{spec.describe()}, is made anew for each item around it: use gather()")
         return self._machine.fan_run(fan)
+
+
+def _is_many(value: object) -> bool:
+    return isinstance(value, ManyReference)  # unlike isinstance in place, this leaves the type as it was declared
 
 
 def _value_of(outcome: Outcome[T] | None, spec: NodeSpec, index: int | None = None) -> T:

@@ -33,20 +33,20 @@ from runware_flow.runner.sources import Puller
 from runware_flow.runner.tracing import trace_run, traced
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from anyio.abc import TaskGroup
 
     from runware_flow.errors import FlowFailed
-    from runware_flow.flow.flow import Flow
-    from runware_flow.flow.many import Many
     from runware_flow.graph.attempts import RetryBudget
+    from runware_flow.graph.declaration import Declaration
     from runware_flow.graph.plan import ScopePlan, Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.ledger import Ledger
-    from runware_flow.runner.budget import Budget
+    from runware_flow.runner.budget import Budget, BudgetAccount
     from runware_flow.runner.event_stream import CompletionStream, EventStream
     from runware_flow.runner.progress import ProgressDisplay
+    from runware_flow.runner.reference import ManyReference
     from runware_flow.runner.requester import Requester
     from runware_flow.runner.settings import Settings
     from runware_flow.view.progress import ProgressBoard
@@ -60,23 +60,31 @@ STOPPED = "the run was stopped"
 
 
 @asynccontextmanager
-async def open_run(flow: Flow, client: Requester | None, settings: Settings) -> AsyncGenerator[Run]:
-    """Run `flow` beside the body of the block; see `Flow.start`."""
-    plan = compile_plan(flow.declaration)
+async def open_run(
+    declaration: Declaration,
+    client: Requester | None,
+    settings: Settings,
+    least: Callable[[BudgetAccount], float],
+) -> AsyncGenerator[Run]:
+    """Run a flow beside the body of the block; see `Flow.start`.
+
+    Args:
+        least: tells what the run will cost at least, in USD.
+    """
+    name = declaration.name
+    plan = compile_plan(declaration)
     check_limits(plan, settings.limits)
     async with AsyncExitStack() as stack:
         missing: Exception | None = None
         if client is None:
             client, missing = await open_client(plan, stack)
         writer = await open_journal(settings.journal, stack)
-        admission = await open_admission(
-            flow.name, settings, client, writer, stack, lambda account: account.least(flow.declaration)
-        )
-        ledger = open_ledger(writer, flow.name)
+        admission = await open_admission(name, settings, client, writer, stack, least)
+        ledger = open_ledger(writer, name)
         result_cache = await open_result_cache(settings.cache, client)
-        note_end = stack.enter_context(trace_run(flow.name))
+        note_end = stack.enter_context(trace_run(name))
         runner = Runner(
-            flow, plan, settings, client, admission, missing, ledger, result_cache=result_cache, attends=True
+            declaration, plan, settings, client, admission, missing, ledger, result_cache=result_cache, attends=True
         )
         async with open_task_group() as task_group:
             try:
@@ -93,7 +101,7 @@ class Runner:
 
     def __init__(
         self,
-        flow: Flow,
+        declaration: Declaration,
         plan: ScopePlan,
         settings: Settings,
         client: Any,
@@ -106,11 +114,11 @@ class Runner:
         attends: bool = False,
     ) -> None:
         """Args: attends: the desk is this run's own, and nobody else's to attend to."""
-        self.flow = flow
+        self.declaration = declaration
         self.settings = settings
         self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
         self.accounts = Accounts()
-        self.result = RunResult(flow, self.machine, self.accounts)
+        self.result = RunResult(declaration, self.machine, self.accounts)
         self.is_finished = False
         self.origin: tuple[int, str] | None = None
         """Position and key of the item of a batch that this run is for."""
@@ -167,7 +175,7 @@ class Runner:
         from runware_flow.runner.progress import ProgressDisplay  # not needed without
         from runware_flow.view.progress import ProgressBoard, expected_counts
 
-        board = ProgressBoard(self.flow.name, self.settings.concurrency, expected_counts(self.flow.declaration))
+        board = ProgressBoard(self.declaration.name, self.settings.concurrency, expected_counts(self.declaration))
         board.budget = None if self.budget is None else self.budget.usd
         self.event_bus.count_on(board)
         self._display = ProgressDisplay(board, progress, self._look)
@@ -253,7 +261,7 @@ class Runner:
 
     async def _work(self) -> None:
         machine = self.machine
-        context = RunContext(self.flow.name, self._client, self._missing, self._claims, self.origin)
+        context = RunContext(self.declaration.name, self._client, self._missing, self._claims, self.origin)
         current_worker.set(context)
         turn = _NODES_A_TURN
         while True:
@@ -314,7 +322,7 @@ class Runner:
     async def _park(self) -> None:
         is_last = len(self._parked) + 1 == self._worker_count
         if is_last and not (self.machine.in_flight or self.machine.waiting or self.puller.is_busy):
-            raise RuntimeError(f"the run of {self.flow!r} cannot go on; this is a bug in runware_flow")
+            raise RuntimeError(f"the run of flow {self.declaration.name!r} cannot go on; this is a bug in runware_flow")
         called = anyio.Event()
         self._parked.append(called)
         await called.wait()
@@ -370,7 +378,7 @@ class Runner:
         """See `Run.events`."""
         return self.event_bus.open_events()
 
-    def open_completions(self, many: Many[Any]) -> CompletionStream[Any]:
+    def open_completions(self, many: ManyReference[Any]) -> CompletionStream[Any]:
         """See `Run.as_completed`."""
         return self.event_bus.open_completions(many.spec, lambda: self.result.fan_of(many))
 

@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  # help() reads the annotations of a struct
+from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import msgspec
 
-from runware_flow.cache.store import read_cache
+from runware_flow.cache.store import CacheStore, read_cache
 from runware_flow.errors import DeclarationError, RunwareError
-from runware_flow.flow.options import OnError
+from runware_flow.graph.events import Event
 from runware_flow.graph.limits import read_limits
-from runware_flow.journal.store import is_store
-from runware_flow.runner.budget import read_budget
+from runware_flow.graph.policies import OnError
+from runware_flow.journal.store import JournalStore, is_store
+from runware_flow.runner.budget import Budget, read_budget
 from runware_flow.runner.progress import check_progress
 
-if TYPE_CHECKING:
-    from runware_flow.flow.options import FlowOptions
+__all__ = ("BudgetOption", "CacheOption", "FlowOptions", "JournalOption", "Progress", "Settings", "read_settings")
 
-__all__ = ("Settings", "read_settings")
+Progress: TypeAlias = bool | Literal["rich", "json"] | Callable[[Event], object] | None
+"""`True` shows bars on a terminal and in a notebook, elsewhere a plain line now and then; `"json"` a line of JSON a
+second; a callable gets each event of the run. All on standard error."""
+
+
+JournalOption: TypeAlias = str | PathLike[str] | JournalStore | None
+"""The path of a journal's file, or what keeps one."""
+
+BudgetOption: TypeAlias = float | Budget | None
+"""USD for one run, or a `Budget` to share."""
+
+CacheOption: TypeAlias = str | PathLike[str] | CacheStore | None
+"""The path of a cache's folder, a `Cache`, or another store."""
+
+
+class FlowOptions(TypedDict, total=False):
+    """The keywords of `Flow`, which `execute`, `start` and `run` may override."""
+
+    concurrency: int
+    """How many nodes are in flight at most, at least 1."""
+    limits: Mapping[str, int] | None
+    """How many nodes of a kind are in flight at most, by modality, `type:`, `model:` or a name of yours."""
+    on_error: OnError
+    """`"stop"`, `"cancel"` or `"continue"`: what happens once a node has failed for good."""
+    budget: BudgetOption
+    """USD that the run may spend."""
+    journal: JournalOption
+    """The file in which requests and results outlive a crash."""
+    cache: CacheOption
+    """A folder of answers that flows and programs share."""
+    progress: Progress
+    """What shows how far the run is."""
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 
 from runware_flow.errors import RunwareFlowError
-from runware_flow.flow.checks import has_method
+from runware_flow.graph.declaration import has_method
 from runware_flow.graph.fingerprint import Ordinals, item_key
 from runware_flow.runner.cancels import own_cancels
 

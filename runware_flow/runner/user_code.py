@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.errors import DeclarationError
-from runware_flow.flow.checks import is_node
+from runware_flow.graph.declaration import is_node
 from runware_flow.runner.cancels import own_cancels
 from runware_flow.types import Task
 

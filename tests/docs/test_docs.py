@@ -254,7 +254,10 @@ def test_explanation_names_files_that_exist(page):
     assert [name for name in named if not any((ROOT / home / name).exists() for home in (".", "runware_flow"))] == []
 
 
-@pytest.mark.parametrize(("page", "folder"), [("graph.md", "graph"), ("graph.md", "run"), ("session.md", "session")])
+@pytest.mark.parametrize(
+    ("page", "folder"),
+    [("graph.md", "graph"), ("graph.md", "flow"), ("graph.md", "runner"), ("session.md", "session")],
+)
 def test_explanation_says_where_each_module_is(page, folder):
     modules = {file.name for file in (ROOT / "runware_flow" / folder).glob("[!_]*.py")}
     text = (ROOT / "docs" / "explanation" / page).read_text(encoding="utf-8")
@@ -282,7 +285,8 @@ def public_names():
     from runware_flow.client.utilities import Utilities
     from runware_flow.emulator import __all__ as emulator_names
     from runware_flow.errors import ErrorCode
-    from runware_flow.flow.options import FlowOptions, PolicyOptions
+    from runware_flow.flow.options import PolicyOptions
+    from runware_flow.runner.settings import FlowOptions
 
     def methods(*kinds):
         return {name for kind in kinds for name in vars(kind) if not name.startswith("_")}

@@ -14,11 +14,11 @@ import runware_flow
 
 API = Path(__file__).parents[2] / "docs" / "reference" / "api"
 MODULES = ("errors", "journal", "emulator", "testing.playbook", "testing.plugin", "tasks", "results")
-HOMES = [import_module(f"runware_flow.{name}") for name in ("client.options", "flow.options")]
+HOMES = [import_module(f"runware_flow.{name}") for name in ("client.options", "flow.options", "runner.settings")]
 KEYWORDS = (
     "client.options.ClientKeywords",
     "client.options.ClientOptions",
-    "flow.options.FlowOptions",
+    "runner.settings.FlowOptions",
     "flow.options.PolicyOptions",
 )
 

@@ -467,13 +467,13 @@ def test_budget_in_two_event_loops_at_once_is_an_error():
 
 
 @pytest.mark.parametrize(("balance", "said"), [(0.001, True), (5.0, False)])
-def test_balance_that_cannot_pay_is_said_once_before_the_first_request(run, caplog, balance, said):
+def test_balance_that_cannot_pay_is_said_once_beside_the_first_request(run, caplog, balance, said):
     caplog.set_level(logging.INFO, "runware_flow")
     flow = Flow("kites", budget=Budget(1.0, prices={"runware:400@1": 0.0006}), on_error="continue")
     kites(flow, 5)
 
     async def main():
-        async with Emulator(balance=balance) as emulator, Client(**emulator.client_options) as client:
+        async with Emulator(balance=balance, latency=0.3) as emulator, Client(**emulator.client_options) as client:
             await flow.execute(client)
 
     run(main)

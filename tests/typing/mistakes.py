@@ -29,9 +29,9 @@ art.url  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIss
 
 # What a builder is given has the type of the node before it; what it returns is a task.
 art.then(lambda image: Caption(model="runware:150@2", inputs={"image": image.text}))  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-art.then(lambda image: 42)  # type: ignore[arg-type, return-value] # pyright: ignore[reportArgumentType, reportCallIssue]
-flow.then(42)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
-flow.then("a kite")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
+art.then(lambda image: 42)  # type: ignore[arg-type, return-value] # pyright: ignore[reportArgumentType]
+flow.then(42)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+flow.then("a kite")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 
 # A way of a branch is a sub-pipeline, from node to node; a condition is one of the result; a race is between nodes.
 art.branch(lambda image: True, lambda node: 42, lambda node: node)  # type: ignore[arg-type, return-value] # pyright: ignore[reportArgumentType]

@@ -1,0 +1,97 @@
+"""What a run knows the nodes of a flow by: references that stand for results, by which these are read afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
+
+from runware_flow.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from runware_flow.graph.declaration import Declaration, NodeSpec
+
+__all__ = ("ManyReference", "NodeReference", "Placeholder")
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Placeholder:
+    """What `Node` and `Many` share: they stand for values that do not exist yet, and refuse to be taken for them."""
+
+    __slots__ = ("declaration", "spec")
+
+    __runware_node__: ClassVar[bool] = True
+    """How the lower floors recognise a node that was left inside a task."""
+
+    _instead_of_items: ClassVar[str] = "use node.map, or flow.each for a task of many results"
+
+    def __init__(self, declaration: Declaration, spec: NodeSpec) -> None:
+        self.declaration = declaration
+        self.spec = spec
+
+    @property
+    def label(self) -> str:
+        """Its name in errors, events and reports: the label, or one made from its work."""
+        return self.spec.name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Placeholder) and type(other) is type(self) and other.spec is self.spec
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.spec))
+
+    def __repr__(self) -> str:
+        what = f"{type(self).__name__} {self.spec.path!r} of flow {self.declaration.name!r}"
+        return f"<{what}, declared at {self.spec.where}>"
+
+    def _repr_html_(self) -> str:
+        from runware_flow.view.notebook import node_html
+
+        return node_html(type(self).__name__, self.declaration.name, self.spec)
+
+    def __bool__(self) -> NoReturn:
+        self._refuse("has no truth before the run; decide inside a builder, which is given the result")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise DeclarationError(f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, {what}")
+
+    if not TYPE_CHECKING:  # hidden, so that type checkers reject `await node`, `for x in node` and `len(node)` too
+
+        def __str__(self) -> str:
+            self._refuse(
+                "is not its result, so it cannot become text; use node.then, whose builder is given the result"
+            )
+
+        def __format__(self, format_spec: str) -> str:
+            self._refuse("cannot be formatted into a text; use node.then, whose builder is given the result")
+
+        def __iter__(self) -> Any:
+            self._refuse(f"cannot be iterated over before the run; {self._instead_of_items}")
+
+        def __contains__(self, item: object) -> bool:
+            self._refuse("holds nothing before the run; use node.then, whose builder is given the result")
+
+        def __len__(self) -> int:
+            self._refuse(f"has no length before the run; {self._instead_of_items}")
+
+        def __await__(self) -> Any:
+            self._refuse("cannot be awaited; run the flow with `await flow.execute()` and read result[node]")
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):  # asked by copy, pickle and notebooks, who know what to do without it
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(
+                f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, has no {name!r}; if the"
+                " result has it, use node.then, whose builder is given the result"
+            )
+
+
+class NodeReference(Placeholder, Generic[T_co]):
+    """What reads one result: `result[node]` is a `T_co`. A `Node` is one."""
+
+    __slots__ = ()
+
+
+class ManyReference(Placeholder, Generic[T_co]):
+    """What reads one result for each item: `result[many]` is a `list[T_co]`. A `Many` is one."""
+
+    __slots__ = ()
