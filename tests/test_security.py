@@ -18,7 +18,7 @@ import pytest
 from runware_flow import Client, Flow, FlowFailed, RunwareError
 from runware_flow.client.options import read_settings
 from runware_flow.emulator import Emulator
-from runware_flow.emulator.faults import Fault
+from runware_flow.emulator.network.faults import Fault
 from runware_flow.results import ImageResult
 from runware_flow.secret import Secret
 from runware_flow.tasks import ImageInference, TextInference

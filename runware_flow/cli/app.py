@@ -275,7 +275,7 @@ def _flow(target: str, params: list[str] | None) -> Flow:
 
 
 def _faults(texts: list[str] | None) -> list[Any]:
-    from runware_flow.emulator.faults import parse_fault
+    from runware_flow.emulator.network.faults import parse_fault
 
     try:
         return [parse_fault(text) for text in texts or ()]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runware_flow.emulator.emulator import Emulator as Emulator
     from runware_flow.emulator.emulator import run_in_thread as run_in_thread
-    from runware_flow.emulator.faults import FAULT_KINDS as FAULT_KINDS
-    from runware_flow.emulator.faults import Fault as Fault
-    from runware_flow.emulator.faults import parse_fault as parse_fault
-    from runware_flow.emulator.log import CallEntry as CallEntry
-    from runware_flow.emulator.log import Log as Log
-    from runware_flow.emulator.log import TaskEntry as TaskEntry
+    from runware_flow.emulator.network.faults import FAULT_KINDS as FAULT_KINDS
+    from runware_flow.emulator.network.faults import Fault as Fault
+    from runware_flow.emulator.network.faults import parse_fault as parse_fault
+    from runware_flow.emulator.service.log import CallEntry as CallEntry
+    from runware_flow.emulator.service.log import Log as Log
+    from runware_flow.emulator.service.log import TaskEntry as TaskEntry
     from runware_flow.emulator.settings import Settings as Settings
 
 __all__ = (
@@ -34,12 +34,12 @@ __all__ = (
 _HOMES = {
     "Emulator": "emulator",
     "run_in_thread": "emulator",
-    "FAULT_KINDS": "faults",
-    "Fault": "faults",
-    "parse_fault": "faults",
-    "CallEntry": "log",
-    "Log": "log",
-    "TaskEntry": "log",
+    "FAULT_KINDS": "network.faults",
+    "Fault": "network.faults",
+    "parse_fault": "network.faults",
+    "CallEntry": "service.log",
+    "Log": "service.log",
+    "TaskEntry": "service.log",
     "Settings": "settings",
 }
 

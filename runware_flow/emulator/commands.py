@@ -21,7 +21,7 @@ from runware_flow.emulator.emulator import Emulator, run_in_thread
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
-    from runware_flow.emulator.faults import Fault
+    from runware_flow.emulator.network.faults import Fault
     from runware_flow.emulator.settings import Latency
 
 __all__ = ("emulate_command", "environment", "parse_latency", "serve_command")
@@ -63,7 +63,7 @@ def serve_command(
         emulator = Emulator(host=host, port=port, latency=latency, seed=seed, faults=faults)
         anyio.run(_serve, emulator, backend=backend)
     except (OSError, ValueError) as error:
-        return _complain(f"cannot serve on {host} port {port}: {error}")
+        return _report_error(f"cannot serve on {host} port {port}: {error}")
     return 0
 
 
@@ -95,9 +95,9 @@ def emulate_command(
             with _forwarding(process):
                 code = process.wait()
     except ValueError as error:
-        return _complain(str(error))
+        return _report_error(str(error))
     except OSError as error:
-        return _complain(f"cannot run {argv[0]}: {error.strerror or error}", 127)
+        return _report_error(f"cannot run {argv[0]}: {error.strerror or error}", 127)
     return code if code >= 0 else 128 - code
 
 
@@ -117,6 +117,6 @@ def _forwarding(process: subprocess.Popen[bytes]) -> Generator[None]:
             signal.signal(number, handler)
 
 
-def _complain(message: str, code: int = 1) -> int:
+def _report_error(message: str, code: int = 1) -> int:
     sys.stderr.write(message + "\n")
     return code

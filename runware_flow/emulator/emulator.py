@@ -14,13 +14,13 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 
-from runware_flow.emulator.app import create_app
-from runware_flow.emulator.faults import Fault, FaultBook
-from runware_flow.emulator.models import Models, load_models
-from runware_flow.emulator.server import Server
-from runware_flow.emulator.service import Service
+from runware_flow.emulator.http.app import create_app
+from runware_flow.emulator.http.driver import ServiceDriver
+from runware_flow.emulator.http.server import Server
+from runware_flow.emulator.network.faults import Fault, FaultBook
+from runware_flow.emulator.service.models import Models, load_models
+from runware_flow.emulator.service.service import Service
 from runware_flow.emulator.settings import Latency, Settings
-from runware_flow.emulator.shell import Shell
 from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from runware_flow.emulator.log import Log
+    from runware_flow.emulator.service.log import Log
 
 __all__ = ("Emulator", "run_in_thread")
 
@@ -141,11 +141,11 @@ class Emulator:
             listener.close()
             raise
         self._service = Service(settings, models, self._faults)
-        shell = Shell(self._service)
-        server = Server(create_app(shell), listener, self._faults, settings.max_frame_bytes)
+        driver = ServiceDriver(self._service)
+        server = Server(create_app(driver), listener, self._faults, settings.max_frame_bytes)
         async with open_task_group() as workers:
             try:
-                await workers.start(shell.run)
+                await workers.start(driver.run)
                 await workers.start(server.run)
                 yield
             finally:

@@ -1,4 +1,4 @@
-"""Values out of somebody's JSON, narrowed: what is not an object or a list is an empty one."""
+"""Values out of a client's JSON, narrowed: what is not an object or a list is an empty one."""
 
 from __future__ import annotations
 

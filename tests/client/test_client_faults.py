@@ -16,7 +16,7 @@ import pytest
 from runware_flow import Client, RunwareError
 from runware_flow.client import transport_selector
 from runware_flow.emulator import Emulator
-from runware_flow.emulator.faults import FAULT_KINDS
+from runware_flow.emulator.network.faults import FAULT_KINDS
 from runware_flow.session.options import SessionOptions
 from runware_flow.session.polling import PollPolicy
 from runware_flow.tasks import ImageInference, TextInference

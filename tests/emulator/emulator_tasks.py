@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.emulator.faults import FaultBook
-from runware_flow.emulator.models import load_models
-from runware_flow.emulator.service import Service
-from runware_flow.emulator.sessions import Session
+from runware_flow.emulator.network.faults import FaultBook
+from runware_flow.emulator.service.models import load_models
+from runware_flow.emulator.service.service import Service
+from runware_flow.emulator.service.sessions import Session
 from runware_flow.emulator.settings import Settings
 
 if TYPE_CHECKING:
-    from runware_flow.emulator.jobs import Frame
+    from runware_flow.emulator.service.jobs import Frame
 
 
 def make_id() -> str:

@@ -241,10 +241,10 @@ def test_model_search_finds_by_words_category_architecture_and_source() -> None:
 
 def test_model_search_pages_do_not_overlap_and_sorts_go_both_ways() -> None:
     service = make_service()
-    pages = [find(service, sort="name", limit=30, offset=offset)["results"] for offset in (0, 30)]
-    names = [one["name"] for page in pages for one in page]
+    endpoints = [find(service, sort="name", limit=30, offset=offset)["results"] for offset in (0, 30)]
+    names = [one["name"] for page in endpoints for one in page]
     assert names == sorted(names)
-    assert len({one["air"] for page in pages for one in page}) == 60
+    assert len({one["air"] for page in endpoints for one in page}) == 60
     assert find(service, sort="-name", limit=1)["results"][0]["name"] > names[-1]
     assert "popularity" not in find(service, sort="-popularity")["results"][0]
 

@@ -15,7 +15,7 @@ from emulator_tasks import caption, image, make_service, submit, text
 from PIL import Image
 
 from runware_flow.emulator import Emulator
-from runware_flow.emulator.calls import retry_delay, webhook_body
+from runware_flow.emulator.service.webhooks import retry_delay, webhook_body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,12 +123,12 @@ def test_webhook_that_never_answers_is_given_up(run) -> None:
 def test_failed_task_is_told_to_its_webhook() -> None:
     service = make_service("fail:code=inferenceError", latency=0)
     submit(service, image(webhookURL="http://x/"))
-    ((job, slot),) = service.advance(0.0).told
-    body = webhook_body(service, job, slot)
+    ((job, slot),) = service.advance(0.0).callbacks
+    body = webhook_body(service.settings, job, slot)
     assert (body["status"], body["code"]) == ("error", "inferenceError")
     wrapped = make_service("fail:nth=1", latency=0, webhook_shape="wrapped")
     submit(wrapped, image(webhookURL="http://x/"), image(webhookURL="http://x/"))
-    bodies = [webhook_body(wrapped, *one) for one in wrapped.advance(0.0).told]
+    bodies = [webhook_body(wrapped.settings, *one) for one in wrapped.advance(0.0).callbacks]
     assert [list(one) for one in bodies] == [["errors"], ["data"]]
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from emulator_tasks import caption, image, make_id, text
 
-from runware_flow.emulator.checks import check_task, check_task_uuid
-from runware_flow.emulator.models import load_models
+from runware_flow.emulator.service.models import load_models
+from runware_flow.emulator.service.validation import check_task, check_task_uuid
 from runware_flow.emulator.settings import Settings
 
 

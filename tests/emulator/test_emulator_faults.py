@@ -6,7 +6,7 @@ import pytest
 from emulator_tasks import ask, codes, image, make_service, open_session, poll, submit
 
 from runware_flow.emulator import Emulator
-from runware_flow.emulator.faults import FAULT_KINDS, Fault, FaultBook, parse_fault
+from runware_flow.emulator.network.faults import FAULT_KINDS, Fault, FaultBook, parse_fault
 
 
 def test_fault_text_is_read_with_its_numbers() -> None:
@@ -33,12 +33,12 @@ def test_fault_text_that_means_nothing_is_an_error(text) -> None:
 )
 def test_fault_strikes_at_the_events_it_names(text, strikes) -> None:
     book = FaultBook([text])
-    assert [int(book.strike("kill") is not None) for _ in range(5)] == strikes
-    assert book.strike("duplicate") is None
+    assert [int(book.trigger("kill") is not None) for _ in range(5)] == strikes
+    assert book.trigger("duplicate") is None
 
 
 def test_fault_given_as_one_text_is_one_fault_not_its_letters() -> None:
-    assert FaultBook("kill:nth=1").strike("kill") is not None
+    assert FaultBook("kill:nth=1").trigger("kill") is not None
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_emulator_option_that_makes_no_sense_is_named(options, sentence) -> None
 
 def test_fault_counts_only_the_tasks_it_is_meant_for() -> None:
     book = FaultBook(["fail:nth=2,prompt=kite,task_type=imageInference"])
-    struck = [book.strike("fail", image(prompt)) for prompt in ("a kite", "a boat", "two kites", "a kite")]
+    struck = [book.trigger("fail", image(prompt)) for prompt in ("a kite", "a boat", "two kites", "a kite")]
     assert [one is not None for one in struck] == [False, False, True, False]
 
 

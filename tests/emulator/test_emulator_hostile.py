@@ -21,8 +21,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from runware_flow.emulator import Emulator
-from runware_flow.emulator.gallery import Recipe
-from runware_flow.emulator.models import load_models
+from runware_flow.emulator.media.store import Recipe
+from runware_flow.emulator.service.models import load_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,14 +126,14 @@ def strange_tasks(draw: Callable[[st.SearchStrategy[Any]], Any]) -> dict[str, An
 @given(strange_tasks())
 def test_service_answers_any_values_without_an_exception(task) -> None:
     service = make_service(latency=0)
-    reception = service.receive([task], 0.0)
-    for job in reception.started:
+    reply = service.receive([task], 0.0)
+    for job in reply.started:
         if job.needs_inputs:
-            service.furnish(job, [Recipe(process="generated", width=64, height=64)] * len(job.inputs), 0.0)
+            service.make_items(job, [Recipe(process="generated", width=64, height=64)] * len(job.inputs), 0.0)
         if job.renderings:
             service.finish(job, 0.0)
     service.advance(0.0)
-    frame = service.collect(reception)
+    frame = service.collect(reply)
     assert frame.data or frame.errors
     assert len(frame.data) <= 20
     json.dumps(frame.body())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runware_flow.emulator.log import Log, TaskEntry
+from runware_flow.emulator.service.log import Log, TaskEntry
 
 
 def entry(number: int) -> TaskEntry:

@@ -8,8 +8,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from runware_flow.emulator import settings as module
-from runware_flow.emulator.faults import BYTE_FAULTS, FAULT_KINDS, Fault
-from runware_flow.emulator.log import CallEntry, Log, TaskEntry
+from runware_flow.emulator.network.faults import BYTE_FAULTS, FAULT_KINDS, Fault
+from runware_flow.emulator.service.log import CallEntry, Log, TaskEntry
 from runware_flow.emulator.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "emulator.md"

@@ -11,11 +11,11 @@ import av
 import pytest
 from PIL import Image
 
-from runware_flow.emulator.gallery import Medium, Recipe
-from runware_flow.emulator.media import make_file
-from runware_flow.emulator.pictures import encode, find_subjects, read_picture, render
+from runware_flow.emulator.media.files import make_file
+from runware_flow.emulator.media.pictures import encode, find_subjects, read_picture, render
+from runware_flow.emulator.media.store import Medium, Recipe
 from runware_flow.emulator.problems import Problem
-from runware_flow.emulator.texts import describe
+from runware_flow.emulator.service.texts import describe
 
 
 def batched(data: bytes, size: int) -> list[bytes]:

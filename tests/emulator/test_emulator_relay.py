@@ -16,8 +16,8 @@ from websockets.exceptions import ConnectionClosedError
 
 from runware_flow import Client
 from runware_flow.emulator import Emulator
-from runware_flow.emulator.faults import FaultBook
-from runware_flow.emulator.segments import Segments
+from runware_flow.emulator.network.faults import FaultBook
+from runware_flow.emulator.network.segments import Segments
 from runware_flow.tasks import ImageInference
 
 pytestmark = pytest.mark.usefixtures("watched")
@@ -183,11 +183,11 @@ def test_own_client_gets_every_result_through_a_bad_network(run, transport) -> N
 def test_fault_by_chance_is_the_same_for_the_same_seed() -> None:
     def strikes(seed: int) -> list[bool]:
         book = FaultBook(["kill:chance=0.3"], seed)
-        return [book.strike("kill") is not None for _ in range(200)]
+        return [book.trigger("kill") is not None for _ in range(200)]
 
     assert strikes(1) == strikes(1) != strikes(2)
     assert 30 < sum(strikes(1)) < 90
-    assert not any(FaultBook(["kill:chance=0"]).strike("kill") for _ in range(50))
+    assert not any(FaultBook(["kill:chance=0"]).trigger("kill") for _ in range(50))
 
 
 def test_emulator_stops_with_half_open_connections(run) -> None:

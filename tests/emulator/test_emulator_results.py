@@ -13,8 +13,8 @@ from emulator_tasks import codes, image, make_id, make_service, submit
 from PIL import Image
 
 from runware_flow.emulator import Emulator
-from runware_flow.emulator.models import load_models
-from runware_flow.emulator.schemas import response_schema
+from runware_flow.emulator.http.schemas import response_schema
+from runware_flow.emulator.service.models import load_models
 
 pytestmark = pytest.mark.usefixtures("watched")
 
@@ -96,9 +96,9 @@ def test_film_comes_back_from_a_film_and_only_async(task_type) -> None:
     service = make_service()
     film = {"taskType": task_type, "taskUUID": make_id(), "model": "civitai:1@1", **FILM}
     assert codes(submit(service, {**film, "deliveryMethod": "sync"})) == ["invalidParameter"]
-    reception = service.receive([film], 0.0)
-    assert reception.frame.data == [{"taskType": task_type, "taskUUID": film["taskUUID"]}]
-    assert not reception.waiting
+    reply = service.receive([film], 0.0)
+    assert reply.frame.data == [{"taskType": task_type, "taskUUID": film["taskUUID"]}]
+    assert not reply.waiting
 
 
 @pytest.mark.parametrize(("format_", "name"), [("JPG", "JPEG"), ("PNG", "PNG"), ("WEBP", "WEBP"), ("webp", "WEBP")])

@@ -8,7 +8,7 @@ from emulator_tasks import make_id
 
 from runware_flow.emulator import Emulator
 from runware_flow.emulator.problems import Problem
-from runware_flow.emulator.serverless import Serverless
+from runware_flow.emulator.service.serverless import Serverless
 from runware_flow.emulator.settings import Settings
 
 

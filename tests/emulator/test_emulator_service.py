@@ -188,8 +188,8 @@ def test_service_training_tells_its_progress() -> None:
     service = make_service()
     task = {"taskType": "training", "taskUUID": make_id(), "model": "runware:flux-1-dev@style-lora-training"}
     task |= {"inputs": {"images": ["https://example.com/a.jpg"]}, "importModel": {"name": "mine"}}
-    reception = service.receive([task], 0.0)
-    assert not reception.frame.errors
+    reply = service.receive([task], 0.0)
+    assert not reply.frame.errors
     assert [item["progress"] for item in ask(service, task, 0.5).data] == [50]
 
 
@@ -198,8 +198,8 @@ def test_service_result_addresses_die_after_their_ttl() -> None:
     task = image(deliveryMethod="async", ttl=60)
     submit(service, task)
     (item,) = ask(service, task, 1.0).data
-    assert service.find_medium(item["imageURL"], 60.0) is not None
-    assert service.find_medium(item["imageURL"], 61.0) is None
+    assert service.state.find_medium(item["imageURL"], 60.0) is not None
+    assert service.state.find_medium(item["imageURL"], 61.0) is None
 
 
 def test_service_unknown_medium_is_refused_at_once() -> None:
@@ -215,9 +215,9 @@ def test_service_several_polls_in_one_request_are_one_answer_or_one_each() -> No
     for service in (together, apart):
         submit(service, *tasks)
     assert len(submit(together, *polls).data) == 2
-    reception = apart.receive(polls, 0.0)
-    assert reception.frame.is_empty
-    assert [len(frame.data) for frame in reception.frames] == [1, 1]
+    reply = apart.receive(polls, 0.0)
+    assert reply.frame.is_empty
+    assert [len(frame.data) for frame in reply.frames] == [1, 1]
     assert together.log.polls == 2
     assert together.log.poll_requests == 1
 

@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 from emulator_tasks import image, make_id, text
 
-from runware_flow.emulator.checks import check_task
-from runware_flow.emulator.models import load_models
-from runware_flow.emulator.schemas import request_schema, response_schema
+from runware_flow.emulator.http.schemas import request_schema, response_schema
+from runware_flow.emulator.service.models import load_models
+from runware_flow.emulator.service.validation import check_task
 from runware_flow.emulator.settings import Settings
 
 

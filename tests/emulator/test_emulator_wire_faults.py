@@ -51,12 +51,12 @@ def test_http_faults_have_their_status_headers_and_body(run) -> None:
     async def main() -> None:
         faults = ["http:nth=1,status=429,retry_after=0.5", "http:nth=2,status=502,body=text", "http:nth=3,body=empty"]
         async with Emulator(latency=0, faults=faults) as emulator, open_rest(emulator) as rest:
-            answers = [await rest.client.post(rest.url, json=[image()]) for _ in range(4)]
-            assert [answer.status_code for answer in answers] == [429, 502, 503, 200]
-            assert answers[0].headers["retry-after"] == "0.5"
-            assert answers[0].json()["errors"][0]["code"] == "rateLimitExceeded"
-            assert answers[1].text.startswith("<html>")
-            assert answers[2].content == b""
+            utilities = [await rest.client.post(rest.url, json=[image()]) for _ in range(4)]
+            assert [answer.status_code for answer in utilities] == [429, 502, 503, 200]
+            assert utilities[0].headers["retry-after"] == "0.5"
+            assert utilities[0].json()["errors"][0]["code"] == "rateLimitExceeded"
+            assert utilities[1].text.startswith("<html>")
+            assert utilities[2].content == b""
             assert len(emulator.log.tasks) == 1
 
     run(main)

@@ -1,0 +1,71 @@
+"""The ASGI application: inference over REST and WebSocket, the media it names, schemas, and the control path.
+
+`create_app` imports Starlette; everything else of the emulator does without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from runware_flow.emulator.http.endpoints import Endpoints
+from runware_flow.emulator.http.rest import RestEndpoint
+from runware_flow.emulator.http.websocket import serve_websocket
+
+if TYPE_CHECKING:
+    from starlette.routing import Router
+
+    from runware_flow.emulator.http.asgi import Receive, Scope, Send
+    from runware_flow.emulator.http.driver import ServiceDriver
+
+__all__ = ("App", "create_app")
+
+
+class App:
+    """One service behind one port. `aclose` ends its connections before the server goes down."""
+
+    def __init__(self, driver: ServiceDriver, router: Router) -> None:
+        self._driver = driver
+        self._router = router
+        self._active = 0
+        self._idle = anyio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection (WebSocket) or request (HTTP)."""
+        self._active += 1
+        try:
+            if scope["type"] == "websocket":
+                await serve_websocket(self._driver, scope, receive, send)
+            else:
+                await self._router(scope, receive, send)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+    async def aclose(self, grace: float) -> None:
+        """Close WebSockets with 1001, answer waiting requests with 503, and wait for both, `grace` seconds at most."""
+        self._driver.closing.set()
+        with anyio.move_on_after(grace):
+            while self._active:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+
+
+def create_app(driver: ServiceDriver) -> App:
+    """Build the application for a service."""
+    from starlette.routing import Route, Router
+
+    endpoints = Endpoints(driver)
+    routes = [
+        Route("/v1", RestEndpoint(driver)),
+        Route("/__emulator__/log", endpoints.log),
+        Route("/schemas/registry.json", endpoints.registry),
+        Route("/schemas/resolve/{model:path}", endpoints.resolve),
+        Route("/content/{path:path}", endpoints.content),
+        Route("/serverless/v1/apps/{app}/{action}", endpoints.apps, methods=["GET", "POST"]),
+        Route("/serverless/v1/apps/{app}/{action}/{rest:path}", endpoints.apps, methods=["GET", "POST"]),
+        Route("/{folder}/os/{rest:path}", endpoints.medium),
+    ]
+    return App(driver, Router(routes=routes))

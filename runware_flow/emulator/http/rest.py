@@ -1,0 +1,166 @@
+"""The REST face of the service: one POST with an array of tasks, answered when its sync tasks are done."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import msgspec
+
+from runware_flow.emulator.http.sockets import cut, is_closed
+from runware_flow.emulator.http.sse import stream_text
+from runware_flow.emulator.http.websocket import bare, read_tasks
+from runware_flow.emulator.jsonvalues import as_object
+from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.service.jobs import Frame
+
+if TYPE_CHECKING:
+    from runware_flow.emulator.http.asgi import Receive, Scope, Send
+    from runware_flow.emulator.http.driver import ServiceDriver
+    from runware_flow.emulator.network.faults import Fault
+
+__all__ = ("RestEndpoint",)
+
+
+class RestEndpoint:
+    """An ASGI application for `POST /v1`."""
+
+    def __init__(self, driver: ServiceDriver) -> None:
+        self._driver = driver
+        self._service = driver.service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["method"] != "POST":
+            await _answer(send, 405, _errors(Problem("invalidParameter", "Use POST.")), allow="POST")
+            return
+        raw = await _read_body(receive, self._service.settings.max_frame_bytes)
+        if raw is None:
+            return
+        self._service.log.posts += 1
+        fault = self._service.faults.trigger("http")
+        if fault is not None:
+            await _answer_fault(send, fault)
+            return
+        tasks: list[Any] | Problem
+        tasks = raw if isinstance(raw, Problem) else read_tasks(raw, self._service.settings.max_tasks)
+        if not isinstance(tasks, Problem):
+            tasks = self._authorize(scope, tasks)
+        if isinstance(tasks, Problem):
+            await _answer(send, tasks.status, _errors(tasks))
+            return
+        await self._perform(tasks, receive, send)
+
+    def _authorize(self, scope: Scope, tasks: list[Any]) -> list[Any] | Problem:
+        """Take the key from the header or from an authentication task in front [doc, 3p]."""
+        headers = dict(scope["headers"])
+        scheme, _, key = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        first = as_object(tasks[0]) if tasks else {}
+        if first.get("taskType") == "authentication":
+            key, tasks = str(first.get("apiKey") or key), tasks[1:]
+        elif scheme.lower() != "bearer" or not key:
+            return Problem("missingApiKey", "The request carries no API key.", parameter="apiKey")
+        problem = self._service.check_key(key.strip())
+        return tasks if problem is None else problem
+
+    async def _perform(self, tasks: list[Any], receive: Receive, send: Send) -> None:
+        streams = [task for task in map(as_object, tasks) if task.get("deliveryMethod") == "stream"]
+        if streams and len(tasks) > 1:
+            problem = Problem("invalidParameter", "A stream is asked for alone.", parameter="deliveryMethod")
+            await _answer(send, problem.status, _errors(problem))
+            return
+        reply = self._driver.receive(tasks)
+        frame = reply.frame
+        if streams and reply.waiting:
+            await stream_text(self._driver, reply.waiting[0], send)
+            return
+        if frame.delay:
+            await anyio.sleep(frame.delay)
+        if reply.waiting and not await self._wait(reply.waiting, receive):
+            return
+        if self._driver.closing.is_set():
+            await _answer(send, 503, _errors(Problem("serviceUnavailable", "The emulator stops.")))
+            return
+        frame = self._service.collect(reply)
+        is_cut = (frame.is_lost and frame.is_empty) or self._service.faults.trigger("cut") is not None
+        if is_cut and cut(send):
+            return
+        body = frame.body()
+        if self._service.faults.trigger("empty-errors") is not None:
+            body.setdefault("errors", [])
+        if self._service.faults.trigger("bare-data") is not None:
+            body = bare(body)
+        if not is_closed(send):
+            self._service.sent(frame, time.monotonic())
+            await _answer(send, frame.status, body)
+
+    async def _wait(self, jobs: list[Any], receive: Receive) -> bool:
+        """Wait for sync jobs; False if the client left before, who may ask getResponse for them."""
+        is_here = True
+
+        async def watch() -> None:
+            nonlocal is_here
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            is_here = False
+            waiters.cancel_scope.cancel()
+
+        async def stop() -> None:
+            await self._driver.closing.wait()
+            waiters.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as waiters:
+            waiters.start_soon(watch)
+            waiters.start_soon(stop)
+            await self._driver.wait_settled(jobs)
+            waiters.cancel_scope.cancel()
+        self._driver.forget(jobs)
+        return is_here
+
+
+def _errors(problem: Problem) -> dict[str, Any]:
+    return Frame(errors=[problem.entry()], shape=problem.shape).body()
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes | Problem | None:
+    """Read the whole body; None if the client left in the middle of it."""
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size <= limit:
+            chunks.append(chunk)
+        if not message.get("more_body"):
+            break
+    if size > limit:
+        return Problem("valueTooLarge", f"A request holds at most {limit} bytes.", status=413)
+    return b"".join(chunks)
+
+
+async def _answer(send: Send, status: int, body: dict[str, Any] | bytes, **headers: str) -> None:
+    raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    kind = headers.pop("content_type", "application/json")
+    fields = [(b"content-type", kind.encode()), (b"content-length", str(len(raw)).encode())]
+    fields += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": raw})
+
+
+_CODES = {401: "invalidApiKey", 402: "insufficientCredits", 429: "rateLimitExceeded", 503: "serviceUnavailable"}
+
+
+async def _answer_fault(send: Send, fault: Fault) -> None:
+    status = fault.status or 503
+    headers = {} if fault.retry_after is None else {"retry_after": f"{fault.retry_after:g}"}
+    if fault.body == "json":
+        code = fault.code or _CODES.get(status, "internalServerError")
+        message = fault.message or f"The service answers with {status}."
+        await _answer(send, status, _errors(Problem(code, message)), **headers)
+    else:
+        raw = b"" if fault.body == "empty" else f"<html><body><h1>{status}</h1></body></html>".encode()
+        await _answer(send, status, raw, content_type="text/html", **headers)

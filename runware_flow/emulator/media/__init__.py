@@ -1,0 +1,1 @@
+"""What the service stores and makes: pictures, films, sounds and other files."""
