@@ -75,7 +75,8 @@ class ResultCache:
         files = [*answer.files, *[None] * len(results)]
         for result, name in zip(results, files, strict=False):
             path = self._store.media_path(name) if name is not None and isinstance(self._store, Cache) else None
-            has_file = path is not None and await anyio.Path(path).is_file()
+            file = None if path is None else anyio.Path(path)
+            has_file = file is not None and await file.is_file() and not await file.is_symlink()
             is_there = await self._is_there(result, answer)
             if path is not None and has_file:
                 attach_file(result, path, is_alone=not is_there)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from runware_flow.errors import DeclarationError
+from runware_flow.files import local_path, make_private_folder, open_private_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ class Cache:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, keep_media: bool = False) -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         self.keep_media = keep_media
 
     def __repr__(self) -> str:
@@ -94,7 +95,9 @@ class Cache:
             DeclarationError: it cannot be made or written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.path)
+            if self.keep_media:
+                make_private_folder(self.path / "media")
         except OSError as error:
             raise DeclarationError(f"cache= names {self.path}, which cannot be used: {error.strerror}") from error
         if not os.access(self.path, os.W_OK):
@@ -121,10 +124,11 @@ class Cache:
             OSError: the disk is full, say.
         """
         path = self._path(answer.key)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         partial = path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
         try:
-            partial.write_bytes(_encode(answer))
+            with os.fdopen(open_private_file(partial), "wb") as file:
+                file.write(_encode(answer))
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

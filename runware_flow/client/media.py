@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 
 from runware_flow.errors import RunwareError
+from runware_flow.files import local_path
 from runware_flow.wire.codec import place
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ async def file_to_data_uri(source: str | Path | bytes | BinaryIO, *, media_type:
         source = await anyio.to_thread.run_sync(source.read)
     if isinstance(source, bytes):
         return _data_uri(source, media_type or _media_type(source))
-    path = Path(source)
+    path = local_path(source)
     content = await anyio.Path(path).read_bytes()
     return _data_uri(content, media_type or _media_type(content, path))
 

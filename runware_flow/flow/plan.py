@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from functools import partial
 from graphlib import TopologicalSorter
 from itertools import islice, product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from runware_flow.errors import DeclarationError
@@ -295,7 +294,7 @@ def price_list(prices: Mapping[str, PriceOption] | None, journal: JournalOption)
         return PriceList(given)
     from runware_flow.journal.costs import seen_prices  # SQLite is not needed without
 
-    return PriceList(given, seen_prices(Path(path)))
+    return PriceList(given, seen_prices(path))
 
 
 def least_cost(declaration: Declaration, account: BudgetAccount) -> float:

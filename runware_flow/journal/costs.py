@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from runware_flow.graph.budget import Asking, Past
 from runware_flow.graph.prices import Price
-from runware_flow.journal.sqlite import STATES, connect, items_of, translated
+from runware_flow.journal.sqlite import STATES, connect, file_of_journal, items_of, translated
 from runware_flow.wire.codec import slots_of
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Generator
+    from os import PathLike
     from pathlib import Path
 
-__all__ = ("TELLS_PRICE", "read_past", "seen_prices")
+__all__ = ("PAID", "TELLS_PRICE", "read_past", "seen_prices")
 
 _LATEST = 10_000
-TELLS_PRICE = """(micro_usd > 0 OR micro_usd = 0 AND NOT EXISTS (
+PAID = "CASE WHEN typeof(micro_usd) = 'integer' AND micro_usd > 0 THEN micro_usd END"
+"""What a request cost, for a sum: nothing gives money back, whatever a service or a file says."""
+TELLS_PRICE = """typeof(micro_usd) = 'integer' AND (micro_usd > 0 OR micro_usd = 0 AND NOT EXISTS (
     SELECT 1 FROM json_each(CAST(items AS TEXT)) WHERE json_extract(value, '$.cost') IS NOT 0))"""
 """Whether what a request cost says something about the price: what came from the cache cost nothing, though its items
 have the cost of the answer that was kept, or none. Only where they say 0 themselves is the model free."""
 
+_OpenRow: TypeAlias = tuple[str, str, str | None, bytes | None]
+_CountRow: TypeAlias = tuple[str, str | None, int]
+_PriceRow: TypeAlias = tuple[str, str | None, int, bytes | None]
+"""What the columns hold in a journal that is not damaged; SQLite itself holds anything."""
 
-def seen_prices(path: Path) -> dict[tuple[str, str | None], Price]:
+
+def seen_prices(journal: str | PathLike[str]) -> dict[tuple[str, str | None], Price]:
     """Return what one result cost, by task type and model, over the last 10,000 finished requests of a journal.
 
     Blocks, as any file does. A journal that is not there yet has seen nothing.
@@ -34,31 +42,32 @@ def seen_prices(path: Path) -> dict[tuple[str, str | None], Price]:
     Raises:
         JournalError: the file is no journal, or is damaged.
     """
+    path = file_of_journal(journal)
     if not path.is_file():
         return {}
     with _opened(path) as connection:
         return _prices(connection)
 
 
-def read_past(path: Path, flow: str) -> Past:
+def read_past(journal: str | PathLike[str], flow: str) -> Past:
     """Return what earlier runs of a flow did; see `seen_prices`."""
+    path = file_of_journal(journal)
     if not path.is_file():
         return Past()
     with _opened(path) as connection:
         without = f"state = {STATES.index('done')} AND micro_usd IS NULL AND task_uuid IS NOT NULL"
-        query = f"SELECT sum(micro_usd), sum({without}) FROM node WHERE flow = ?"  # one pass, whatever the length
+        query = f"SELECT sum({PAID}), sum({without}) FROM node WHERE flow = ?"  # one pass, whatever the length
         [spent, count] = connection.execute(query, (flow,)).fetchone()
         without_cost: dict[tuple[str, str | None], int] = {}
         if count:
             query = f"SELECT task_type, model, count(*) FROM node WHERE flow = ? AND {without} GROUP BY 1, 2"
-            without_cost = {
-                (task_type, model): number for task_type, model, number in connection.execute(query, (flow,))
-            }
+            counted = msgspec.convert(connection.execute(query, (flow,)).fetchall(), list[_CountRow])
+            without_cost = {(task_type, model): number for task_type, model, number in counted}
         query = f"""SELECT task_uuid, task_type, model, request FROM node
             WHERE flow = ? AND state = {STATES.index("open")} AND task_uuid IS NOT NULL"""
+        rows = msgspec.convert(connection.execute(query, (flow,)).fetchall(), list[_OpenRow])
         open_tasks = {
-            task_uuid: Asking(task_type, model, _slots(request))
-            for task_uuid, task_type, model, request in connection.execute(query, (flow,))
+            task_uuid: Asking(task_type, model, _slots(request)) for task_uuid, task_type, model, request in rows
         }
         return Past(spent or 0, open_tasks, without_cost, _prices(connection))
 
@@ -73,9 +82,8 @@ def _opened(path: Path) -> Generator[sqlite3.Connection]:
             connection.close()
 
 
-def _slots(request: bytes) -> int:
-    wire: Any = msgspec.json.decode(request)
-    return slots_of(wire)
+def _slots(request: bytes | None) -> int:
+    return 1 if request is None else slots_of(msgspec.json.decode(request, type=dict[str, Any]))
 
 
 def _prices(connection: sqlite3.Connection) -> dict[tuple[str, str | None], Price]:
@@ -84,7 +92,7 @@ def _prices(connection: sqlite3.Connection) -> dict[tuple[str, str | None], Pric
         f"""SELECT task_type, model, micro_usd, items FROM node WHERE state = {STATES.index("done")}
             AND {TELLS_PRICE} ORDER BY id DESC LIMIT {_LATEST}"""
     )
-    for task_type, model, micro_usd, items in rows:
+    for task_type, model, micro_usd, items in msgspec.convert(rows.fetchall(), list[_PriceRow]):
         each = micro_usd / max(1, len(items_of(items))) / 1_000_000
         known = found.get((task_type, model), Price(each, each, "journal"))
         found[task_type, model] = Price(min(known.low, each), max(known.high, each), "journal")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from runware_flow.errors import JournalError
 from runware_flow.graph.policies import is_verdict
 from runware_flow.journal.store import Begin, Entry, Keep, NodeKey, Settle
 from runware_flow.journal.values import (
+    decode_error,
     decode_value,
     encode_error,
     encode_item,
@@ -18,6 +20,7 @@ from runware_flow.journal.values import (
     fingerprint_call,
     is_still_true,
 )
+from runware_flow.wire.salvage import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,11 +132,29 @@ class Ledger:
         self._note(entry)
         if entry.advice.action != "restore":
             return Call(key)
-        value = decode_value(entry.items[0])
+        value = self._value_of(entry, path)
         if not is_still_true(value):
             self.is_fresh = True
             return Call(key)
         return Call(key, is_known=True, value=value)
+
+    def _value_of(self, entry: Entry, path: str) -> Any:
+        try:
+            [item] = entry.items
+            return decode_value(item)
+        except UNREADABLE as error:
+            raise _unreadable(path, error) from error
+
+    def error_of(self, entry: Entry, path: str) -> RunwareError | None:
+        """Return the error that is on record of a request.
+
+        Raises:
+            JournalError: what is there is none.
+        """
+        try:
+            return None if entry.error is None else decode_error(entry.error)
+        except UNREADABLE as error:
+            raise _unreadable(path, error) from error
 
     async def keep_call(self, call: Call, value: Any) -> None:
         """Make a function's value durable, if it can be made again from what is written."""
@@ -159,6 +180,11 @@ class Call(msgspec.Struct, frozen=True):
     key: NodeKey | None
     is_known: bool = False
     value: Any = None
+
+
+def _unreadable(path: str, error: Exception) -> JournalError:
+    what = " ".join(str(error).split())
+    return JournalError(f"the journal has something for {path!r} that no run wrote: {what}")
 
 
 def settlement(number: int, results: list[Any], error: RunwareError | None = None) -> Settle:

@@ -13,8 +13,6 @@ with Journal("run.sqlite") as journal:
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import anyio
@@ -25,11 +23,11 @@ from runware_flow.errors import JournalError, RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
-from runware_flow.journal.costs import TELLS_PRICE
+from runware_flow.journal.costs import PAID, TELLS_PRICE
 from runware_flow.journal.ledger import settlement
 from runware_flow.journal.media import MediaFolder
 from runware_flow.journal.recovery import Salvaged, salvage_journal
-from runware_flow.journal.sqlite import STATES, connect, items_of, translated
+from runware_flow.journal.sqlite import STATES, connect, file_of_journal, items_of, translated
 from runware_flow.journal.values import decode_error, decode_item, decode_value
 from runware_flow.journal.writer import open_writer
 from runware_flow.lifetime import open_task_group
@@ -39,6 +37,7 @@ from runware_flow.types import Result
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
+    from os import PathLike
     from typing import Self
 
     from runware_flow.journal.writer import JournalWriter
@@ -137,7 +136,7 @@ class Journal:
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(fspath(path))
+        self.path = file_of_journal(path)
         self._media = MediaFolder(self.path)
         self._connection: sqlite3.Connection | None = None
 
@@ -176,7 +175,7 @@ class Journal:
         """Count what is in it, and sum up what it cost."""
         counts = dict.fromkeys(STATES, 0)
         micro_usd = unknown = 0
-        query = """SELECT state, count(*), sum(micro_usd), sum(micro_usd IS NULL AND task_uuid IS NOT NULL)
+        query = f"""SELECT state, count(*), sum({PAID}), sum(micro_usd IS NULL AND task_uuid IS NOT NULL)
             FROM node GROUP BY state"""
         for state, count, known, missing in self._all(query):
             if state not in range(len(STATES)):
@@ -241,7 +240,7 @@ def salvage(journal: str | PathLike[str], to: str | PathLike[str]) -> Salvaged:
     Raises:
         JournalError: nothing can be read, a run uses the journal, or the new file exists.
     """
-    return salvage_journal(Path(fspath(journal)), Path(fspath(to)))
+    return salvage_journal(file_of_journal(journal), file_of_journal(to))
 
 
 class Collected(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +20,7 @@ import msgspec
 from runware_flow.errors import JournalError
 from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.journal.media import MediaFolder
-from runware_flow.journal.sqlite import COLUMNS, STATES, SqliteStore, items_of, row_name, take_lock
+from runware_flow.journal.sqlite import COLUMNS, STATES, SqliteStore, is_writable, items_of, row_name, take_lock
 from runware_flow.journal.values import decode_error
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def salvage_journal(damaged: Path, target: Path) -> Salvaged:
         raise JournalError(f"there is no journal {damaged}")
     if target.exists():
         raise JournalError(f"{target} exists already: name another file for what is salvaged")
-    with closing(take_lock(damaged)), tempfile.TemporaryDirectory(dir=target.absolute().parent) as folder:
+    lock = closing(take_lock(damaged)) if is_writable(damaged) else nullcontext()  # else no run can have it
+    with lock, tempfile.TemporaryDirectory(dir=target.absolute().parent) as folder:
         scratch = Path(folder) / "scratch.sqlite"
         made = Path(folder) / "salvaged.sqlite"
         _copy(damaged, scratch)
@@ -98,8 +99,7 @@ def salvage_journal(damaged: Path, target: Path) -> Salvaged:
         counts, reopened, last = _rewrite(scratch, made, media)
         if not last:
             raise JournalError(f"nothing can be read of {damaged}: it holds no rows of a journal")
-        if media.path.is_dir():
-            shutil.copytree(media.path, MediaFolder(target).path, dirs_exist_ok=True)
+        media.copy_to(MediaFolder(target))
         os.replace(made, target)
     return Salvaged(target, counts, reopened, lost=last - sum(counts.values()))
 

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import sqlite3
 import uuid
 from contextlib import contextmanager
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from runware_flow.errors import JournalError
+from runware_flow.files import local_path, make_private_file
 from runware_flow.graph.resume import Purchase, PurchaseState, advise
 from runware_flow.journal.media import MediaFolder
 from runware_flow.journal.place import network_file_system
@@ -24,7 +28,6 @@ from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
-    from pathlib import Path
 
 __all__ = (
     "APPLICATION_ID",
@@ -33,6 +36,8 @@ __all__ = (
     "STATES",
     "SqliteStore",
     "connect",
+    "file_of_journal",
+    "is_writable",
     "items_of",
     "row_name",
     "take_lock",
@@ -64,6 +69,14 @@ _INSERT = """INSERT INTO node (name, flow, path, fingerprint, attempt, task_uuid
     asked_at, settled_at, items) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
 
+_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in _SCHEMA)
+"""All that a journal may have in its schema. A journal may come from elsewhere, and a view, a trigger, a generated
+column, a check or an index of an expression would run in the process that opens it."""
+_OWN_TABLES = re.compile(r"sqlite_(sequence|stat[0-9])")
+
+_Found: TypeAlias = tuple[int, str, bytes, str, int, int, int, str | None, bytes | None, bytes | None, int | None]
+"""What the columns of `_FIND` hold in a journal that is not damaged; SQLite itself holds anything."""
+
 _MOST_USD = 1_000_000
 """More is no price of one request, so it is unknown."""
 
@@ -71,8 +84,41 @@ _ITEMS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgs
 
 
 def items_of(blob: bytes | None) -> tuple[bytes, ...]:
-    """Split a JSON array into its raw items."""
-    return () if blob is None else tuple(bytes(raw) for raw in _ITEMS.decode(blob))
+    """Split a JSON array into its raw items.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    if blob is None:
+        return ()
+    given: object = blob
+    if not isinstance(given, bytes):  # SQLite keeps any type in any column
+        raise msgspec.ValidationError(f"what stands in the place of items is of type {type(given).__name__}")
+    return tuple(bytes(raw) for raw in _ITEMS.decode(given))
+
+
+def file_of_journal(path: str | os.PathLike[str]) -> Path:
+    """Return the file that a journal's name leads to: without `~`, and without symbolic links.
+
+    What lies beside a journal (its lock, its log, its media) goes by this name, so that all its names are one journal.
+
+    Raises:
+        JournalError: no file can have this name.
+    """
+    name = os.fspath(path)
+    if name == ":memory:" or name.startswith("file:"):
+        raise JournalError(
+            f"the journal {name!r} is no file: what SQLite calls {name!r} would not outlive the run. Name a file"
+        )
+    try:
+        return local_path(name).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise JournalError(f"the journal {name!r} cannot be used: {error}") from error
+
+
+def is_writable(path: Path) -> bool:
+    """Tell whether a journal that is there can be written: the file and, for what lies beside it, its folder."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
 def _state(number: int) -> PurchaseState:
@@ -93,7 +139,7 @@ def translated(path: Path) -> Generator[None]:
     except sqlite3.OperationalError as error:
         what = "it is a folder, name a file in it" if path.is_dir() else str(error)
         raise JournalError(f"the journal {path} cannot be used: {what}") from error
-    except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         what = " ".join(str(error).split())
         raise JournalError(
             f"the journal {path} is damaged, or no journal: {what}. `runware-flow journal salvage {path}` saves what"
@@ -102,12 +148,19 @@ def translated(path: Path) -> Generator[None]:
 
 
 def connect(path: Path, *, is_read_only: bool = False) -> sqlite3.Connection:
-    """Open a journal's file and check that it is one; an empty file becomes one."""
+    """Open a journal's file and check that it is one; an empty file becomes one.
+
+    Raises:
+        JournalError: it is none, or has a second name.
+    """
     mode = "ro" if is_read_only else "rwc"
+    if is_read_only and not is_writable(path) and not _has_log(path):
+        mode = "ro&immutable=1"  # SQLite could not make the files beside it that it shares with writers
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
     )
     try:
+        _check_names(path)
         _check_format(connection, path, is_read_only=is_read_only)
     except BaseException:
         connection.close()
@@ -115,7 +168,24 @@ def connect(path: Path, *, is_read_only: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def _has_log(path: Path) -> bool:
+    try:
+        return os.stat(f"{path}-wal").st_size > 0
+    except OSError:
+        return False
+
+
+def _check_names(path: Path) -> None:
+    """Refuse a file with several names: SQLite finds the log of a file by the name that it is opened by."""
+    if os.stat(path).st_nlink > 1:
+        raise JournalError(
+            f"the journal {path} has a second name (a hard link), and what a run writes is found by one name only: use"
+            " a copy, or remove the other name"
+        )
+
+
 def _check_format(connection: sqlite3.Connection, path: Path, *, is_read_only: bool) -> None:
+    connection.execute("PRAGMA trusted_schema = OFF")
     [application_id] = connection.execute("PRAGMA application_id").fetchone()
     [version] = connection.execute("PRAGMA user_version").fetchone()
     is_empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
@@ -125,10 +195,22 @@ def _check_format(connection: sqlite3.Connection, path: Path, *, is_read_only: b
         raise JournalError(
             f"the journal {path} has format {version}, and this version of runware_flow knows format {FORMAT}"
         )
+    _check_schema(connection, path)
     if path.stat().st_size <= _CHECKED_BYTES:
         [said] = connection.execute("PRAGMA quick_check(1)").fetchone()
         if said != "ok":
             raise sqlite3.DatabaseError(said)
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
+        if kind == "table" and isinstance(name, str) and _OWN_TABLES.fullmatch(name):
+            continue  # what ANALYZE leaves
+        if not isinstance(sql, str) or " ".join(sql.split()) not in _KNOWN_SCHEMA:
+            raise JournalError(
+                f"the journal {path} was not made by a run alone: it has the {kind} {name!r}, which no journal has, and"
+                " which is not opened"
+            )
 
 
 def take_lock(path: Path) -> sqlite3.Connection:
@@ -136,11 +218,15 @@ def take_lock(path: Path) -> sqlite3.Connection:
 
     The lock is a file of its own, so that readers can look into the journal while a run writes it.
 
+    Args:
+        path: what `file_of_journal` returns.
+
     Raises:
         JournalError: another run has it.
     """
     with translated(path):
-        lock = sqlite3.connect(f"{path}-lock", isolation_level=None, check_same_thread=False, timeout=0.0)
+        make_private_file(_lock_of(path))
+        lock = sqlite3.connect(_lock_of(path), isolation_level=None, check_same_thread=False, timeout=0.0)
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except BaseException as error:
@@ -153,43 +239,71 @@ def take_lock(path: Path) -> sqlite3.Connection:
     return lock
 
 
+def _lock_of(path: Path) -> Path:
+    return Path(f"{path}-lock")
+
+
+def _identity(path: Path | str) -> tuple[int, int] | None:
+    """Which file a name leads to now; `None` if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 class SqliteStore:
     """A `JournalStore` in the file `path`.
 
+    A journal that cannot be written is opened for reading: what is finished in it is restored, and anything else is an
+    error.
+
     Attributes:
+        path: the file, without links.
         is_new: the journal was made by `open`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = file_of_journal(path)
         self.is_new = False
-        self._media = MediaFolder(path)
+        self._is_read_only = False
+        self._media = MediaFolder(self.path)
         self._connection: sqlite3.Connection | None = None
         self._lock: sqlite3.Connection | None = None
+        self._files: dict[str, tuple[int, int] | None] = {}
+        """The journal, its log and its lock, as they were when it was opened."""
 
     def open(self) -> None:
-        """Lock the journal, open it, and make it if there is none.
+        """Lock the journal, open it, and make it, and its folder, if there is none.
 
         Raises:
             JournalError: another run has it, its folder cannot be written or is on a network, or it is damaged.
         """
-        network = network_file_system(self.path.absolute())
+        path = self.path
+        network = network_file_system(path)
         if network is not None:
-            raise JournalError(f"the journal {self.path} lies on a network file system ({network}): use a local disk")
-        if not self.path.absolute().parent.is_dir():
-            raise JournalError(f"the journal {self.path} cannot be made: there is no such folder")
+            raise JournalError(f"the journal {path} lies on a network file system ({network}): use a local disk")
         try:
-            self._lock = take_lock(self.path)
-            with translated(self.path):
-                self._connection = connection = connect(self.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_file() and not is_writable(path):
+                self._is_read_only = True
+                with translated(path):
+                    self._connection = connect(path, is_read_only=True)
+                return
+            self._lock = take_lock(path)
+            make_private_file(path)
+            with translated(path):
+                self._connection = connection = connect(path)
                 [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
                 if mode != "wal":
-                    raise JournalError(
-                        f"the journal {self.path} needs a file system with shared memory (it got {mode})"
-                    )
+                    raise JournalError(f"the journal {path} needs a file system with shared memory (it got {mode})")
                 connection.execute("PRAGMA synchronous = FULL")
                 connection.execute("PRAGMA cache_size = -16384")
                 self._create(connection)
+            self._files = {name: _identity(name) for name in (str(path), f"{path}-wal", f"{path}-lock")}
+        except OSError as error:
+            self.close()
+            raise JournalError(f"the journal {path} cannot be made: {error.filename}: {error.strerror}") from error
         except BaseException:
             self.close()
             raise
@@ -214,13 +328,27 @@ class SqliteStore:
                 with translated(self.path):
                     connection.close()
 
+    def _check_files(self) -> None:
+        """Notice that the journal was taken away: SQLite would go on writing a file that has no name any more.
+
+        Raises:
+            JournalError: it was.
+        """
+        for name, identity in self._files.items():
+            if _identity(name) != identity:
+                raise JournalError(
+                    f"{name} was removed or replaced while a run was using the journal {self.path}: nothing more can be"
+                    " put on record, so nothing more is sent. Put it back if there is a copy; what the journal does not"
+                    " know would be bought again"
+                )
+
     def apply(self, changes: Sequence[Change]) -> list[Entry | None]:
         """Carry out all changes in one transaction, durable when this returns."""
         connection = self._connection
         if connection is None:
             raise JournalError(f"the journal {self.path} is closed")
         with translated(self.path):
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
             try:
                 keys = [None if isinstance(change, Settle) else _row_key(change.key) for change in changes]
                 asked = [key for key, change in zip(keys, changes, strict=True) if key and isinstance(change, Begin)]
@@ -233,6 +361,7 @@ class SqliteStore:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        self._check_files()  # after the commit: what is called durable was in the file that the next run will open
         return answers
 
     def _find(self, connection: sqlite3.Connection, keys: list[_RowKey]) -> _Known:
@@ -240,13 +369,16 @@ class SqliteStore:
         known = _Known()
         if keys:
             names = msgspec.json.encode([key[0] for key in keys]).decode()
-            for row in connection.execute(_FIND, (names,)):
-                known.add((row[0], row[3], row[1], bytes(row[2])), row[4:])
+            for found in connection.execute(_FIND, (names,)):
+                row = msgspec.convert(found, _Found)
+                known.add((row[0], row[3], row[1], row[2]), row[4:])
         return known
 
     def _apply(
         self, connection: sqlite3.Connection, change: Change, key: _RowKey | None, known: _Known
     ) -> Entry | None:
+        if self._is_read_only and not isinstance(change, Begin):
+            raise self._not_written()
         if isinstance(change, Settle):
             items = b"[" + b",".join(self._media.put_away(_readable(item)) for item in change.items) + b"]"
             cost = _micro_usd(change.cost)
@@ -266,8 +398,10 @@ class SqliteStore:
         rows = known.rows.get(key, [])
         if rows is None:  # changed by this very group
             rows = self._find(connection, [key]).rows.get(key) or []
-        history = [Purchase(int(row[0]), int(row[1]), _state(row[2]), row[3]) for row in rows]
+        history = [Purchase(row[0], row[1], _state(row[2]), row[3]) for row in rows]
         advice = advise(history)
+        if self._is_read_only and change.task_uuid is not None and advice.action != "restore":
+            raise self._not_written()
         if advice.purchase is not None:
             row = next(row for row in rows if row[0] == advice.purchase.number)
             items = tuple(self._media.bring_back(item) for item in items_of(row[4])) if row[2] else ()
@@ -283,6 +417,12 @@ class SqliteStore:
         assert cursor.lastrowid is not None
         known.rows[key] = None
         return Entry(advice, cursor.lastrowid, task_uuid)
+
+    def _not_written(self) -> JournalError:
+        return JournalError(
+            f"the journal {self.path} cannot be written, so that only what is finished in it can be restored, and this"
+            " run has more to do: use a copy that can be written"
+        )
 
 
 _RowKey: TypeAlias = tuple[int, str, str, bytes]

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Required, TypedDict, TypeVar, cast
 
 import msgspec
 
@@ -33,18 +33,21 @@ __all__ = (
 
 R = TypeVar("R", bound=Result)
 
-_ERROR_FIELDS = (
-    "message",
-    "code",
-    "raw_code",
-    "retryable",
-    "parameter",
-    "task_type",
-    "task_uuid",
-    "documentation",
-    "status_code",
-    "retry_after",
-)
+
+class _ErrorFields(TypedDict, total=False):
+    message: Required[str]
+    code: str
+    raw_code: str | None
+    retryable: bool | None
+    parameter: str | tuple[str, ...] | None
+    task_type: str | None
+    task_uuid: str | None
+    documentation: str | None
+    status_code: int | None
+    retry_after: float | None
+
+
+_ERROR_FIELDS = tuple(_ErrorFields.__annotations__)
 
 
 def encode_item(result: Result) -> bytes:
@@ -69,12 +72,7 @@ def decode_error(error: bytes) -> RunwareError:
     Raises:
         msgspec.MsgspecError: it is none.
     """
-    fields = msgspec.json.decode(error, type=dict[str, Any])
-    if not {"message"} <= fields.keys() <= set(_ERROR_FIELDS):
-        raise msgspec.ValidationError("what stands in the place of an error is none")
-    parameter = fields.get("parameter")
-    if isinstance(parameter, list):
-        fields["parameter"] = tuple(cast("list[str]", parameter))
+    fields: Any = msgspec.json.decode(error, type=_ErrorFields)
     return RunwareError(fields.pop("message"), **fields)
 
 
@@ -95,8 +93,15 @@ def encode_value(value: Any) -> bytes | None:
 
 
 def decode_value(item: bytes) -> Any:
-    """Make the value again."""
-    [(kind, raw)] = msgspec.json.decode(item, type=dict[str, msgspec.Raw]).items()
+    """Make the value again.
+
+    Raises:
+        msgspec.MsgspecError: what is there is no value.
+    """
+    named = msgspec.json.decode(item, type=dict[str, msgspec.Raw])
+    if len(named) != 1:
+        raise msgspec.ValidationError("what stands in the place of a value is none")
+    [(kind, raw)] = named.items()
     if kind == "result":
         return _result(bytes(raw))
     if kind == "path":

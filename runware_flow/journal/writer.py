@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -126,7 +124,7 @@ async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
     Raises:
         JournalError: it cannot be opened, or another run has it.
     """
-    store: JournalStore = journal if is_store(journal) else SqliteStore(as_path(journal))
+    store: JournalStore = journal if is_store(journal) else SqliteStore(journal)
     await anyio.to_thread.run_sync(store.open)
     try:
         writer = JournalWriter(store)
@@ -139,8 +137,3 @@ async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(store.close)
-
-
-def as_path(journal: str | PathLike[str]) -> Path:
-    """Return the path of a journal's file."""
-    return Path(fspath(journal))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runware_flow.files import local_path
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runware_flow.runner.result import RunResult
     from runware_flow.runner.settings import JournalOption
     from runware_flow.view.story import Row
@@ -18,7 +21,7 @@ _SHOWN_TASKS = 5
 
 def journal_file(journal: JournalOption) -> Path | None:
     """The file that a `journal=` names, if it names one."""
-    return Path(os.fspath(journal)) if isinstance(journal, (str, os.PathLike)) else None
+    return local_path(journal) if isinstance(journal, (str, os.PathLike)) else None
 
 
 def left_behind(rows: list[Row], journal: Path | None) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.files import local_path
 from runware_flow.view.report import page
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     Raises:
         OSError: it cannot be written there, as `check_place` says.
     """
-    target = Path(path)
+    target = local_path(path)
     check_place(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
@@ -55,6 +56,7 @@ def check_place(target: Path) -> None:
     Raises:
         OSError: it is a folder, or a journal, which a report must never replace.
     """
+    target = local_path(target)
     if target.is_dir():
         raise IsADirectoryError(
             errno.EISDIR, "is a folder: name a file for the report, such as report.html", str(target)

@@ -15,7 +15,7 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Failed
 from runware_flow.graph.policies import is_verdict, never_left
-from runware_flow.journal.values import decode_error, decode_item
+from runware_flow.journal.values import decode_item
 from runware_flow.runner.hedge import Hedge, SentRequest, hedge_path, may_hedge
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
@@ -177,8 +177,8 @@ class RequestRunner:
         run.note_record(step.slot, record)
         _follow(record, entry)
         results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
-        if entry.error is not None:
-            error = decode_error(entry.error)
+        error = None if self.ledger is None else self.ledger.error_of(entry, record.path)
+        if error is not None:
             error.results = list(results)
             results.append(Failed(error))
         record.cost, record.settled, record.is_restored = entry.cost, self.event_bus.time(), True

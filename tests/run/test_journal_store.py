@@ -114,9 +114,17 @@ def test_store_group_that_fails_is_undone_as_a_whole(store):
     assert ask(store, 0, "later").task_uuid == "later"
 
 
-def test_store_in_a_folder_that_is_not_there_says_so(tmp_path):
-    with pytest.raises(JournalError, match="no such folder"):
-        SqliteStore(tmp_path / "nowhere" / "run.sqlite").open()
+def test_store_in_a_folder_that_is_not_there_makes_it(tmp_path):
+    store = SqliteStore(tmp_path / "new" / "folder" / "run.sqlite")
+    store.open()
+    store.close()
+    assert (tmp_path / "new" / "folder" / "run.sqlite").is_file()
+
+
+def test_store_in_a_folder_that_cannot_be_made_says_so(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(JournalError, match=r"cannot be made: .*file"):
+        SqliteStore(tmp_path / "file" / "run.sqlite").open()
 
 
 def test_store_a_folder_in_the_place_of_a_file_says_so(tmp_path):

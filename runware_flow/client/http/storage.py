@@ -6,18 +6,19 @@ import base64
 import mimetypes
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import anyio
 
 from runware_flow.client.media import extension_of
 from runware_flow.errors import RunwareError
+from runware_flow.files import local_path
 from runware_flow.transport.download import download, is_there
 from runware_flow.types import MediaResult, file_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     import httpx
 
@@ -59,7 +60,7 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
     result's UUID. Missing folders are made. The file appears whole or not at all, also after a cancel or a crash: the
     content is written piece by piece to a temporary file beside it, which is then renamed.
     """
-    target = Path(path)
+    target = local_path(path)
     if await anyio.Path(target).is_dir():
         target /= _file_name(getattr(result, "uuid", None))
     await anyio.Path(target.parent).mkdir(parents=True, exist_ok=True)
