@@ -86,7 +86,7 @@ class MediaFolder:
         if isinstance(marked, str) and _NAME.fullmatch(marked):
             return self._read(marked)
         if isinstance(marked, list):
-            escaped = cast("list[Any]", marked)
+            escaped: list[Any] = marked
             if len(escaped) == 1:
                 return {_MARK: self._walk_in(escaped[0])}
         return {_MARK: self._walk_in(marked)}  # a journal of an earlier version kept it as it came
