@@ -14,7 +14,7 @@ from runware_flow.errors import JournalError
 from runware_flow.files import is_link, make_private_folder, open_private_file, read_regular_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 __all__ = ("LARGE_BYTES", "MediaFolder")
 
@@ -86,7 +86,7 @@ class MediaFolder:
         if isinstance(marked, str) and _NAME.fullmatch(marked):
             return self._read(marked)
         if isinstance(marked, list):
-            escaped: list[Any] = marked
+            escaped = cast("Sequence[Any]", marked)
             if len(escaped) == 1:
                 return {_MARK: self._walk_in(escaped[0])}
         return {_MARK: self._walk_in(marked)}  # a journal of an earlier version kept it as it came

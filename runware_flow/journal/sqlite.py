@@ -83,7 +83,7 @@ _MOST_USD = 1_000_000
 _ITEMS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def items_of(blob: bytes | None) -> tuple[bytes, ...]:
+def items_of(blob: object) -> tuple[bytes, ...]:
     """Split a JSON array into its raw items.
 
     Raises:
@@ -91,10 +91,9 @@ def items_of(blob: bytes | None) -> tuple[bytes, ...]:
     """
     if blob is None:
         return ()
-    given: object = blob
-    if not isinstance(given, bytes):  # SQLite keeps any type in any column
-        raise msgspec.ValidationError(f"what stands in the place of items is of type {type(given).__name__}")
-    return tuple(bytes(raw) for raw in _ITEMS.decode(given))
+    if not isinstance(blob, bytes):  # SQLite keeps any type in any column
+        raise msgspec.ValidationError(f"what stands in the place of items is of type {type(blob).__name__}")
+    return tuple(bytes(raw) for raw in _ITEMS.decode(blob))
 
 
 def file_of_journal(path: str | os.PathLike[str]) -> Path:
