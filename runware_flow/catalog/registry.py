@@ -44,6 +44,23 @@ class Registry(Struct, frozen=True, rename="camel", dict=True):
         """
         return msgspec.json.decode(data, type=cls)
 
+    def laid_over(self, older: Registry) -> Registry:
+        """Add what only `older` has: models, slugs and task types, entry by entry.
+
+        Both official clients lay what they fetch over what they bring, so that a list which lacks a model never takes
+        it away (protocol facts, section 16).
+        """
+        both = Registry(
+            version=self.version,
+            models={**older.models, **self.models},
+            architecture_task_types={**older.architecture_task_types, **self.architecture_task_types},
+            modality_task_types={**older.modality_task_types, **self.modality_task_types},
+            operation_task_types={**older.operation_task_types, **self.operation_task_types},
+        )
+        # A slug that a newer list gave to its model anew stays a name of that model.
+        vars(both)["airs"] = {**older.airs, **self.airs}
+        return both
+
     @cached_property
     def airs(self) -> dict[str, str]:
         """AIRs by slug."""

@@ -189,7 +189,8 @@ class Client(Utilities):
         Args:
             task: a struct of `runware_flow.tasks`, or a dict with wire names; a dict may leave `taskType` out if the
                 catalog knows its model.
-            timeout: seconds from the submission to the last result, instead of the client's `poll_timeout`.
+            timeout: seconds from this call to the last result, uploads of local media included, instead of the client's
+                `poll_timeout`.
             on_result: called with `Ok(result)` or `Failed(error)` for each result the moment it is there. Sync or
                 async; what it raises ends the call with that exception.
             on_progress: called with a `Progress` when the service tells one; the newest replaces those not yet seen.

@@ -10,13 +10,16 @@ redacted before anybody else reads it.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 
 from runware_flow.client.bundles import bundle
 from runware_flow.errors import ProtocolError
+from runware_flow.lifetime import open_task_group
 from runware_flow.session import events
+from runware_flow.session.commands import Lane
 from runware_flow.transport.connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError
 from runware_flow.wire.frames import decode_frame, decode_reply, encode_frame
 
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
     from runware_flow.types import TaskId
 
     Report = Callable[[events.Event], None]
+    Fail = Callable[[Iterable[TaskId], Exception], None]
 
 __all__ = ("ExchangeLink", "Link", "SocketLink")
+
+T = TypeVar("T")
 
 
 class Link(Protocol):
@@ -53,8 +59,8 @@ class Link(Protocol):
         """Nobody waits for this task any more: what serves it alone may end."""
         ...
 
-    async def run(self, report: Report) -> None:
-        """Do what is wanted, for ever, and report what happened."""
+    async def run(self, report: Report, fail: Fail) -> None:
+        """Do what is wanted, for ever, and report what happened; fail the tasks that an unexpected exception hits."""
         ...
 
 
@@ -112,7 +118,7 @@ class SocketLink:
     def forget(self, task_id: TaskId) -> None:
         """The connection serves everybody; it stays."""
 
-    async def run(self, report: Report) -> None:
+    async def run(self, report: Report, fail: Fail) -> None:
         while True:
             await self._wanted.wait()
             self._wanted = anyio.Event()
@@ -124,20 +130,14 @@ class SocketLink:
         is_open = False
         with anyio.CancelScope() as self._scope:
             try:
-                async with self._connector(
-                    self._url,
-                    headers=self._headers,
-                    max_frame_bytes=MAX_FRAME_BYTES,
-                    connect_timeout=CONNECT_TIMEOUT,
-                ) as connection:
+                async with AsyncExitStack() as stack:
+                    connection = await _translate(self._enter, stack)
                     is_open = True
                     self._outbox.clear()
                     report(events.ConnectionOpened(anyio.current_time()))
                     failure = await self._converse(connection, report)
             except TransportError as error:
                 failure = failure or error.message
-            except OSError as error:  # a connector of the user's that does not know our errors
-                failure = failure or f"the connector failed: {error}"
         self._scope = None
         self._outbox.clear()
         now, jitter = anyio.current_time(), random.random()
@@ -148,16 +148,22 @@ class SocketLink:
         else:
             report(events.ConnectionRefused(now, failure or "connection refused", jitter))
 
+    async def _enter(self, stack: AsyncExitStack) -> Connection:
+        connecting = self._connector(
+            self._url, headers=self._headers, max_frame_bytes=MAX_FRAME_BYTES, connect_timeout=CONNECT_TIMEOUT
+        )
+        return await stack.enter_async_context(connecting)
+
     async def _converse(self, connection: Connection, report: Report) -> str:
         """Read and write until the connection is lost; returns why it was."""
         reasons: list[str] = []
-        async with anyio.create_task_group() as workers:
+        async with open_task_group() as workers:
 
             async def write() -> None:
                 try:
                     while True:
                         for entries in bundle(await self._outbox.take(), by_lane=False):
-                            await connection.send(encode_frame([entry.body for entry in entries]))
+                            await _translate(connection.send, encode_frame([entry.body for entry in entries]))
                 except TransportError as error:
                     reasons.append(error.message)
                     workers.cancel_scope.cancel()
@@ -165,12 +171,23 @@ class SocketLink:
             workers.start_soon(write)
             try:
                 while True:
-                    data = await connection.receive()
+                    data = await _translate(connection.receive)
                     report(_frame_event(self._api_key.redact_bytes(data)))
             except TransportError as error:
                 reasons.append(error.message)
                 workers.cancel_scope.cancel()
         return reasons[0]
+
+
+async def _translate(function: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Call a connector, which may be a user's that does not know our error."""
+    try:
+        return await function(*args)
+    except TransportError:
+        raise
+    except Exception as error:
+        message = f"the connector failed: {type(error).__name__}: {error}"
+        raise TransportError(message, kind="lost", sent=True) from error
 
 
 def _frame_event(data: bytes) -> events.FrameReceived | events.FrameUnreadable:
@@ -206,16 +223,17 @@ class ExchangeLink:
         if scope is not None:
             scope.cancel()
 
-    async def run(self, report: Report) -> None:
-        async with anyio.create_task_group() as exchanges:
+    async def run(self, report: Report, fail: Fail) -> None:
+        async with open_task_group() as exchanges:
             while True:
                 for entries in bundle(await self._outbox.take(), by_lane=True):
-                    exchanges.start_soon(self._exchange, entries, report)
+                    exchanges.start_soon(self._exchange, entries, report, fail)
 
-    async def _exchange(self, entries: list[Outgoing], report: Report) -> None:
+    async def _exchange(self, entries: list[Outgoing], report: Report, fail: Fail) -> None:
         task_ids = tuple(entry.task_id for entry in entries if entry.task_id is not None)
         lane = entries[0].lane
         event: events.Event | None = None
+        failure: Exception | None = None
         with anyio.CancelScope() as scope:
             if len(task_ids) == 1:
                 self._alone[task_ids[0]] = scope
@@ -225,6 +243,12 @@ class ExchangeLink:
             except TransportError as error:
                 now = anyio.current_time()
                 event = events.ExchangeFailed(now, task_ids, lane, self._api_key.redact(error.message), error.sent)
+            except Exception as error:  # noqa: BLE001  # of a user's HTTP client: it belongs to the calls in this POST
+                if lane is Lane.SUBMIT:
+                    failure = error
+                else:  # the task is at the service: what could not be asked now is asked again
+                    message = self._api_key.redact(f"the HTTP client raised {type(error).__name__}: {error}")
+                    event = events.ExchangeFailed(anyio.current_time(), task_ids, lane, message, sent=True)
             else:
                 frame = decode_reply(reply.status, self._api_key.redact_bytes(reply.body))
                 event = events.ExchangeFinished(
@@ -233,5 +257,7 @@ class ExchangeLink:
         for task_id in task_ids:
             if self._alone.get(task_id) is scope:
                 del self._alone[task_id]
-        if event is not None:  # otherwise nobody waits for it any more
+        if failure is not None:
+            fail(task_ids, failure)
+        elif event is not None:  # otherwise no call waits for it any more
             report(event)

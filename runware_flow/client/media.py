@@ -149,7 +149,7 @@ async def _read(medium: LocalMedia) -> tuple[bytes, str]:
         return medium.source, _media_type(medium.source)
     parameter = ".".join(str(step) for step in medium.path)
     try:
-        content = await anyio.Path(medium.source).read_bytes()
+        content = await anyio.Path(local_path(medium.source)).read_bytes()
     except OSError as error:
         reason = error.strerror or str(error)
         raise RunwareError(

@@ -11,7 +11,7 @@ import msgspec
 from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
 from runware_flow.transport.address import parse_address
-from runware_flow.transport.connection import TransportError
+from runware_flow.transport.connection import TransportError, check_headers
 from runware_flow.wire.serverless import ENVIRONMENT_RULE, is_environment
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def read_settings(options: Mapping[str, Any], environment: Mapping[str, str] | N
     _check_values(values)
     _check_addresses(values)
     _check_environment(values.get("serverless_environment"))
+    _check_user_agent(values.get("user_agent_prefix"))
     return Settings(**values)
 
 
@@ -196,12 +197,29 @@ def _check_addresses(values: dict[str, Any]) -> None:
         schemes = _SCHEMES.get(name, ("http://", "https://"))
         if name not in values:
             continue
-        if not str(values[name]).startswith(schemes):
-            raise _invalid(name, f"Client({name}={values[name]!r}): must start with {' or '.join(schemes)}")
+        url = values[name]
+        if not isinstance(url, str) or not url.lower().startswith(schemes):
+            raise _invalid(name, f"Client({name}={url!r}): must start with {' or '.join(schemes)}")
         try:
-            parse_address(values[name], tuple(scheme.removesuffix("://") for scheme in schemes))
+            parse_address(url, tuple(scheme.removesuffix("://") for scheme in schemes))
         except TransportError as error:
-            raise _invalid(name, f"Client({name}={values[name]!r}): {error.message}") from None
+            raise _invalid(name, f"Client({name}={url!r}): {error.message}") from None
+        scheme, _, rest = url.partition("://")
+        # The service redirects an address that ends in a slash, and no POST follows a redirect.
+        values[name] = f"{scheme.lower()}://{rest if '?' in rest else rest.rstrip('/')}"
+
+
+def _check_user_agent(prefix: object) -> None:
+    name = "user_agent_prefix"
+    if prefix is None:
+        return
+    if not isinstance(prefix, str):
+        raise _invalid(name, f"Client({name}={prefix!r}): must be a text such as 'my-app/2.0'")
+    try:
+        check_headers({"User-Agent": prefix})
+    except TransportError:
+        problem = "HTTP allows visible ASCII characters and single spaces in it, such as 'my-app/2.0'"
+        raise _invalid(name, f"Client({name}={prefix!r}): {problem}") from None
 
 
 def _check_environment(environment: object) -> None:

@@ -14,7 +14,7 @@ from runware_flow.client.governing import governed_as
 from runware_flow.client.options import check_seconds
 from runware_flow.client.stream import TextStream, start_stream
 from runware_flow.client.tracing import trace_stream
-from runware_flow.errors import ClientStateError
+from runware_flow.errors import ClientStateError, RunwareTimeoutError
 from runware_flow.session.events import Submission
 from runware_flow.wire.codec import encode
 
@@ -93,8 +93,13 @@ class Sender:
         seconds = check_seconds(timeout, self._settings.poll_timeout)
         deadline = anyio.current_time() + seconds
         if sent_before != "yes":
-            await self._services.check(prepared, validate)
-            await self._place_media(prepared)
+            is_ready = False
+            with anyio.CancelScope(deadline=deadline):
+                await self._services.check(prepared, validate)
+                await self._place_media(prepared)
+                is_ready = True
+            if not is_ready:
+                raise _not_sent(prepared, seconds)
         submission = Submission(
             task_id=request.task_id,
             body=encode(request.wire),
@@ -128,18 +133,36 @@ class Sender:
         """
         stack.enter_context(self._governing.streaming(governed_as(prepared.task_type, prepared.model), place))
         seconds = check_seconds(timeout, self._settings.timeout)
-        await self._services.check(prepared, validate)
-        await self._place_media(prepared)
+        deadline = anyio.current_time() + seconds
+        is_ready = False
+        with anyio.CancelScope(deadline=deadline):
+            await self._services.check(prepared, validate)
+            await self._place_media(prepared)
+            is_ready = True
+        if not is_ready:
+            raise _not_sent(prepared, seconds)
         document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
         rest = await self._services.web.rest()
         stack.enter_context(trace_stream(prepared))
         workers = self._services.workers
-        return start_stream(rest, prepared, workers, timeout=seconds, document=document, redact=redact)
+        left = max(deadline - anyio.current_time(), 0.0)
+        return start_stream(rest, prepared, workers, timeout=left, document=document, redact=redact)
 
     async def _place_media(self, prepared: requests.Prepared) -> None:
         if prepared.local_media:
             stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
             await self._media.place(prepared.request.wire, prepared.local_media, inline=stores)
+
+
+def _not_sent(prepared: requests.Prepared, seconds: float) -> RunwareTimeoutError:
+    what = "its local media were being uploaded" if prepared.local_media else "it was being checked"
+    return RunwareTimeoutError(
+        f"{prepared.task_type}: {seconds:g} s were over while {what}; it was not sent, and is not billed",
+        code="timeout",
+        raw_code="timeout",
+        task_type=prepared.task_type,
+        task_uuid=prepared.task_id,
+    )
 
 
 class StreamBlock(AbstractAsyncContextManager[TextStream]):

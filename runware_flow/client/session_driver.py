@@ -17,6 +17,8 @@ from runware_flow.session import commands, events
 from runware_flow.session.timer_queue import TimerQueue
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from runware_flow.client.delivery import Delivery
     from runware_flow.client.link import Link
     from runware_flow.client.log import Log
@@ -54,7 +56,7 @@ class SessionDriver:
         """Work until cancelled."""
         async with open_task_group() as workers:
             workers.start_soon(self._keep_time)
-            await self._link.run(self._handle)
+            await self._link.run(self._handle, self._fail)
 
     def submit(self, delivery: Delivery[Any], submission: events.Submission, deadline: float) -> None:
         """Hand a task to the session; what comes of it reaches `delivery`, which expires at `deadline`.
@@ -127,6 +129,13 @@ class SessionDriver:
         is_told = bool(deliveries or self._connecting)
         self._end_connecting(error)
         return is_told
+
+    def _fail(self, task_ids: Iterable[TaskId], error: Exception) -> None:
+        """Give an unexpected exception to the calls that it belongs to. What the service may have is not asked for."""
+        for task_id in task_ids:
+            if (delivery := self._deliveries.get(task_id)) is not None:
+                self.withdraw(task_id)
+                delivery.settle(error)
 
     def statistics(self) -> SessionStatistics:
         """What the session machine knows of itself, frozen."""

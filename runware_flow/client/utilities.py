@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from msgspec import UNSET, UnsetType
 
 from runware_flow.client.http.storage import is_available, read_media, save_media
+from runware_flow.client.options import check_seconds
 from runware_flow.client.request import read_task_id
 from runware_flow.errors import RunwareError
 from runware_flow.tasks import AccountManagement, ImageUpload, MediaStorage, ModelSearch, ModelUpload
@@ -52,7 +53,9 @@ _QUERY_TIMEOUT = 60.0
 class Utilities:
     """What `Client` inherits: one method for each utility of the service, with typed results.
 
-    `timeout` is in seconds everywhere, instead of the client's `poll_timeout`. Errors are those of `Client.run`.
+    `timeout` is in seconds everywhere and covers the whole call, repetitions and pauses included. Where a method takes
+    none, or it is left out, its bound is the client's `poll_timeout` for tasks, `timeout` for files, and 60 s for
+    questions about tasks, models and apps. Errors are those of `Client.run`.
     """
 
     _services: Services
@@ -254,32 +257,41 @@ class Utilities:
             method="POST",
             body=body,
             with_key=True,
-            timeout=_QUERY_TIMEOUT if timeout is None else timeout,
+            timeout=check_seconds(timeout, _QUERY_TIMEOUT),
         )
         return decode_reply(reply.status, reply.body)
 
-    async def save(self, result: MediaResult, path: str | os.PathLike[str]) -> Path:
+    async def save(self, result: MediaResult, path: str | os.PathLike[str], *, timeout: float | None = None) -> Path:
         """Write a result's medium to a file, and return its path.
 
         A path without the extension of a medium gets that of the content; an existing folder gets a file named by the
-        result's UUID; missing folders are made. The file appears whole or not at all, also after a cancel.
+        result's UUID; missing folders are made, and `~` is the home folder. The file appears whole or not at all, also
+        after a cancel.
+
+        Args:
+            result: of an image, a film, a sound, ...
+            path: a file, or a folder.
+            timeout: seconds for the whole download, instead of the client's `timeout`.
 
         Raises:
+            RunwareTimeoutError: the time is over; the service keeps the file, so it can be saved later.
             RunwareError: `notFound` when the service no longer has the file, `connection` when the download failed.
             OSError: the file cannot be written.
         """
         self._here()
-        return await save_media(result, path, await self._services.web.http_client())
+        seconds = check_seconds(timeout, self._services.settings.timeout)
+        return await save_media(result, path, await self._services.web.http_client(), timeout=seconds)
 
-    async def read(self, result: MediaResult) -> bytes:
-        """Return the bytes of a result's medium. Errors are those of `save`; a cancel leaves nothing behind."""
+    async def read(self, result: MediaResult, *, timeout: float | None = None) -> bytes:
+        """Return the bytes of a result's medium. `timeout` and errors are those of `save`; a cancel leaves nothing."""
         self._here()
-        return await read_media(result, await self._services.web.http_client())
+        seconds = check_seconds(timeout, self._services.settings.timeout)
+        return await read_media(result, await self._services.web.http_client(), timeout=seconds)
 
     async def is_available(self, result: MediaResult) -> bool:
         """Ask whether a result's medium can still be had: files live as long as the task's `ttl`. Fetches nothing.
 
-        Where that cannot be told, it counts as available. A cancel leaves nothing behind.
+        Where that cannot be told, within 60 s, it counts as available. A cancel leaves nothing behind.
         """
         self._here()
         return await is_available(result, await self._services.web.http_client())
@@ -362,7 +374,7 @@ class Utilities:
             )
 
     async def get_task(self, app_id: str, task_id: str, *, environment: str | None = None) -> AppTask:
-        """Ask once how an invocation of a serverless app stands. One that failed is a state, not an exception.
+        """Ask once how an invocation of a serverless app stands, within 60 s. One that failed is a state, no exception.
 
         Raises:
             RunwareError: `notFound` when the app has no such task, or the question itself failed.

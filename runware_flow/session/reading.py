@@ -185,7 +185,7 @@ def read_parts(
     if summary.kept or summary.unknown or summary.busy:
         tracker.answered(entry, at)
     if summary.has_terminal:
-        tracker.take(entry, summary.kept)
+        tracker.take(entry, summary.kept, is_refusal=_is_refusal(entry, summary))
     has_verdict = entry.result_slots.filled > 0
     if entry.result_slots.is_full or (is_whole and has_verdict):
         _finish(tracker, entry, at)
@@ -200,6 +200,19 @@ def read_parts(
         tracker.look_up(entry, at, to_error(summary.overdue, task_type=entry.submission.task_type))
     else:
         _read_sent(tracker, entry, summary, at)
+
+
+def _is_refusal(entry: Entry, summary: ReplySummary) -> bool:
+    """Whether the service does not take the task at all; then its error is raised, and is no outcome of a result.
+
+    In both official clients a refused submit raises before any callback (protocol facts, section 16).
+    """
+    if summary.refused is None or entry.state is not TaskState.SENT or entry.result_slots.filled:
+        return False
+    if any(isinstance(part, Item) and part.error is None for part in summary.kept):
+        return False
+    code = stable_code(summary.refused.code, summary.refused.status_code, summary.refused.message)
+    return entry.submission.delivery != "sync" or code in REFUSALS
 
 
 def _read_sent(tracker: Tracker, entry: Entry, summary: ReplySummary, at: float) -> None:

@@ -332,8 +332,8 @@ class Tracker:
 
     # Results
 
-    def take(self, entry: Entry, parts: Sequence[Item | ErrorItem]) -> int:
-        """Deliver what is new; return how many results and failures that were."""
+    def take(self, entry: Entry, parts: Sequence[Item | ErrorItem], *, is_refusal: bool = False) -> int:
+        """Deliver what is new, but a refusal, which is only kept; return how many results and failures that were."""
         arrivals = entry.result_slots.take(parts)
         for position, part in arrivals:
             failure = part if isinstance(part, ErrorItem) else part.error
@@ -343,7 +343,8 @@ class Tracker:
                 continue
             error = to_error(failure, task_type=entry.submission.task_type, task_uuid=entry.task_id)
             entry.error = entry.error or error
-            self.emit(Deliver(entry.task_id, position, error=error))
+            if not is_refusal:
+                self.emit(Deliver(entry.task_id, position, error=error))
         return len(arrivals)
 
     def settle(self, entry: Entry, error: RunwareError | None) -> None:

@@ -9,11 +9,12 @@ import httpx
 
 from .address import parse_address
 from .connection import CLOSE_TIMEOUT, TransportError, check_headers, reveal_headers
+from .decoding import ACCEPTED_ENCODINGS, BodyDecoder, EncodingError
 from .failures import could_not_open
 from .pools import PlainClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from .address import Address
     from .connection import Headers
@@ -86,6 +87,7 @@ class Endpoint:
         self._url = url
         # httpx hides the value of Authorization in the repr of its Headers.
         self._headers = httpx.Headers(reveal_headers(check_headers(headers)))
+        self._headers.setdefault("Accept-Encoding", ACCEPTED_ENCODINGS)
         self._timeout = httpx.Timeout(None, connect=connect_timeout)
         self._template: httpx.Request | None = None
 
@@ -130,48 +132,58 @@ async def _exchange(
     try:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers.raw}
         if response.is_stream_consumed:  # a transport that made its reply in memory
-            body = response.content if len(response.content) <= limit else None
-            return Answer(response.status_code, headers, body)
-        streams = take if _is_event_stream(response.status_code, headers) else None
+            content = response.content if len(response.content) <= limit else None
+            return Answer(response.status_code, headers, content)
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        pieces: list[bytes] = []
-        size = 0
+        decoder = BodyDecoder(headers.get("content-encoding", ""))
+        body = _Body(limit, take if _is_event_stream(response.status_code, headers) else None)
+        failure: EncodingError | None = None
         with anyio.CancelScope() as reading:
-            async for piece in response.stream:
-                if streams is not None:
-                    if streams(piece):
+            async for encoded in response.stream:
+                try:
+                    if not all(body.add(piece) for piece in decoder.feed(encoded)):
                         reading.cancel()
-                    continue
-                size += len(piece)
-                if size > limit:
+                except EncodingError as error:
+                    failure = error
                     reading.cancel()
-                else:
-                    pieces.append(piece)
+        if failure is not None:
+            raise failure
+        if not body.is_over:
+            decoder.end()
     finally:
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
             await response.aclose()
-    if size > limit:
-        return Answer(response.status_code, headers, None)
-    if "content-encoding" in headers:
-        return Answer(response.status_code, headers, _decode(response, pieces, limit))
-    return Answer(response.status_code, headers, b"".join(pieces))
+    return Answer(response.status_code, headers, body.whole())
+
+
+class _Body:
+    """What has come of a reply, decoded."""
+
+    def __init__(self, limit: int, take: Take | None) -> None:
+        self._limit = limit
+        self._take = take
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self.is_over = False
+        """Whether the rest is not wanted: `take` has enough, or it is too much."""
+
+    def add(self, piece: bytes) -> bool:
+        """Add a piece; tell whether more is wanted."""
+        if self._take is not None:
+            self.is_over = self._take(piece)
+        else:
+            self._size += len(piece)
+            self.is_over = self._size > self._limit
+            self._pieces.append(piece)
+        return not self.is_over
+
+    def whole(self) -> bytes | None:
+        """All of it; None if it is too much."""
+        return None if self._size > self._limit else b"".join(self._pieces)
 
 
 def _is_event_stream(status: int, headers: Mapping[str, str]) -> bool:
     return status == 200 and headers.get("content-type", "").startswith("text/event-stream")
-
-
-def _decode(response: httpx.Response, pieces: list[bytes], limit: int) -> bytes | None:
-    """Undo the content encoding by httpx's rules, and stop where that swells a small body beyond the limit."""
-    encoded: Iterable[bytes] = iter(pieces)
-    decoded: list[bytes] = []
-    size = 0
-    for piece in httpx.Response(response.status_code, headers=response.headers, content=encoded).iter_bytes():
-        size += len(piece)
-        if size > limit:
-            return None
-        decoded.append(piece)
-    return b"".join(decoded)
 
 
 def explain(address: Address, error: Exception, body: Body, connect_timeout: float) -> TransportError:
@@ -187,6 +199,8 @@ def explain(address: Address, error: Exception, body: Body, connect_timeout: flo
         return TransportError(f"{address} did not reply in time.", kind="timeout", sent=body.begun)
     if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError)):
         return TransportError(f"A request for {address} cannot be sent.", kind="invalid", sent=body.begun)
+    if isinstance(error, EncodingError):
+        return TransportError(f"The reply from {address} cannot be read: {error}.", kind="invalid", sent=True)
     if isinstance(error, httpx.DecodingError):
         return TransportError(f"The reply from {address} is not encoded as it says.", kind="invalid", sent=True)
     message = f"The connection to {address} was lost before the whole reply came."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 
 from .connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError
+from .decoding import EncodingError
 from .loading import load
 from .tls import default_context
 
@@ -197,7 +198,7 @@ async def _ask(
     with anyio.move_on_after(timeout):
         try:
             answer = await (endpoint.get() if method == "GET" else endpoint.post(content, more_headers, take))
-        except (HTTPError, InvalidURL) as error:
+        except (HTTPError, InvalidURL, EncodingError) as error:
             failure = explain(address, error, content, endpoint.connect_timeout)
         else:
             return _reply(endpoint, answer)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
+
+from .connection import TransportError
 
 if TYPE_CHECKING:
     import ssl
@@ -17,6 +20,9 @@ async def default_context() -> ssl.SSLContext:
 
     Trusted is what certifi has, or, where the environment sets them, what SSL_CERT_FILE and SSL_CERT_DIR name. Reading
     the certificates takes a few milliseconds of a worker thread.
+
+    Raises:
+        TransportError: of kind `tls`: they cannot be read.
     """
     return await anyio.to_thread.run_sync(_load)
 
@@ -24,4 +30,13 @@ async def default_context() -> ssl.SSLContext:
 def _load() -> ssl.SSLContext:
     import httpx
 
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # ssl.SSLError is one
+        named = {name: os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
+        missing = {name: path for name, path in named.items() if path and not os.path.exists(path)}
+        found = [f"{name}={path!r}" for name, path in (missing or named).items() if path]
+        what = " and ".join(found) or "the certificates of the package certifi"
+        reason = error.strerror or "what is there is no certificate"
+        message = f"No secure connection: {what} cannot be read ({reason})."
+        raise TransportError(message, kind="tls", sent=False) from error

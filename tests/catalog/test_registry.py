@@ -149,3 +149,24 @@ def test_registries_are_compared_by_air() -> None:
     )
     assert (changes.version_before, changes.version_now, changes.is_empty) == ("1", "2", False)
     assert compare_registries(now, now).is_empty
+
+
+def test_registry_laid_over_another_takes_nothing_away():
+    """A short list that was fetched never removes a bundled model, nor a slug that a model had (section 16)."""
+    bundled = catalog.load_registry()
+    air, slug = "runware:400@1", "bfl-flux-2-dev"
+    fetched = Registry(
+        version="later",
+        models={
+            "new:1@1": ModelEntry(task_type="imageInference", slug="new-one"),
+            air: ModelEntry(task_type="imageInference", slug="renamed"),
+        },
+        modality_task_types={"smell": "smellInference"},
+    )
+    both = fetched.laid_over(bundled)
+    assert both.version == "later"
+    assert set(both.models) == {*bundled.models, "new:1@1"}
+    assert (both.airs["new-one"], both.airs["renamed"], both.airs[slug]) == ("new:1@1", air, air)
+    assert bundled.airs.items() <= both.airs.items()
+    assert bundled.modality_task_types.items() <= both.modality_task_types.items()
+    assert resolve({"model": slug}, both)["model"] == air

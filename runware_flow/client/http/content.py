@@ -46,7 +46,7 @@ class Content:
     Raises:
         RunwareError: from every method: the service could not be reached (`connection`, `timeout`), or answered with
             an error or with something that cannot be read (`serverError`, `validation`, ...). Requests are repeated
-            up to `max_retries` times before that.
+            up to `max_retries` times before that, within 60 s in all.
     """
 
     def __init__(

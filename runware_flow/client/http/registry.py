@@ -1,4 +1,4 @@
-"""The registry of models as a client knows it: the package's own until the service has given a newer one."""
+"""The registry of models as a client knows it: the package's own, and over it what the service has given since."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class RegistryKeeper:
             if reply.status not in (200, 304):
                 raise _useless(f"the schemas service answered HTTP {reply.status}", status=reply.status)
             if reply.status == 200:
-                self._registry, self._etag = _decode(reply.body), reply.etag
+                self._registry, self._etag = _decode(reply.body).laid_over(catalog.load_registry()), reply.etag
         except RunwareError as error:
             self._log.write(
                 "warning", "registry", "the registry of models could not be fetched", {"reason": error.message}

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Apps",)
 
+_QUESTION_SECONDS = 60.0
+"""How long one question about a task may take, repetitions included."""
+
 _LEAST_SYNC_TIMEOUT = 300.0
 """Seconds that a waiting invocation is given on its connection, at least [sdk]."""
 
@@ -56,11 +59,11 @@ class Apps:
         task_id = read_task_id(task_id)
         seconds = check_seconds(timeout, self._settings.poll_timeout)
         wire, local_media = to_wire(payload)
-        for medium in local_media:
-            place(wire, medium.path, await inline_media(medium))
-        body = rules.encode_invocation(task_id, wire)
         path = rules.invoke_path(app_id, endpoint_path, environment, waits=sync and wait)
         with anyio.move_on_after(seconds):
+            for medium in local_media:
+                place(wire, medium.path, await inline_media(medium))
+            body = rules.encode_invocation(task_id, wire)
             task = await self._submit(path, body, task_id, waits=sync and wait)
             if not wait:
                 return task
@@ -81,7 +84,7 @@ class Apps:
         rules.check_address(app_id, None, environment)
         task_id = read_task_id(task_id)
         url = self._base_url + rules.task_path(app_id, task_id, environment)
-        reply = await self._web.ask_patiently(url, with_key=True)
+        reply = await self._web.ask_patiently(url, with_key=True, timeout=_QUESTION_SECONDS)
         read = rules.read_reply(
             reply.status, reply.body, task_id=task_id, retry_after=reply.retry_after, request_id=reply.request_id
         )

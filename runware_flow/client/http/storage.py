@@ -29,7 +29,7 @@ _PIECE_BYTES = 1024 * 1024
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 
-async def read_media(result: MediaResult, http_client: httpx.AsyncClient) -> bytes:
+async def read_media(result: MediaResult, http_client: httpx.AsyncClient, *, timeout: float) -> bytes:
     """The bytes of a result's medium, downloaded if it came as a URL.
 
     Raises:
@@ -40,7 +40,7 @@ async def read_media(result: MediaResult, http_client: httpx.AsyncClient) -> byt
     async def keep(piece: bytes) -> None:
         pieces.append(piece)
 
-    await _hand_over(result, http_client, keep)
+    await _hand_over(result, http_client, keep, timeout)
     return b"".join(pieces)
 
 
@@ -53,12 +53,14 @@ async def is_available(result: MediaResult, http_client: httpx.AsyncClient) -> b
     return not reference.startswith(("http://", "https://")) or await is_there(http_client, reference)
 
 
-async def save_media(result: MediaResult, path: str | os.PathLike[str], http_client: httpx.AsyncClient) -> Path:
+async def save_media(
+    result: MediaResult, path: str | os.PathLike[str], http_client: httpx.AsyncClient, *, timeout: float
+) -> Path:
     """Write a result's medium to `path` and return where it is.
 
     A path without the extension of a medium gets that of the content; an existing folder gets a file named by the
-    result's UUID. Missing folders are made. The file appears whole or not at all, also after a cancel or a crash: the
-    content is written piece by piece to a temporary file beside it, which is then renamed.
+    result's UUID. `~` is the home folder. Missing folders are made. The file appears whole or not at all, also after a
+    cancel or a crash: the content is written piece by piece to a temporary file beside it, which is then renamed.
     """
     target = local_path(path)
     if await anyio.Path(target).is_dir():
@@ -74,7 +76,7 @@ async def save_media(result: MediaResult, path: str | os.PathLike[str], http_cli
                 head = (head + piece)[:_HEAD_BYTES] if len(head) < _HEAD_BYTES else head
                 await file.write(piece)
 
-            await _hand_over(result, http_client, write)
+            await _hand_over(result, http_client, write, timeout)
         if mimetypes.guess_type(target.name)[0] is None:
             target = target.with_name(target.name + extension_of(head))
         await anyio.Path(partial).replace(target)
@@ -91,7 +93,7 @@ def _file_name(uuid: object) -> str:
 
 
 async def _hand_over(
-    result: MediaResult, http_client: httpx.AsyncClient, sink: Callable[[bytes], Awaitable[None]]
+    result: MediaResult, http_client: httpx.AsyncClient, sink: Callable[[bytes], Awaitable[None]], timeout: float
 ) -> None:
     if not isinstance(cast("object", result), MediaResult):
         each = ": save each of its results by itself" if isinstance(result, list) else ""
@@ -104,7 +106,7 @@ async def _hand_over(
         return
     reference = result.inline or result.reference
     if reference.startswith(("http://", "https://")):
-        await download(http_client, reference, sink)
+        await download(http_client, reference, sink, timeout=timeout)
         return
     encoded = reference.partition(",")[2] if reference.startswith("data:") else reference
     try:

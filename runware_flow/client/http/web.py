@@ -35,10 +35,17 @@ class Web:
         self._rest: RestTransport | None = None
 
     async def http_client(self) -> httpx.AsyncClient:
-        """The user's own HTTP client, or one that is opened on first use."""
+        """The user's own HTTP client, or one that is opened on first use.
+
+        Raises:
+            RunwareError: code `connection`: the certificates cannot be read.
+        """
         async with self._lock:
             if self._http_client is None:
-                self._http_client = await create_http()
+                try:
+                    self._http_client = await create_http()
+                except TransportError as error:
+                    raise _no_reply(error) from error
                 self.workers.start_soon(self._close_in_the_end, self._http_client)
             return self._http_client
 
@@ -95,7 +102,7 @@ class Web:
             )
         except TransportError as error:
             raise _no_reply(error) from error
-        return replace(reply, body=self._settings.api_key.redact_bytes(reply.body)) if with_key else reply
+        return replace(reply, body=self._settings.api_key.redact_bytes(reply.body))
 
     async def ask_patiently(
         self,
@@ -109,22 +116,34 @@ class Web:
         """Send a request that may be repeated freely, up to `max_retries` times more, as `ask` does.
 
         It is repeated when no reply came and when the service is busy or has failed (408, 429, 5xx), after the wait
-        that the service asks for, or a growing one. The last reply, or the last error, is the answer.
+        that the service asks for, or a growing one. The last reply, or the last error, is the answer; so is the reply
+        that asks for a wait beyond the end of the time.
+
+        Args:
+            timeout: seconds for all of it, repetitions and pauses included, instead of the client's `timeout`.
         """
         settings = self._settings
-        for attempt in range(1, settings.max_retries + 1):
-            retry_after: float | None = None
+        deadline = anyio.current_time() + (settings.timeout if timeout is None else timeout)
+        attempt = 0
+        while True:
+            attempt += 1
+            left = max(deadline - anyio.current_time(), 0.0)
+            reply: Reply | None = None
+            failure: RunwareError | None = None
             try:
-                reply = await self.ask(url, method=method, body=body, with_key=with_key, timeout=timeout)
-            except RunwareError:
-                pass
-            else:
-                if reply.status not in (408, 429) and reply.status < 500:
-                    return reply
-                retry_after = reply.retry_after
+                reply = await self.ask(url, method=method, body=body, with_key=with_key, timeout=left)
+            except RunwareError as error:
+                failure = error
+            if reply is not None and reply.status not in (408, 429) and reply.status < 500:
+                return reply
             growing = backoff(attempt, settings.retry_delay, settings.retry_strategy, random.random())
-            await anyio.sleep(max(growing, retry_after or 0.0))
-        return await self.ask(url, method=method, body=body, with_key=with_key, timeout=timeout)
+            pause = max(growing, (reply.retry_after if reply is not None else None) or 0.0)
+            if attempt > settings.max_retries or anyio.current_time() + pause >= deadline:
+                if reply is not None:
+                    return reply
+                assert failure is not None
+                raise failure
+            await anyio.sleep(pause)
 
     def _headers(self, *, with_key: bool) -> dict[str, str | Secret]:
         headers: dict[str, str | Secret] = {"User-Agent": user_agent(self._settings.user_agent_prefix)}
