@@ -18,7 +18,7 @@ from rich.console import Console
 from runware_flow import Client, Flow, Ok
 from runware_flow.emulator import Emulator
 from runware_flow.runner import progress
-from runware_flow.runner.report import keep_thumbnail
+from runware_flow.runner.report_files import keep_thumbnail
 from runware_flow.tasks import Caption, ImageInference, Upscale
 from runware_flow.view.bars import bars
 

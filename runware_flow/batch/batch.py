@@ -20,6 +20,7 @@ from runware_flow.graph.attempts import RetryBudget
 from runware_flow.graph.batches import Tolerance
 from runware_flow.lifetime import open_task_group
 from runware_flow.runner.accounts import Accounts
+from runware_flow.runner.interrupted import journal_file
 from runware_flow.runner.opening import open_admission, open_journal
 from runware_flow.runner.settings import Settings, read_settings
 
@@ -171,7 +172,7 @@ class Batch(Generic[A, T, S]):
     ) -> AsyncGenerator[BatchOutcomes[A, T]]:
         settings = self._settings
         async with AsyncExitStack() as stack:
-            writer = await open_journal(settings.journal, stack)
+            writer = await open_journal(settings, stack)
             if client is None and os.environ.get("RUNWARE_API_KEY"):
                 from runware_flow.client.client import Client
 
@@ -179,7 +180,7 @@ class Batch(Generic[A, T, S]):
             source = BatchSource(items, self._key)
             stack.push_async_callback(source.aclose)
             accounts = Accounts()
-            report = BatchReport(accounts, source.total)
+            report = BatchReport(accounts, source.total, name=self.name, journal=journal_file(settings.journal))
             outbox: Outbox[A, T] = Outbox(report, self.name, settings.concurrency)
             watch = BatchWatch(self.name, settings, items, accounts)
             # What all items cost is not known beforehand, so the balance is told only if there is none.

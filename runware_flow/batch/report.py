@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from runware_flow.errors import FlowFailed
+from runware_flow.errors import FlowFailed, JournalError
 from runware_flow.graph.batches import BatchStatistics
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from runware_flow.batch.item import BatchItem
     from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.records import ReceiptLine
@@ -36,7 +39,11 @@ class BatchReport:
         failures, abandoned: the first hundred of those that failed, or were abandoned.
     """
 
-    def __init__(self, accounts: Accounts, total: int | None = None) -> None:
+    def __init__(
+        self, accounts: Accounts, total: int | None = None, *, name: str = "batch", journal: Path | None = None
+    ) -> None:
+        self._name = name
+        self._journal = journal
         self.ok_count = 0
         self.failed_count = 0
         self.restored_count = 0
@@ -61,6 +68,30 @@ class BatchReport:
     def receipt(self) -> list[ReceiptLine]:
         """Return what was bought: a line for each step and model."""
         return self._accounts.lines()
+
+    def html(self, path: str | PathLike[str], *, pictures: int = 500) -> Path:
+        """Write a page about the batch out of its journal, see `RunResult.html`; earlier runs of the journal included.
+
+        Saved files are shown from wherever they are, since the batch itself has named them. Blocks: in async code, call
+        it in a thread.
+
+        Args:
+            path: the file, which is replaced in one piece; missing folders are made.
+            pictures: how many thumbnails are in the page itself at most; if there are more, they are files beside it.
+
+        Raises:
+            JournalError: the batch has no journal in a file, without which nothing of its items is kept.
+        """
+        from runware_flow.runner.journal_report import journal_report
+        from runware_flow.runner.report import check_place, write_report
+
+        if self._journal is None:
+            raise JournalError(
+                f"batch {self._name!r} has no journal in a file, so a page about it would have nothing to show"
+            )
+        check_place(Path(path))
+        report = journal_report(self._journal, Path(path), flow=self._name, files=None, pictures=pictures)
+        return write_report(report, path)
 
     def statistics(self) -> BatchStatistics:
         """Return how the batch stands now."""

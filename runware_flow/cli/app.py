@@ -49,6 +49,11 @@ Faults: TypeAlias = Annotated[
     ),
 ]
 
+Files: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option("--files", help="A folder whose files may be shown; may be given several times.", metavar="FOLDER"),
+]
+
 app = typer.Typer(
     name="runware-flow",
     help="Pipelines of generative media on the Runware API, and an emulator of it to try them on.",
@@ -252,20 +257,22 @@ def report(
         Path | None, typer.Option("--out", "-o", help="The page; by default beside the journal, named .html.")
     ] = None,
     flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,
+    files: Files = None,
 ) -> None:
     """Write a page about a journal.
 
-    It shows stages, time line, failures, pictures and the receipt.
+    It shows a card for each item, with the files that were saved or that a cache keeps, then failures, stages, time
+    line and receipt. A journal may name any file: shown are those below its own folder, and below --files.
 
     \b
     Examples:
       runware-flow report posters.sqlite
-      runware-flow report posters.sqlite -o out/report.html
+      runware-flow report posters.sqlite -o out/report.html --files ~/pictures
     """
     from runware_flow.cli.program import beside
     from runware_flow.cli.report import report_command
 
-    print(report_command(journal, out or beside(journal, ".html"), flow=flow))
+    print(report_command(journal, out or beside(journal, ".html"), flow=flow, files=files or ()))
 
 
 def _flow(target: str, params: list[str] | None) -> Flow:

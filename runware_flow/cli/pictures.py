@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 
 from runware_flow.errors import RunwareFlowError
-from runware_flow.runner.report import keep_thumbnail
+from runware_flow.runner.report_files import keep_thumbnail
 from runware_flow.types import MediaResult
 
 if TYPE_CHECKING:

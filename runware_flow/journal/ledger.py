@@ -20,6 +20,8 @@ from runware_flow.journal.values import (
     fingerprint_call,
     is_still_true,
 )
+from runware_flow.types import MediaResult
+from runware_flow.view.request import references_to
 from runware_flow.wire.salvage import UNREADABLE
 
 if TYPE_CHECKING:
@@ -131,11 +133,11 @@ class Ledger:
         assert entry is not None
         self._note(entry)
         if entry.advice.action != "restore":
-            return Call(key)
+            return Call(key, request=_uses(arguments))
         value = self._value_of(entry, path)
         if not is_still_true(value):
             self.is_fresh = True
-            return Call(key)
+            return Call(key, request=_uses(arguments))
         return Call(key, is_known=True, value=value)
 
     def _value_of(self, entry: Entry, path: str) -> Any:
@@ -161,7 +163,7 @@ class Ledger:
         encoded = None if call.key is None else encode_value(value)
         if call.key is not None and encoded is not None:
             with anyio.CancelScope(shield=True):
-                await self._writer.write(Keep(call.key, time.time(), encoded))
+                await self._writer.write(Keep(call.key, time.time(), encoded, call.request))
 
     def _note(self, entry: Entry) -> None:
         if entry.advice.action == "restore":
@@ -180,6 +182,16 @@ class Call(msgspec.Struct, frozen=True):
     key: NodeKey | None
     is_known: bool = False
     value: Any = None
+    request: bytes | None = None
+
+
+def _uses(arguments: list[Any]) -> bytes | None:
+    """What a function was given, as far as media are concerned, so that a report can tell whose file it wrote."""
+    given: list[Any] = []
+    for value in arguments:
+        given += value if isinstance(value, list) else [value]
+    names = [name for one in given if isinstance(one, MediaResult) for name in references_to(one)]
+    return msgspec.json.encode({"uses": names}) if names else None
 
 
 def _unreadable(path: str, error: Exception) -> JournalError:

@@ -196,6 +196,14 @@ class Journal:
             for task_type, model, count, seconds, micro_usd in self._all(query)
         ]
 
+    def places(self) -> list[tuple[str, str | None]]:
+        """Return where its runs were, the last one first: the folder, and the folder of the cache if there was one."""
+        if not self._all("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'place'"):
+            return []
+        rows = self._all("SELECT folder, cache FROM place ORDER BY rowid DESC LIMIT 100")
+        with translated(self.path):
+            return msgspec.convert(rows, list[tuple[str, str | None]])
+
     def _all(self, query: str, values: list[Any] | None = None) -> list[Any]:
         if self._connection is None:
             raise JournalError(f"the journal {self.path} is read inside its `with` block")

@@ -61,6 +61,8 @@ _SCHEMA = (
     "CREATE INDEX node_name ON node (name)",
     "CREATE INDEX node_open ON node (id) WHERE state = 0",
 )
+_PLACE = "CREATE TABLE place (began_at REAL NOT NULL, folder TEXT NOT NULL, cache TEXT)"
+"""Where runs were: what a relative path of a saved file means, and where a cache keeps media."""
 COLUMNS = """id, name, flow, path, fingerprint, attempt, task_uuid, task_type, model, request, state, asked_at,
     settled_at, micro_usd, items, error"""
 _FIND = """SELECT name, path, fingerprint, flow, id, attempt, state, task_uuid, items, error, micro_usd FROM node
@@ -69,7 +71,7 @@ _INSERT = """INSERT INTO node (name, flow, path, fingerprint, attempt, task_uuid
     asked_at, settled_at, items) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
 
-_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in _SCHEMA)
+_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in (*_SCHEMA, _PLACE))
 """All that a journal may have in its schema. A journal may come from elsewhere, and a view, a trigger, a generated
 column, a check or an index of an expression would run in the process that opens it."""
 _OWN_TABLES = re.compile(r"sqlite_(sequence|stat[0-9])")
@@ -319,6 +321,17 @@ class SqliteStore:
         connection.execute("COMMIT")
         self.is_new = True
 
+    def note_place(self, at: float, folder: str, cache: str | None) -> None:
+        """Write down where a run is, unless that is where the last one was."""
+        connection = self._connection
+        if connection is None:
+            raise JournalError(f"the journal {self.path} is closed")
+        with translated(self.path):
+            connection.execute(_PLACE.replace("TABLE", "TABLE IF NOT EXISTS"))
+            last = connection.execute("SELECT folder, cache FROM place ORDER BY rowid DESC LIMIT 1").fetchone()
+            if last != (folder, cache):
+                connection.execute("INSERT INTO place VALUES (?, ?, ?)", (at, folder, cache))
+
     def close(self) -> None:
         """Close the file and give the lock back; doing it twice does no harm."""
         connections, self._connection, self._lock = (self._connection, self._lock), None, None
@@ -388,7 +401,7 @@ class SqliteStore:
         assert key is not None
         if isinstance(change, Begin):
             return self._begin(connection, change, key, known)
-        row = (*key, 1, None, None, None, None, STATES.index("done"), change.at, change.at)
+        row = (*key, 1, None, None, None, change.request, STATES.index("done"), change.at, change.at)
         connection.execute(_INSERT, (*row, b"[" + self._media.put_away(change.value) + b"]"))
         known.rows[key] = None
         return None

@@ -60,11 +60,16 @@ class Settle(msgspec.Struct, frozen=True):
 
 
 class Keep(msgspec.Struct, frozen=True):
-    """A function has its value, as JSON."""
+    """A function has its value, as JSON.
+
+    Attributes:
+        request: a JSON object with `uses`: the addresses and ids of the media that it was given, or nothing.
+    """
 
     key: NodeKey
     at: float
     value: bytes
+    request: bytes | None = None
 
 
 Change: TypeAlias = Begin | Settle | Keep

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
 
 from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.runner.admission import Admission
@@ -24,13 +28,19 @@ if TYPE_CHECKING:
 __all__ = ("open_admission", "open_client", "open_journal", "open_ledger")
 
 
-async def open_journal(journal: Any, stack: AsyncExitStack) -> JournalWriter | None:
-    """Open what a `journal=` names until `stack` is left, if it names one; errors are those of `open_writer`."""
-    if journal is None:
+async def open_journal(settings: Settings, stack: AsyncExitStack) -> JournalWriter | None:
+    """Open what `journal=` names until `stack` is left, if it names one; errors are those of `open_writer`."""
+    if settings.journal is None:
         return None
     from runware_flow.journal.writer import open_writer  # SQLite is not needed without
 
-    return await stack.enter_async_context(open_writer(journal))
+    writer = await stack.enter_async_context(open_writer(settings.journal))
+    note_place = getattr(writer.store, "note_place", None)
+    if note_place is not None:  # so that a report finds the files that the run saves
+        folder, cache = Path.cwd(), getattr(settings.cache, "path", None)
+        kept = None if cache is None else str(folder / cache)
+        await anyio.to_thread.run_sync(note_place, time.time(), str(folder), kept)
+    return writer
 
 
 def open_ledger(writer: JournalWriter | None, name: str, prefix: str = "") -> Ledger | None:

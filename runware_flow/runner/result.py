@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from runware_flow.errors import NodeNotAvailable
@@ -11,7 +12,6 @@ from runware_flow.runner.reference import ManyReference, NodeReference
 
 if TYPE_CHECKING:
     from os import PathLike
-    from pathlib import Path
 
     from runware_flow.graph.declaration import Declaration, NodeSpec
     from runware_flow.graph.machine import FlowMachine
@@ -136,23 +136,26 @@ class RunResult:
     def html(self, path: str | PathLike[str], *, pictures: int = 500) -> Path:
         """Write a report of the run as one HTML page that needs no network and no other file.
 
-        It has the flow with state, time and cost of each node, a time line, pictures beside prompts and captions,
-        failures with what to do, and the receipt. Pictures that were saved with `client.save`, that came inline, or
-        that `runware-flow run --report` has kept are in it as thumbnails (with the extra `report`); others are links.
-        It can be written at any time, after a failure or a cancel too. Blocks: in async code, call it in a thread.
+        It has a card for each item with its prompt, pictures, films, sounds and texts, the failures with what to do,
+        the flow with state, time and cost of each node, a time line and the receipt. Pictures that were saved, that a
+        cache keeps, that came inline, or that `runware-flow run --report` has kept are in it as thumbnails (with the
+        extra `report`), and lead to their files; of others there is the address at the service. It can be written at
+        any time, after a failure or a cancel too. Blocks: in async code, call it in a thread.
 
         Args:
             path: the file, which is replaced in one piece; missing folders are made.
-            pictures: how many thumbnails there are at most.
+            pictures: how many thumbnails are in the page itself at most. If there are more, all of them are files in
+                a folder beside it, with its name and `.files`.
 
         Returns:
             The path of the file.
         """
-        from runware_flow.runner.report import date_text, pictures_of, write_report
+        from runware_flow.runner.report import date_text, write_report
+        from runware_flow.runner.report_files import Finder, media_files
         from runware_flow.view.report import Report
 
         shape, rows = self.story()
-        shown, notes = pictures_of(rows, most=pictures)
+        shown = media_files(rows, Finder(rows), Path(path), most=pictures)
         times = [time for row in rows for time in (row.started, row.settled) if time is not None]
         return write_report(
             Report(
@@ -164,8 +167,8 @@ class RunResult:
                 shape=shape,
                 rows=rows,
                 receipt=self.receipt(),
-                pictures=shown,
-                notes=notes,
+                files=shown.files,
+                notes=shown.notes,
             ),
             path,
         )

@@ -78,7 +78,7 @@ async def open_run(
         missing: Exception | None = None
         if client is None:
             client, missing = await open_client(plan, stack)
-        writer = await open_journal(settings.journal, stack)
+        writer = await open_journal(settings, stack)
         admission = await open_admission(name, settings, client, writer, stack, least)
         ledger = open_ledger(writer, name)
         result_cache = await open_result_cache(settings.cache, client)

@@ -7,25 +7,23 @@ stage follows another if a request of the one names what came of the other: its 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, cast
+from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runware_flow.types import MediaResult
-from runware_flow.view.request import asked, shown_value
+from runware_flow.view.request import asked, references_in, references_to, shown_value
 from runware_flow.view.shape import Box, Shape, merged
 from runware_flow.view.story import Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable
 
     from runware_flow.journal import JournalEntry
 
 __all__ = ("JournalStory", "tell_journal")
 
 _KEY = re.compile(r"\[[^\]/]*\](?=/|$)")
-_SHORTEST_TEXT = 12
-"""Letters that a text needs to be told from others that only look like it."""
 _LONGEST_PAUSE = 60.0
 """Seconds of nothing between two runs that are left on the time line."""
 
@@ -83,7 +81,7 @@ class _Teller:
             box.kind = "task"
             self._buy(entry, box)
         for value in entry.results:
-            for reference in _references(value):
+            for reference in references_to(value):
                 self._origin.setdefault(reference, name)
 
     def _box(self, flow: str, path: str) -> Box:
@@ -134,7 +132,7 @@ class _Teller:
         after: dict[str, dict[str, None]] = {}
         for name, request in self._asked.items():
             row = rows[numbers[name]]
-            found = {self._origin[text] for text in _strings(request) if text in self._origin}
+            found = {self._origin[text] for text in references_in(request) if text in self._origin}
             row.after = sorted(numbers[one] for one in found if one != name)
             for number in row.after:
                 if order[rows[number].box] < order[row.box]:
@@ -155,6 +153,7 @@ def _row_of(entry: JournalEntry, box: str) -> Row:
         cost=entry.cost,
         may_be_billed=entry.cost is None and entry.task_uuid is not None and entry.state != "failed",
         task_uuid=entry.task_uuid,
+        fingerprint=entry.fingerprint,
         task_type=entry.task_type,
         model=entry.model,
         prompt=told.prompt,
@@ -164,7 +163,11 @@ def _row_of(entry: JournalEntry, box: str) -> Row:
         row.began = row.started = entry.asked_at
     if entry.state == "open":
         row.because = "it is open in the journal: `runware-flow collect JOURNAL` asks for it and buys nothing"
-    row.text, row.media = shown_value(entry.results[0] if len(entry.results) == 1 else entry.results)
+    value = entry.results[0] if len(entry.results) == 1 else entry.results
+    row.text, row.media = shown_value(value)
+    row.uses = frozenset(references_in(entry.request))
+    if isinstance(value, PathLike):
+        row.saved = row.text
     return row
 
 
@@ -211,30 +214,3 @@ def _make_ready(row: Row, rows: list[Row]) -> None:
     known = [time for time in times if time is not None and time <= row.began]
     if len(known) == len(times):  # otherwise what it uses was bought in a later run than itself
         row.ready = max(known)
-
-
-def _references(value: Any) -> Iterator[str]:
-    """By what a later request may name a value."""
-    if isinstance(value, MediaResult):
-        for kind in type(value).media_kinds:
-            for form in ("url", "uuid"):
-                found = getattr(value, f"{kind}_{form}", None)
-                if isinstance(found, str) and found:
-                    yield found
-    for text in (getattr(value, "text", None), value):
-        if isinstance(text, str) and len(text) >= _SHORTEST_TEXT:
-            yield text
-    if isinstance(value, list):
-        for one in cast("Sequence[Any]", value):
-            yield from _references(one)
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in cast("dict[str, Any]", value).values():
-            yield from _strings(inner)
-    elif isinstance(value, list):
-        for inner in cast("Sequence[Any]", value):
-            yield from _strings(inner)

@@ -1,9 +1,10 @@
-"""A run as one HTML page that needs nothing around it: no network, no other file.
+"""A run as one HTML page that needs no network: its items with their pictures first, then how it went.
 
-What a reader without JavaScript needs is HTML: the figures, the drawing, failures, stages, receipt. The nodes
-themselves are data in the page, from which its script makes what is in sight. Everything that users or servers wrote is
-text: it is escaped here, and the script only ever sets text. The policy in the page's head lets no other script run and
-nothing be fetched.
+What a reader without JavaScript needs is HTML: the cards of up to `STATIC_ITEMS` items, the figures, the drawing,
+failures, stages, receipt. Cards beyond that, and the nodes of the time line, are data in the page, from which its
+script makes what is in sight. Cards are written by `gallery.card` alone, also those that a live page sends: everything
+that users or servers wrote is escaped there, and what the script itself makes is text. The policy in the page's head
+lets no other script run and nothing be fetched but the files that the page names.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runware_flow.errors import RunwareError
-from runware_flow.types import MediaResult
 from runware_flow.view.advice import advice_for
 from runware_flow.view.drawing import draw
 from runware_flow.view.figures import STATES, Figures, figures_of
+from runware_flow.view.gallery import GalleryItem, MediumFile, address_of, card, gallery_of
 from runware_flow.view.progress import duration, money, short_duration
 from runware_flow.view.shape import Shape  # noqa: TC001
 from runware_flow.view.story import Row  # noqa: TC001
@@ -33,10 +34,30 @@ if TYPE_CHECKING:
 
     from runware_flow.view.shape import Box
 
-__all__ = ("Report", "page")
+__all__ = ("STATIC_ITEMS", "LivePart", "Report", "page", "page_policy", "parts_of")
 
+STATIC_ITEMS = 500
+"""Up to so many items, all cards are in the page as they are; of more, the first ones and the rest as data."""
+_FIRST_ITEMS = 100
+"""Cards that a page of more items has as they are; the page's script shows as many at a time."""
 _FAILURES = 100
 """Kinds of failures that are listed; the nodes' own rows have them all."""
+_PROMPTS = 5
+"""Prompts that are told of each kind."""
+
+
+class LivePart(msgspec.Struct, kw_only=True):
+    """What a served page has beside a report.
+
+    Attributes:
+        can_stop: there is a run that can be told to stop.
+        marks: paths that are marked to be bought anew; `None` where nothing can be marked.
+        version: of the state that it shows; updates are asked for from there on.
+    """
+
+    can_stop: bool = False
+    marks: frozenset[str] | None = None
+    version: int = 0
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -48,8 +69,10 @@ class Report(msgspec.Struct, kw_only=True):
         made_at, began_at: dates and times, as text.
         seconds: how long the run took; 0 for unknown.
         receipt: lines as of `RunResult.receipt`.
-        pictures: thumbnails as data URIs, by row and number of the medium in it.
+        files: how media are shown, by row and number of the medium in it.
         notes: sentences for the head of the page: what is missing, and why.
+        remarks: sentences beside the flow: what it cannot show.
+        live: of a page that is served and follows a run or a journal.
     """
 
     name: str
@@ -60,74 +83,139 @@ class Report(msgspec.Struct, kw_only=True):
     shape: Shape
     rows: Sequence[Row]
     receipt: Sequence[Any]
-    pictures: Mapping[tuple[int, int], str] = {}
+    files: Mapping[tuple[int, int], MediumFile] = {}
     notes: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+    live: LivePart | None = None
 
 
 def page(report: Report) -> str:
     """Write the page."""
-    folder = files("runware_flow.view") / "page"
-    style, script, frame = ((folder / name).read_text(encoding="utf-8") for name in _FILES)
-    boxes = [box for box in report.shape.boxes if box.kind != "fan"]
-    figures = figures_of(report.rows, [box.id for box in boxes])
+    style, script, frame = _frame()
+    items = gallery_of(report.rows, report.shape)
+    data, cards = _data(report, items)
+    parts = parts_of(report, items)
     values = {
         "title": escape(report.name),
-        "policy": escape(_policy(style, script)),
+        "policy": escape(page_policy(has_files=any(_is_beside(file) for file in report.files.values()))),
         "style": style,
         "script": script,
-        "summary": _summary(report, figures),
+        "remarks": "".join(f"<p class=dim>{escape(note)}</p>" for note in report.remarks),
         "notes": "".join(f"<p class=note>{escape(note)}</p>" for note in report.notes),
-        "failures": _failures(report),
-        "drawing": draw(report.shape, figures, links="stage-", title=f"flow {report.name}"),
-        "stages": _stages(boxes, figures, report.shape),
-        "receipt": _receipt(report.receipt),
-        "data": _data(report, boxes),
+        "cards": "".join(cards[: len(items) if len(items) <= STATIC_ITEMS else _FIRST_ITEMS]),
+        "more": _without_script(len(items)),
+        "live": _live(report.live),
+        "data": _in_script(data),
+        "late": _late_cards(cards) if len(items) > STATIC_ITEMS else "[]",
+        **parts,
     }
-    parts = frame.split("{{")
-    filled = [parts[0]]
-    for part in parts[1:]:
+    split = frame.split("{{")
+    filled = [split[0]]
+    for part in split[1:]:
         name, _, rest = part.partition("}}")
         filled += [values[name], rest]
     return "".join(filled)
 
 
+def parts_of(report: Report, items: Sequence[GalleryItem]) -> dict[str, str]:
+    """Write the parts of the page that change while a run goes on, beside its cards; by the id of their place."""
+    boxes = [box for box in report.shape.boxes if box.kind != "fan"]
+    figures = figures_of(report.rows, [box.id for box in boxes])
+    return {
+        "summary": _summary(report, figures, items),
+        "failures": _failures(report),
+        "drawing": draw(report.shape, figures, links="stage-", title=f"flow {report.name}"),
+        "stages": _stages(boxes, figures, report.shape),
+        "receipt": _receipt(report.receipt),
+    }
+
+
 _FILES = ("report.css", "report.js", "report.html")
 
 
-def _policy(style: str, script: str) -> str:
+def _frame() -> list[str]:
+    folder = files("runware_flow.view") / "page"
+    return [(folder / name).read_text(encoding="utf-8") for name in _FILES]
+
+
+def page_policy(*, has_files: bool, is_served: bool = False) -> str:
+    """Write the content security policy: of a file, and of a page that is served and hears of its run."""
+    style, script, _ = _frame()
+
     def digest(text: str) -> str:
         return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
+    beside = "'self'" if is_served else "file: 'self'" if has_files else ""
+    media = f" media-src {beside};" if beside else ""
+    served = " connect-src 'self'; frame-ancestors 'none';" if is_served else ""
     return (
         f"default-src 'none'; style-src 'sha256-{digest(style)}'; script-src 'sha256-{digest(script)}';"
-        " img-src data:; base-uri 'none'; form-action 'none'"
+        f" img-src data:{' ' + beside if beside else ''};{media}{served} base-uri 'none'; form-action 'none'"
     )
+
+
+def _is_beside(file: MediumFile) -> bool:
+    return bool(file.file) or not file.thumbnail.startswith("data:")
+
+
+def _without_script(count: int) -> str:
+    if count <= STATIC_ITEMS:
+        return ""
+    return (
+        f"<noscript><p class=note>These are the first {_FIRST_ITEMS} of {count:,} items; the others need JavaScript,"
+        " which this page carries itself.</p></noscript>"
+    )
+
+
+def _live(live: LivePart | None) -> str:
+    if live is None:
+        return ""
+    stop = "<button type=button id=stop>Stop the run…</button>" if live.can_stop else ""
+    return f'<p id=live data-version="{live.version}"><span id=link role=status>connecting…</span>{stop}</p>'
+
+
+def _in_script(data: Any) -> str:
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _late_cards(cards: Sequence[str]) -> str:
+    """Cards as JSON inside a script: nothing in it may end that, or look as if another one began."""
+    text = json.dumps([None] * _FIRST_ITEMS + list(cards[_FIRST_ITEMS:]), separators=(",", ":"))
+    return text.replace("</", "<\\/").replace("<!", "<\\u0021")
 
 
 # What is HTML
 
 
-def _summary(report: Report, figures: Mapping[str, Figures]) -> str:
-    total = Figures()
-    for one in figures.values():
-        for state, count in one.counts.items():
-            total.counts[state] = total.counts.get(state, 0) + count
-        total.restored += one.restored
+def _summary(report: Report, figures: Mapping[str, Figures], items: Sequence[GalleryItem]) -> str:
+    restored = sum(one.restored for one in figures.values())
     lines = list(report.receipt)
     unknown = sum(line.unknown_count for line in lines)
     known = round(sum(line.cost or 0.0 for line in lines), 6)
     cost = money(known) + (f" and {unknown} unknown" if unknown else "")
+    counts = {state: sum(item.state == state for item in items) for state in STATES}
     tiles = [
-        ("state", report.state, _tone(report.state)),
-        *((state, f"{total.counts[state]:,}", state) for state in STATES if total.counts.get(state)),
-        *([("restored", f"{total.restored:,}", "")] if total.restored else []),
-        ("time", duration(report.seconds) if report.seconds else "unknown", ""),
-        ("cost", cost, ""),
-        ("tasks", f"{sum(line.count for line in lines):,}", ""),
+        *([("state", report.state, _tone(report.state), "")] if report.state != "journal" else []),
+        ("items", f"{len(items):,}", "", "any"),
+        *((state, f"{count:,}", state, state) for state, count in counts.items() if count),
+        *([("restored nodes", f"{restored:,}", "", "")] if restored else []),
+        ("time", duration(report.seconds) if report.seconds else "unknown", "", ""),
+        ("cost", cost, "", ""),
+        ("tasks", f"{sum(line.count for line in lines):,}", "", ""),
     ]
-    shown = "".join(f'<div class="tile {tone}"><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>' for k, v, tone in tiles)
+    shown = "".join(_tile(*tile) for tile in tiles)
     began = f"Begun {escape(report.began_at)}. " if report.began_at else ""
-    return f"<dl class=tiles>{shown}</dl><p class=dim>{began}Report made {escape(report.made_at)}.</p>"
+    made = "" if report.live is not None else f"Report made {escape(report.made_at)}."
+    return f"<dl class=tiles>{shown}</dl><p class=dim>{began}{made}</p>"
+
+
+def _tile(name: str, value: str, tone: str, state: str) -> str:
+    """A count leads to the items that it counts."""
+    shown = escape(value)
+    if state:
+        shown = f'<a href="#gallery" data-state="{state}" aria-label="{shown} {escape(name)}: show them">{shown}</a>'
+    return f'<div class="tile {tone}"><dt>{escape(name)}</dt><dd>{shown}</dd></div>'
 
 
 def _tone(state: str) -> str:
@@ -145,14 +233,12 @@ def _failures(report: Report) -> str:
             groups.setdefault(key, []).append(number)
             errors.setdefault(key, row.error)
     if not groups:
-        return ""
+        return "<p class=dim>none</p>"
     items = [_failure(report, numbers, errors[key]) for key, numbers in list(groups.items())[:_FAILURES]]
     more = len(groups) - len(items)
     if more > 0:
-        items.append(f"<li class=dim>and {more} more kinds of failures: choose the state “failed” below</li>")
-    title = f"Failures <small>{sum(map(len, groups.values())):,}</small>"
-    listed = f"<h2 id=h-fail>{title}</h2><ul class=failures>{''.join(items)}</ul>"
-    return f"<section id=failures aria-labelledby=h-fail>{listed}</section>"
+        items.append(f"<li class=dim>and {more} more kinds of failures: choose the state “failed” above</li>")
+    return f"<ul class=failures>{''.join(items)}</ul>"
 
 
 def _failure(report: Report, numbers: list[int], error: Exception) -> str:
@@ -169,10 +255,17 @@ def _failure(report: Report, numbers: list[int], error: Exception) -> str:
         documentation = f' <a href="{escape(link)}" rel="noreferrer noopener" target=_blank>documentation</a>'
     return (
         f"<li><p><b>{escape(row.place)}</b>{times} <span class=code>{escape(kind)}</span></p>"
-        f"<p class=message>{escape(message[:2000])}</p>"
+        f"<p class=message>{escape(message[:2000])}</p>{_prompts(report, numbers)}"
         f"<p><b>What to do:</b> {escape(advice_for(error))}{documentation}</p>"
         f'<p class=script><button type=button data-row="{numbers[0]}">Details</button></p></li>'
     )
+
+
+def _prompts(report: Report, numbers: list[int]) -> str:
+    prompts = list(dict.fromkeys(report.rows[number].prompt for number in numbers if report.rows[number].prompt))
+    shown = "; ".join(f"“{prompt[:200]}”" for prompt in prompts[:_PROMPTS])
+    more = f" and {len(prompts) - _PROMPTS:,} more" if len(prompts) > _PROMPTS else ""
+    return f"<p class=dim>Asked: {escape(shown)}{more}</p>" if prompts else ""
 
 
 def _stages(boxes: Iterable[Box], figures: Mapping[str, Figures], shape: Shape) -> str:
@@ -180,10 +273,9 @@ def _stages(boxes: Iterable[Box], figures: Mapping[str, Figures], shape: Shape) 
     rows: list[str] = []
     for box in boxes:
         one = figures[box.id]
-        counts, _ = one.words()
         inside = f" <span class=dim>in {escape(labels[box.inside])}</span>" if box.inside else ""
         cells = [
-            escape(counts),
+            _counts(box, one),
             _mean(one.queue_seconds, one.queue_count),
             _mean(one.work_seconds, one.work_count),
             "" if one.cost is None and not one.unknown_count else escape(_cost(one)),
@@ -194,7 +286,24 @@ def _stages(boxes: Iterable[Box], figures: Mapping[str, Figures], shape: Shape) 
             + "".join(f"<td>{cell}</td>" for cell in cells)
             + "</tr>"
         )
-    return "".join(rows)
+    heads = ("stage", "nodes", "queued, on average", "took, on average", "cost")
+    return _table("Stages", heads, f"<tbody>{''.join(rows)}</tbody>")
+
+
+def _table(caption: str, heads: Iterable[str], body: str) -> str:
+    head = "".join(f"<th scope=col>{name}</th>" for name in heads)
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead>{body}</table>"
+
+
+def _counts(box: Box, one: Figures) -> str:
+    counts = [
+        f'<a href="#gallery" data-stage="{box.id}" data-state="{state}">{one.counts[state]:,} {state}</a>'
+        for state in STATES
+        if one.counts.get(state)
+    ]
+    if one.restored:
+        counts.append(f"{one.restored:,} restored")
+    return " · ".join(counts)
 
 
 def _mean(seconds: float, count: int) -> str:
@@ -224,9 +333,14 @@ def _receipt(lines: Sequence[Any]) -> str:
         )
     total = round(sum(line.cost or 0.0 for line in lines), 6)
     count, unknown = sum(line.count for line in lines), sum(line.unknown_count for line in lines)
-    return (
-        f"<tbody>{''.join(rows)}</tbody><tfoot><tr><th scope=row>together</th><td></td><td></td><td>{count:,}</td>"
-        f"<td>{money(total)}</td><td>{unknown or ''}</td></tr></tfoot>"
+    together = (
+        f"<tr><th scope=row>together</th><td></td><td></td><td>{count:,}</td><td>{money(total)}</td>"
+        f"<td>{unknown or ''}</td></tr>"
+    )
+    return _table(
+        "What was bought, by stage and model; costs in USD",
+        ("stage", "task", "model", "count", "cost", "cost unknown"),
+        f"<tbody>{''.join(rows)}</tbody><tfoot>{together}</tfoot>",
     )
 
 
@@ -248,26 +362,47 @@ class _Words:
         return number
 
 
-def _data(report: Report, boxes: Sequence[Box]) -> str:
+def _data(report: Report, items: Sequence[GalleryItem]) -> tuple[dict[str, Any], list[str]]:
+    """The nodes and the items as data, and the items' cards."""
     words = _Words()
+    boxes = [box for box in report.shape.boxes if box.kind != "fan"]
     places = {box.id: number for number, box in enumerate(boxes)}
-    data = {
+    marks = None if report.live is None else report.live.marks
+    cards = [card(item, report.rows, report.files, marks=marks) for item in items]
+    return {
+        "name": report.name,
         "seconds": _number(report.seconds) or 0,
         "stages": [[box.id, box.label, box.kind] for box in boxes],
         "states": list(STATES),
-        "rows": [_row(number, row, places, words, report.pictures) for number, row in enumerate(report.rows)],
+        "rows": [_row(number, row, places, words, report.files) for number, row in enumerate(report.rows)],
+        "items": [_item(item) for item in items],
         "words": words.all,
+    }, cards
+
+
+def _item(item: GalleryItem) -> dict[str, Any]:
+    """An item in few letters; the script's `items` says what they mean."""
+    short = {
+        "i": item.id,
+        "n": item.name,
+        "q": item.title if item.title != item.name else None,
+        "s": STATES.index(item.state),
+        "r": item.rows,
+        "c": item.cost,
+        "u": item.unknown_count or None,
+        "d": _number(item.seconds),
+        "v": sorted(f"{row}.{place}" for row, place in item.chosen) or None,
     }
-    text = json.dumps(data, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return {name: value for name, value in short.items() if value is not None}
 
 
 def _row(
-    number: int, row: Row, places: Mapping[str, int], words: _Words, pictures: Mapping[tuple[int, int], str]
+    number: int, row: Row, places: Mapping[str, int], words: _Words, shown: Mapping[tuple[int, int], MediumFile]
 ) -> dict[str, Any]:
     """A node in few letters: what is not there is left out. The script's `row` says what they mean."""
     media = [
-        [kind, _address(result), pictures.get((number, place), "")] for place, (kind, result) in enumerate(row.media)
+        [kind, address_of(result), file.file if (file := shown.get((number, place))) is not None else ""]
+        for place, (kind, result) in enumerate(row.media)
     ]
     error = row.error if row.state == "failed" else None
     short: dict[str, Any] = {
@@ -290,6 +425,7 @@ def _row(
         "q": row.prompt,
         "a": row.text,
         "i": media,
+        "j": row.saved,
         "f": words.number(f"{type(error).__name__}: {error}"[:2000]) if error is not None else None,
         "h": words.number(advice_for(error)) if error is not None else None,
         "z": words.number(row.because) if row.because else None,
@@ -301,15 +437,3 @@ def _row(
 
 def _number(value: float | None) -> float | None:
     return round(value, 3) if value is not None and isfinite(value) else None
-
-
-def _address(result: Any) -> str:
-    """The address of a medium, if it is one that a page may link to."""
-    if isinstance(result, MediaResult):
-        try:
-            reference = result.reference
-        except ValueError:
-            return ""
-    else:
-        reference = str(result)
-    return reference[:4000] if reference.startswith(("https://", "http://")) else ""

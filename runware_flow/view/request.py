@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,12 +11,14 @@ import msgspec
 from runware_flow.types import MediaResult, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ("TEXT_LIMIT", "Asked", "asked", "shown_value")
+__all__ = ("TEXT_LIMIT", "Asked", "asked", "references_in", "references_to", "shown_value")
 
 TEXT_LIMIT = 2_000
 """Characters of a prompt or an answer that are shown."""
+_SHORTEST_TEXT = 12
+"""Letters that a text needs to be told from others that only look like it."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -92,3 +95,36 @@ def _kind_of(result: MediaResult) -> str:
         if any(getattr(result, f"{kind}_{form}", None) is not None for form in forms):
             return kind if kind in ("video", "audio") else "image" if kind.endswith("image") else "file"
     return "file"
+
+
+def references_to(value: Any) -> Iterator[str]:
+    """List by what a later request may name a value: addresses and ids of media, and texts."""
+    if isinstance(value, MediaResult):
+        for kind in type(value).media_kinds:
+            for form in ("url", "uuid"):
+                found = getattr(value, f"{kind}_{form}", None)
+                if isinstance(found, str) and found:
+                    yield found
+    for text in (getattr(value, "text", None), value):
+        if isinstance(text, str) and len(text) >= _SHORTEST_TEXT:
+            yield text
+    if isinstance(value, list):
+        for one in cast("Sequence[Any]", value):
+            yield from references_to(one)
+
+
+def references_in(request: Any) -> Iterator[str]:
+    """List the texts in a request, a task or a dict, and what names the results that it was given."""
+    if isinstance(request, str):
+        yield request
+    elif isinstance(request, Result):
+        yield from references_to(request)
+    elif isinstance(request, Mapping):
+        for inner in cast("Mapping[str, Any]", request).values():
+            yield from references_in(inner)
+    elif isinstance(request, (list, tuple)):
+        for inner in cast("Sequence[Any]", request):
+            yield from references_in(inner)
+    elif isinstance(request, msgspec.Struct):
+        for name in request.__struct_fields__:
+            yield from references_in(getattr(request, name))

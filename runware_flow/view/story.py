@@ -16,7 +16,7 @@ import msgspec
 from runware_flow.graph.declaration import PURE, NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
 from runware_flow.graph.scope_run import ABANDONED, FAILED, OK, RUNNING, SKIPPED, FanRun
-from runware_flow.view.request import Asked, asked, shown_value
+from runware_flow.view.request import Asked, asked, references_in, references_to, shown_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,11 @@ class Row(msgspec.Struct, kw_only=True):
         settled: when its outcome was here.
         cost: USD; `may_be_billed`: without a cost, whether it may have one.
         restored: an earlier run's outcome, from the journal.
+        fingerprint: of the request, by which a cache knows its answer; `""` where that is not known.
         prompt, text: what was asked and what was answered, in words.
         media: what came, as (kind, result): pictures, films, sounds.
+        uses: what its request names of what came before: addresses and ids of media; of a step that passes a value on,
+            those of the value.
         saved: the file that it says it wrote.
         error: why it failed; `because`: why it was skipped.
         after: the rows whose values it was given, by position.
@@ -66,11 +69,13 @@ class Row(msgspec.Struct, kw_only=True):
     may_be_billed: bool = False
     restored: bool = False
     task_uuid: str | None = None
+    fingerprint: str = ""
     task_type: str | None = None
     model: str | None = None
     prompt: str = ""
     text: str = ""
     media: list[tuple[str, Any]] = []
+    uses: frozenset[str] = frozenset()
     saved: str = ""
     error: Exception | None = None
     because: str = ""
@@ -126,7 +131,7 @@ class _Telling:
         elif isinstance(outcome, Abandoned):
             row.may_be_billed = outcome.may_be_billed
             row.task_uuid = row.task_uuid or outcome.task_uuid
-        told = self._asked(run, step)
+        told, row.uses = self._asked(run, step)
         row.prompt = told.prompt
         row.task_type = row.task_type or told.task_type
         row.model = row.model or told.model
@@ -137,15 +142,22 @@ class _Telling:
         path = spec.scope.path if spec.kind is NodeKind.ITEM else spec.path
         return self._boxes.get(path, "")
 
-    def _asked(self, run: ScopeRun, step: Step) -> Asked:
+    def _asked(self, run: ScopeRun, step: Step) -> tuple[Asked, frozenset[str]]:
+        """What a node asks for, and what of that it was given."""
         if step.kind is NodeKind.TASK:
-            return asked(step.work)
-        if step.kind is not NodeKind.BUILD or not self._has_arguments(run, step):
-            return Asked()
+            return asked(step.work), frozenset(references_in(step.work))
+        if not self._has_arguments(run, step):
+            return Asked(), frozenset()
+        if step.is_pure:
+            return Asked(), frozenset(references_to(run.values[step.slot]) if run.cells[step.slot] == OK else ())
+        arguments = self._machine.arguments(run, step)
+        if step.kind is not NodeKind.BUILD:
+            return Asked(), frozenset(references_to(arguments))
         try:  # builders are pure: a plan and a retry call them again too
-            return asked(step.work(*self._machine.arguments(run, step)))
+            task = step.work(*arguments)
         except Exception:  # noqa: BLE001 - a builder that fails is how this node failed, and its row says so
-            return Asked()
+            return Asked(), frozenset()
+        return asked(task), frozenset(references_in(task))
 
     def _has_arguments(self, run: ScopeRun, step: Step) -> bool:
         return all(run.above(hops).cells[slot] == OK for hops, slot in step.args)
@@ -153,7 +165,10 @@ class _Telling:
     # What a node waited for, and when that was there
 
     def _before(self, run: ScopeRun, step: Step) -> Iterator[int]:
-        for hops, slot in step.args:
+        of = step.spec.of
+        # What gathers items follows what they were made of: of the items themselves there may be any number.
+        args = step.args if of is None or of.scope.fan is None else run.plan.steps[of.scope.fan.slot].args
+        for hops, slot in args:
             yield from self._origins(run.above(hops), slot)
 
     def _origins(self, run: ScopeRun, slot: int) -> Iterator[int]:

@@ -8,6 +8,13 @@ import shutil
 import pytest
 
 WANTED = os.environ.get("RUNWARE_FLOW_BROWSER") == "1"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -19,7 +26,7 @@ def chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
 
@@ -40,7 +47,9 @@ def visit(chromium):
         page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
         page.on(
             "request",
-            lambda request: request.url.startswith(("file:", "data:")) or complaints.append(f"asked for {request.url}"),
+            lambda request: (
+                request.url.startswith(("file:", "data:", "blob:")) or complaints.append(f"asked for {request.url}")
+            ),
         )
         page.goto(path.as_uri())
         return page

@@ -18,7 +18,8 @@ from PIL import Image
 from runware_flow import Client, Flow, FlowFailed, RunwareError
 from runware_flow.emulator import Emulator
 from runware_flow.journal import Journal
-from runware_flow.runner.report import date_text, keep_thumbnail, thumbnail
+from runware_flow.runner.report import date_text
+from runware_flow.runner.report_files import keep_thumbnail, thumbnail
 from runware_flow.view.advice import advice_for
 from runware_flow.view.journal_story import tell_journal
 from runware_flow.view.progress import duration
@@ -85,8 +86,9 @@ def test_nothing_that_users_or_servers_write_becomes_markup(tmp_path):
     path = tmp_path / "evil.html"
     anyio.run(evil_flow().execute, Service(evil)).html(path)
     parser = parsed(path)
-    assert [tag for tag, _ in parser.elements].count("script") == 2
-    assert not [tag for tag, _ in parser.elements if tag in ("img", "iframe", "object", "embed", "link", "base")]
+    assert [tag for tag, _ in parser.elements].count("script") == 3
+    assert not [given for tag, given in parser.elements if tag == "img" and given != {"alt": ""}]
+    assert not [tag for tag, _ in parser.elements if tag in ("iframe", "object", "embed", "link", "base")]
     for _, attributes in parser.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "style"]
         assert "javascript:" not in (attributes.get("href") or "")
@@ -119,13 +121,14 @@ def test_rows_say_what_the_run_knows(tmp_path):
     data = data_of(path)
     first, text, *_ = data["rows"]
     assert (first["p"], first["q"], data["words"][first["m"]]) == ("art[0]/art", "a kite", "runware:400@1")
-    assert first["i"][0][2].startswith("data:image/webp;base64,")
+    assert first["i"] == [["image", "", ""]]
     assert text["a"].startswith("caption of")
     assert text["d"] == [0]
     assert text["r"] == first["e"]
     assert [stage[1] for stage in data["stages"]] == ["art", "text", "all"]
     page = path.read_text()
-    assert "1 pictures are shown as links" in page
+    assert page.count('src="data:image/webp;base64,') == 1
+    assert "1 media are not here" in page
     assert ">done<" in page
     assert sorted(tmp_path.glob("deep/.*")) == []
 
@@ -169,8 +172,11 @@ def test_pictures_that_were_saved_are_embedded_those_deleted_since_are_not(tmp_p
             result.html(tmp_path / "page.html")
 
     anyio.run(main)
-    has_picture = [bool(row["i"][0][2]) for row in data_of(tmp_path / "page.html")["rows"]]
-    assert has_picture == [True, False, False]
+    files = [row["i"][0][2] for row in data_of(tmp_path / "page.html")["rows"]]
+    assert files == ["kept.jpg", "", ""]
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img src=") == 1
+    assert "gone.jpg has moved" in page
 
 
 def test_thumbnails_are_bounded_and_never_raise():
@@ -199,7 +205,7 @@ def test_a_time_that_is_no_date_is_shown_as_none(timestamp):
     assert duration(timestamp)
 
 
-def test_no_more_pictures_than_asked_for(tmp_path):
+def test_more_pictures_than_asked_for_become_files_beside_the_page(tmp_path):
     flow = Flow("many")
     many = flow.map(range(5), lambda n: art(str(n)))
 
@@ -210,8 +216,12 @@ def test_no_more_pictures_than_asked_for(tmp_path):
         result.html(tmp_path / "page.html", pictures=2)
 
     anyio.run(main)
-    assert sum(bool(row["i"][0][2]) for row in data_of(tmp_path / "page.html")["rows"]) == 2
-    assert "3 more are links" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "data:image/webp" not in page
+    named = re.findall(r'<img src="(page.files/[0-9a-f]+.webp)"', page)
+    assert len(named) == 5
+    assert all((tmp_path / name).is_file() for name in named)
+    assert " img-src data: file: 'self'; media-src file: 'self'; " in parsed(tmp_path / "page.html").policy
 
 
 @pytest.mark.parametrize(
@@ -305,4 +315,5 @@ def test_what_a_node_has_saved_is_embedded_also_when_the_journal_restored_it(tmp
 
     anyio.run(main)
     for name in ("first", "again"):
-        assert data_of(tmp_path / f"{name}.html")["rows"][0]["i"][0][2].startswith("data:image/webp")
+        assert data_of(tmp_path / f"{name}.html")["rows"][0]["i"][0][2] == "out/art.jpg"
+        assert '<img src="data:image/webp' in (tmp_path / f"{name}.html").read_text()

@@ -1,18 +1,24 @@
 "use strict";
-// Makes what is in sight out of the data in the page. Text only ever becomes text, never markup.
+// What a reader does with the page: find, sort, enlarge, compare, look into a node. Cards are HTML that view/gallery.py
+// has written and escaped; what is made here is only ever text.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const words = data.words, stages = data.stages, states = data.states;
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const data = read("data"), late = read("late");
+  const words = data.words, states = data.states;
+  let stages = data.stages;
   const $ = (id) => document.getElementById(id);
   const word = (number) => (number === undefined ? "" : words[number]);
 
-  // Short names, as view/report.py writes them: b stage, p place, s state, r ready, g began, t started, c last heard at
-  // work, e settled, n attempts, k cost, x restored, l may be billed, u task id, y type, m model, w where declared,
-  // q prompt, a answer, i media, f failure, h what to do, z why skipped, d after which rows, o full path.
+  // Short names, as view/report.py writes them. Of a node: b stage, p place, s state, r ready, g began, t started,
+  // c last heard at work, e settled, n attempts, k cost, x restored, l may be billed, u task id, y type, m model,
+  // w where declared, q prompt, a answer, i media as [kind, address, file], j saved as, f failure, h what to do,
+  // z why skipped, d after which rows, o full path. Of an item: i id, n name, q title, s state, r rows, c cost,
+  // u unknown costs, d seconds, v chosen.
   const rows = data.rows;
-  const end = rows.reduce((most, row) => Math.max(most, row.e ?? row.c ?? row.t ?? 0), data.seconds) || 1;
-  const texts = rows.map(() => []);
-  rows.forEach((row) => { if (row.a && !row.i) for (const before of row.d ?? []) texts[before].push(row.a); });
+  let items = data.items;
+  let end = 1;
+  function clock() { end = rows.reduce((most, row) => Math.max(most, row.e ?? row.c ?? row.t ?? 0), data.seconds) || 1; }
+  clock();
 
   function make(tag, attributes, ...children) {
     const element = document.createElement(tag);
@@ -45,6 +51,181 @@
     for (const before of row.d ?? []) { const found = promptOf(before, depth + 1); if (found) return found; }
     return "";
   }
+  function parsed(html) {
+    const template = document.createElement("template");
+    template.innerHTML = html;
+    return template.content.firstElementChild;
+  }
+
+  // Cards. Those in the page are taken as they are; of the others only those of the page in sight are made.
+  const cards = $("cards"), made = new Map();
+  for (const element of cards.children) made.set(element.id, element);
+  const html = new Map();
+  items.forEach((item, place) => { if (late[place]) html.set(item.i, late[place]); });
+  late.length = 0;
+  function cardOf(item) {
+    let element = made.get(item.i);
+    if (!element) made.set(item.i, (element = parsed(html.get(item.i))));
+    return element;
+  }
+  const most = 500, some = 100;
+  const size = () => (items.length <= most ? most : some);
+  let shown = items, sheet = 0, found = [], active = 0;
+
+  function matches(item, state, stage, text) {
+    if (stage === "" && state !== "" && item.s !== Number(state)) return false;
+    if (stage !== "" && !item.r.some((number) => {
+      const row = rows[number];
+      return stages[row.b] && stages[row.b][0] === stage && (state === "" || row.s === Number(state));
+    })) return false;
+    if (!text) return true;
+    const has = (value) => value !== undefined && value !== null && String(value).toLowerCase().includes(text);
+    return has(item.n) || has(item.q) || item.r.some((number) => {
+      const row = rows[number];
+      return [row.p, row.o, row.q, row.a, row.u, row.j, word(row.m), word(row.f), word(row.z)].some(has);
+    });
+  }
+  function filter(keepsPlace) {
+    const text = $("f-text").value.trim().toLowerCase(), state = $("f-state").value, stage = $("f-stage").value;
+    shown = items.filter((item) => matches(item, state, stage, text));
+    const worst = ["failed", "abandoned", "running", "waiting", "skipped", "ok"].map((name) => states.indexOf(name));
+    const order = $("f-order").value;
+    const keys = { worst: (item) => worst.indexOf(item.s), long: (item) => -(item.d ?? -1), cost: (item) => -(item.c ?? -1) };
+    const key = keys[order];
+    if (key) shown.sort((a, b) => key(a) - key(b));
+    if (order === "name") shown.sort((a, b) => a.n.localeCompare(b.n, "en", { numeric: true }));
+    found = shown.flatMap((item) => item.r).filter((number) => {
+      const row = rows[number];
+      return (stage === "" || (stages[row.b] && stages[row.b][0] === stage)) && (stage === "" || state === "" || row.s === Number(state));
+    });
+    const took = (row) => (row.x || row.t === undefined ? -1 : (row.e ?? end) - (row.g ?? row.t));
+    if (order === "long") found.sort((a, b) => took(rows[b]) - took(rows[a]));
+    if (order === "cost") found.sort((a, b) => (rows[b].k ?? -1) - (rows[a].k ?? -1));
+    $("count").textContent = `${shown.length.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
+    $("n-count").textContent = `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} nodes`;
+    list.setAttribute("aria-rowcount", found.length);
+    if (keepsPlace !== true) { sheet = 0; active = 0; list.scrollTop = 0; }
+    turn(sheet);
+    show(true);
+  }
+  function turn(to) {
+    const count = Math.max(1, Math.ceil(shown.length / size()));
+    sheet = Math.max(0, Math.min(count - 1, to));
+    const wanted = shown.slice(sheet * size(), (sheet + 1) * size()).map(cardOf);
+    if (wanted.length !== cards.children.length || wanted.some((element, place) => cards.children[place] !== element)) cards.replaceChildren(...wanted);
+    $("pages").hidden = count < 2;
+    $("p-count").textContent = `page ${(sheet + 1).toLocaleString("en")} of ${count.toLocaleString("en")}`;
+    $("p-before").disabled = sheet === 0;
+    $("p-after").disabled = sheet === count - 1;
+  }
+  $("p-before").addEventListener("click", () => { turn(sheet - 1); $("gallery").scrollIntoView(); });
+  $("p-after").addEventListener("click", () => { turn(sheet + 1); $("gallery").scrollIntoView(); });
+
+  // Pictures, enlarged. One is in sight, or two beside each other: then the left one stays.
+  const box = $("lightbox"), [left, right] = box.querySelectorAll("figure");
+  let here = null, zoom = 0;
+  const openers = () => [...cards.querySelectorAll(".open")];
+  function told(opener) {
+    const shot = opener.closest(".shot"), image = opener.querySelector("img"), [row, place] = shot.dataset.m.split(".").map(Number);
+    const file = rows[row]?.i?.[place]?.[2] ?? "";
+    return { image, file, text: image.alt + (shot.classList.contains("picked") ? " (chosen)" : "") };
+  }
+  function put(figure, opener) {
+    const { image, file, text } = told(opener), target = figure.querySelector("img");
+    target.onerror = () => { target.onerror = null; target.src = image.src; figure.querySelector("figcaption").textContent = "The file has moved; this is its thumbnail. " + text; };
+    target.onload = fit;
+    target.alt = text;
+    figure.querySelector("figcaption").textContent = text;
+    target.src = file || image.src;
+  }
+  function look(opener) {
+    here = opener;
+    put(right, opener);
+    const all = openers(), place = all.indexOf(opener), { file } = told(opener);
+    $("l-where").textContent = `${(place + 1).toLocaleString("en")} of ${all.length.toLocaleString("en")}` + (shown.length > size() ? " on this page" : "");
+    $("l-before").disabled = place === 0 && sheet === 0;
+    $("l-after").disabled = place === all.length - 1 && (sheet + 1) * size() >= shown.length;
+    $("l-file").hidden = !file;
+    if (file) $("l-file").href = file;
+    if (!box.open) { zoom = 0; compare(false); box.showModal(); }
+    fit();
+  }
+  function step(by) {
+    const all = openers(), place = all.indexOf(here) + by;
+    if (all[place]) return look(all[place]);
+    const before = sheet;
+    for (let next = sheet + by; next >= 0 && next * size() < shown.length; next += by) {
+      turn(next);
+      const there = openers();
+      if (there.length) return look(by > 0 ? there[0] : there[there.length - 1]);
+    }
+    turn(before);
+  }
+  function fit() {
+    for (const figure of [left, right]) {
+      const image = figure.querySelector("img");
+      figure.classList.toggle("zoomed", zoom > 0);
+      image.style.width = zoom > 0 && image.naturalWidth ? image.naturalWidth * zoom + "px" : "";
+    }
+    $("l-fit").textContent = zoom ? `${Math.round(zoom * 100)} %` : "Fit";
+  }
+  function enlarge(by) {
+    const image = right.querySelector("img"), pane = right.querySelector(".pane");
+    const now = zoom || (image.clientWidth && image.naturalWidth ? Math.min(pane.clientWidth / image.naturalWidth, pane.clientHeight / image.naturalHeight) : 1);
+    zoom = Math.max(0.05, Math.min(8, now * by));
+    fit();
+  }
+  function compare(on) {
+    left.hidden = !on;
+    $("l-compare").setAttribute("aria-pressed", on);
+    if (on) put(left, here);
+  }
+  $("l-before").addEventListener("click", () => step(-1));
+  $("l-after").addEventListener("click", () => step(1));
+  $("l-in").addEventListener("click", () => enlarge(1.25));
+  $("l-out").addEventListener("click", () => enlarge(0.8));
+  $("l-fit").addEventListener("click", () => { zoom = 0; fit(); });
+  $("l-compare").addEventListener("click", () => compare(left.hidden));
+  $("l-close").addEventListener("click", () => box.close());
+  box.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const keys = {
+      ArrowLeft: () => step(-1), ArrowRight: () => step(1), "+": () => enlarge(1.25), "=": () => enlarge(1.25),
+      "-": () => enlarge(0.8), 0: () => { zoom = 0; fit(); }, c: () => compare(left.hidden), C: () => compare(left.hidden),
+    };
+    if (event.key in keys) { event.preventDefault(); keys[event.key](); }
+  });
+  box.addEventListener("close", () => here?.focus());
+  const panes = [left, right].map((figure) => figure.querySelector(".pane"));
+  for (const pane of panes) {
+    let drag = null;
+    pane.addEventListener("dblclick", () => { zoom = zoom ? 0 : 1; fit(); });
+    pane.addEventListener("pointerdown", (event) => { if (event.button === 0) { drag = [event.clientX + pane.scrollLeft, event.clientY + pane.scrollTop]; pane.setPointerCapture(event.pointerId); } });
+    pane.addEventListener("pointermove", (event) => { if (drag) { pane.scrollLeft = drag[0] - event.clientX; pane.scrollTop = drag[1] - event.clientY; } });
+    pane.addEventListener("pointerup", () => { drag = null; });
+    pane.addEventListener("scroll", () => { const other = panes.find((one) => one !== pane); other.scrollLeft = pane.scrollLeft; other.scrollTop = pane.scrollTop; });
+    pane.firstElementChild.addEventListener("dragstart", (event) => event.preventDefault());
+  }
+  cards.addEventListener("click", (event) => {
+    const opener = event.target.closest(".open");
+    if (opener && !event.ctrlKey && !event.metaKey && !event.shiftKey) { event.preventDefault(); look(opener); }
+  });
+  cards.addEventListener("keydown", (event) => {
+    const opener = event.target.closest(".open");
+    if (!opener) return;
+    const all = openers(), place = all.indexOf(opener), at = opener.getBoundingClientRect();
+    const near = (sign) => {
+      let best = null, least = Infinity;
+      for (const one of all) {
+        const to = one.getBoundingClientRect(), down = sign * (to.top - at.top);
+        const far = down * 4 + Math.abs(to.left - at.left);
+        if (down > 8 && far < least) { least = far; best = one; }
+      }
+      return best;
+    };
+    const to = { ArrowRight: () => all[place + 1], ArrowLeft: () => all[place - 1], ArrowDown: () => near(1), ArrowUp: () => near(-1), Home: () => all[0], End: () => all[all.length - 1] }[event.key]?.();
+    if (to) { event.preventDefault(); to.focus(); }
+  });
 
   // Bars. A row gives at most four parts: waiting for a place, earlier attempts, at work, and after the last "processing".
   function parts(row) {
@@ -72,6 +253,7 @@
 
   // Stages over time: how many nodes of each were at work.
   function lanes() {
+    $("lanes").replaceChildren();
     const bins = 160, counts = stages.map(() => new Array(bins + 1).fill(0));
     for (const row of rows) {
       if (row.x || row.t === undefined || row.b < 0) continue;
@@ -104,31 +286,9 @@
     if (shown.length > 60) $("lanes").append(make("p", { class: "dim" }, `and ${shown.length - 60} more stages`));
   }
 
-  // The list holds only the rows in sight, so that any number of nodes can be looked at.
-  let found = rows.map((_, number) => number), active = 0;
+  // The list of nodes holds only the rows in sight, so that any number of them can be looked at.
   const list = $("list"), narrow = matchMedia("(max-width: 700px)");
   const height = () => (narrow.matches ? 54 : 32);
-  function filter() {
-    const text = $("f-text").value.trim().toLowerCase(), state = $("f-state").value, stage = $("f-stage").value;
-    const has = (value) => value !== undefined && value !== null && String(value).toLowerCase().includes(text);
-    found = [];
-    rows.forEach((row, number) => {
-      if (state !== "" && row.s !== Number(state)) return;
-      if (stage !== "" && (!stages[row.b] || stages[row.b][0] !== stage)) return;
-      if (text && ![row.p, row.o, row.q, row.a, row.u, word(row.m), word(row.f), word(row.z)].some(has)) return;
-      found.push(number);
-    });
-    const took = (row) => (row.x || row.t === undefined ? -1 : (row.e ?? end) - (row.g ?? row.t));
-    const keys = { start: (row) => row.g ?? row.t ?? Infinity, long: (row) => -took(row), cost: (row) => -(row.k ?? -1) };
-    const key = keys[$("f-order").value];
-    if (key) found.sort((a, b) => { const x = key(rows[a]), y = key(rows[b]); return x === y ? a - b : x < y ? -1 : 1; });
-    active = 0;
-    list.scrollTop = 0;
-    $("count").textContent = `${found.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} nodes`;
-    list.setAttribute("aria-rowcount", found.length);
-    show(true);
-    gallery(true);
-  }
   function show(anew) {
     const size = height(), from = Math.max(0, Math.floor(list.scrollTop / size) - 8);
     const to = Math.min(found.length, Math.ceil((list.scrollTop + list.clientHeight) / size) + 8);
@@ -218,15 +378,18 @@
       ["To be collected", ran && row.u ? late : ""],
       ["Attempts", row.n > 1 ? String(row.n) : ""], ["Cost", cost],
       ["Task", [word(row.y), word(row.m)].filter(Boolean).join(" · ")], ["Task id", row.u],
-      ["Path", row.o], ["Declared at", word(row.w)],
+      ["Saved as", row.j], ["Path", row.o], ["Declared at", word(row.w)],
     ].filter(([, value]) => value);
   }
   function open(number) {
     opened = number;
     const row = rows[number];
     $("d-title").textContent = row.p;
-    const media = (row.i ?? []).map(([kind, address, picture]) => make("div", {},
-      picture ? make("img", { src: picture, alt: promptOf(number) || kind }) : "", address ? link(address, `open the ${kind}`) : ""));
+    const media = (row.i ?? []).map(([kind, address, file], place) => {
+      const picture = cards.querySelector(`[data-m="${number}.${place}"] img`);
+      const where = file ? make("a", { href: file, target: "_blank" }, `open the ${kind}`) : address ? link(address, `open the ${kind} at the service`) : "";
+      return make("div", {}, picture ? make("img", { src: picture.src, alt: promptOf(number) || kind }) : "", where);
+    });
     const all = facts(number).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]);
     $("d-body").replaceChildren(...media, make("dl", {}, ...all));
     const place = found.indexOf(number);
@@ -238,49 +401,66 @@
   $("d-before").addEventListener("click", () => open(found[found.indexOf(opened) - 1]));
   $("d-after").addEventListener("click", () => open(found[found.indexOf(opened) + 1]));
 
-  // Pictures
-  let hung = 0;
-  const some = 48;
-  function gallery(anew) {
-    const all = found.filter((number) => rows[number].i);
-    if (anew) { hung = 0; $("gallery").replaceChildren(); }
-    for (const number of all.slice(hung, hung + some)) for (const medium of rows[number].i) $("gallery").append(card(number, medium));
-    hung = Math.min(all.length, hung + some);
-    $("p-count").textContent = all.length ? `${hung.toLocaleString("en")} of ${all.length.toLocaleString("en")} nodes with media` : "none";
-    $("more").hidden = hung >= all.length;
+  // Items as a table for other programs. A cell that a spreadsheet would take for a formula is given a quote.
+  function csv() {
+    const cell = (value) => {
+      const text = String(value ?? "").replace(/^(?=[=+@\t\r-])/, "'");
+      return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    };
+    const lines = [["key", "prompt", "state", "error", "cost", "seconds", "texts", "files", "urls", "chosen"]];
+    for (const item of shown) {
+      const mine = item.r.map((number) => rows[number]), media = mine.flatMap((row) => row.i ?? []);
+      const chosen = (item.v ?? []).map((name) => name.split(".").map(Number)).map(([row, place]) => rows[row].i[place]).map((one) => one[2] || one[1]);
+      const saved = mine.map((row) => row.j).filter(Boolean);
+      lines.push([item.n, item.q ?? "", states[item.s], mine.map((row) => word(row.f)).filter(Boolean).join("; "),
+        item.c === undefined ? "" : item.c.toFixed(6), item.d ?? "", mine.filter((row) => !row.j).map((row) => row.a).filter(Boolean).join("\n"),
+        (saved.length ? saved : media.map((one) => one[2]).filter(Boolean)).join(" "), media.map((one) => one[1]).filter(Boolean).join(" "), chosen.join(" ")]);
+    }
+    return lines.map((line) => line.map(cell).join(",")).join("\r\n") + "\r\n";
   }
-  function card(number, [kind, address, picture]) {
-    const prompt = promptOf(number);
-    const blank = make("div", { class: "blank" }, address ? link(address, `${kind}: not kept, open it`) : `${kind}: not kept`);
-    const image = picture ? make("img", { src: picture, alt: prompt || kind, decoding: "async" }) : blank;
-    const shown = picture && address ? link(address, image) : image;
-    return make("figure", {}, shown, make("figcaption", {}, make("b", {}, rows[number].p),
-      prompt ? make("span", { class: "clamp" }, prompt) : "", ...texts[number].slice(0, 3).map((text) => make("span", { class: "text clamp" }, text)),
-      make("button", { type: "button", onclick: () => open(number), "aria-label": "Details of " + rows[number].p }, "Details")));
-  }
-  $("more").addEventListener("click", () => gallery(false));
+  $("csv").addEventListener("click", () => {
+    const address = URL.createObjectURL(new Blob(["\ufeff", csv()], { type: "text/csv" }));
+    make("a", { href: address, download: data.name.replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 80) + ".csv" }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10000);
+  });
 
   // Filters, and everything that leads to them
-  function choose(stage) {
-    $("f-stage").value = stage;
+  function choose(stage, state) {
+    if (stage !== undefined) $("f-stage").value = stage;
+    if (state !== undefined) $("f-state").value = state === "any" ? "" : states.indexOf(state);
     filter();
-    $("timeline").scrollIntoView();
+    $("gallery").scrollIntoView();
     $("f-text").focus({ preventScroll: true });
   }
-  const counts = states.map((_, state) => rows.filter((row) => row.s === state).length);
-  $("f-state").append(make("option", { value: "" }, "any"), ...states.map((state, number) => make("option", { value: number }, `${state} (${counts[number]})`)).filter((_, number) => counts[number]));
-  $("f-stage").append(make("option", { value: "" }, "any"), ...stages.map(([id, name]) => make("option", { value: id }, name)));
+  function options() {
+    const chosen = [$("f-state").value, $("f-stage").value];
+    const counts = states.map((_, state) => items.filter((item) => item.s === state).length);
+    $("f-state").replaceChildren(make("option", { value: "" }, "any"), ...states.map((state, number) => make("option", { value: number }, counts[number] ? `${state} (${counts[number]})` : state)));
+    $("f-stage").replaceChildren(make("option", { value: "" }, "any"), ...stages.map(([id, name]) => make("option", { value: id }, name)));
+    [$("f-state").value, $("f-stage").value] = chosen;
+  }
   let timer = 0;
   $("f-text").addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(filter, 120); });
   for (const id of ["f-state", "f-stage", "f-order"]) $(id).addEventListener("change", filter);
   $("filter").addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || document.querySelector("dialog[open]") || event.target.closest("input, select")) return;
+    event.preventDefault();
+    $("f-text").focus();
+  });
   document.addEventListener("click", (event) => {
-    const stage = event.target.closest("[data-stage], [data-box]"), row = event.target.closest("[data-row]");
-    if (stage) { event.preventDefault(); choose(stage.dataset.stage ?? stage.dataset.box); }
+    const choice = event.target.closest("[data-stage], [data-box], [data-state]"), row = event.target.closest("[data-row]");
+    if (choice) {
+      event.preventDefault();
+      const { stage, box: drawn, state } = choice.dataset;
+      choose(stage ?? drawn ?? "", state ?? "any");
+    }
     if (row) open(Number(row.dataset.row));
   });
   narrow.addEventListener("change", () => { axis(); show(true); });
   new ResizeObserver(() => show(false)).observe(list);
+  for (const element of document.querySelectorAll(".script[hidden]")) element.hidden = false;
+  options();
   axis();
   lanes();
   filter();
