@@ -19,8 +19,9 @@ what it owns in a `finally`.
 from __future__ import annotations
 
 import contextvars
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+import weakref
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import anyio
 
@@ -28,10 +29,14 @@ from runware_flow.errors import ClientStateError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from types import TracebackType
 
     from anyio.abc import TaskGroup
 
-__all__ = ("CLOSE_SECONDS", "Worker", "Workers", "on_asyncio", "open_task_group")
+__all__ = ("CLOSE_SECONDS", "HostedBlock", "Worker", "Workers", "on_asyncio", "open_task_group")
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 CLOSE_SECONDS = 5.0
 """How long an owner waits for workers that it has stopped."""
@@ -45,32 +50,53 @@ async def open_task_group() -> AsyncGenerator[TaskGroup]:
     as it does without a task group. A cancel alone is not touched. The group is left only when all its tasks have
     ended; cancel `task_group.cancel_scope` in a `finally` of the body to end workers that run for ever.
     """
+    raised: BaseException | None = None
     try:
         async with anyio.create_task_group() as task_group:
-            yield task_group
+            try:
+                yield task_group
+            except BaseException as error:
+                raised = error
+                raise
     except BaseExceptionGroup as group:
-        single = find_single(group)
+        single = find_single(group, raised)
         if single is None:
             raise
-        cause, context, suppressed = single.__cause__, single.__context__, single.__suppress_context__
-        try:
-            raise single
-        finally:
-            single.__cause__, single.__context__, single.__suppress_context__ = cause, context, suppressed
+        _reraise(single)
 
 
-def find_single(error: BaseException) -> BaseException | None:
-    """The one exception that a group holds at any depth, beside cancellations; None if it holds several, or none."""
+def find_single(error: BaseException, whole: BaseException | None = None) -> BaseException | None:
+    """The one exception that a group holds at any depth, beside cancellations; None if it holds several, or none.
+
+    Args:
+        error: the group.
+        whole: is not looked into, since it was raised as it is: a group that the body of a block raised stays a group.
+    """
     cancelled = anyio.get_cancelled_exc_class()
     found: dict[int, BaseException] = {}
     waiting = [error]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, BaseExceptionGroup):
+        if isinstance(one, cancelled):
+            continue
+        if whole is not None and _is_same(one, whole):
+            found[id(whole)] = whole
+        elif isinstance(one, BaseExceptionGroup):
             waiting.extend(cast("BaseExceptionGroup[BaseException]", one).exceptions)
-        elif not isinstance(one, cancelled):
+        else:
             found[id(one)] = one
     return next(iter(found.values())) if len(found) == 1 else None
+
+
+def _is_same(error: BaseException, other: BaseException) -> bool:
+    """Tell whether a group is another one, or its copy: AnyIO splits cancellations off, which copies groups inside."""
+    if not isinstance(error, BaseExceptionGroup) or not isinstance(other, BaseExceptionGroup):
+        return error is other
+    one = cast("BaseExceptionGroup[BaseException]", error)
+    two = cast("BaseExceptionGroup[BaseException]", other)
+    if one.message != two.message or len(one.exceptions) != len(two.exceptions):
+        return False
+    return all(_is_same(*pair) for pair in zip(one.exceptions, two.exceptions, strict=True))
 
 
 def on_asyncio() -> bool:
@@ -198,3 +224,108 @@ def _native_token() -> Any:
     import trio
 
     return trio.lowlevel.current_trio_token()
+
+
+class HostedBlock(AbstractAsyncContextManager[U], Generic[T, U]):
+    """A block whose inside lives on a host task, so that it may be left in another task than the one that entered it.
+
+    The inside is a context manager of ours that owns task groups; it is entered and left in the host task, and what its
+    body raised is raised there too. Where an exception is not of the body's code (a cancel, or the end of an async
+    generator that was dropped), the host is stopped, synchronously and before anything is waited for. Otherwise leaving
+    waits for the inside to end, as long as that takes; a cancel of this wait stops it. After a stop the inside has
+    `CLOSE_SECONDS` to end.
+    """
+
+    def __init__(
+        self,
+        inside: Callable[[], AbstractAsyncContextManager[T]],
+        begin: Callable[[T], U],
+    ) -> None:
+        """Prepare the block.
+
+        Args:
+            inside: makes what is entered.
+            begin: called when the body is about to begin, in its task, with what was entered; gives what the body gets.
+        """
+        self._inside = inside
+        self._begin = begin
+        self._hosted: _Hosted[T] | None = None
+
+    async def __aenter__(self) -> U:
+        if self._hosted is not None:
+            raise ClientStateError("this block is entered once; make another")
+        workers = Workers()
+        self._hosted = hosted = _Hosted(self._inside)
+        self._worker = workers.start_soon(hosted.run)
+        weakref.finalize(self, workers.stop_from_anywhere).atexit = False
+        try:
+            await hosted.entered.wait()
+        except BaseException:
+            self._worker.stop()
+            await self._worker.wait_ended()
+            raise
+        if hosted.error is not None:
+            _reraise(hosted.error)
+        return self._begin(hosted.value)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        hosted = self._hosted
+        assert hosted is not None
+        if error is None or isinstance(error, Exception):
+            hosted.body_error = error
+            hosted.left.set()
+            try:
+                await hosted.ended.wait()
+            except BaseException:
+                self._worker.stop()
+                await self._worker.wait_ended()
+                if error is None and hosted.error is None:
+                    raise  # otherwise a failure leaves, as it does from a task group
+        else:
+            self._worker.stop()
+            await self._worker.wait_ended()
+        if error is not None:
+            error.__traceback__ = traceback  # without the frames of the host
+        if hosted.error is not None and hosted.error is not error:
+            _reraise(hosted.error)
+
+
+class _Hosted(Generic[T]):
+    """The inside of a hosted block, and what passes between it and the body. It does not know the block."""
+
+    value: T
+
+    def __init__(self, inside: Callable[[], AbstractAsyncContextManager[T]]) -> None:
+        self._inside = inside
+        self.entered = anyio.Event()
+        self.left = anyio.Event()
+        self.ended = anyio.Event()
+        self.body_error: Exception | None = None
+        self.error: BaseException | None = None
+        """What the inside raised."""
+
+    async def run(self) -> None:
+        try:
+            async with self._inside() as self.value:
+                self.entered.set()
+                await self.left.wait()
+                if self.body_error is not None:
+                    raise self.body_error
+        except (anyio.get_cancelled_exc_class(), GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # the task that leaves the block raises it
+            self.error = find_single(error, self.body_error) or error
+        finally:
+            self.entered.set()
+            self.ended.set()
+
+
+def _reraise(error: BaseException) -> NoReturn:
+    """Raise an exception of another task as it was, cause and context included."""
+    cause, context, suppressed = error.__cause__, error.__context__, error.__suppress_context__
+    try:
+        raise error
+    finally:
+        error.__cause__, error.__context__, error.__suppress_context__ = cause, context, suppressed

@@ -40,6 +40,18 @@ def test_task_group_nested_twice_body_exception_leaves_as_itself(run):
     run(main)
 
 
+def test_task_group_group_of_the_body_leaves_as_itself(run):
+    async def main():
+        own = ExceptionGroup("the body's own", [Boom()])
+        with pytest.raises(ExceptionGroup) as caught:
+            async with open_task_group(), open_task_group() as group:
+                group.start_soon(anyio.sleep_forever)
+                raise own
+        assert caught.value is own
+
+    run(main)
+
+
 def test_task_group_two_failures_stay_a_group(run):
     async def fail(error: Exception):
         try:

@@ -18,7 +18,7 @@ from runware_flow.errors import DeclarationError
 from runware_flow.flow.checks import call_name, caller, check_call, takes
 from runware_flow.graph.attempts import RetryBudget
 from runware_flow.graph.batches import Tolerance
-from runware_flow.lifetime import open_task_group
+from runware_flow.lifetime import HostedBlock, open_task_group
 from runware_flow.runner.accounts import Accounts
 from runware_flow.runner.interrupted import journal_file
 from runware_flow.runner.opening import open_admission, open_journal
@@ -123,7 +123,8 @@ class Batch(Generic[A, T, S]):
         Items are pulled as others finish, so memory does not grow with their number; while outcomes are unread, no
         more are pulled. Leaving the block early (a `break`) stops the batch: nothing more is pulled, and what is in
         flight runs to its end and is counted, since it has been paid for. An exception or a cancel in the block
-        abandons what is in flight; with a journal the next run collects it.
+        abandons what is in flight; with a journal the next run collects it. So does an async generator around the block
+        that is dropped; the block may be left in another task than the one that entered it.
 
         Args:
             items: an iterable, an async iterable, or a callable that makes one. A synchronous one is pulled on the
@@ -142,7 +143,7 @@ class Batch(Generic[A, T, S]):
             raise DeclarationError(f"this run of batch {self.name!r} {what}")
         if shared is not None:
             check_call(shared, 1, caller(), verb="run(shared=)", may_be_async=False)
-        return self._run(items, client, shared)
+        return HostedBlock(lambda: self._run(items, client, shared), lambda outcomes: outcomes)
 
     @overload
     async def collect(self: Batch[A, T, None], items: Items[A], client: Requester | None = None) -> BatchReport: ...

@@ -267,7 +267,8 @@ class ItemRunner:
         told = None if work.pulled is _NO_ITEM else self._around.watch.follow(runner.event_bus, work.pulled)
         try:
             async with open_task_group() as workers:
-                runner.begin(workers)
+                runner.task_group = workers
+                runner.begin()
                 await runner.wait_for_end()
         finally:
             self._around.accounts.absorb(runner.accounts)

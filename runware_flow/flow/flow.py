@@ -12,6 +12,7 @@ from runware_flow.errors import ClientStateError, DeclarationError
 from runware_flow.flow.checks import caller, read_source
 from runware_flow.flow.node import Join, Many, Node, add_task, declare_call, declare_map, require, tolerate_in
 from runware_flow.graph.declaration import Declaration, NodeKind, has_method
+from runware_flow.lifetime import HostedBlock
 from runware_flow.runner.settings import Settings, read_settings
 from runware_flow.types import Result, Task
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.handle import Run
     from runware_flow.runner.requester import Requester
     from runware_flow.runner.result import RunResult
+    from runware_flow.runner.runner import Runner
     from runware_flow.runner.settings import BudgetOption, CacheOption, FlowOptions, JournalOption, Progress
 
 __all__ = ("Flow",)
@@ -331,9 +333,8 @@ class Flow:
             DeclarationError: the declaration has a cycle, or an override makes no sense.
             JournalError: the journal cannot be used, or another run uses it.
         """
-        async with self.start(client, **overrides) as run:
-            await run.wait()
-        return run.result
+        async with self._open(client, **overrides) as runner:
+            return await runner.begin().wait()
 
     def start(
         self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
@@ -342,7 +343,17 @@ class Flow:
 
         A body that ends normally waits for the end of the run; one that raises cancels it. Use `run.stop()` to end it
         early. Arguments and errors are those of `execute`; `FlowFailed` is raised by `run.wait()`, or on leaving.
+
+        The block may be left in another task than the one that entered it, and so by an async generator around it that
+        is dropped: then the run is abandoned, as by a cancel, and releases its journal within 5 s. Builders and
+        functions of the flow run in a copy of the context of the task that entered the block.
         """
+        return HostedBlock(lambda: self._open(client, **overrides), lambda runner: runner.begin())
+
+    def _open(
+        self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
+    ) -> AbstractAsyncContextManager[Runner]:
+        """Open a run, which the body begins, for a block that is left in the task that entered it."""
         from runware_flow.runner.runner import open_run  # the shell is not needed to declare
 
         given: Any = client
@@ -390,7 +401,8 @@ class Flow:
         begun: list[RunResult] = []
 
         async def main() -> RunResult:
-            async with self.start(None, **overrides) as run:
+            async with self._open(None, **overrides) as runner:
+                run = runner.begin()
                 begun.append(run.result)
                 return await run.wait()
 

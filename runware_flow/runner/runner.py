@@ -65,8 +65,8 @@ async def open_run(
     client: Requester | None,
     settings: Settings,
     least: Callable[[BudgetAccount], float],
-) -> AsyncGenerator[Run]:
-    """Run a flow beside the body of the block; see `Flow.start`.
+) -> AsyncGenerator[Runner]:
+    """Open a run, which begins with `begin`, beside the body of the block; see `Flow.start`.
 
     Args:
         least: tells what the run will cost at least, in USD.
@@ -88,8 +88,8 @@ async def open_run(
         )
         async with open_task_group() as task_group:
             try:
-                runner.begin(task_group)
-                yield Run(runner)
+                runner.task_group = task_group
+                yield runner
                 await runner.wait_for_end()
             finally:
                 note_end(runner)
@@ -149,6 +149,8 @@ class Runner:
         self._end = anyio.Event()
         self._failure: FlowFailed | None = None
         self._is_failure_told = False
+        self.task_group: TaskGroup | None = None
+        """What its tasks live in."""
         self._workers: TaskGroup | None = None
         self._worker_count = 0
         self._parked: list[anyio.Event] = []
@@ -159,8 +161,10 @@ class Runner:
 
     # The life of a run
 
-    def begin(self, task_group: TaskGroup) -> None:
-        """Start the run's tasks in `task_group`."""
+    def begin(self) -> Run:
+        """Start the run's tasks, which run from the next turn of the event loop on."""
+        task_group = self.task_group
+        assert task_group is not None
         progress = self.settings.progress
         if callable(progress):
             reader = self.event_bus.open_events()
@@ -170,6 +174,7 @@ class Runner:
             display = self._show_progress(progress)
             task_group.start_soon(display.run)
         task_group.start_soon(self._supervise)
+        return Run(self)
 
     def _show_progress(self, progress: bool | str) -> ProgressDisplay:
         from runware_flow.runner.progress import ProgressDisplay  # not needed without
