@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from runware_flow.flow.node import Node as Node
     from runware_flow.graph.events import NodeDelta as NodeDelta
     from runware_flow.graph.events import NodeProgress as NodeProgress
+    from runware_flow.graph.events import NodeRefused as NodeRefused
     from runware_flow.graph.events import NodeSettled as NodeSettled
     from runware_flow.graph.events import NodeStarted as NodeStarted
     from runware_flow.graph.events import RunFinished as RunFinished
@@ -90,7 +91,15 @@ _HOMES = {
         "TooFewSucceeded",
         "is_runware_error",
     ),
-    "graph.events": ("NodeDelta", "NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted"),
+    "graph.events": (
+        "NodeDelta",
+        "NodeProgress",
+        "NodeRefused",
+        "NodeSettled",
+        "NodeStarted",
+        "RunFinished",
+        "RunStarted",
+    ),
     "graph.forecast": ("Plan", "PlannedStage"),
     "graph.prices": ("Price",),
     "graph.outcomes": ("Abandoned", "Failed", "Ok", "Outcome", "Skipped"),

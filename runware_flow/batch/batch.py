@@ -187,6 +187,7 @@ class Batch(Generic[A, T, S]):
             # What all items cost is not known beforehand, so the balance is told only if there is none.
             admission = await open_admission(self.name, settings, client, writer, stack, lambda _: 0.0)
             stack.callback(admission.close)
+            watch.refused_count = admission.refused_count
             result_cache = await open_result_cache(settings.cache, client)
             context = BatchContext(
                 self.name, settings, client, writer, accounts, report, watch, admission, RetryBudget(), result_cache

@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from runware_flow.graph.events import Event, NodeDelta, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
+from runware_flow.graph.events import (
+    Event,
+    NodeDelta,
+    NodeProgress,
+    NodeRefused,
+    NodeSettled,
+    NodeStarted,
+    RunFinished,
+    RunStarted,
+)
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.scope_run import OK
 from runware_flow.runner.event_stream import EventStream
 from runware_flow.view.progress import ProgressBoard, Stage, is_shown
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from anyio.abc import TaskGroup
 
@@ -42,6 +51,8 @@ class BatchWatch:
         self._begun: set[tuple[ScopeRun, Step]] = set()
         self._gate: anyio.Event | None = None
         self._board: ProgressBoard | None = None
+        self.refused_count: Callable[[], int] = int
+        """Tells how many nodes wait because the service refuses to take their tasks."""
         self._display: ProgressDisplay | None = None
         self._reader: EventStream | None = None
         self._over = anyio.Event()
@@ -73,6 +84,7 @@ class BatchWatch:
         self._over.set()
 
     def _look(self, board: ProgressBoard) -> None:
+        board.refused = self.refused_count()
         board.spend(self._accounts.lines())
         board.tick(self.time())
 
@@ -144,9 +156,15 @@ class BatchWatch:
 
     def node_started(self, run: ScopeRun, step: Step, attempt: int, record: object = None) -> None:
         """An attempt begins."""
-        if self._board is not None and attempt == 1:
+        if self._board is not None and (run, step) not in self._begun:
             self._begun.add((run, step))
             self._board.start(step.spec.name)
+
+    def node_refused(self, run: ScopeRun, step: Step, error: Exception) -> None:
+        """The service has refused to take a node's task for now; it begins again later."""
+        if self._board is not None and (run, step) in self._begun:
+            self._begun.discard((run, step))
+            self._board.refuse(step.spec.name)
 
     def node_progress(self, *_: object) -> None:
         """Counts do not change."""
@@ -201,7 +219,7 @@ class _ItemTeller(EventStream):
         self._started = started
 
     def put_event(self, event: Event) -> None:
-        if isinstance(event, (NodeStarted, NodeProgress, NodeDelta, NodeSettled)):
+        if isinstance(event, (NodeStarted, NodeRefused, NodeProgress, NodeDelta, NodeSettled)):
             pulled = self._pulled
             changed: dict[str, Any] = {} if isinstance(event, NodeProgress) else {"key": pulled.key}
             path = f"item[{pulled.key}]/{event.path}"

@@ -230,4 +230,4 @@ class SingleFlight:
         """Let a twin that waits look again."""
         if (run, step) in self._machine.waiting:
             self._machine.unpark(run, step)
-            self._pauses.ring()
+            self._pauses.set()

@@ -12,9 +12,9 @@ import anyio
 from msgspec.structs import replace
 
 from runware_flow.client import request as requests
-from runware_flow.client.governing import Governing
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import read_settings
+from runware_flow.client.send_windows import SendWindows
 from runware_flow.client.sender import Sender, StreamBlock
 from runware_flow.client.services import Services
 from runware_flow.client.stream import TextStream, follow
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from runware_flow.client.delivery import Delivery, Progress
-    from runware_flow.client.governing import Place
     from runware_flow.client.options import ClientKeywords
+    from runware_flow.client.send_windows import Slot
     from runware_flow.client.session_driver import SessionDriver
     from runware_flow.graph.outcomes import Failed, Ok
     from runware_flow.results import TextResult
@@ -78,9 +78,9 @@ class Client(Utilities):
         self._is_closed = False
         self._is_failure_told = False
         self._services = Services(self._settings, self._here)
-        self._governing = Governing()
+        self._windows = SendWindows()
         media = LocalMediaPlacer(self._upload)
-        self._sender = Sender(self._settings, self._services, self._governing, media, self._chosen)
+        self._sender = Sender(self._settings, self._services, self._windows, media, self._chosen)
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "not opened" if self._driver is None else "open"
@@ -125,7 +125,7 @@ class Client(Utilities):
         failed = weakref.WeakMethod(self._failed)
         self._workers = workers = Workers(lambda error: notice(error) if (notice := failed()) else None)
         self._services.open(workers)
-        self._selector = TransportSelector(self._settings, self._services, workers)
+        self._selector = TransportSelector(self._settings, self._services, self._windows, workers)
         self._driver = self._selector.start()
         for owned in (workers, self._services.web.workers):
             weakref.finalize(self, owned.stop_from_anywhere).atexit = False
@@ -248,7 +248,6 @@ class Client(Utilities):
             yield submitted
         finally:
             driver.withdraw(submitted.request.task_id)
-            submitted.give_place_back()
 
     def stream(
         self,
@@ -316,17 +315,21 @@ class Client(Utilities):
         on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
         sent_before: SentBefore = "no",
         validate: bool | None = None,
-        place: Place | None = None,
+        slot: Slot | None = None,
+        parks: bool = False,
     ) -> list[Any]:
         """Send a prepared task and wait for all its results; arguments and errors are those of `run`.
 
         A cancel ends the waiting only, as in `run`. `sent_before` says whether an earlier process sent this very task:
         with `"yes"` it is only asked for, with `"maybe"` it is sent (again) under its taskUUID if the service does not
-        know it; see `Submission`. `place` is one that a run took from the governor, and gives back.
+        know it; see `Submission`.
+
+        A task that `parks` does not wait for its model's send window: `TaskRefused` is raised if the service refuses it
+        or the window is closed, and it may be sent again as it is. `slot` is room that a run took for it.
         """
         driver = self._here()
         return await self._sender.perform(
-            driver, prepared, timeout, on_result, on_progress, sent_before, validate, place
+            driver, prepared, timeout, on_result, on_progress, sent_before, validate, slot, parks=parks
         )
 
     async def perform_stream(
@@ -335,25 +338,29 @@ class Client(Utilities):
         on_delta: Callable[[str, str], None],
         *,
         timeout: float | None = None,
-        place: Place | None = None,
+        slot: Slot | None = None,
+        parks: bool = False,
     ) -> list[Any]:
         """Send a prepared text task that streams, and read it to its end; returns its one result.
 
         A cancel closes the connection, as in `stream`; errors are those of `stream`. `on_delta` is called with the kind
-        and the text of each piece, in order. `place` is one that a run took from the governor, and gives back.
+        and the text of each piece, in order. `slot` and `parks` are those of `perform`.
         """
         self._here()
-        async with StreamBlock(lambda stack: self._sender.stream(stack, prepared, timeout, place=place)) as stream:
+        async with StreamBlock(
+            lambda stack: self._sender.stream(stack, prepared, timeout, slot=slot, parks=parks)
+        ) as stream:
             return [await follow(stream, prepared, on_delta)]
 
     def statistics(self) -> SessionStatistics:
-        """What the session knows of itself, frozen: tasks in flight, reconnects, polls, the governor of each model."""
-        return replace(self._here().statistics(), models=self._governing.statistics())
+        """What the session knows of itself, frozen: tasks in flight, reconnects, polls, each model's send window."""
+        statistics = self._here().statistics()
+        return replace(statistics, models=self._windows.with_waiters(statistics.models))
 
     @property
-    def governing(self) -> Governing:
-        """The governors of this client, which the runs on it ask; `statistics()` tells what they know."""
-        return self._governing
+    def windows(self) -> SendWindows:
+        """The send windows of this client, which the runs on it ask; `statistics()` tells what they know."""
+        return self._windows
 
     async def _chosen(self, driver: SessionDriver, deadline: float) -> SessionDriver:
         """Give the session driver that takes tasks; until the transport is chosen, that is found out first."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 import msgspec
 
+from runware_flow.client.send_windows import TaskRefused
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.types import Result
@@ -15,7 +16,6 @@ from runware_flow.wire.results import decode_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runware_flow.client.governing import Place
     from runware_flow.client.request import Course
     from runware_flow.session import commands
     from runware_flow.wire.codec import Request
@@ -55,6 +55,7 @@ class Delivery(Generic[R]):
         timeout: float,
         document: Callable[[RunwareError], RunwareError] = lambda error: error,
         course: Course | None = None,
+        parks: bool = False,
     ) -> None:
         """Prepare for what a request brings.
 
@@ -63,11 +64,13 @@ class Delivery(Generic[R]):
             timeout: seconds from the submission to the end of waiting, for the error; who submits it calls `expire`.
             document: gives an error the link to the documentation that it lacks.
             course: where to note when the task was last said to be worked on.
+            parks: a refusal of the service ends the waiting with `TaskRefused`, instead of being waited out.
         """
         self.request = request
         self._timeout = timeout
         self._document = document
         self._course = course
+        self._parks = parks
         self._positions: list[int] = []
         self._outcomes: list[Ok[R] | Failed] = []
         self._seen = 0
@@ -76,9 +79,9 @@ class Delivery(Generic[R]):
         self._is_late = False
         self._waits_until_settled = False
         self._error: BaseException | None = None
+        self._parked: TaskRefused | None = None
+        self._refusal: RunwareError | None = None
         self._changed: anyio.Event | None = None
-        self.place: Place | None = None
-        """What it takes up with the governor of its model."""
 
     @property
     def task_uuid(self) -> str:
@@ -148,7 +151,7 @@ class Delivery(Generic[R]):
 
     def raise_failure(self) -> None:
         """Raise the error that this task ended with, if it did."""
-        error: BaseException | None = self._error
+        error: BaseException | None = self._parked or self._error
         if error is None:
             error = next((outcome.error for outcome in self._outcomes if isinstance(outcome, Failed)), None)
         if error is None:
@@ -183,30 +186,30 @@ class Delivery(Generic[R]):
             del self._progress[next(iter(self._progress))]
         self._tell()
 
-    def refuse(self, retry_after: float | None) -> None:
-        """The service has too much to do to take the task now; it will be sent again."""
-        if self.place is not None:
-            self.place.refused(retry_after)
-
-    def give_place_back(self) -> None:
-        """Nobody waits for it any more."""
-        if self.place is not None:
-            self.place.close()
+    def refuse(self, error: RunwareError, number: int) -> bool:
+        """The service has too much to do to take the task now; tells whether that ends the waiting."""
+        if not self._parks:
+            return False
+        self._parked = TaskRefused(self._document(error), number)
+        self._is_settled = True
+        self._wake()
+        return True
 
     def settle(self, error: BaseException | None) -> None:
         """Nothing more will come. An error that is not of the service, such as one of a user's HTTP client, is raised
         as it is.
         """
         self._is_settled = True
-        if error is None or isinstance(error, RunwareError):
-            if self.place is not None:
-                self.place.settled(error)
-            error = error and self._document(error)
-        self._error = error
+        self._error = self._document(error) if isinstance(error, RunwareError) else error
         self._wake()
 
-    def expire(self) -> None:
-        """The time for waiting is over: whoever reads gets what has come, then an error."""
+    def expire(self, refusal: RunwareError | None = None) -> None:
+        """The time for waiting is over: whoever reads gets what has come, then an error.
+
+        Args:
+            refusal: why the service has not taken the task yet.
+        """
+        self._refusal = refusal
         self._is_late = True
         self._wake()
 
@@ -233,6 +236,17 @@ class Delivery(Generic[R]):
     def _too_late(self) -> RunwareTimeoutError:
         request = self.request
         model = f" with {request.model}" if request.model else ""
+        refusal = self._refusal
+        if refusal is not None:
+            return RunwareTimeoutError(
+                f"{request.task_type}{model} was refused by the service until its {self._timeout:g} s were over, the"
+                f" last time with {refusal.raw_code or refusal.code} ({refusal.message}); nothing was bought",
+                code="rateLimit",
+                raw_code=refusal.raw_code,
+                status_code=refusal.status_code,
+                task_type=request.task_type,
+                task_uuid=request.task_id,
+            )
         return RunwareTimeoutError(
             f"{request.task_type}{model} brought no result within {self._timeout:g} s; the service may still finish "
             f"and bill it: task {request.task_id} can be looked up later (taskType getTaskDetails)",

@@ -1,4 +1,4 @@
-"""From a request that is complete to its results: checked, its media placed, governed, handed over and waited for."""
+"""From a request that is complete to its results: checked, its media placed, handed over and waited for."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import anyio
 
 from runware_flow.client import request as requests
 from runware_flow.client.delivery import Delivery, Progress
-from runware_flow.client.governing import governed_as
 from runware_flow.client.options import check_seconds
-from runware_flow.client.stream import TextStream, start_stream
+from runware_flow.client.send_windows import window_of
+from runware_flow.client.stream import StreamTurn, TextStream, start_stream
 from runware_flow.client.tracing import trace_stream
 from runware_flow.errors import ClientStateError, RunwareTimeoutError
 from runware_flow.session.events import Submission
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from runware_flow.client.governing import Governing, Place
     from runware_flow.client.media import LocalMediaPlacer
     from runware_flow.client.options import Settings
+    from runware_flow.client.send_windows import SendWindows, Slot
     from runware_flow.client.services import Services
     from runware_flow.client.session_driver import SessionDriver
     from runware_flow.lifetime import Worker
@@ -44,13 +44,13 @@ class Sender:
         self,
         settings: Settings,
         services: Services,
-        governing: Governing,
+        windows: SendWindows,
         media: LocalMediaPlacer,
         chosen: Callable[[SessionDriver, float], Awaitable[SessionDriver]],
     ) -> None:
         self._settings = settings
         self._services = services
-        self._governing = governing
+        self._windows = windows
         self._media = media
         self._chosen = chosen
 
@@ -63,10 +63,12 @@ class Sender:
         on_progress: Callable[[Progress], Awaitable[None] | None] | None,
         sent_before: SentBefore = "no",
         validate: bool | None = None,
-        place: Place | None = None,
+        slot: Slot | None = None,
+        *,
+        parks: bool = False,
     ) -> list[Any]:
         """Send a task and wait for all its results; see `Client.perform`."""
-        driver, delivery = await self.send(driver, prepared, timeout, sent_before, validate, place)
+        driver, delivery = await self.send(driver, prepared, timeout, sent_before, validate, slot, parks=parks)
         try:
             if on_result is not None or on_progress is not None:
                 while (event := await delivery.next_event()) is not None:
@@ -76,8 +78,6 @@ class Sender:
             return await delivery.wait_results()
         finally:
             driver.withdraw(delivery.request.task_id)
-            if place is None:
-                delivery.give_place_back()
 
     async def send(
         self,
@@ -86,7 +86,9 @@ class Sender:
         timeout: float | None,
         sent_before: SentBefore = "no",
         validate: bool | None = None,
-        place: Place | None = None,
+        slot: Slot | None = None,
+        *,
+        parks: bool = False,
     ) -> tuple[SessionDriver, Delivery[Any]]:
         """Hand a task to the session; gives the session driver that has it now, from which the caller withdraws it."""
         request = prepared.request
@@ -100,6 +102,7 @@ class Sender:
                 is_ready = True
             if not is_ready:
                 raise _not_sent(prepared, seconds)
+        driver = await self._chosen(driver, deadline)
         submission = Submission(
             task_id=request.task_id,
             body=encode(request.wire),
@@ -108,14 +111,14 @@ class Sender:
             delivery="async" if request.delivery == "async" or "webhookURL" in request.wire else "sync",
             slots=request.slots,
             sent_before=sent_before,
+            has_slot=slot is not None and slot.hand_on(),
+            parks=parks,
         )
-        driver = await self._chosen(driver, deadline)
         document = self._services.documenter(request.model)
-        delivery: Delivery[Any] = Delivery(request, timeout=seconds, document=document, course=prepared.course)
+        delivery: Delivery[Any] = Delivery(
+            request, timeout=seconds, document=document, course=prepared.course, parks=parks
+        )
         driver.submit(delivery, submission, deadline)
-        delivery.place = place or self._governing.begin(governed_as(request.task_type, request.model))
-        if delivery.place is not None and sent_before == "no":
-            delivery.place.sent()
         return driver, delivery
 
     async def stream(
@@ -124,14 +127,15 @@ class Sender:
         prepared: requests.Prepared,
         timeout: float | None,
         validate: bool | None = None,
-        place: Place | None = None,
+        slot: Slot | None = None,
+        *,
+        parks: bool = False,
     ) -> tuple[TextStream, Worker]:
         """Send a text task, and give what reads its answer; see `Client.stream` and `Client.perform_stream`.
 
         Args:
             stack: is closed when the stream's block is left.
         """
-        stack.enter_context(self._governing.streaming(governed_as(prepared.task_type, prepared.model), place))
         seconds = check_seconds(timeout, self._settings.timeout)
         deadline = anyio.current_time() + seconds
         is_ready = False
@@ -143,10 +147,12 @@ class Sender:
             raise _not_sent(prepared, seconds)
         document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
         rest = await self._services.web.rest()
+        name = window_of(prepared.task_type, prepared.model)
+        turn = StreamTurn(self._windows, name, seconds, slot, parks=parks)
         stack.enter_context(trace_stream(prepared))
         workers = self._services.workers
         left = max(deadline - anyio.current_time(), 0.0)
-        return start_stream(rest, prepared, workers, timeout=left, document=document, redact=redact)
+        return start_stream(rest, prepared, turn, workers, timeout=left, document=document, redact=redact)
 
     async def _place_media(self, prepared: requests.Prepared) -> None:
         if prepared.local_media:

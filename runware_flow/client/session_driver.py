@@ -17,7 +17,7 @@ from runware_flow.session import commands, events
 from runware_flow.session.timer_queue import TimerQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from runware_flow.client.delivery import Delivery
     from runware_flow.client.link import Link
@@ -51,12 +51,14 @@ class SessionDriver:
         self._due = inf
         self._timer_set = anyio.Event()
         self._timer_waits_until = inf
+        self.on_slot: Callable[[str, int], None] = _ignore
+        """Called when a send window has room for someone who waits for it: the model, and who."""
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with open_task_group() as workers:
             workers.start_soon(self._keep_time)
-            await self._link.run(self._handle, self._fail)
+            await self._link.run(self.handle, self._fail)
 
     def submit(self, delivery: Delivery[Any], submission: events.Submission, deadline: float) -> None:
         """Hand a task to the session; what comes of it reaches `delivery`, which expires at `deadline`.
@@ -78,7 +80,7 @@ class SessionDriver:
             self._tracing.submitted(submission)
         self._expiries.set(task_id, deadline)
         self._wake_before(deadline)
-        self._handle(events.TaskSubmitted(anyio.current_time(), submission))
+        self.handle(events.TaskSubmitted(anyio.current_time(), submission))
 
     def withdraw(self, task_id: TaskId) -> None:
         """Stop waiting for a task; what it has bought stays bought. Nothing happens if it has settled."""
@@ -86,12 +88,12 @@ class SessionDriver:
             self._expiries.drop(task_id)
             if self._tracing is not None:
                 self._tracing.withdrawn(task_id, is_late=delivery.is_late)
-            self._handle(events.TaskWithdrawn(anyio.current_time(), task_id))
+            self.handle(events.TaskWithdrawn(anyio.current_time(), task_id))
             self._link.forget(task_id)
 
     def receive_webhook(self, frame: Frame) -> None:
         """Take in what a webhook was called with."""
-        self._handle(events.WebhookReceived(anyio.current_time(), frame))
+        self.handle(events.WebhookReceived(anyio.current_time(), frame))
 
     def waits_for(self, task_id: str) -> bool:
         """Whether a caller waits for this task."""
@@ -105,7 +107,7 @@ class SessionDriver:
         """
         waiter = _Connecting()
         self._connecting.append(waiter)
-        self._handle(events.ConnectRequested(anyio.current_time()))
+        self.handle(events.ConnectRequested(anyio.current_time()))
         try:
             await waiter.ended.wait()
         finally:
@@ -116,7 +118,7 @@ class SessionDriver:
 
     def close(self) -> None:
         """End the session: whoever waits for a task, or for the connection, gets an error. Closing twice is fine."""
-        self._handle(events.SessionClosed(anyio.current_time()))
+        self.handle(events.SessionClosed(anyio.current_time()))
         if self._connecting:
             message = "the client was closed before there was a connection"
             self._end_connecting(RunwareError(message, code="aborted", raw_code="aborted"))
@@ -137,11 +139,20 @@ class SessionDriver:
                 self.withdraw(task_id)
                 delivery.settle(error)
 
+    def has_room(self, model: str) -> bool:
+        """Whether a task of this model may be sent now."""
+        return self._machine.has_room(model, anyio.current_time())
+
+    def is_refusing(self, model: str) -> bool:
+        """Whether the service has lately refused tasks of this model."""
+        return self._machine.is_refusing(model)
+
     def statistics(self) -> SessionStatistics:
         """What the session machine knows of itself, frozen."""
         return self._machine.statistics()
 
-    def _handle(self, event: events.Event) -> None:
+    def handle(self, event: events.Event) -> None:
+        """Tell the session what happened, and carry out what follows."""
         tracing = self._tracing
         if tracing is not None:
             tracing.happened(event)
@@ -175,9 +186,12 @@ class SessionDriver:
         match command:
             case commands.Log():
                 self.log(command)
-            case commands.Refused(task_id, retry_after):
-                if (delivery := self._deliveries.get(task_id)) is not None:
-                    delivery.refuse(retry_after)
+            case commands.Refused(task_id, error, number):
+                if (delivery := self._deliveries.get(task_id)) is not None and delivery.refuse(error, number):
+                    del self._deliveries[task_id]
+                    self._expiries.drop(task_id)
+            case commands.SlotOffered(model, waiter):
+                self.on_slot(model, waiter)
             case commands.OpenConnection():
                 self._link.open()
             case commands.CloseConnection(reason):
@@ -229,9 +243,13 @@ class SessionDriver:
             now = anyio.current_time()
             if now >= self._due:
                 self._due = inf
-                self._handle(events.TimerFired(now))
+                self.handle(events.TimerFired(now))
             for task_id in self._expiries.pop_due(now):
-                self._deliveries[task_id].expire()
+                self._deliveries[task_id].expire(self._machine.refusal(task_id))
+
+
+def _ignore(model: str, waiter: int) -> None:
+    """Nobody waits for slots."""
 
 
 class _Connecting:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from runware_flow.errors import RunwareError
+from runware_flow.client.send_windows import TaskRefused
+from runware_flow.errors import RunwareError, RunwareTimeoutError
+from runware_flow.session.reading import is_busy
 from runware_flow.session.streaming import DeltaKind, StreamMachine, StreamResult
 from runware_flow.transport.connection import TransportError
 from runware_flow.wire.codec import encode
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runware_flow.client.request import Prepared
+    from runware_flow.client.send_windows import SendWindows, Slot
     from runware_flow.lifetime import Worker, Workers
     from runware_flow.transport.rest import Reply, RestTransport
 
-__all__ = ("TextReader", "TextStream", "follow", "start_stream")
+__all__ = ("StreamTurn", "TextReader", "TextStream", "follow", "start_stream")
 
 
 class TextStream:
@@ -147,9 +150,57 @@ class TextReader:
         return piece
 
 
+class StreamTurn:
+    """What a stream has to do with the send window of its model.
+
+    Args:
+        seconds: how long its caller waits for it, for an error.
+        slot: room that a run took for it.
+        parks: a refusal ends it with `TaskRefused`, instead of being waited out.
+    """
+
+    def __init__(self, windows: SendWindows, model: str, seconds: float, slot: Slot | None, *, parks: bool) -> None:
+        self.parks = parks
+        self._seconds = seconds
+        self._windows = windows
+        self._model = model
+        self._slot = slot
+        self._refusal: RunwareError | None = None
+
+    async def wait(self) -> None:
+        """Wait until the request may be sent."""
+        if self._slot is None:
+            self._slot = self._windows.enter(self._model) if self.parks else await self._windows.wait(self._model)
+
+    def refused(self, error: RunwareError) -> None:
+        """The service has too much to do to take the request."""
+        self._refusal = error
+        if self._slot is not None:
+            self._slot.close(error)
+            self._slot = None
+
+    def end(self, *, has_ended: bool) -> None:
+        """The stream is over."""
+        if self._slot is not None:
+            self._slot.close(has_ended=has_ended)
+
+    def too_late(self, task_uuid: str) -> RunwareTimeoutError:
+        """The error of a stream that waited for its turn until its time was over."""
+        refusal = self._refusal
+        last = "" if refusal is None else f", the last time with {refusal.raw_code or refusal.code} ({refusal.message})"
+        return RunwareTimeoutError(
+            f"the service refused to take this stream until its {self._seconds:g} s were over{last}; nothing was bought",
+            code="rateLimit",
+            raw_code=None if refusal is None else refusal.raw_code,
+            task_type="textInference",
+            task_uuid=task_uuid,
+        )
+
+
 def start_stream(
     rest: RestTransport,
     prepared: Prepared,
+    turn: StreamTurn,
     workers: Workers,
     *,
     timeout: float,
@@ -162,7 +213,7 @@ def start_stream(
     """
     stream = TextStream(prepared.task_id, document=document, redact=redact)
     body = encode_frame([encode(prepared.wire)])
-    return stream, workers.start_soon(_read, rest, body, stream, timeout, prepared.task_id, redact)
+    return stream, workers.start_soon(_read, rest, body, stream, turn, timeout, prepared.task_id, redact)
 
 
 async def follow(stream: TextStream, prepared: Prepared, on_delta: Callable[[str, str], None]) -> Any:
@@ -198,36 +249,69 @@ async def _read(
     rest: RestTransport,
     body: bytes,
     stream: TextStream,
+    turn: StreamTurn,
     timeout: float,
     task_uuid: str,
     redact: Callable[[str], str],
 ) -> None:
+    error: Exception | None = _failure("the stream was left", task_uuid)
     try:
-        reply = await rest.stream(body, stream.take, timeout=timeout)
-    except TransportError as error:
-        stream.end(_failure(error.message, task_uuid))
-    except Exception as error:  # noqa: BLE001  # of a user's HTTP client: it belongs to those who read
-        stream.end(error)
+        error = await _send(rest, body, stream, turn, timeout, task_uuid, redact)
+    except Exception as unexpected:  # noqa: BLE001  # of a user's HTTP client: it belongs to those who read
+        error = unexpected
     except BaseException:
         stream.end(_closed(task_uuid))
         raise
-    else:
-        stream.end(None if reply is None else _refusal(reply, task_uuid, redact))
+    finally:
+        turn.end(has_ended=error is None)
+    stream.end(error)
 
 
-def _refusal(reply: Reply, task_uuid: str, redact: Callable[[str], str]) -> RunwareError:
-    """The reply is no stream: the service says why, or says nothing that helps."""
+async def _send(
+    rest: RestTransport,
+    body: bytes,
+    stream: TextStream,
+    turn: StreamTurn,
+    timeout: float,
+    task_uuid: str,
+    redact: Callable[[str], str],
+) -> Exception | None:
+    """Send the request, again and again while the service refuses to take it, and read the reply; returns its error."""
+    deadline = anyio.current_time() + timeout
+    while True:
+        with anyio.CancelScope(deadline=deadline) as scope:
+            await turn.wait()
+        if scope.cancelled_caught:
+            return turn.too_late(task_uuid)
+        try:
+            reply = await rest.stream(body, stream.take, timeout=deadline - anyio.current_time())
+        except TransportError as failure:
+            return _failure(failure.message, task_uuid)
+        if reply is None:
+            return None
+        error, has_too_much = _refusal(reply, task_uuid, redact)
+        if not has_too_much:
+            return error
+        turn.refused(error)
+        if turn.parks:
+            return TaskRefused(error)
+
+
+def _refusal(reply: Reply, task_uuid: str, redact: Callable[[str], str]) -> tuple[RunwareError, bool]:
+    """The reply is no stream: the service says why, or says nothing that helps; and whether it has too much to do."""
     body = redact(reply.body.decode("latin-1")).encode("latin-1")  # a key is ASCII, and all else stays as it came
     errors = decode_reply(reply.status, body).errors
     if errors:
-        return to_error(errors[0], task_type="textInference", task_uuid=task_uuid, retry_after=reply.retry_after)
-    return RunwareError(
+        error = to_error(errors[0], task_type="textInference", task_uuid=task_uuid, retry_after=reply.retry_after)
+        return error, is_busy(errors[0])
+    unreadable = RunwareError(
         f"the service answered a request for a stream with something else (HTTP {reply.status})",
         code="serverError",
         raw_code="streamUnsupported",
         task_uuid=task_uuid,
         status_code=reply.status,
     )
+    return unreadable, False
 
 
 def _failure(message: str, task_uuid: str) -> RunwareError:

@@ -18,6 +18,7 @@ from runware_flow.transport.websocket import open_websocket
 
 if TYPE_CHECKING:
     from runware_flow.client.options import Settings
+    from runware_flow.client.send_windows import SendWindows
     from runware_flow.client.services import Services
     from runware_flow.lifetime import Workers
 
@@ -31,8 +32,9 @@ class TransportSelector:
     rest of the client's life. What is sent never changes its transport, so nothing can be sent twice by the choice.
     """
 
-    def __init__(self, settings: Settings, services: Services, workers: Workers) -> None:
+    def __init__(self, settings: Settings, services: Services, windows: SendWindows, workers: Workers) -> None:
         self._settings = settings
+        self._windows = windows
         self._services = services
         self._workers = workers
         self._choosing = anyio.Lock()
@@ -87,8 +89,10 @@ class TransportSelector:
                 max_retries=settings.max_retries,
                 retry_delay=settings.retry_delay,
                 retry_strategy=settings.retry_strategy,
+                refusal_timeout=settings.poll_timeout,
             )
         )
         driver = SessionDriver(machine, link, log=self._services.log, tracing=trace_session())
+        self._windows.use(driver)
         self._workers.start_soon(driver.run)
         return driver

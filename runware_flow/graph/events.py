@@ -11,7 +11,16 @@ import msgspec
 
 from runware_flow.graph.outcomes import Outcome  # noqa: TC001  # help() reads the annotations of a struct
 
-__all__ = ("Event", "NodeDelta", "NodeProgress", "NodeSettled", "NodeStarted", "RunFinished", "RunStarted")
+__all__ = (
+    "Event",
+    "NodeDelta",
+    "NodeProgress",
+    "NodeRefused",
+    "NodeSettled",
+    "NodeStarted",
+    "RunFinished",
+    "RunStarted",
+)
 
 
 class RunStarted(msgspec.Struct, frozen=True):
@@ -23,7 +32,7 @@ class RunStarted(msgspec.Struct, frozen=True):
 
 
 class NodeStarted(msgspec.Struct, frozen=True):
-    """An attempt of a node begins; a second attempt is a second event.
+    """An attempt of a node begins; a second attempt is a second event, and so is a send after a `NodeRefused`.
 
     Attributes:
         path: the node's identity in the run, items' keys included: `posters[9f2c...]/upscale`.
@@ -43,6 +52,28 @@ class NodeStarted(msgspec.Struct, frozen=True):
     model: str | None = None
     task_uuid: str | None = None
     fingerprint: str | None = None
+
+
+class NodeRefused(msgspec.Struct, frozen=True):
+    """The service has too much to do to take a node's task (429, 503, a full queue).
+
+    The node waits without a worker and is sent again under the same taskUUID, which is a `NodeStarted` of the same
+    attempt. It has cost nothing, and no retry.
+
+    Attributes:
+        message: what the service said.
+        waiting: how many nodes wait for that now, of all runs of a batch.
+    """
+
+    time: float
+    path: str
+    label: str
+    message: str
+    waiting: int
+    index: int | None = None
+    key: str | None = None
+    model: str | None = None
+    task_uuid: str | None = None
 
 
 class NodeProgress(msgspec.Struct, frozen=True):
@@ -116,5 +147,5 @@ class RunFinished(msgspec.Struct, frozen=True):
     cost: float | None
 
 
-Event: TypeAlias = RunStarted | NodeStarted | NodeProgress | NodeDelta | NodeSettled | RunFinished
+Event: TypeAlias = RunStarted | NodeStarted | NodeRefused | NodeProgress | NodeDelta | NodeSettled | RunFinished
 """Any event of a run."""

@@ -8,6 +8,7 @@ that depends on how many different needs there are, not on how many wait.
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -25,9 +26,9 @@ __all__ = (
     "Need",
     "Ticket",
     "check_limits",
-    "governor_key",
     "modality_of",
     "read_limits",
+    "window_key",
 )
 
 T = TypeVar("T")
@@ -118,9 +119,9 @@ def check_limits(plan: ScopePlan, limits: Mapping[str, int] | None, *, may_be_un
             raise DeclarationError(f"{key!r} is no key of limits=: {_KEYS}, and no node gives it")
 
 
-def governor_key(model: str) -> str:
-    """Name what a node waits for if there is no room with its model's governor; no limit has such a key."""
-    return f"governor:{model}"
+def window_key(model: str) -> str:
+    """Name what a node waits for if its model's send window has no room; no limit has such a key."""
+    return f"window:{model}"
 
 
 class Need:
@@ -128,7 +129,7 @@ class Need:
 
     Attributes:
         limits: keys of limits.
-        model: the governor that is asked too; `None` for a function.
+        model: the model whose send window is asked too; `None` for a function.
         keys: everything by which somebody else's release may let it go.
     """
 
@@ -137,7 +138,7 @@ class Need:
     def __init__(self, limits: tuple[str, ...], model: str | None = None) -> None:
         self.limits = limits
         self.model = model
-        self.keys = limits if model is None else (*limits, governor_key(model))
+        self.keys = limits if model is None else (*limits, window_key(model))
         self.waiting: deque[Ticket[Any]] = deque()
 
     def __repr__(self) -> str:
@@ -145,7 +146,7 @@ class Need:
 
 
 class Ticket(Generic[T]):
-    """A place in the line. `who` is `None` once it was called or left."""
+    """A place in the line. `who` is `None` once it was called or left. Those with a turn have numbers below 0."""
 
     __slots__ = ("number", "who")
 
@@ -185,6 +186,13 @@ class Limits:
             assert self.taken[key] >= 0, f"a place of {key} was given back twice"
 
 
+_TURNS = 2**62
+
+
+def _number(ticket: Ticket[Any]) -> int:
+    return ticket.number
+
+
 class Line(Generic[T]):
     """Who waits, by what they need; first come first served among those who need the same.
 
@@ -198,15 +206,27 @@ class Line(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._by_key)
 
-    def add(self, need: Need, who: T) -> Ticket[T]:
-        """Let somebody wait at the end."""
+    def add(self, need: Need, who: T, turn: int | None = None) -> Ticket[T]:
+        """Let somebody wait, at the end or, with a turn, before all that have none, in the order of the turns."""
         self._count += 1
-        ticket = Ticket(self._count, who)
+        ticket = Ticket(self._count if turn is None else turn - _TURNS, who)
         if not need.waiting:
             for key in need.keys:
                 self._by_key.setdefault(key, {})[need] = None
-        need.waiting.append(ticket)
+        if turn is None:
+            need.waiting.append(ticket)
+        else:
+            need.waiting.insert(bisect(need.waiting, ticket.number, key=_number), ticket)
         return ticket
+
+    def first_turn(self, key: str) -> int | None:
+        """The smallest turn of those who wait for `key`; `None` if none of them has one."""
+        first = min((need.waiting[0].number for need in self.needs(key)), default=0)
+        return first + _TURNS if first < 0 else None
+
+    def count(self, key: str) -> int:
+        """How many wait for `key`."""
+        return sum(ticket.who is not None for need in self.needs(key) for ticket in need.waiting)
 
     def call(self, keys: Iterable[str], can_go: Callable[[Need], bool]) -> tuple[Need, T] | None:
         """Take out the first who waits for one of `keys` and can go; `None` if nobody can."""

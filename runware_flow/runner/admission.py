@@ -1,27 +1,28 @@
 """Admission: the one place that decides whether a node may send its request now, or waits without a worker.
 
-What is asked, in this order and in one synchronous step: the limits of the flow, its budget, the client's governor.
-A node gets all that it needs or nothing. If it has to wait, it is parked: what is kept of it is where it stands, and
-its builder is called again once it may go. Then its places are taken already, so whoever comes meanwhile does not
-overtake it.
+What is asked, in this order and in one synchronous step: the limits of the flow, its budget, the send window of the
+task's model. A node gets all that it needs or nothing. If it has to wait, it is parked: what is kept of it is where it
+stands, and its builder is called again once it may go. Then its places are taken already, so whoever comes meanwhile
+does not overtake it. A node whose task the service refuses to take is parked too; it comes before those that were not
+sent yet, and keeps what the budget reserved for it.
 
-A `Desk` is shared by all that share limits: the one machine of a run, or those of all items of a batch. An `Admission`
-is the desk's window for one machine.
+An `Admission` is shared by all that share limits: the one machine of a run, or those of all items of a batch. A
+`RunAdmission` is where the nodes of one machine ask.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.client.bell import Bell
-from runware_flow.client.governing import Party, governed_as
+from runware_flow.client.send_windows import SlotWaiter, window_of
+from runware_flow.client.wake_event import WakeEvent
 from runware_flow.errors import BudgetExceeded
-from runware_flow.graph.limits import Limits, Line, Need, governor_key, modality_of
+from runware_flow.graph.limits import Limits, Line, Need, modality_of, window_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from runware_flow.client.governing import Governing, Place
+    from runware_flow.client.send_windows import SendWindows, Slot
     from runware_flow.graph.budget import Reservation
     from runware_flow.graph.limits import Ticket
     from runware_flow.graph.machine import FlowMachine
@@ -41,29 +42,28 @@ class Permit:
     """What a node was given; it is given back once, whatever becomes of the node.
 
     Attributes:
-        place: with the governor of its model.
+        slot: room in the send window of its model, if that is closed.
         reservation: what the budget keeps for it, until that is settled.
     """
 
-    __slots__ = ("is_open", "need", "place", "reservation")
+    __slots__ = ("is_open", "need", "reservation", "slot")
 
-    def __init__(self, need: Need, place: Place | None) -> None:
+    def __init__(self, need: Need, slot: Slot | None) -> None:
         self.need = need
-        self.place = place
+        self.slot = slot
         self.is_open = True
         self.reservation: Reservation | None = None
 
 
 class Admission:
-    """Limits, the governors, and the line of those who wait, for all machines that share them.
+    """Limits, the send windows, and the line of those who wait, for all machines that share them.
 
     Args:
-        client: what the tasks are sent with; its governors are asked, if it has any.
+        client: what the tasks are sent with; its send windows are asked, if it has any.
 
     Attributes:
-        purse: what they pay with, if there is a budget.
+        account: what they pay with, if there is a budget.
         balance: to be told of the first request, if there is a budget.
-        bell: rings when it is the turn of those who wait here for a governor; who hears it calls `catch_up`.
     """
 
     def __init__(
@@ -78,22 +78,32 @@ class Admission:
         self._limits = Limits(limits or {})
         self._line: Line[tuple[RunAdmission, ScopeRun, Step]] = Line()
         self._needs: dict[tuple[Any, ...], Need] = {}
-        self._governing: Governing | None = getattr(client, "governing", None)
-        self._party = Party(Bell())
+        self._windows: SendWindows | None = getattr(client, "windows", None)
+        self._waiter = SlotWaiter(WakeEvent(), lambda model: self._line.count(window_key(model)))
         self._is_held = False
 
     def __repr__(self) -> str:
-        return f"<Desk {self._limits!r}, waits for {list(self._party.waits)}>"
+        return f"<Admission {self._limits!r}, waits for {list(self._waiter.wanted)}>"
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything was given back, and nobody waits for a turn."""
-        return not any(self._limits.taken.values()) and not self._party.waits
+        """Whether everything was given back, and nobody waits for a slot."""
+        return not any(self._limits.taken.values()) and not self._waiter.wanted and not self._waiter.offered
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether the client has send windows."""
+        return self._windows is not None
+
+    def refused_count(self) -> int:
+        """How many nodes wait because the service has refused tasks of their models."""
+        waited_for = self._line.keys()
+        return sum(self._line.count(key) for key in waited_for if key.startswith(window_key("")))
 
     def need_of(self, step: Step, request: PreparedTask | None) -> Need:
         """Return what a node needs; equal nodes share one `Need`."""
         name = step.spec.policy.limit
-        if not self._limits.sizes and (self._governing is None or request is None):
+        if not self._limits.sizes and (self._windows is None or request is None):
             return _NOTHING
         if request is None:
             kind: tuple[Any, ...] = (None, None, None, name)
@@ -108,21 +118,23 @@ class Admission:
 
     def _read(self, kind: tuple[Any, ...]) -> Need:
         task_type, model, _, _ = kind
-        governed = None if self._governing is None or task_type is None else governed_as(task_type, model)
-        return Need(self._limits.keys_of(*kind), governed)
+        window = None if self._windows is None or task_type is None else window_of(task_type, model)
+        return Need(self._limits.keys_of(*kind), window)
 
     def has_room(self, need: Need) -> bool:
         """Tell whether all that is needed is there, and nobody waits for the same."""
-        return not need.keys or (not self._line.has(need) and self._can_go(need))
+        if not need.keys:
+            return True
+        return not self._is_held and not self._line.has(need) and self._could_go(need) and self._window_has_room(need)
 
     def take(self, need: Need) -> Permit:
         """Take all that is needed; the caller has asked `has_room`."""
         return self._take(need) if need.keys else Permit(need, None)
 
-    def wait(self, need: Need, who: tuple[RunAdmission, ScopeRun, Step]) -> Ticket[Any]:
-        """Let a node that was refused wait in the line."""
-        ticket = self._line.add(need, who)
-        self._wait_for_governor(need)
+    def wait(self, need: Need, who: tuple[RunAdmission, ScopeRun, Step], turn: int | None = None) -> Ticket[Any]:
+        """Let a node wait in the line; one that was refused has a turn."""
+        ticket = self._line.add(need, who, turn)
+        self._want_slot(need)
         return ticket
 
     def give_back(self, permit: Permit) -> None:
@@ -131,39 +143,35 @@ class Admission:
             return
         permit.is_open = False
         self._limits.give_back(permit.need.limits)
-        if permit.place is not None:
-            permit.place.close(self._party)
+        if permit.slot is not None:
+            permit.slot.close()
         if self._line:
             self._serve(permit.need.limits)
-        if self._party.called:
-            self.catch_up()
 
     # Whoever waits
 
     @property
-    def bell(self) -> Bell:
-        """See above; a run that attends to its desk puts its own bell here."""
-        return self._party.bell
+    def event(self) -> WakeEvent:
+        """Set when there is a slot to be used: then `catch_up` is to be called."""
+        return self._waiter.event
 
-    @bell.setter
-    def bell(self, bell: Bell) -> None:
-        self._party.bell = bell
-
-    def opens_at(self) -> float:
-        """Tell when `catch_up` is to be called at the latest; asked before each wait for the bell."""
-        return float("inf") if self._governing is None else self._governing.opens_at(self._party)
+    @event.setter
+    def event(self, event: WakeEvent) -> None:
+        self._waiter.event = event
 
     def catch_up(self) -> None:
-        """Use the turns that have come."""
-        if self._governing is None:
-            return
-        while self._party.called:
-            self._use_turn(next(iter(self._party.called)))
+        """Use the slots that have come."""
+        while self._waiter.offered and self._windows is not None:
+            model, slot = next(iter(self._waiter.offered.items()))
+            self._serve([window_key(model)])
+            if self._waiter.offered.get(model) is slot:  # nobody can use it now
+                del self._waiter.offered[model]
+                slot.close()
 
     async def attend(self) -> None:
-        """Catch up until cancelled, for a desk that no run attends to."""
+        """Catch up until cancelled, for an admission that no run attends to."""
         while True:
-            await self.bell.wait(self.opens_at())
+            await self.event.wait()
             self.catch_up()
 
     def hold(self) -> None:
@@ -178,49 +186,44 @@ class Admission:
             self._serve(self._line.keys())
 
     def close(self) -> None:
-        """Wait for no turn any more."""
-        if self._governing is not None:
-            self._governing.leave(self._party)
+        """Wait for no slot any more."""
+        if self._windows is not None:
+            self._windows.leave(self._waiter)
 
     def _serve(self, keys: Iterable[str]) -> None:
         keys = list(keys)
         while (called := self._line.call(keys, self._can_go)) is not None:
-            self._let_go(*called)
-        if self._governing is not None:
-            for key in keys:
-                for need in self._line.needs(key):
-                    self._wait_for_governor(need)
+            need, (run_admission, run, step) = called
+            run_admission.let_go(run, step, self._take(need))
+        for key in keys:
+            for need in self._line.needs(key):
+                self._want_slot(need)
 
-    def _use_turn(self, model: str) -> None:
-        assert self._governing is not None
-        key = (governor_key(model),)
-        called = self._line.call(key, self._can_go)
-        if called is not None:
-            self._let_go(*called)
-        wants_more = not self._is_held and any(self._could_go(need) for need in self._line.needs(key[0]))
-        self._governing.done(model, self._party, wants_more=wants_more)
-
-    def _let_go(self, need: Need, who: tuple[RunAdmission, ScopeRun, Step]) -> None:
-        run_admission, run, step = who
-        run_admission.let_go(run, step, self._take(need))
-
-    def _wait_for_governor(self, need: Need) -> None:
-        if self._governing is not None and need.model is not None and not self._is_held and self._could_go(need):
-            self._governing.wait(need.model, self._party)
+    def _want_slot(self, need: Need) -> None:
+        if self._windows is None or need.model is None or self._is_held or not self._could_go(need):
+            return
+        self._windows.want(need.model, self._waiter, self._line.first_turn(window_key(need.model)))
 
     def _could_go(self, need: Need) -> bool:
-        """Tell whether a node could go, were there a place with the governor."""
+        """Tell whether a node could go, if the send window has room."""
         return self._limits.have_room(need.limits)
 
     def _can_go(self, need: Need) -> bool:
+        """Tell whether a node that waits can go."""
         if self._is_held or not self._could_go(need):
             return False
-        return self._governing is None or need.model is None or self._governing.has_room(need.model, self._party)
+        return need.model in self._waiter.offered or self._window_has_room(need)
+
+    def _window_has_room(self, need: Need) -> bool:
+        return self._windows is None or need.model is None or self._windows.has_room(need.model)
 
     def _take(self, need: Need) -> Permit:
         self._limits.take(need.limits)
-        place = None if self._governing is None or need.model is None else self._governing.take(need.model)
-        return Permit(need, place)
+        return Permit(need, None if self._windows is None or need.model is None else self._take_slot(need.model))
+
+    def _take_slot(self, model: str) -> Slot | None:
+        assert self._windows is not None
+        return self._waiter.offered.pop(model, None) or self._windows.take(model)
 
 
 class RunAdmission:
@@ -232,6 +235,8 @@ class RunAdmission:
         self._pauses = pauses
         self._tickets: dict[tuple[ScopeRun, Step], Ticket[Any]] = {}
         self._granted: dict[tuple[ScopeRun, Step], Permit] = {}
+        self._reserved: dict[tuple[ScopeRun, Step], Reservation] = {}
+        """What the budget keeps for nodes whose tasks were refused."""
         self._has_saved = False
         """Whether a node of this machine may wait for the budget."""
 
@@ -244,7 +249,28 @@ class RunAdmission:
         """Return what a node was given while it was parked. One that comes for another reason leaves the line."""
         if self._tickets and (ticket := self._tickets.pop((run, step), None)) is not None:
             ticket.who = None
-        return self._granted.pop((run, step), None) if self._granted else None
+        permit = self._granted.pop((run, step), None) if self._granted else None
+        if permit is not None and self._reserved:
+            permit.reservation = self._reserved.pop((run, step), None)
+        return permit
+
+    def refused(self, run: ScopeRun, step: Step, permit: Permit, turn: int | None) -> None:
+        """Park a node whose task the service has refused to take, until it may be sent again."""
+        reservation, permit.reservation = permit.reservation, None
+        if reservation is not None:
+            self._reserved[run, step] = reservation
+        self._admission.give_back(permit)
+        self._machine.park(run, step)
+        if (run, step) in self._machine.waiting:
+            self._tickets[run, step] = self._admission.wait(permit.need, (self, run, step), turn)
+        else:
+            self.release(run, step)
+
+    def release(self, run: ScopeRun, step: Step) -> None:
+        """Give back what the budget keeps for a node whose task was refused, and is not sent again."""
+        if self._reserved and (reservation := self._reserved.pop((run, step), None)) is not None:
+            assert self._admission.account is not None
+            self._admission.account.end(reservation, None, may_be_billed=False, task_uuid=None)
 
     def ask(self, run: ScopeRun, step: Step, request: PreparedTask | None, bought: str | None = None) -> Permit | None:
         """Admit a node, or park it until it is; a run that has stopped admits nobody, and nobody who is not
@@ -262,7 +288,9 @@ class RunAdmission:
         if self._machine.may_send(run, step) and admission.has_room(need):
             if admission.account is None or request is None:
                 return admission.take(need)
-            reservation = self._reserve(admission.account, run, step, request, bought)
+            reservation = self._reserved.pop((run, step), None) if self._reserved else None
+            if reservation is None:
+                reservation = self._reserve(admission.account, run, step, request, bought)
             if reservation is None:
                 self._machine.park(run, step)
                 return None
@@ -320,11 +348,11 @@ class RunAdmission:
         if (run, step) not in self._machine.waiting:
             return False
         self._machine.unpark(run, step)
-        self._pauses.ring()
+        self._pauses.set()
         return True
 
     def settle(self, permit: Permit | None, cost: float | None, *, may_be_billed: bool, task_uuid: str | None) -> None:
-        """Tell the budget what became of a request; see `Purse.end`."""
+        """Tell the budget what became of a request; see `BudgetAccount.end`."""
         if permit is not None and permit.reservation is not None and self._admission.account is not None:
             reservation, permit.reservation = permit.reservation, None
             self._admission.account.end(reservation, cost, may_be_billed=may_be_billed, task_uuid=task_uuid)
@@ -334,7 +362,7 @@ class RunAdmission:
         del self._tickets[run, step]
         self._granted[run, step] = permit
         self._machine.unpark(run, step)
-        self._pauses.ring()
+        self._pauses.set()
 
     def give_back(self, permit: Permit | None) -> None:
         """Give back what a node was given, whose attempt is over; a second time does nothing."""
@@ -347,6 +375,7 @@ class RunAdmission:
     def forget(self, run: ScopeRun, step: Step) -> None:
         """Let a node that is not needed any more leave the line, or give back what it was about to take up."""
         self.give_back(self.restore(run, step))
+        self.release(run, step)
 
     def close(self) -> None:
         """Leave the line, and give back what nobody has taken up: the run has stopped. Doing it twice is fine."""
@@ -356,6 +385,8 @@ class RunAdmission:
         granted, self._granted = self._granted, {}
         for permit in granted.values():
             self._admission.give_back(permit)
+        for run, step in list(self._reserved):
+            self.release(run, step)
         if self._has_saved and self._admission.account is not None:
             self._has_saved = False
             self._admission.account.leave(self)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from runware_flow.graph.declaration import NodeKind
-from runware_flow.graph.events import Event, NodeDelta, NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
+from runware_flow.graph.events import (
+    Event,
+    NodeDelta,
+    NodeProgress,
+    NodeRefused,
+    NodeSettled,
+    NodeStarted,
+    RunFinished,
+    RunStarted,
+)
 from runware_flow.graph.scope_run import FAILED
 from runware_flow.runner.event_stream import CompletionStream, EventStream, RunStream
 from runware_flow.view.progress import is_shown
@@ -18,6 +27,7 @@ from runware_flow.view.progress import is_shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from runware_flow.errors import RunwareError
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import FanRun, ScopeRun
@@ -53,6 +63,7 @@ class EventBus:
         self._completions: list[tuple[NodeSpec, weakref.ref[CompletionStream[Any]]]] = []
         self._waiting_count = 0
         self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
+        self._refused: set[tuple[ScopeRun, Step]] = set()
         self._board: ProgressBoard | None = None
 
     def count_on(self, board: ProgressBoard) -> None:
@@ -100,6 +111,7 @@ class EventBus:
             self._machine.watch = False
             self._machine.settled.clear()
             self._begun.clear()
+            self._refused.clear()
         self._admit()
 
     def _admit(self) -> None:
@@ -142,7 +154,9 @@ class EventBus:
         now = self.time()
         begun = self._begun.get((run, step))
         self._begun[(run, step)] = (begun[0] if begun else now, attempt)
-        if self._board is not None and begun is None:
+        was_refused = (run, step) in self._refused
+        self._refused.discard((run, step))
+        if self._board is not None and (begun is None or was_refused):
             self._board.start(step.spec.name)
         if not self._events:
             return
@@ -158,6 +172,30 @@ class EventBus:
                 model=record.model if record else None,
                 task_uuid=record.task_uuid if record else None,
                 fingerprint=record.fingerprint if record else None,
+            )
+        )
+
+    def node_refused(self, run: ScopeRun, step: Step, error: RunwareError) -> None:
+        """Tell that the service has refused to take a node's task for now."""
+        if not self._events and self._board is None:
+            return
+        self._refused.add((run, step))
+        if self._board is not None:
+            self._board.refuse(step.spec.name)
+        if not self._events:
+            return
+        record: NodeRecord | None = run.record(step.slot)
+        self._put(
+            NodeRefused(
+                self.time(),
+                run.path(step),
+                step.spec.name,
+                error.message,
+                self._runner.admission.refused_count(),
+                index=None if run.fan is None else run.index,
+                key=run.key,
+                model=record.model if record else None,
+                task_uuid=record.task_uuid if record else None,
             )
         )
 
@@ -181,10 +219,12 @@ class EventBus:
                 if spec is step.spec and (reader := reference()) is not None:
                     reader.put_item(run)
             begun = self._begun.pop((run, step), None)
+            was_refused = (run, step) in self._refused
+            self._refused.discard((run, step))
             if self._board is not None and (is_shown(step.spec) or run.cells[step.slot] == FAILED):
                 outcome = run.outcome(step.slot)
                 assert outcome is not None
-                self._board.settle(step.spec.name, outcome, was_running=begun is not None)
+                self._board.settle(step.spec.name, outcome, was_running=begun is not None and not was_refused)
             if self._events and (not step.is_silent or run.cells[step.slot] == FAILED):
                 self._put(self._settled(run, step, begun))
         if any(step.kind is NodeKind.FAN for _, step in settled):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from runware_flow.client.send_windows import TaskRefused
 from runware_flow.errors import RunwareError
 from runware_flow.graph.policies import is_verdict
 from runware_flow.lifetime import open_task_group
@@ -29,16 +30,20 @@ class SentRequest:
     """A request of a node, which may be one of two.
 
     Attributes:
+        task: what it was made of.
+        turn: since the service has refused to take it: its turn among those that were refused.
         results: what came of it; `None` if nothing did.
         error: why it failed.
     """
 
-    __slots__ = ("entry", "error", "request", "results", "state")
+    __slots__ = ("entry", "error", "request", "results", "state", "task", "turn")
 
-    def __init__(self, request: Any, state: AttemptState, entry: Entry | None) -> None:
+    def __init__(self, request: Any, state: AttemptState, entry: Entry | None, task: Any) -> None:
         self.request = request
         self.state = state
         self.entry = entry
+        self.task = task
+        self.turn: int | None = None
         self.results: list[Any] | None = None
         self.error: Exception | None = None
 
@@ -61,7 +66,13 @@ class Hedge:
         run, slot = self._run, self._step.slot
 
         async def ask(sent: SentRequest) -> list[Any]:
-            results = await self._request_runner.ask(run, self._step, sent)
+            try:
+                results = await self._request_runner.ask(run, self._step, sent)
+            except TaskRefused as refused:
+                sent.state.is_sent = False
+                if sent is not first:  # it is not worth waiting for; the first is sent again
+                    await self._request_runner.fail_entry(sent, refused.error)
+                raise
             first.state.paid = results or None  # the flight that is asked after a cancel
             if sent.state.record is not None:
                 run.note_record(slot, sent.state.record)
@@ -108,7 +119,7 @@ class Hedge:
         state.record = record
         request_runner.event_bus.node_started(run, step, self._attempt, record)
         state.is_sent = True
-        return SentRequest(request, state, entry)
+        return SentRequest(request, state, entry, self._task)
 
 
 def may_hedge(sent: SentRequest) -> bool:
@@ -144,6 +155,7 @@ async def first_of(
         The first to succeed, and the others.
 
     Raises:
+        TaskRefused: the service has refused to take the first one, and no second one succeeded.
         Exception: both failed. An error after which a request may still stand comes before a verdict of the service.
     """
     bids = [first]
@@ -189,6 +201,7 @@ async def _ask(
 
 
 def _error_of(bids: list[SentRequest]) -> Exception:
-    errors = [sent.error for sent in bids if sent.error is not None]
+    refused = isinstance(bids[0].error, TaskRefused)
+    errors = [sent.error for sent in bids if sent.error is not None and isinstance(sent.error, TaskRefused) == refused]
     open_ended = [error for error in errors if not (isinstance(error, RunwareError) and is_verdict(error))]
     return (open_ended or errors)[0]

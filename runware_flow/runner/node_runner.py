@@ -72,10 +72,12 @@ class NodeRunner:
                 value = await self._attempt(run, step, attempt, state)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
                 self._request_runner.end(step, state, error)
+                self._request_runner.forget_refused(run, step)
                 self._leave_single_flight(run, step)
                 goes_on = self._fail(run, step, attempt, error)
             except BaseException:
                 self._request_runner.end(step, state, None)
+                self._request_runner.forget_refused(run, step)
                 self._leave_single_flight(run, step)
                 self._abandon(run, step, state, has_bought=context.has_used_client)
                 raise
@@ -117,7 +119,7 @@ class NodeRunner:
         try:
             return await self._request_runner.buy(run, step, work, args, attempt, state)
         finally:
-            if attempt == 1 and state.record is not None:  # it was admitted, and is not just back from waiting
+            if attempt == 1 and state.permit is not None:  # it was admitted, and is not just back from waiting
                 self._retries.earn()
 
     async def _choice(self, run: ScopeRun, step: Step, args: list[Any]) -> Step:

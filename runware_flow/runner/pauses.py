@@ -1,4 +1,4 @@
-"""Nodes that wait, all on one timer and one bell for each run: none of them holds a worker."""
+"""Nodes that wait, all on one timer and one event for each run: none of them holds a worker."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from runware_flow.client.bell import Bell
+from runware_flow.client.wake_event import WakeEvent
 
 if TYPE_CHECKING:
     from runware_flow.graph.machine import FlowMachine
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ("Pauses",)
 
 
-class Pauses(Bell):
-    """Parked nodes of a run, by when they are to go on, and the bell of those who may go before."""
+class Pauses(WakeEvent):
+    """Parked nodes of a run, by when they are to go on, and the event of those who may go before."""
 
     def __init__(self, machine: FlowMachine) -> None:
         super().__init__()
@@ -31,22 +31,22 @@ class Pauses(Bell):
     def add(self, run: ScopeRun, step: Step, seconds: float) -> None:
         """Let a parked node go on in so many seconds."""
         heappush(self._heap, (anyio.current_time() + seconds, next(self._order), run, step))
-        self.ring()
+        self.set()
 
     def wake_by_deadline(self, deadline: float, seconds: float) -> None:
         """Let all nodes with this deadline go on when it passes, in so many seconds, whatever they wait for then."""
         if deadline not in self._deadlines:
             self._deadlines[deadline] = anyio.current_time() + seconds
-            self.ring()
+            self.set()
 
     def clear(self) -> None:
         """Forget all: the run is over for them."""
         self._heap.clear()
         self._deadlines.clear()
 
-    async def wait_due(self, until: float = float("inf")) -> None:
-        """Wait until the time of a node has come, or `until`, or the bell rings; those that are due are ready then."""
-        await self.wait(min([until, *self._deadlines.values(), *(entry[0] for entry in self._heap[:1])]))
+    async def wait_due(self) -> None:
+        """Wait until the time of a node has come, or the event is set; those that are due are ready then."""
+        await self.wait(min([float("inf"), *self._deadlines.values(), *(entry[0] for entry in self._heap[:1])]))
         now = anyio.current_time()
         while self._heap and self._heap[0][0] <= now:
             _, _, run, step = heappop(self._heap)

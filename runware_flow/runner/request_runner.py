@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from runware_flow.client.send_windows import TaskRefused
 from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError
 from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.declaration import NodeKind
@@ -67,6 +68,8 @@ class RequestRunner:
         self._client = client
         self._single_flight = single_flight
         self._sender = Sender(machine, event_bus, client)
+        self._refused: dict[tuple[ScopeRun, Step], SentRequest] = {}
+        """Requests that the service has refused to take, of nodes that wait to send them again."""
 
     async def buy(
         self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, state: AttemptState
@@ -74,7 +77,8 @@ class RequestRunner:
         """Have the task of a node made, and wait for it; returns the node's value, or `PARKED` if it has to wait first.
 
         The order: build and prepare; look into the journal and the cache, since what is there needs no admission; be
-        admitted; write the request down; send it; write its outcome down.
+        admitted; write the request down; send it; write its outcome down. A request that the service refuses to take is
+        sent again as it is, once there is room for it.
 
         Args:
             work: the step itself, or its fallback.
@@ -84,6 +88,8 @@ class RequestRunner:
             RunwareError: what the service says, or a limit of ours.
             JournalError: the journal failed; then nothing was sent.
         """
+        if self._refused and (refused := self._refused.pop((run, step), None)) is not None:
+            return await self._send_again(run, step, refused, attempt, state)
         spec = step.spec
         task = _task(work, args)
         if attempt > 1:
@@ -107,15 +113,42 @@ class RequestRunner:
                 return self._restore(run, step, record, request, entry)
             request = self.as_written(task, request, entry)
         run.note_record(step.slot, record)
-        seconds_left(spec, self.event_bus.time(), request.task_id)
-        self.event_bus.node_started(run, step, attempt, record)
+        return await self._send(run, step, SentRequest(request, state, entry, task), attempt)
+
+    async def _send(self, run: ScopeRun, step: Step, sent: SentRequest, attempt: int) -> Any:
+        """Send a request that is written down, and wait for the node's value; `PARKED` if the service refuses it."""
+        spec, state = step.spec, sent.state
+        seconds_left(spec, self.event_bus.time(), sent.request.task_id)
+        self.event_bus.node_started(run, step, attempt, state.record)
         state.is_sent = True
-        sent = SentRequest(request, state, entry)
-        if spec.policy.hedge_after is not None and may_hedge(sent):
-            results = await Hedge(self, run, step, _without_uuid(task), attempt).ask(sent, spec.policy.hedge_after)
-        else:
-            results = await self.ask(run, step, sent)
-        return _value(spec, request, results)
+        try:
+            if spec.policy.hedge_after is not None and may_hedge(sent):
+                hedge = Hedge(self, run, step, _without_uuid(sent.task), attempt)
+                results = await hedge.ask(sent, spec.policy.hedge_after)
+            else:
+                results = await self.ask(run, step, sent)
+        except TaskRefused as refused:
+            assert state.permit is not None
+            state.is_sent = False
+            sent.turn = refused.number if sent.turn is None else sent.turn
+            self._refused[run, step] = sent
+            permit, state.permit = state.permit, None
+            self.run_admission.refused(run, step, permit, sent.turn)
+            self.event_bus.node_refused(run, step, refused.error)
+            return PARKED
+        return _value(spec, sent.request, results)
+
+    async def _send_again(self, run: ScopeRun, step: Step, sent: SentRequest, attempt: int, state: AttemptState) -> Any:
+        state.record, state.was_sent_before, sent.state = sent.state.record, sent.state.was_sent_before, state
+        if await self._admit(run, step, sent.request, state, None):
+            return await self._send(run, step, sent, attempt)
+        self._refused[run, step] = sent
+        return PARKED
+
+    def forget_refused(self, run: ScopeRun, step: Step) -> None:
+        """A node will not send again what the service has refused to take."""
+        if self._refused and self._refused.pop((run, step), None) is not None:
+            self.run_admission.release(run, step)
 
     def prepare(self, spec: NodeSpec, task: Any) -> Any:
         """Have the client complete a task of a node; it may not ask for more results than the node has."""
@@ -232,8 +265,7 @@ class RequestRunner:
             )
         except RunwareError as error:
             error.results = error.results or state.arrived
-            if entry is not None and self.ledger is not None:
-                await self.ledger.fail(entry, error)
+            await self.fail_entry(sent, error)
             if not error.results:
                 raise
             self.book(step, state, error, results=error.results)
@@ -251,6 +283,11 @@ class RequestRunner:
         ):
             await self._single_flight.result_cache.keep(record.fingerprint, request, results, record.cost)
         return results
+
+    async def fail_entry(self, sent: SentRequest, error: RunwareError) -> None:
+        """Write down that a request has failed."""
+        if sent.entry is not None and self.ledger is not None:
+            await self.ledger.fail(sent.entry, error)
 
     def end(self, step: Step, state: AttemptState, error: Exception | None) -> None:
         """Book an attempt that failed or, without an error, was cancelled, and give back what it was admitted with."""

@@ -113,7 +113,7 @@ class Runner:
         *,
         attends: bool = False,
     ) -> None:
-        """Args: attends: the desk is this run's own, and nobody else's to attend to."""
+        """Args: attends: the admission is this run's own, and nobody else's to attend to."""
         self.declaration = declaration
         self.settings = settings
         self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
@@ -128,7 +128,7 @@ class Runner:
         self._attends = attends
         self.admission = admission
         if attends:
-            admission.bell = self.pauses
+            admission.event = self.pauses
         self.run_admission = RunAdmission(self.machine, self.admission, self.pauses)
         self._single_flight = None if result_cache is None else SingleFlight(self.machine, self.pauses, result_cache)
         self.node_runner = NodeRunner(
@@ -188,6 +188,7 @@ class Runner:
 
     def _look(self, board: ProgressBoard) -> None:
         board.queued = self.machine.ready_count
+        board.refused = self.admission.refused_count()
         board.spend(self.accounts.lines())
         board.tick(self.event_bus.time())
 
@@ -300,7 +301,7 @@ class Runner:
 
     async def _keep_waiting(self) -> None:
         while not self.machine.is_finished:
-            await self.pauses.wait_due(self.admission.opens_at() if self._attends else float("inf"))
+            await self.pauses.wait_due()
             if self._attends:
                 self.admission.catch_up()
             self.tell()
@@ -357,7 +358,7 @@ class Runner:
             if machine.failure is not None and machine.on_error == "cancel" and self._workers is not None:
                 self._workers.cancel_scope.cancel()
         if machine.is_finished:
-            self.pauses.ring()
+            self.pauses.set()
             self.admit(is_open=True)
             self._wake_all()
         elif machine.has_work:

@@ -27,6 +27,8 @@ class Sender:
         self._machine = machine
         self._event_bus = event_bus
         self._client = client
+        self._parks = hasattr(client, "windows")
+        """The client gives a task back that the service refuses, and does not wait for it."""
 
     async def collect(self, run: ScopeRun, step: Step, request: Any, state: AttemptState) -> list[Any]:
         """Ask for what an earlier run may have sent; send it, under its taskUUID, only if the service has no trace."""
@@ -42,8 +44,10 @@ class Sender:
         """Send a request and wait for its results, in the server's order."""
         if step.spec.policy.timeout is not None:
             more["timeout"] = step.spec.policy.timeout
-        if state.permit is not None and state.permit.place is not None:
-            more["place"] = state.permit.place
+        if self._parks:
+            more["parks"] = True
+            if state.permit is not None and state.permit.slot is not None:
+                more["slot"] = state.permit.slot
         if step.spec.keeps_all:
 
             def on_result(outcome: Ok[Any] | Failed) -> None:
@@ -87,6 +91,6 @@ class Sender:
             state.heard()
             self._event_bus.node_delta(run, step, attempt, kind, text)
 
-        more = {name: value for name, value in more.items() if name in ("timeout", "place")}
+        more = {name: value for name, value in more.items() if name in ("timeout", "slot", "parks")}
         results: list[Any] = await self._client.perform_stream(request, on_delta, **more)
         return results

@@ -31,6 +31,7 @@ __all__ = (
     "SessionReady",
     "SetTimer",
     "Settle",
+    "SlotOffered",
 )
 
 
@@ -113,11 +114,27 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The service had too much to do to take a task (429, 503, a full queue); it is sent again by itself."""
+    """The service had too much to do to take a task (429, 503, a full queue).
+
+    It is sent again by itself. A task that `parks` is forgotten instead, and its slot with it: its caller asks for
+    another one with `SlotWanted`, and sends it again under the same taskUUID. Then this is the last command that names
+    it. It comes for such a task too if there was no room to send it.
+    """
 
     task_id: TaskId
-    retry_after: float | None = None
-    """Seconds that the service asked to wait."""
+    error: RunwareError
+    number: int
+    """Its turn among those that wait for its model's window."""
+
+
+class SlotOffered(msgspec.Struct, frozen=True):
+    """A send window has room for a task of a caller that asked with `SlotWanted`; the room is kept for it.
+
+    The caller submits a task with it or gives it back with `SlotReturned`, and asks again for the next.
+    """
+
+    model: str
+    waiter: int
 
 
 class Settle(msgspec.Struct, frozen=True):
@@ -162,6 +179,7 @@ Command: TypeAlias = (
     | Deliver
     | Progress
     | Refused
+    | SlotOffered
     | Settle
     | EndSession
     | Log

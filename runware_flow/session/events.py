@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from runware_flow.errors import RunwareError  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.session.commands import Lane  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.types import TaskId  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.wire.frames import Frame  # noqa: TC001  # help() reads the annotations of a struct
@@ -30,6 +31,10 @@ __all__ = (
     "FrameUnreadable",
     "SentBefore",
     "SessionClosed",
+    "SlotReturned",
+    "SlotTaken",
+    "SlotUnwanted",
+    "SlotWanted",
     "Submission",
     "TaskSubmitted",
     "TaskWithdrawn",
@@ -60,6 +65,11 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """Whether an earlier process sent this very task (a journal knows). "maybe": an async task is sent and a
     `conflictTaskUUID` is its acknowledgement, a sync one is looked up first and sent only if the service does not know
     it. "yes": it is only looked up, never sent; `body` may be empty."""
+    has_slot: bool = False
+    """Room in its model's send window was taken for it (`SlotTaken`, `SlotOffered`), and is its own from now on."""
+    parks: bool = False
+    """It does not wait for its model's send window: if there is no room, or the service refuses it, it is forgotten,
+    and its caller told so; see `Refused`."""
 
     @property
     def is_read_only(self) -> bool:
@@ -72,6 +82,47 @@ class TaskSubmitted(msgspec.Struct, frozen=True):
 
     at: float
     submission: Submission
+
+
+class SlotTaken(msgspec.Struct, frozen=True):
+    """A caller takes room in a model's send window for a task that it will submit, once `has_room` has said yes."""
+
+    at: float
+    model: str
+    """Here and in the next events: its AIR, or the task type of tasks without a model."""
+
+
+class SlotReturned(msgspec.Struct, frozen=True):
+    """A slot that no task was submitted with is given back.
+
+    A request that the session does not carry (a stream) has its slot for as long as it is in flight.
+    """
+
+    at: float
+    model: str
+    has_ended: bool = False
+    """The service has ended a request that had the slot."""
+    error: RunwareError | None = None
+    """Why the service has refused the request that had the slot, if it did."""
+
+
+class SlotWanted(msgspec.Struct, frozen=True):
+    """A caller waits for room in a model's send window; it gets one `SlotOffered`. Asking twice is the same as once."""
+
+    at: float
+    model: str
+    waiter: int
+    """Any number that tells callers apart."""
+    number: int | None = None
+    """Its turn, of a task that was refused; by default the last."""
+
+
+class SlotUnwanted(msgspec.Struct, frozen=True):
+    """A caller waits no longer for room in a model's send window. What it was offered before is its own still."""
+
+    at: float
+    model: str
+    waiter: int
 
 
 class TaskWithdrawn(msgspec.Struct, frozen=True):
@@ -177,6 +228,10 @@ class SessionClosed(msgspec.Struct, frozen=True):
 
 Event: TypeAlias = (
     TaskSubmitted
+    | SlotTaken
+    | SlotReturned
+    | SlotWanted
+    | SlotUnwanted
     | TaskWithdrawn
     | ConnectRequested
     | ConnectionOpened

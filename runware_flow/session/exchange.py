@@ -14,7 +14,7 @@ import msgspec
 from runware_flow.errors import RunwareError, stable_code
 from runware_flow.session.commands import Lane, Log
 from runware_flow.session.inflight import Entry, TaskState
-from runware_flow.session.reading import Part, group, read_parts
+from runware_flow.session.reading import Part, group, is_busy, read_parts
 from runware_flow.session.retry import backoff, spread
 from runware_flow.wire.frames import ErrorItem
 from runware_flow.wire.problems import to_error
@@ -130,10 +130,15 @@ def _is_awaiting(entry: Entry, lane: Lane) -> bool:
     return entry.state is TaskState.SENT if lane is Lane.SUBMIT else entry.asking is lane
 
 
+def _first(errors: Sequence[ErrorItem], event: ExchangeFinished) -> ErrorItem:
+    if errors:
+        return errors[0]
+    return ErrorItem(status_code=event.status, message=f"HTTP {event.status} without a reason")
+
+
 def _said(errors: Sequence[ErrorItem], event: ExchangeFinished, entry: Entry) -> RunwareError:
-    said = errors[0] if errors else ErrorItem(status_code=event.status, message=f"HTTP {event.status} without a reason")
     return to_error(
-        said,
+        _first(errors, event),
         task_type=entry.submission.task_type,
         task_uuid=entry.task_id,
         retry_after=event.retry_after,
@@ -144,14 +149,17 @@ def _submit_silence(
     tracker: Tracker, entries: Sequence[Entry], event: ExchangeFinished, errors: Sequence[ErrorItem]
 ) -> None:
     """Tasks were sent and the reply does not mention them."""
-    if event.status in BUSY:
-        tracker.poller.strained(event.at, event.retry_after)
+    is_refused = is_busy(_first(errors, event))
     for entry in entries:
         error = _said(errors, event, entry)
-        if _is_passing(event.status):
+        if is_refused:
+            tracker.refused(entry, error, event.at)
+        elif event.status in BUSY:
+            tracker.settle(entry, error)
+        elif _is_passing(event.status):
             entry.last_failure = error
-            entry.may_have_arrived = entry.may_have_arrived or event.status not in BUSY
-            if entry.resends_freely or event.status in BUSY:
+            entry.may_have_arrived = True
+            if entry.resends_freely:
                 tracker.retry(entry, error, event.at, event.retry_after)
             else:
                 tracker.look_up(entry, event.at, None)

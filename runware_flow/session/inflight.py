@@ -1,6 +1,7 @@
 """One task in flight: where it stands, and what it takes to decide what may be done for it.
 
-    WAITING   to be sent when there is a connection, or when its turn after a backoff comes
+    WAITING   to be sent when there is a connection, when its model's window has room, or when its turn after a backoff
+              comes
     SENT      sent; the service has not yet said anything
     ASKED     the service knows it, or may know it: its results are asked for with `getResponse`
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareError
     from runware_flow.session.delivery import ResultSlots
     from runware_flow.session.events import Submission
+    from runware_flow.session.window import Window
     from runware_flow.types import TaskId
 
 __all__ = ("TRANSITIONS", "Entry", "TaskState")
@@ -49,6 +51,7 @@ TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
     (TaskState.SENT, "no reply, no retries left"): TaskState.ASKED,
     (TaskState.SENT, "async or read-only, connection lost"): TaskState.WAITING,
     (TaskState.SENT, "refused for now (429, 503, ...)"): TaskState.WAITING,
+    (TaskState.SENT, "send failed"): TaskState.WAITING,
     (TaskState.SENT, "batch refused"): TaskState.WAITING,
     (TaskState.ASKED, "acknowledged"): TaskState.ASKED,
     (TaskState.ASKED, "not known to the service"): TaskState.WAITING,
@@ -63,6 +66,12 @@ class Entry:
     task_id: TaskId
     submission: Submission
     result_slots: ResultSlots
+    window: Window
+    """The send window of its model."""
+    number: int = 0
+    """Its turn among those that wait for the window."""
+    is_let_go: bool = False
+    """It counts in the window: it is in flight, or will be with the next connection."""
     state: TaskState = TaskState.WAITING
     sends: int = 0
     """How often it was given to the transport."""
@@ -73,7 +82,7 @@ class Entry:
     has_history: bool = False
     """A loss or a resend blurred its duration: nothing is learnt from it."""
     went_down: bool = False
-    """The connection was lost after the last send, before any answer to it."""
+    """The connection was lost after the last send, or a refusal without a name came, before any answer to it."""
     retries: int = 0
     may_have_arrived: bool = False
     """By REST: a POST that carried it brought no reply."""

@@ -29,17 +29,21 @@ from runware_flow.session.events import (
     FrameReceived,
     FrameUnreadable,
     SessionClosed,
+    SlotReturned,
+    SlotTaken,
+    SlotUnwanted,
+    SlotWanted,
     TaskSubmitted,
     TaskWithdrawn,
     TimerFired,
     WebhookReceived,
 )
 from runware_flow.session.exchange import exchange_failed, exchange_finished
-from runware_flow.session.governor import GovernorStatistics  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.session.link import Link, LinkDue, LinkState
 from runware_flow.session.reading import read_frame, read_webhook
 from runware_flow.session.timer_queue import TimerQueue
 from runware_flow.session.tracker import Tracker, own_error
+from runware_flow.session.window import WindowStatistics  # noqa: TC001  # help() reads the annotations of a struct
 
 if TYPE_CHECKING:
     from runware_flow.session.commands import Command, Outgoing
@@ -69,8 +73,8 @@ class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Items and errors that came for tasks no longer in flight."""
     pressure: float
     """By how much polling is slowed down; 1 is not at all."""
-    models: Mapping[str, GovernorStatistics] = {}
-    """The governor of each model that tasks were sent to, by AIR, or by task type where there is no model."""
+    models: Mapping[str, WindowStatistics] = {}
+    """The send window of each model that tasks were sent to, by AIR, or by task type where there is no model."""
 
 
 class SessionMachine:
@@ -117,6 +121,7 @@ class SessionMachine:
             frames=self._frames,
             dropped=self._dropped,
             pressure=tracker.poller.pressure,
+            models=tracker.windows.statistics(),
         )
 
     def may_be_billed(self, task_id: TaskId) -> bool:
@@ -129,6 +134,19 @@ class SessionMachine:
             return False
         return entry.sends > 0 or entry.submission.sent_before != "no"
 
+    def has_room(self, model: str, at: float) -> bool:
+        """Whether a model's send window has room for one more, before which nobody waits; then it may be taken."""
+        return self._tracker.windows.is_open(model) or self._tracker.windows.of(model).has_room(at)
+
+    def refusal(self, task_id: TaskId) -> RunwareError | None:
+        """What the service said when it last refused a task that waits for its model's send window."""
+        entry = self._tracker.entries.get(task_id)
+        return entry.window.refusal if entry is not None and task_id in entry.window.waiting else None
+
+    def is_refusing(self, model: str) -> bool:
+        """Whether the service has refused tasks of a model, and its window is not open again."""
+        return not self._tracker.windows.is_open(model)
+
     def handle(self, event: Event) -> list[Command]:
         """Take in what happened; return what is to be done, in order.
 
@@ -140,6 +158,8 @@ class SessionMachine:
             self._refuse_when_closed(event)
             return []
         self._dispatch(event)
+        if self._tracker.windows.closed:
+            self._tracker.let_go(event.at)
         self._flush()
         commands = self._commands[:]
         self._commands.clear()
@@ -159,6 +179,8 @@ class SessionMachine:
                 self._task_submitted(event.submission, event.at)
             case TaskWithdrawn():
                 self._tracker.withdraw(event.task_id)
+            case SlotTaken() | SlotReturned() | SlotWanted() | SlotUnwanted():
+                self._tracker.slot_event(event)
             case WebhookReceived():
                 self._dropped += read_webhook(self._tracker, event.frame, event.at)
             case ExchangeFinished():
@@ -237,6 +259,7 @@ class SessionMachine:
             self._commands.append(Settle(entry.task_id, own_error(error, entry)))
         self._tracker.entries.clear()
         self._tracker.disconnected()
+        self._tracker.offer_all()
         self._outgoing.clear()
         self._link.close()
 
@@ -244,7 +267,10 @@ class SessionMachine:
         if self._outgoing:
             self._commands.append(Send(tuple(self._outgoing)))
             self._outgoing.clear()
-        due = min(self._link_timers.next_at, self._task_timers.next_at, self._tracker.next_ask_at)
+        tracker = self._tracker
+        due = min(self._link_timers.next_at, self._task_timers.next_at, tracker.next_ask_at)
+        if tracker.windows.closed:
+            due = min(due, tracker.next_let_go_at)
         if due != self._timer:
             self._timer = due
             self._commands.append(SetTimer(None if due == inf else due))

@@ -34,6 +34,8 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Consecutive attempts after a loss, before every task in flight fails."""
     max_retries: int = 3
     """How often a request that the service has not accepted is sent again."""
+    refusal_timeout: float = 1200.0
+    """For how long a model may refuse everything, with nothing in flight, before what waits for it fails."""
     retry_delay: float = 1.0
     retry_strategy: RetryStrategy = "exponential"
     poll: PollPolicy = PollPolicy()

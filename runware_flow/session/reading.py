@@ -8,7 +8,7 @@ changes nothing. What they can say:
     done        a result
     failed      a failure of one result, or the refusal of the task
     unknown     it knows no such task: an item of type `getResponse` [3p], `taskNotFound` and the like, an empty archive
-    busy        it accepts nothing now: `rateLimitExceeded`, `serviceUnavailable`
+    busy        it accepts nothing now: 429, 503, `rateLimitExceeded`, `serviceUnavailable`, `noAvailableServer`
     overdue     it did not manage a sync task within its budget; the task runs on and is billed [doc]
 
 A refusal before anything was accepted ends the task, whatever its number of results. Of an accepted task each failure
@@ -32,17 +32,26 @@ from runware_flow.wire.problems import to_error
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runware_flow.errors import RunwareError
     from runware_flow.session.tracker import Tracker
     from runware_flow.types import TaskId
 
-__all__ = ("Part", "group", "read_frame", "read_parts", "read_webhook")
+__all__ = ("Part", "group", "is_busy", "read_frame", "read_parts", "read_webhook")
 
 Part: TypeAlias = Item | ErrorItem
 
 UNKNOWN_CODES = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})
 BUSY_CODES = frozenset(
-    {"rateLimitExceeded", "inferenceRateLimitExceeded", "serviceUnavailable", "serverUnavailable"},
+    {
+        "rateLimitExceeded",
+        "inferenceRateLimitExceeded",
+        "serviceUnavailable",
+        "serverUnavailable",
+        "noAvailableServer",
+    },
 )
+_SAYS_LITTLE = frozenset({"rateLimit", "serverError", "unknown"})
+"""Stable codes beside which a status of 429 or 503 says what is meant."""
 _QUESTIONS = {"getResponse": Lane.POLL, "getTaskDetails": Lane.LOOKUP}
 REFUSALS = frozenset({"validation", "auth", "quota"})
 """Stable codes that speak of the request, not of one of its results."""
@@ -84,6 +93,8 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
             read_parts(tracker, entry, parts, at)
     for part in nameless:
         if isinstance(part, ErrorItem):
+            if is_busy(part):
+                tracker.refused_without_name(to_error(part), at)
             # It may concern any task or none: no innocent one may fail by it.
             data = {"code": part.code, "message": part.message}
             tracker.emit(Log("receive", "the service reported an error of no task", data, "warning"))
@@ -192,10 +203,8 @@ def read_parts(
     elif entry.state is TaskState.ASKED:
         _read_asked(tracker, entry, summary, lane, at, retry_after)
     elif summary.busy is not None:
-        tracker.poller.strained(at, retry_after)
-        if entry.state is TaskState.SENT:
-            error = to_error(summary.busy, task_type=entry.submission.task_type, retry_after=retry_after)
-            tracker.retry(entry, error, at, retry_after)
+        if entry.state is TaskState.SENT and not entry.confirmed:
+            tracker.refused(entry, _refusal(summary.busy, entry, retry_after), at)
     elif summary.overdue is not None and entry.state is TaskState.SENT:
         tracker.look_up(entry, at, to_error(summary.overdue, task_type=entry.submission.task_type))
     else:
@@ -326,7 +335,7 @@ def _read_failure(entry: Entry, part: Part, summary: ReplySummary) -> None:
     elif code in UNKNOWN_CODES and entry.may_be_known and is_entry:
         # After a resend it is a late answer to an ask from before.
         summary.unknown, summary.unknown_to = True, _QUESTIONS.get(failure.task_type or "")
-    elif is_entry and _is_busy(failure):
+    elif is_entry and is_busy(failure):
         summary.busy = failure
     elif is_entry and entry.state is TaskState.SENT and _is_overdue(entry, failure):
         summary.overdue = failure
@@ -336,11 +345,22 @@ def _read_failure(entry: Entry, part: Part, summary: ReplySummary) -> None:
         summary.kept.append(part)
 
 
-def _is_busy(failure: ErrorItem) -> bool:
-    if failure.code is None:
-        return failure.status_code in (429, 503)
-    # With a status of its own it is the failure of a result, not the refusal of a request.
-    return failure.code in BUSY_CODES and read_member(failure, "status") is None
+def is_busy(failure: ErrorItem) -> bool:
+    """Tell whether an error says that the service, or the queue of a model, has too much to do to take a request.
+
+    What a provider's code says is the failure of a task that was accepted.
+    """
+    code = failure.code or ""
+    if read_member(failure, "status") is not None or code.startswith(("provider", "thirdParty")):
+        return False  # with a status of its own it is the failure of a result, not the refusal of a request
+    if code in BUSY_CODES:
+        return True
+    is_told = failure.status_code in (429, 503) and not code.endswith("TooLarge")
+    return is_told and stable_code(failure.code) in _SAYS_LITTLE
+
+
+def _refusal(failure: ErrorItem, entry: Entry, retry_after: float | None) -> RunwareError:
+    return to_error(failure, task_type=entry.submission.task_type, task_uuid=entry.task_id, retry_after=retry_after)
 
 
 def _is_overdue(entry: Entry, failure: ErrorItem) -> bool:
@@ -382,9 +402,8 @@ def _read_only(tracker: Tracker, entry: Entry, parts: Sequence[Part], at: float,
             assert isinstance(part, Item)
             tracker.emit(Deliver(entry.task_id, delivered, item=part))
             delivered += 1
-        elif isinstance(part, ErrorItem) and _is_busy(part) and entry.state is TaskState.SENT:
-            error = to_error(part, task_type=entry.submission.task_type, retry_after=retry_after)
-            tracker.retry(entry, error, at, retry_after)
+        elif isinstance(part, ErrorItem) and is_busy(part) and entry.state is TaskState.SENT:
+            tracker.refused(entry, _refusal(part, entry, retry_after), at)
             return
         else:
             entry.error = entry.error or to_error(failure, task_type=entry.submission.task_type)

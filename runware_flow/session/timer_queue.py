@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ("TimerQueue",)
 
@@ -24,6 +27,9 @@ class TimerQueue(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._due)
 
     def __contains__(self, key: K) -> bool:
         return key in self._due
@@ -56,6 +62,18 @@ class TimerQueue(Generic[K]):
                 return at
             heappop(heap)
         return inf
+
+    @property
+    def first(self) -> K | None:
+        """The key that is due first; `None` if there is none."""
+        return self._heap[0][2] if self.next_at < inf else None
+
+    def pop(self) -> K | None:
+        """Remove and return the key that is due first; `None` if there is none."""
+        key = self.first
+        if key is not None:
+            self.drop(key)
+        return key
 
     def pop_due(self, now: float) -> list[K]:
         """Remove and return the keys due at `now` or before, earliest first."""

@@ -10,13 +10,15 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runware_flow.errors import RunwareError, RunwareTimeoutError
-from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Refused, Settle
+from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Refused, Settle, SlotOffered
 from runware_flow.session.delivery import ResultSlots
-from runware_flow.session.governor import is_strain
+from runware_flow.session.events import SlotReturned, SlotTaken, SlotUnwanted, SlotWanted
 from runware_flow.session.inflight import Entry, TaskState
 from runware_flow.session.polling import Poller
 from runware_flow.session.retry import backoff, spread
 from runware_flow.session.timer_queue import TimerQueue
+from runware_flow.session.window import Windows, window_of
+from runware_flow.types import TaskId
 from runware_flow.wire.frames import ErrorItem, Item
 from runware_flow.wire.problems import to_error
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from runware_flow.session.commands import Command
     from runware_flow.session.events import Submission
     from runware_flow.session.options import SessionOptions
-    from runware_flow.types import TaskId
 
 __all__ = ("Tracker",)
 
@@ -49,6 +50,7 @@ class Tracker:
     ) -> None:
         self.options = options
         self.entries: dict[TaskId, Entry] = {}
+        self.windows = Windows(options)
         self.poller = Poller(options.poll)
         self.is_open = not options.duplex
         """Whether there is a connection to send on; REST always has."""
@@ -59,12 +61,16 @@ class Tracker:
         self._send_out = send
         self._deadlines = timers
         self._asks: TimerQueue[TaskId] = TimerQueue()
+        self._count = 0
 
     # What callers want
 
     def submit(self, submission: Submission, at: float) -> None:
         """Take up a task; send it if there is a connection."""
-        entry = Entry(submission.task_id, submission, ResultSlots(submission.slots), sent_at=at)
+        window = self.windows.of(window_of(submission.task_type, submission.model))
+        self._count += 1
+        entry = Entry(submission.task_id, submission, ResultSlots(submission.slots), window, self._count, sent_at=at)
+        entry.is_let_go = submission.has_slot
         self.entries[submission.task_id] = entry
         is_old = submission.sent_before == "yes"
         if is_old or (submission.sent_before == "maybe" and not entry.resends_freely):
@@ -73,16 +79,47 @@ class Tracker:
         if self.is_open:
             self._start(entry, at)
 
+    def slot_event(self, event: SlotTaken | SlotReturned | SlotWanted | SlotUnwanted) -> None:
+        """A caller takes, gives back or waits for room in a window, for tasks that it submits itself."""
+        window = self.windows.of(event.model)
+        match event:
+            case SlotTaken():
+                window.in_flight += 1
+            case SlotWanted(at, _, waiter, number):
+                if self.windows.is_open(event.model):
+                    window.in_flight += 1
+                    self.emit(SlotOffered(window.name, waiter))
+                elif waiter not in window.waiting or number is not None:
+                    self._count += 1
+                    window.waiting.set(waiter, self._count if number is None else number)
+            case SlotUnwanted():
+                window.waiting.drop(event.waiter)
+            case SlotReturned(at, _, has_ended, error):
+                if error is None:
+                    window.left(has_ended=has_ended)
+                else:
+                    self.windows.closed[window.name] = window
+                    window.refused(error, at, at, spread(TaskId(window.name), window.refusals))
+
     def withdraw(self, task_id: TaskId) -> None:
         """Forget a task."""
-        if self.entries.pop(task_id, None) is not None:
-            self._deadlines.drop(task_id)
-            self._asks.drop(task_id)
+        entry = self.entries.get(task_id)
+        if entry is not None:
+            self._forget(entry, has_ended=False)
 
     def fail_all(self, error: RunwareError) -> None:
         """Settle everything in flight with this error."""
         for entry in list(self.entries.values()):
             self.settle(entry, own_error(error, entry))
+        self.offer_all()
+
+    def offer_all(self) -> None:
+        """Give everybody the slot that they wait for: there is nothing left to wait for, and they are told so then."""
+        for window in self.windows.closed.values():
+            while (who := window.waiting.pop()) is not None:
+                if not isinstance(who, str):
+                    window.in_flight += 1
+                    self.emit(SlotOffered(window.name, who))
 
     # What the connection does
 
@@ -110,7 +147,7 @@ class Tracker:
 
     def _start(self, entry: Entry, at: float) -> None:
         if entry.state is TaskState.WAITING:
-            self.send(entry, at)
+            self.send_in_turn(entry, at)
         elif entry.state is TaskState.ASKED and entry.task_id not in self._asks:
             grace = 0.0 if entry.sends == 0 or entry.confirmed else _REPLAY_GRACE
             self._asks.set(entry.task_id, at + grace)
@@ -121,6 +158,11 @@ class Tracker:
     def next_ask_at(self) -> float:
         """When the next frame of asks may leave; infinity if none is to leave."""
         return max(self._asks.next_at, self.poller.open_at) if self.is_open else inf
+
+    @property
+    def next_let_go_at(self) -> float:
+        """When a window may have room for what waits, though nothing happens until then."""
+        return self.windows.next_at(has_connection=self.is_open)
 
     def ask_due(self, at: float) -> None:
         """Send every ask that is due, all together."""
@@ -141,7 +183,7 @@ class Tracker:
         entry = self.entries[task_id]
         if entry.state is TaskState.WAITING:
             if self.is_open:
-                self.send(entry, at)
+                self.send_in_turn(entry, at)
         elif entry.state is TaskState.ASKED:
             self._unanswered(entry, at)
         elif not entry.resends_freely:
@@ -174,6 +216,81 @@ class Tracker:
 
     # Sending
 
+    def send_in_turn(self, entry: Entry, at: float) -> None:
+        """Send a task now if its model's window has room, or let it wait for that."""
+        window = entry.window
+        if window.is_failing(at):
+            self._fail_refused(entry)
+        elif entry.is_let_go:
+            self.send(entry, at)
+        elif window.has_room(at):
+            window.in_flight += 1
+            entry.is_let_go = True
+            self.send(entry, at)
+        else:
+            self._wait_for_window(entry)
+
+    def _wait_for_window(self, entry: Entry) -> None:
+        window = entry.window
+        refusal = window.refusal
+        assert refusal is not None
+        if entry.submission.parks:
+            self._forget(entry, has_ended=False)
+        else:
+            window.waiting.set(entry.task_id, entry.number)
+        self.emit(Refused(entry.task_id, refusal, entry.number))
+
+    def let_go(self, at: float) -> None:
+        """Send what waited for a window that has room now, and offer room to those who have tasks of their own."""
+        for window, who in self.windows.let_go(at, has_connection=self.is_open):
+            if isinstance(who, str):
+                entry = self.entries[who]
+                if window.is_failing(at):
+                    self._fail_refused(entry)
+                    continue
+                window.in_flight += 1
+                entry.is_let_go = True
+                self.send(entry, at)
+            else:
+                window.in_flight += 1
+                self.emit(SlotOffered(window.name, who))
+
+    def refused(self, entry: Entry, error: RunwareError, at: float) -> None:
+        """The service has too much to do to take a task. It keeps its turn, and no retry is spent."""
+        window = entry.window
+        self.windows.closed[window.name] = window
+        window.refused(error, entry.sent_at, at, spread(entry.task_id, entry.sends))
+        entry.is_let_go = False
+        entry.last_failure = error
+        self.emit(Log("retry", f"refused for now: {error.message}", {"task": entry.task_id, "model": window.name}))
+        if window.is_failing(at):
+            self._fail_refused(entry)
+        else:
+            entry.move("refused for now (429, 503, ...)")
+            self._deadlines.drop(entry.task_id)
+            self._wait_for_window(entry)
+
+    def refused_without_name(self, error: RunwareError, at: float) -> None:
+        """A refusal came that names no task: it may answer whatever was sent and not answered.
+
+        What may be sent twice is refused by it; if the service has it all the same, its acknowledgement is on the way,
+        or the next send is answered with `conflictTaskUUID`. A sync task may be at work: it is asked for.
+        """
+        for entry in list(self.entries.values()):
+            if entry.state is not TaskState.SENT or entry.confirmed:
+                continue
+            if entry.resends_freely:
+                self.refused(entry, own_error(error, entry), at)
+            elif at - entry.sent_at < self.options.ack_timeout:
+                entry.went_down = True
+                self.look_up(entry, at, None, _REPLAY_GRACE)
+
+    def _fail_refused(self, entry: Entry) -> None:
+        error = entry.window.failure
+        assert error is not None
+        self._forget(entry, has_ended=False)
+        self.emit(Settle(entry.task_id, refused_too_long(error, entry, self.options.refusal_timeout)))
+
     def send(self, entry: Entry, at: float) -> None:
         """Give a task to the transport."""
         entry.move("send")
@@ -195,9 +312,7 @@ class Tracker:
             self._deadlines.set(entry.task_id, at + wait)
 
     def retry(self, entry: Entry, error: RunwareError, at: float, retry_after: float | None = None) -> None:
-        """The service has not accepted a task, for now: send it again later, or give up."""
-        if is_strain(error):
-            self.emit(Refused(entry.task_id, retry_after))
+        """A send has failed, though not for want of room: send the task again later, or give up."""
         entry.retries += 1
         if entry.retries > self.options.max_retries:
             if entry.may_have_arrived:
@@ -211,7 +326,7 @@ class Tracker:
         options = self.options
         jitter = spread(entry.task_id, entry.retries)
         delay = backoff(entry.retries, options.retry_delay, options.retry_strategy, jitter)
-        entry.move("refused for now (429, 503, ...)")
+        entry.move("send failed")
         self._deadlines.set(entry.task_id, at + max(delay, retry_after or 0.0))
         self.emit(Log("retry", f"{error.message}; trying again", {"task": entry.task_id, "retry": entry.retries}))
 
@@ -240,6 +355,12 @@ class Tracker:
         if entry.state is TaskState.ASKED:
             return
         entry.move("acknowledged")
+        window = entry.window
+        window.accepted()
+        if not entry.is_let_go:  # it was taken for refused
+            window.waiting.drop(entry.task_id)
+            window.in_flight += 1
+            entry.is_let_go = True
         self._deadlines.drop(entry.task_id)
         first = entry.sent_at + self.poller.next_ask(entry.kind, 0.0)
         self._asks.set(entry.task_id, max(first, at))
@@ -316,7 +437,7 @@ class Tracker:
             entry.unknowns = 0
             entry.move("not known to the service")
             self.emit(Log("retry", "the service does not know the task; sending it again", {"task": entry.task_id}))
-            self.send(entry, at)
+            self.send_in_turn(entry, at)
             return
         message = "the service says that it does not know this task"
         if entry.confirmed:
@@ -349,8 +470,18 @@ class Tracker:
 
     def settle(self, entry: Entry, error: RunwareError | None) -> None:
         """The task is over."""
-        self.withdraw(entry.task_id)
+        self._forget(entry, has_ended=entry.confirmed)
         self.emit(Settle(entry.task_id, error))
+
+    def _forget(self, entry: Entry, *, has_ended: bool) -> None:
+        task_id = entry.task_id
+        del self.entries[task_id]
+        self._deadlines.drop(task_id)
+        self._asks.drop(task_id)
+        if entry.is_let_go:
+            entry.window.left(has_ended=has_ended)
+        else:
+            entry.window.waiting.drop(task_id)
 
     def learn(self, entry: Entry, at: float) -> None:
         """Remember what a task took, if a clean measurement was possible."""
@@ -373,6 +504,19 @@ def own_error(error: RunwareError, entry: Entry) -> RunwareError:
         retryable=error.retryable,
         status_code=error.status_code,
         documentation=error.documentation,
+        task_type=entry.submission.task_type,
+        task_uuid=entry.task_id,
+    )
+
+
+def refused_too_long(error: RunwareError, entry: Entry, seconds: float) -> RunwareError:
+    """The error of a task whose model has refused everything for so many seconds."""
+    return RunwareError(
+        f"the service has refused every task of {entry.window.name} for {seconds:g} s, the last one with"
+        f" {error.raw_code or error.code} ({error.message}); nothing was bought, so send the task again later",
+        code="rateLimit",
+        raw_code=error.raw_code,
+        status_code=error.status_code,
         task_type=entry.submission.task_type,
         task_uuid=entry.task_id,
     )

@@ -59,6 +59,7 @@ class ProgressBoard:
         concurrency: how many nodes (of a batch: items) are in flight at most.
         items: of a batch, its items, which `rate` and `eta` then speak of; its nodes are the stages.
         queued: nodes that are ready and wait for their turn; whoever drives the board sets it. `None`: not known.
+        refused: nodes that wait because the service has too much to do to take their tasks; set like `queued`.
         cost, unknown_count: what was spent so far, in USD, and how many tasks' costs are not known; set like `queued`.
         budget: USD, or `None` for none.
         seconds: since the start.
@@ -71,6 +72,7 @@ class ProgressBoard:
         self.stages = {label: Stage(label, total) for label, total in (expected or {}).items()}
         self.items: Stage | None = None
         self.queued: int | None = None
+        self.refused = 0
         self.cost = 0.0
         self.unknown_count = 0
         self.budget: float | None = None
@@ -81,6 +83,10 @@ class ProgressBoard:
     def start(self, label: str) -> None:
         """A node has begun its first attempt."""
         self._stage(label).running += 1
+
+    def refuse(self, label: str) -> None:
+        """The service has refused to take the task of a running node; it begins again later."""
+        self._stage(label).running -= 1
 
     def settle(self, label: str, outcome: Outcome[Any], *, was_running: bool) -> None:
         """A node has its outcome."""
@@ -170,6 +176,8 @@ class ProgressBoard:
         if self.end is None:
             queued = "" if self.queued is None else f", {self.queued} queued"
             parts.append(f"{self.running} in flight{queued}")
+            if self.refused:
+                parts.append(f"the service is refusing: {self.refused} waiting")
             if self.rate is not None:
                 parts.append(f"{self.rate:.1f}/s")
             if self.eta is not None:
@@ -193,6 +201,7 @@ class ProgressBoard:
             "end": self.end,
             "in_flight": self.running,
             "queued": self.queued,
+            "refused": self.refused,
             "concurrency": self.concurrency,
             "rate": _rounded(self.rate),
             "eta": _rounded(self.eta),

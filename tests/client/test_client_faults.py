@@ -78,7 +78,7 @@ CASES = [
     Case("http:nth=2,status=429,retry_after=0.05", "pause", REST),
     Case("http:nth=2,times=3,status=502,body=text", "pause", REST),
     Case("http:nth=2,times=3,status=500,body=empty", "pause", REST),
-    Case("http", "serverError", REST, billed=0),
+    Case("http", "rateLimit", REST, billed=0),
     Case("cut:every=3", "pause", REST),
     Case("bare-data", "nothing"),
     Case("kill-mid-frame:nth=3", "pause"),

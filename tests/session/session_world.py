@@ -88,6 +88,13 @@ class Service:
         self.closes_sync = False
         """A finished sync task is known to the archive alone."""
         self.errors_in_items = False
+        self.capacity: int | None = None
+        """Tasks that are taken on at the same time; one more is refused."""
+        self.names_refused = True
+        """A refusal names its task."""
+        self.refusals: dict[str, int] = {}
+        self.accepted: list[str] = []
+        """The tasks that were bought, in their order."""
 
     def answer(self, body: dict[str, Any], now: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Answer one task object at once: `data` and `errors`. Results of sync tasks come later."""
@@ -102,10 +109,19 @@ class Service:
         if task_id in self.known:
             self.conflicts[task_id] = self.conflicts.get(task_id, 0) + 1
             return [], [{"code": "conflictTaskUUID", "message": "known already", "taskUUID": task_id}]
+        if self.capacity is not None and self.running(now) >= self.capacity:
+            self.refusals[task_id] = self.refusals.get(task_id, 0) + 1
+            named = {"taskUUID": task_id} if self.names_refused else {}
+            return [], [{"code": "rateLimitExceeded", "message": "the queue is full", **named}]
+        self.accepted.append(task_id)
         self.known[task_id] = Known(self.plans[task_id], body, now)
         self.bills[task_id] = self.bills.get(task_id, 0) + 1
         is_sync = body.get("deliveryMethod") == "sync"
         return [] if is_sync else [{"taskType": body["taskType"], "taskUUID": task_id}], []
+
+    def running(self, now: float) -> int:
+        """How many tasks are at work."""
+        return sum(now < known.finished_at() for known in self.known.values())
 
     def result(self, task_id: str, index: int, *, polled: bool) -> tuple[dict[str, Any], bool]:
         """One result (or failure) of a task, as a poll or a push tells it; and whether it belongs into `errors`."""

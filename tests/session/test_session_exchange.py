@@ -156,14 +156,14 @@ def test_refusal_with_status_200_is_a_refusal():
     assert errors(play) == {"t1": ("validation", "unsupportedDuration")}
 
 
-def test_overload_is_retried_under_the_same_id_after_the_time_asked_for():
-    play = rest(max_retries=1)
+def test_overload_is_sent_again_under_the_same_id_after_the_time_asked_for_whatever_the_retries():
+    play = rest(max_retries=0)
     play >> TaskSubmitted(0.0, sync_task()) << Send((submit(sync_task(), joins=False),))
-    play >> submitted(0.1, decode_reply(429, b""), 429, retry_after=7.0) << Refused("t1", 7.0) << SetTimer(7.1)
+    play >> submitted(0.1, decode_reply(429, b""), 429, retry_after=7.0) << Refused("t1", ANY, 1) << SetTimer(7.1)
     play >> TimerFired(7.1) << Send((submit(sync_task(), joins=False),))
-    play >> submitted(7.2, decode_reply(429, b""), 429, retry_after=7.0) << Refused("t1", 7.0) << Settle("t1", ANY)
+    play >> submitted(7.2, decode_reply(429, b""), 429, retry_after=7.0) << Refused("t1", ANY, 1) << SetTimer(14.2)
     play.check()
-    error = play.commands(Settle)[0].error
+    error = play.commands(Refused)[0].error
     assert (error.code, error.status_code, error.retry_after) == ("rateLimit", 429, 7.0)
 
 

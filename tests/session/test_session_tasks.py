@@ -13,6 +13,7 @@ from session_conversation import (
     item,
     look,
     opened,
+    options,
     problem,
     processing,
     received,
@@ -38,6 +39,7 @@ from runware_flow.session.commands import (
 from runware_flow.session.delivery import ResultSlots
 from runware_flow.session.events import ConnectionLost, ConnectionOpened, TaskSubmitted, TaskWithdrawn, TimerFired
 from runware_flow.session.inflight import TRANSITIONS, Entry, TaskState
+from runware_flow.session.window import Window
 from runware_flow.testing.playbook import ANY
 
 
@@ -505,16 +507,18 @@ def test_provider_timeout_of_a_sync_task_is_its_failure():
     assert errors(play) == {"t1": ("timeout", "providerTimeout")}
 
 
-def test_full_queue_is_tried_again_with_backoff_and_slows_polling():
-    play = opened(max_retries=1)
+def test_full_queue_is_tried_again_with_backoff_and_slows_no_polling():
+    play = opened(max_retries=0)
     play >> TaskSubmitted(1.0, task()) >> received(1.1, errors=[problem("rateLimitExceeded")])
-    assert play.machine.statistics().pressure > 1
+    assert play.machine.statistics().pressure == 1
     at = play.commands(SetTimer)[-1].at
     assert 2.1 <= at <= 2.5
     play >> TimerFired(at)
     assert play.commands(Send)[-1] == Send((submit(task()),))
     play >> received(at + 0.1, errors=[problem("rateLimitExceeded")])
-    assert errors(play) == {"t1": ("rateLimit", "rateLimitExceeded")}
+    assert errors(play) == {}
+    again = play.commands(SetTimer)[-1].at
+    assert at + 2.1 <= again <= at + 2.8
 
 
 def test_full_queue_on_a_poll_only_slows_down():
@@ -567,7 +571,7 @@ def test_frames_that_come_while_closing_still_count():
 
 
 def test_task_moves_are_those_of_the_table():
-    entry = Entry(task().task_id, task(), ResultSlots(1))
+    entry = Entry(task().task_id, task(), ResultSlots(1), Window("runware:400@1", options()))
     with pytest.raises(ClientStateError, match="WAITING cannot take 'not acknowledged in time'"):
         entry.move("not acknowledged in time")
     assert {state for state, _ in TRANSITIONS} == set(TaskState)
