@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
 
 @contextmanager
-def emulator_process(*, latency: str, backend: str = "asyncio") -> Iterator[dict[str, Any]]:
-    """Start `runware-flow serve` with `latency` on `backend` and give the client options that it prints."""
+def emulator_process(*, latency: str, backend: str = "asyncio", more: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Start `runware-flow serve` with `latency` on `backend` and `more` options; give the client options it prints."""
     command = [sys.executable, "-m", "runware_flow", "serve", "--port", "0", "--latency", latency, "--backend", backend]
+    command += more
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

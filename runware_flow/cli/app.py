@@ -104,6 +104,9 @@ def serve(
         str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
     ] = "0.05",
     seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
+    capacity: Annotated[
+        int | None, typer.Option(help="Tasks it takes on at the same time; one more is refused with 429.", min=0)
+    ] = None,
     fault: Faults = None,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
@@ -120,7 +123,8 @@ def serve(
     from runware_flow.emulator.commands import serve_command
 
     taken, faults = _latency(latency), _faults(fault)
-    raise typer.Exit(serve_command(host=host, port=port, latency=taken, seed=seed, faults=faults, backend=backend))
+    settings: dict[str, Any] = {"seed": seed, "capacity": capacity}
+    raise typer.Exit(serve_command(host=host, port=port, latency=taken, faults=faults, backend=backend, **settings))
 
 
 @app.command(

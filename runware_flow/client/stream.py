@@ -189,7 +189,7 @@ class StreamTurn:
         refusal = self._refusal
         last = "" if refusal is None else f", the last time with {refusal.raw_code or refusal.code} ({refusal.message})"
         return RunwareTimeoutError(
-            f"the service refused to take this stream until its {self._seconds:g} s were over{last}; nothing was bought",
+            f"the service refused to take this stream until its {self._seconds:g} s were over{last}; it bought nothing",
             code="rateLimit",
             raw_code=None if refusal is None else refusal.raw_code,
             task_type="textInference",

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -57,10 +57,11 @@ def serve_command(
     seed: int = 7,
     faults: Iterable[Fault | str] = (),
     backend: str = "asyncio",
+    **settings: Any,
 ) -> int:
     """Serve until SIGINT or SIGTERM, after one line of JSON on standard output that says where."""
     try:
-        emulator = Emulator(host=host, port=port, latency=latency, seed=seed, faults=faults)
+        emulator = Emulator(host=host, port=port, latency=latency, seed=seed, faults=faults, **settings)
         anyio.run(_serve, emulator, backend=backend)
     except (OSError, ValueError) as error:
         return _report_error(f"cannot serve on {host} port {port}: {error}")

@@ -82,7 +82,7 @@ def test_timeout_runs_from_the_call_on_and_says_that_the_service_refused(run, op
     async def main():
         async with open_pair({**FAST}, capacity=0) as (emulator, client):
             with pytest.raises(
-                RunwareTimeoutError, match="was refused by the service until its 0.3 s were over"
+                RunwareTimeoutError, match=r"was refused by the service until its 0\.3 s were over"
             ) as raised:
                 await client.run(picture(), timeout=0.3)
             assert (raised.value.code, raised.value.raw_code) == ("rateLimit", "rateLimitExceeded")
@@ -95,9 +95,7 @@ def test_timeout_runs_from_the_call_on_and_says_that_the_service_refused(run, op
 def test_model_that_refuses_everything_for_the_poll_timeout_is_one_sentence(run, open_pair):
     async def main():
         async with open_pair({**FAST, "poll_timeout": 0.3}, capacity=0) as (_, client):
-            with pytest.raises(
-                RunwareError, match="the service has refused every task of runware:400@1 for 0.3 s"
-            ) as told:
+            with pytest.raises(RunwareError, match=r"has refused every task of runware:400@1 for 0\.3 s") as told:
                 await client.run(picture(), timeout=30)
             assert told.value.code == "rateLimit"
 

@@ -183,7 +183,7 @@ def test_model_that_refuses_everything_fails_the_nodes_that_wait_for_it(run):
 
 def test_events_and_the_progress_line_say_that_the_service_is_refusing(run):
     async def main():
-        async with open_pair(capacity=1) as (emulator, client):
+        async with open_pair(capacity=1) as (_, client):
             flow = Flow()
             flow.map(kites(4), art)
             async with flow.start(client) as started:
