@@ -80,7 +80,8 @@ def fill(path: Path, count: int) -> None:
             prompt = f"poster {number}"
             task_id = f"{number:08x}-0000-4000-8000-000000000000"
             request = prepare(picture(prompt), new_task_id=task_id, include_cost=True)
-            key = NodeKey("poster", f"item[{item_key(prompt)}]/imageInference", fingerprint(request.wire))
+            known = item_key(prompt)
+            key = NodeKey("poster", f"item[{known}]/imageInference", fingerprint(request.wire), f"[{known}]")
             begins.append(Begin(key, 1.0, task_id, "imageInference", request.model, b"{}"))
         entries = store.apply(begins)
         settles: list[Settle] = []

@@ -145,7 +145,7 @@ class ItemRunner:
         except Exception as error:  # noqa: BLE001 - user code: its failure is the item's
             return Work(pulled, flow, error)
         self._check(flow, node, "the builder")
-        return Work(pulled, flow, node, self._ledger(f"item[{pulled.key}]"))
+        return Work(pulled, flow, node, self._ledger(f"item[{pulled.key}]", f"[{pulled.key}]"))
 
     async def restore(self, works: list[Work]) -> tuple[list[BatchItem[Any, Any]], list[Work]]:
         """Find the items whose outcomes are in the journal, at once; returns their outcomes, and the others."""
@@ -201,8 +201,8 @@ class ItemRunner:
         assert outcome is not None
         return outcome
 
-    def _ledger(self, prefix: str) -> Ledger | None:
-        return open_ledger(self._around.writer, self._around.name, prefix)
+    def _ledger(self, prefix: str, item: str = "") -> Ledger | None:
+        return open_ledger(self._around.writer, self._around.name, prefix, item)
 
     def _check(self, flow: Flow, node: Any, whose: str) -> None:
         if type(node) is not Node or node.declaration is not flow.declaration or node.spec.scope.parent is not None:

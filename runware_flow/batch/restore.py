@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.journal.store import Begin
-from runware_flow.journal.values import decode_item, decode_value, fingerprint_call, is_still_true
+from runware_flow.journal.values import decode_item, decode_value, is_still_true
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.types import Task
 
@@ -47,7 +47,19 @@ class Restorer:
         is_known: all of it is, and `value` is that of its last node.
     """
 
-    __slots__ = ("_at", "_bought", "_client", "_last", "_ledger", "_nodes", "_request", "_values", "is_known", "value")
+    __slots__ = (
+        "_asked",
+        "_at",
+        "_bought",
+        "_client",
+        "_last",
+        "_ledger",
+        "_nodes",
+        "_request",
+        "_values",
+        "is_known",
+        "value",
+    )
 
     def __init__(self, node: Node[Any], client: Any, ledger: Ledger) -> None:
         declaration = node.declaration
@@ -59,6 +71,7 @@ class Restorer:
         self._at = 0
         self._client = client
         self._ledger = ledger
+        self._asked: NodeKey | None = None
         self._request: Any = None
         self._values: list[Any] = []
         self._bought: list[tuple[str, str, str | None, float | None]] = []
@@ -70,7 +83,8 @@ class Restorer:
                 spec = self._nodes[self._at]
                 args = [self._values[dep.slot] for dep in spec.deps]
                 if spec.kind is not NodeKind.PICK:
-                    return self._key(spec, args)
+                    self._asked = self._key(spec, args)
+                    return self._asked
                 self._put(spec.work(*args))
         except Exception:  # noqa: BLE001 - it is raised again on the long way, which says whose it is
             return None
@@ -80,6 +94,8 @@ class Restorer:
 
     def take(self, entry: Entry | None) -> bool:
         """Take what the journal has of the node; tells whether that is its outcome, so that the next can be asked."""
+        if entry is not None and (key := self._asked) is not None:
+            self._ledger.note_slot(key, entry)
         if entry is None or entry.advice.action != "restore" or entry.error is not None or not entry.items:
             return False
         spec, request = self._nodes[self._at], self._request
@@ -110,12 +126,11 @@ class Restorer:
     def _key(self, spec: NodeSpec, args: list[Any]) -> NodeKey | None:
         self._request = None
         if spec.kind is NodeKind.CALL:
-            known = fingerprint_call(spec.work, args)
-            return None if known is None else self._ledger.key(spec.name, known)
+            return self._ledger.call_key("", spec, spec.name, spec.work, args)
         task = spec.work if spec.kind is NodeKind.TASK else spec.work(*args)
         if spec.kind not in SENDS or self._client is None or not isinstance(task, (Task, Mapping)):
             return None
         self._request = request = self._client.prepare(cast("Any", task), include_cost=True)
         if request.slots > 1 and not spec.keeps_all:
             return None
-        return self._ledger.key(spec.name, fingerprint(request.wire, media_digests(request)))
+        return self._ledger.key("", spec.name, fingerprint(request.wire, media_digests(request)))

@@ -111,7 +111,7 @@ class NodeSpec:
         of: for a gather, the node of the item scope whose values it collects.
         keeps_all: its value is the list of all results of its task, not the one result.
         is_free: nothing that its function does is billed.
-        name: its label, or a name made from its work, with an ordinal among equals.
+        name: its label, or a name made from its work, with an ordinal among equals; `label` is without.
         path: its name below those of the scopes around it; the same in each run of the same declaration.
     """
 
@@ -125,6 +125,7 @@ class NodeSpec:
         "keeps_all",
         "key",
         "kind",
+        "label",
         "name",
         "of",
         "path",
@@ -142,6 +143,7 @@ class NodeSpec:
         self.kind = kind
         self.slot = len(scope.nodes)
         self.name = name
+        self.label = name
         self.path: str = f"{scope.path}/{name}" if scope.path else name
         self.where = where
         self.work = work
@@ -245,6 +247,7 @@ class Declaration:
                     " fan-out: use gather() to bring all items together, or settled()"
                 )
         spec = NodeSpec(found, kind, found.unique_name(name), where, work=work)
+        spec.label = name
         spec.deps = tuple(deps)
         spec.policy = policy
         found.nodes.append(spec)

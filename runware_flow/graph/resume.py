@@ -1,6 +1,10 @@
-"""What a journal says about a node: restore its outcome, collect what was bought, or buy.
+"""What a journal says about a request: restore its outcome, collect what was sent, or buy.
 
-The rule behind it: a second taskUUID for a node exists only after the service itself said that the first one failed.
+A journal knows a request by what it asks for, not by where it stands in its flow. So several records may fit a request,
+and several requests a record: equal ones, as of three nodes with one prompt and no seed. The records of one request are
+a *slot*: its attempts, and the second request of each if it was hedged. Each slot serves one request of a run, which
+`Claims` sees to. The rule behind the advice: a second taskUUID for a slot exists only after the service itself said
+that the first one failed, or where a hedge asked for it.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("Advice", "Purchase", "PurchaseState", "advise")
+__all__ = ("Advice", "Claims", "Purchase", "PurchaseState", "advise", "choose")
 
-PurchaseState: TypeAlias = Literal["open", "done", "failed"]
-"""`open`: it may have been sent, and nobody knows what came of it. `done`: its results are there. `failed`: the service
-said so."""
+PurchaseState: TypeAlias = Literal["open", "done", "failed", "abandoned"]
+"""`open`: it may have been sent, and what came of it is not known. `done`: its results are there. `failed`: the service
+said so. `abandoned`: it may have been sent, but a choice was made without it, so nothing waits for it."""
 
 
 class Purchase(msgspec.Struct, frozen=True):
@@ -24,33 +28,109 @@ class Purchase(msgspec.Struct, frozen=True):
 
     Attributes:
         number: its place in the journal.
-        attempt: which request of this node it was, from 1.
+        attempt: which request of its slot it was, from 1; a hedge has the number of the request it was sent beside.
         task_uuid: `None` for a function, which buys nothing by itself.
+        ordinal: its slot among those of equal requests.
+        path: where its node stood when it was last asked for.
+        is_hedge: it was sent beside another one.
+        is_loser: the other one of the two was the answer.
     """
 
     number: int
     attempt: int
     state: PurchaseState
     task_uuid: str | None = None
+    ordinal: int = 0
+    path: str = ""
+    is_hedge: bool = False
+    is_loser: bool = False
 
 
 class Advice(msgspec.Struct, frozen=True):
-    """What to do with a node.
+    """What to do with a request.
 
     Attributes:
         action: `restore` its outcome from `purchase`; `collect` what `purchase` brought, under its taskUUID; `buy`.
-        attempt: which request of this node that is, from 1.
+        attempt: which request of its slot that is, from 1.
+        purchase: the record in question.
+        slot: the number of the first record of the slot; 0 if there is none yet.
+        ordinal: the slot among those of equal requests.
     """
 
     action: Literal["restore", "collect", "buy"]
     attempt: int
     purchase: Purchase | None = None
+    slot: int = 0
+    ordinal: int = 0
 
 
-def advise(history: Sequence[Purchase]) -> Advice:
-    """Judge a node by all that a journal has of it, for the request that would be sent now; oldest first."""
-    for state, action in (("done", "restore"), ("open", "collect")):
-        for purchase in reversed(history):
-            if purchase.state == state:
-                return Advice("restore" if action == "restore" else "collect", purchase.attempt, purchase)
-    return Advice("buy", 1 + max((purchase.attempt for purchase in history), default=0))
+class Claims:
+    """Which slots of a journal the requests of a run have taken: a bit for each record."""
+
+    __slots__ = ("_bits",)
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def __contains__(self, slot: int) -> bool:
+        place = slot >> 3
+        return place < len(self._bits) and bool(self._bits[place] & (1 << (slot & 7)))
+
+    def add(self, slot: int) -> None:
+        """Take a slot."""
+        place = slot >> 3
+        if place >= len(self._bits):
+            self._bits.extend(bytes(place + 1 + (place >> 3) - len(self._bits)))
+        self._bits[place] |= 1 << (slot & 7)
+
+
+def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0) -> Advice:
+    """Choose a slot for a request and judge it; the slot is then taken.
+
+    A request takes the slot that was its own path's last time, else the oldest free one that has something to restore
+    or to collect, else the oldest free one, else a new one.
+
+    Args:
+        history: all records of equal requests, oldest first.
+        path: where the node of the request stands.
+        claims: what the requests of this run have taken already.
+        mine: the slot that this request has taken before, if it has.
+    """
+    slots: dict[int, list[Purchase]] = {}
+    for purchase in history:
+        slots.setdefault(purchase.ordinal, []).append(purchase)
+    best: list[Purchase] | None = None
+    rank = 3
+    for slot in slots.values():
+        number = slot[0].number
+        if number == mine:
+            best = slot
+            break
+        if number in claims:
+            continue
+        found = 0 if slot[-1].path == path else 2 if all(one.state == "failed" for one in slot) else 1
+        if found < rank:
+            best, rank = slot, found
+    if best is None:
+        return Advice("buy", 1, ordinal=1 + max(slots, default=-1))
+    claims.add(best[0].number)
+    return advise(best)
+
+
+def advise(slot: Sequence[Purchase]) -> Advice:
+    """Judge a request by all that a journal has of its slot; oldest first."""
+    number, ordinal = (slot[0].number, slot[0].ordinal) if slot else (0, 0)
+    best: Purchase | None = None
+    for purchase in slot:
+        if purchase.state != "failed" and (best is None or _rank(purchase) >= _rank(best)):
+            best = purchase
+    if best is not None:
+        action: Literal["restore", "collect"] = "restore" if best.state == "done" else "collect"
+        return Advice(action, best.attempt, best, number, ordinal)
+    attempt = 1 + max((purchase.attempt for purchase in slot), default=0)
+    return Advice("buy", attempt, None, number, ordinal)
+
+
+def _rank(purchase: Purchase) -> tuple[bool, bool, bool, bool]:
+    state = purchase.state
+    return state == "done", not purchase.is_loser, state == "open", not purchase.is_hedge

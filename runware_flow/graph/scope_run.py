@@ -109,8 +109,15 @@ class ScopeRun:
         key = self.key if self.key is not None else str(self.index)
         return f"{around}/{name}[{key}]" if around else f"{name}[{key}]"
 
+    def item(self) -> str:
+        """The keys of the items around the scope, without names: what a journal knows an item by."""
+        if self.fan is None or self.parent is None:
+            return ""
+        key = self.key if self.key is not None else str(self.index)
+        return f"{self.parent.item()}[{key}]"
+
     def path(self, step: Step) -> str:
-        """The identity of a node in the run: the names of its scopes with the keys of their items, and its own."""
+        """Where a node stands in the run: the names of its scopes with the keys of their items, and its own name."""
         prefix = self.prefix()
         return f"{prefix}/{step.spec.name}" if prefix else step.spec.name
 

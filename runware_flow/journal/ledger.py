@@ -10,7 +10,7 @@ import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.graph.policies import is_verdict
-from runware_flow.journal.store import Begin, Entry, Keep, NodeKey, Settle
+from runware_flow.journal.store import Abandon, Begin, Entry, Keep, NodeKey, Settle
 from runware_flow.journal.values import (
     decode_error,
     decode_value,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runware_flow.errors import RunwareError
+    from runware_flow.graph.declaration import NodeSpec
     from runware_flow.journal.store import JournalStore
     from runware_flow.journal.writer import JournalWriter
     from runware_flow.runner.requester import PreparedTask
@@ -43,16 +44,19 @@ class Ledger:
 
     Args:
         prefix: put before the paths of its nodes, for a flow that is run for each item of a batch.
+        item: the key of that item, in brackets.
 
     Attributes:
         is_fresh: a node was asked for that is not on record as finished.
         has_restored: a node was that is.
     """
 
-    def __init__(self, writer: JournalWriter, flow: str, prefix: str = "") -> None:
+    def __init__(self, writer: JournalWriter, flow: str, prefix: str = "", item: str = "") -> None:
         self._writer = writer
         self._flow = flow
         self._prefix = prefix
+        self._item = item
+        self._slots: dict[tuple[str, str], int] = {}
         self.is_fresh = False
         self.has_restored = False
 
@@ -66,28 +70,33 @@ class Ledger:
         """Whether an earlier run may have written in this journal; if not, there is nothing to look up."""
         return self._writer.has_past
 
-    async def begin(self, path: str, fingerprint: str, request: PreparedTask) -> Entry:
-        """Ask what is known of a node; if it is to be bought, its request is durable when this returns.
+    async def begin(self, key: NodeKey, request: PreparedTask, *, is_hedge: bool = False) -> Entry:
+        """Ask what is known of a request; if it is to be bought, it is durable when this returns.
 
         A cancel waits for it, to know whether an earlier run may have sent something.
+
+        Args:
+            is_hedge: it is sent beside the one that the node has sent already.
         """
         body = msgspec.json.encode(_without_secrets(request.wire))
-        key = self.key(path, fingerprint)
-        begin = Begin(key, time.time(), request.task_id, request.task_type, request.model, body)
-        entry = None
+        begin = Begin(
+            key,
+            time.time(),
+            request.task_id,
+            request.task_type,
+            request.model,
+            body,
+            slot=self._slot(key),
+            is_hedge=is_hedge,
+        )
         with anyio.CancelScope(shield=True):
-            entry = await self._writer.write(begin)
-        assert entry is not None
+            entry = await self._write(begin)
         self._note(entry)
         return entry
 
-    async def knows(self, path: str, fingerprint: str) -> bool:
-        """Tell whether there are results of a request, or one that may still have some. Writes nothing."""
-        if not self.has_past:
-            return False
-        entry = await self._writer.write(Begin(self.key(path, fingerprint), time.time()))
-        assert entry is not None
-        return entry.advice.action != "buy"
+    async def knows(self, key: NodeKey) -> bool:
+        """Tell whether there are results of a request, or one that may still have some. Sends nothing."""
+        return self.has_past and await self.find(key) is not None
 
     async def settle(
         self, entry: Entry, results: list[Any], error: RunwareError | None = None, *, cost: float | None = None
@@ -103,41 +112,44 @@ class Ledger:
         with anyio.CancelScope(shield=True):
             await self._writer.write(change)
 
+    async def abandon(self, *entries: Entry, is_hedge: bool = False) -> None:
+        """Note that nothing waits for these requests any more, since a choice was made without them."""
+        with anyio.CancelScope(shield=True):
+            numbers = tuple(entry.number for entry in entries)
+            await self._writer.write(Abandon(numbers, time.time(), is_hedge=is_hedge))
+
     async def fail(self, entry: Entry, error: RunwareError) -> None:
         """Make a verdict of the service durable. After any other error the request stays open, to be asked for."""
         if not is_verdict(error):
             return
         await self.settle(entry, error.results, error)
 
-    async def look_up(self, path: str, fingerprint: str) -> Entry | None:
-        """Return the outcome of a node that is finished, or `None`. Writes nothing."""
-        entry = await self.find(path, fingerprint)
-        return None if entry is None or entry.advice.action != "restore" else entry
+    async def find(self, key: NodeKey, *, may_adopt: bool = False) -> Entry | None:
+        """Return what is there to restore or to collect, or `None`. Sends nothing.
 
-    async def find(self, path: str, fingerprint: str) -> Entry | None:
-        """Return what is there to restore or to collect, or `None`. Writes nothing."""
-        entry = await self._writer.write(Begin(self.key(path, fingerprint), time.time()))
-        if entry is None or entry.advice.action == "buy":
+        Args:
+            may_adopt: an open request for the same thing may become this node's, whatever its flow and item.
+        """
+        entry = await self._write(Begin(key, time.time(), slot=self._slot(key), may_adopt=may_adopt))
+        if entry.advice.action == "buy":
             return None
         self.has_restored = self.has_restored or entry.advice.action == "restore"
         return entry
 
-    async def recall_call(self, path: str, function: Any, arguments: list[Any]) -> Call:
-        """Ask what is known of a function called with these arguments."""
-        fingerprint = fingerprint_call(function, arguments)
-        if fingerprint is None:
+    async def recall_call(self, key: NodeKey | None, arguments: list[Any]) -> Call:
+        """Ask what is known of a function's call; without a key it cannot be known."""
+        if key is None:
             self.is_fresh = True
             return Call(None)
-        key = self.key(path, fingerprint)
-        entry = await self._writer.write(Begin(key, time.time()))
-        assert entry is not None
+        entry = await self._write(Begin(key, time.time(), slot=self._slot(key)))
+        request = _uses(arguments)
         self._note(entry)
         if entry.advice.action != "restore":
-            return Call(key, request=_uses(arguments))
-        value = self._value_of(entry, path)
+            return Call(key, request=request)
+        value = self._value_of(entry, key.path)
         if not is_still_true(value):
             self.is_fresh = True
-            return Call(key, request=_uses(arguments))
+            return Call(key, request=request)
         return Call(key, is_known=True, value=value)
 
     def _value_of(self, entry: Entry, path: str) -> Any:
@@ -163,7 +175,7 @@ class Ledger:
         encoded = None if call.key is None else encode_value(value)
         if call.key is not None and encoded is not None:
             with anyio.CancelScope(shield=True):
-                await self._writer.write(Keep(call.key, time.time(), encoded, call.request))
+                await self._writer.write(Keep(call.key, time.time(), encoded, call.request, self._slot(call.key)))
 
     def _note(self, entry: Entry) -> None:
         if entry.advice.action == "restore":
@@ -171,9 +183,30 @@ class Ledger:
         else:
             self.is_fresh = True
 
-    def key(self, path: str, fingerprint: str) -> NodeKey:
-        """What a node is known by in the journal."""
-        return NodeKey(self._flow, f"{self._prefix}/{path}" if self._prefix else path, fingerprint)
+    async def _write(self, begin: Begin) -> Entry:
+        entry = await self._writer.write(begin)
+        assert entry is not None
+        self.note_slot(begin.key, entry)
+        return entry
+
+    def key(self, item: str, path: str, fingerprint: str) -> NodeKey:
+        """What a request is known by in the journal."""
+        return NodeKey(
+            self._flow, f"{self._prefix}/{path}" if self._prefix else path, fingerprint, f"{self._item}{item}"
+        )
+
+    def call_key(self, item: str, spec: NodeSpec, path: str, function: Any, arguments: list[Any]) -> NodeKey | None:
+        """What a function's call is known by; `None` if JSON cannot show all of it, so that it runs each time."""
+        fingerprint = fingerprint_call(function, arguments)
+        return None if fingerprint is None else self.key(f"{item}/{spec.label}", path, fingerprint)
+
+    def note_slot(self, key: NodeKey, entry: Entry) -> None:
+        """Remember what the journal gave a node, for when the same node asks again."""
+        if entry.slot:
+            self._slots[key.path, key.fingerprint] = entry.slot
+
+    def _slot(self, key: NodeKey) -> int:
+        return self._slots.get((key.path, key.fingerprint), 0)
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from runware_flow.files import is_link, make_private_folder, open_private_file, 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ("LARGE_BYTES", "MediaFolder")
+__all__ = ("LARGE_BYTES", "MediaFolder", "sync_folder")
 
 LARGE_BYTES = 64 * 1024
 """Texts inside an item that are longer go to a file of their own."""
@@ -108,9 +108,9 @@ class MediaFolder:
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
-        _sync_folder(self.path)
+        sync_folder(self.path)
         if is_new:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
         return name
 
     def _check_folder(self) -> None:
@@ -149,7 +149,7 @@ class MediaFolder:
                 other._write(text.encode())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     if os.name != "posix":
         return
     folder = os.open(path, os.O_RDONLY)

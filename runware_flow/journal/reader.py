@@ -27,7 +27,7 @@ from runware_flow.journal.costs import PAID, TELLS_PRICE
 from runware_flow.journal.ledger import settlement
 from runware_flow.journal.media import MediaFolder
 from runware_flow.journal.recovery import Salvaged, salvage_journal
-from runware_flow.journal.sqlite import STATES, connect, file_of_journal, items_of, translated
+from runware_flow.journal.sqlite import STATES, connect, file_of_journal, is_earlier, items_of, translated
 from runware_flow.journal.values import decode_error, decode_item, decode_value
 from runware_flow.journal.writer import open_writer
 from runware_flow.lifetime import open_task_group
@@ -47,7 +47,7 @@ __all__ = ("Collected", "Journal", "JournalEntry", "JournalSummary", "ModelUse",
 T = TypeVar("T")
 
 _COLUMNS = """id, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked_at, settled_at, micro_usd,
-    request, items, error"""
+    request, items, error, {ordinal}, {hedge}"""
 _Row: TypeAlias = tuple[
     int,
     str,
@@ -64,6 +64,8 @@ _Row: TypeAlias = tuple[
     bytes | None,
     bytes | None,
     bytes | None,
+    int,
+    int,
 ]
 """What the columns hold in a journal that is not damaged; SQLite itself holds anything."""
 _REQUEST = msgspec.json.Decoder(dict[str, Any])
@@ -77,12 +79,14 @@ class JournalEntry(msgspec.Struct, frozen=True):
         number: its place in the journal.
         attempt: which request of its node it is, from 1.
         task_uuid, task_type, model: `None` for a function.
-        state: `open`, `done` or `failed`; see the page on the format.
+        state: `open`, `done`, `failed` or `abandoned`; see the page on the format.
         asked_at, settled_at: seconds since the epoch.
         cost: USD; `None` is unknown.
         request: what was asked, by wire names.
         results: what came, typed; of a function, the list of its one value.
         error: what the service said of a failure, also of one in part.
+        ordinal: which of several equal requests it is, from 0.
+        is_hedge: it was sent beside the other request of the same attempt.
     """
 
     number: int
@@ -100,6 +104,8 @@ class JournalEntry(msgspec.Struct, frozen=True):
     request: dict[str, Any]
     results: list[Any]
     error: RunwareError | None
+    ordinal: int = 0
+    is_hedge: bool = False
 
 
 class JournalSummary(msgspec.Struct, frozen=True):
@@ -139,12 +145,14 @@ class Journal:
         self.path = file_of_journal(path)
         self._media = MediaFolder(self.path)
         self._connection: sqlite3.Connection | None = None
+        self._is_earlier = False
 
     def __enter__(self) -> Self:
         if not self.path.is_file():
             raise JournalError(f"there is no journal {self.path}")
         with translated(self.path):
             self._connection = connect(self.path, is_read_only=True)
+            self._is_earlier = is_earlier(self._connection)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,7 +175,10 @@ class Journal:
         if flow is not None:
             condition += " AND flow = ?"
             more.append(flow)
-        rows = self._all(f"SELECT {_COLUMNS} FROM node WHERE {condition} ORDER BY id LIMIT {_PAGE}", more)
+        columns = _COLUMNS.format(ordinal="ordinal", hedge="hedge")
+        if self._is_earlier:
+            columns = _COLUMNS.format(ordinal=0, hedge=0)
+        rows = self._all(f"SELECT {columns} FROM node WHERE {condition} ORDER BY id LIMIT {_PAGE}", more)
         with translated(self.path):
             return [self._entry(row) for row in rows]
 
@@ -213,7 +224,7 @@ class Journal:
     def _entry(self, row: Any) -> JournalEntry:
         whole = msgspec.convert(row, _Row)
         (number, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked, settled) = whole[:11]
-        micro_usd, request, items, error = whole[11:]
+        micro_usd, request, items, error, ordinal, hedge = whole[11:]
         raw = [self._media.bring_back(item) for item in items_of(items)]
         kind: type[Result] = RESULT_TYPES.get(task_type or "", Result)
         return JournalEntry(
@@ -232,6 +243,8 @@ class Journal:
             request={} if request is None else _REQUEST.decode(self._media.bring_back(request)),
             results=[decode_value(item) if task_uuid is None else decode_item(item, kind) for item in raw],
             error=None if error is None else decode_error(error),
+            ordinal=ordinal,
+            is_hedge=bool(hedge),
         )
 
 

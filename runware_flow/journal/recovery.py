@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,8 @@ import msgspec
 from runware_flow.errors import JournalError
 from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.journal.media import MediaFolder
-from runware_flow.journal.sqlite import COLUMNS, STATES, SqliteStore, is_writable, items_of, row_name, take_lock
+from runware_flow.journal.migration import FIRST_SCHEMA, FirstRow, give_ordinals, presented, row_name
+from runware_flow.journal.sqlite import COLUMNS, STATES, SqliteStore, is_writable, items_of, take_lock
 from runware_flow.journal.values import decode_error
 
 if TYPE_CHECKING:
@@ -62,9 +64,13 @@ class _Row(NamedTuple):
     id: int
     name: int
     flow: str
+    item: str | None
     path: str
     fingerprint: bytes
+    ordinal: int
     attempt: int
+    hedge: int
+    lost: int
     task_uuid: str | None
     task_type: str | None
     model: str | None
@@ -77,7 +83,7 @@ class _Row(NamedTuple):
     error: bytes | None
 
 
-_TEXTS = frozenset(map(_Row._fields.index, ("flow", "path", "task_uuid", "task_type", "model")))
+_TEXTS = frozenset({"flow", "item", "path", "task_uuid", "task_type", "model"})
 
 
 def salvage_journal(damaged: Path, target: Path) -> Salvaged:
@@ -120,11 +126,17 @@ def _copy(damaged: Path, scratch: Path) -> None:
     _write_head(scratch, head, has_log=False)
 
 
-def _head(folder: Path) -> bytes:
-    healthy = folder / "healthy.sqlite"
-    store = SqliteStore(healthy)
-    store.open()
-    store.close()
+def _head(folder: Path, schema: tuple[str, ...] = ()) -> bytes:
+    """Return the first page of a healthy journal; with a `schema`, of one of that schema."""
+    healthy = folder / f"healthy-{len(schema)}.sqlite"
+    if not schema:
+        store = SqliteStore(healthy)
+        store.open()
+        store.close()
+        return healthy.read_bytes()[:_PAGE]
+    with closing(sqlite3.connect(healthy, isolation_level=None)) as connection:
+        for statement in schema:
+            connection.execute(statement)
     return healthy.read_bytes()[:_PAGE]
 
 
@@ -152,19 +164,21 @@ def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[Purcha
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("BEGIN")
         marks = ", ".join("?" * len(_Row._fields))
-        # The same row may stand in a page that is not used any more; what is settled is the newer one.
+        # The same row may stand in a page that is not used any more; what is settled is the newer one. All pages are
+        # read as of each format: where a row does not fit its format, neither does its name.
         keep = f"INSERT INTO node ({COLUMNS}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET "
         keep += ", ".join(f"{name} = excluded.{name}" for name in _Row._fields)
-        keep += " WHERE excluded.state > state"
+        keep += " WHERE state IN (0, 3) AND excluded.state <> 0"
         reopened: set[int] = set()
         most = scratch.stat().st_size // _SHORTEST_ROW
-        for found in _rows(scratch):
+        for found in chain(_rows(scratch, _Row), _rows(scratch, FirstRow)):
             row = _checked(found, media)
             if row is None or not 0 < row.id <= most:
                 continue
-            if row.state != found[10]:
+            if row.state != found.state:
                 reopened.add(row.id)
             connection.execute(keep, row)
+        give_ordinals(connection)
         connection.execute("COMMIT")
         counts: dict[PurchaseState, int] = dict.fromkeys(STATES, 0)
         for state, count in connection.execute("SELECT state, count(*) FROM node GROUP BY state"):
@@ -174,8 +188,10 @@ def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[Purcha
     return counts, len(reopened & still_open), int(last)
 
 
-def _rows(scratch: Path) -> Iterator[tuple[Any, ...]]:
+def _rows(scratch: Path, kind: type[_Row | FirstRow]) -> Iterator[_Row | FirstRow]:
     """Read each page of rows by itself."""
+    head = _head(scratch.parent, () if kind is _Row else FIRST_SCHEMA)
+    _write_head(scratch, head, has_log=False)
     with scratch.open("r+b") as file:
         count = scratch.stat().st_size // _PAGE
         file.seek((_ROOT - 1) * _PAGE)
@@ -188,44 +204,50 @@ def _rows(scratch: Path) -> Iterator[tuple[Any, ...]]:
             file.seek((_ROOT - 1) * _PAGE)
             file.write(page)
             file.flush()
-            yield from _read(scratch)
+            for row in _read(scratch, ", ".join(kind._fields)):
+                yield kind(*row)
+        file.seek((_ROOT - 1) * _PAGE)
+        file.write(root)
 
 
-def _read(scratch: Path) -> list[tuple[Any, ...]]:
+def _read(scratch: Path, columns: str) -> list[tuple[Any, ...]]:
     with closing(_open(scratch)) as connection:
         try:
-            return connection.execute(f"SELECT {COLUMNS} FROM node NOT INDEXED").fetchall()
+            return connection.execute(f"SELECT {columns} FROM node NOT INDEXED").fetchall()
         except sqlite3.DatabaseError:
-            return list(_read_singly(connection))
+            return list(_read_singly(connection, columns))
 
 
-def _read_singly(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+def _read_singly(connection: sqlite3.Connection, columns: str) -> Iterator[tuple[Any, ...]]:
     numbers: list[int] = []
     with suppress(sqlite3.DatabaseError):
         for [number] in connection.execute("SELECT id FROM node NOT INDEXED"):
             numbers.append(number)
     for number in numbers:
         # A long row goes on elsewhere, with what came of the request at its end.
-        for columns in (COLUMNS, COLUMNS.replace("items, error", "NULL, NULL")):
+        for what in (columns, columns.replace("items, error", "NULL, NULL")):
             try:
-                rows = connection.execute(f"SELECT {columns} FROM node WHERE id = ?", (number,)).fetchall()
+                rows = connection.execute(f"SELECT {what} FROM node WHERE id = ?", (number,)).fetchall()
             except sqlite3.DatabaseError:
                 continue
             yield from rows
             break
 
 
-def _checked(row: tuple[Any, ...], media: MediaFolder) -> _Row | None:
+def _checked(row: _Row | FirstRow, media: MediaFolder) -> _Row | None:
     """Give a row as a journal has it; without its outcome if that cannot be read; `None` if it is no such row."""
     told = [
-        value.decode(errors="replace") if place in _TEXTS and isinstance(value, bytes) else value
-        for place, value in enumerate(row)
+        value.decode(errors="replace") if name in _TEXTS and isinstance(value, bytes) else value
+        for name, value in zip(row._fields, row, strict=True)
     ]
     try:
-        kept = msgspec.convert(told, _Row)
+        kept = _in_present(msgspec.convert(told, type(row)))
     except msgspec.ValidationError:
         return None
-    if kept.name != row_name(kept.flow, kept.path, kept.fingerprint) or not 0 <= kept.state < len(STATES):
+    if kept is None:
+        return None
+    known_by = kept.path if kept.item is None else kept.item
+    if kept.name != row_name(kept.flow, known_by, kept.fingerprint) or not 0 <= kept.state < len(STATES):
         return None
     if _is_whole(kept, media):
         return kept
@@ -233,6 +255,12 @@ def _checked(row: tuple[Any, ...], media: MediaFolder) -> _Row | None:
         return None
     request = kept.request if _reads(kept.request, media, dict[str, Any]) else b"{}"
     return kept._replace(state=0, settled_at=None, micro_usd=None, items=None, error=None, request=request)
+
+
+def _in_present(row: _Row | FirstRow) -> _Row | None:
+    if isinstance(row, _Row):
+        return row
+    return _Row(*presented(row)) if row.name == row_name(row.flow, row.path, row.fingerprint) else None
 
 
 def _is_whole(row: _Row, media: MediaFolder) -> bool:

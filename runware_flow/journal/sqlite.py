@@ -5,13 +5,12 @@ The format is described in docs/reference/journal-format.md; `FORMAT` is its ver
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import sqlite3
 import uuid
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,10 +19,11 @@ import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.files import local_path, make_private_file
-from runware_flow.graph.resume import Purchase, PurchaseState, advise
-from runware_flow.journal.media import MediaFolder
+from runware_flow.graph.resume import Advice, Claims, Purchase, PurchaseState, choose
+from runware_flow.journal.media import MediaFolder, sync_folder
+from runware_flow.journal.migration import FIRST_SCHEMA, copy_rows, has_unknown_items, row_name
 from runware_flow.journal.place import network_file_system
-from runware_flow.journal.store import Begin, Change, Entry, NodeKey, Settle
+from runware_flow.journal.store import Abandon, Begin, Change, Entry, NodeKey, Settle
 from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
@@ -37,46 +37,68 @@ __all__ = (
     "SqliteStore",
     "connect",
     "file_of_journal",
+    "is_earlier",
     "is_writable",
     "items_of",
-    "row_name",
     "take_lock",
     "translated",
 )
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Formats that can be read; one that is written is brought to the last."""
 APPLICATION_ID = 0x52464A4C
 """What `PRAGMA application_id` says of a journal: "RFJL"."""
 
-STATES: tuple[PurchaseState, ...] = ("open", "done", "failed")
+STATES: tuple[PurchaseState, ...] = ("open", "done", "failed", "abandoned")
+_OPEN, _DONE, _FAILED, _ABANDONED = range(4)
 
 _CHECKED_BYTES = 64 * 1024 * 1024
 """Up to this size a journal is checked page by page when it is opened; a larger one as it is read."""
 
 _SCHEMA = (
     """CREATE TABLE node (
-        id INTEGER PRIMARY KEY, name INTEGER NOT NULL, flow TEXT NOT NULL, path TEXT NOT NULL,
-        fingerprint BLOB NOT NULL, attempt INTEGER NOT NULL, task_uuid TEXT, task_type TEXT, model TEXT, request BLOB,
+        id INTEGER PRIMARY KEY, name INTEGER NOT NULL, flow TEXT NOT NULL, item TEXT, path TEXT NOT NULL,
+        fingerprint BLOB NOT NULL, ordinal INTEGER NOT NULL, attempt INTEGER NOT NULL, hedge INTEGER NOT NULL,
+        lost INTEGER NOT NULL DEFAULT 0, task_uuid TEXT, task_type TEXT, model TEXT, request BLOB,
         state INTEGER NOT NULL, asked_at REAL NOT NULL, settled_at REAL, micro_usd INTEGER, items BLOB, error BLOB)""",
     "CREATE INDEX node_name ON node (name)",
     "CREATE INDEX node_open ON node (id) WHERE state = 0",
+    "CREATE INDEX node_asked ON node (fingerprint) WHERE state IN (0, 3)",
+    "CREATE INDEX node_unknown ON node (id) WHERE item IS NULL",
 )
 _PLACE = "CREATE TABLE place (began_at REAL NOT NULL, folder TEXT NOT NULL, cache TEXT)"
 """Where runs were: what a relative path of a saved file means, and where a cache keeps media."""
-COLUMNS = """id, name, flow, path, fingerprint, attempt, task_uuid, task_type, model, request, state, asked_at,
-    settled_at, micro_usd, items, error"""
-_FIND = """SELECT name, path, fingerprint, flow, id, attempt, state, task_uuid, items, error, micro_usd FROM node
-    WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"""
-_INSERT = """INSERT INTO node (name, flow, path, fingerprint, attempt, task_uuid, task_type, model, request, state,
-    asked_at, settled_at, items) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+COLUMNS = """id, name, flow, item, path, fingerprint, ordinal, attempt, hedge, lost, task_uuid, task_type, model,
+    request, state, asked_at, settled_at, micro_usd, items, error"""
+_FIND = """SELECT name, flow, item, fingerprint, id, attempt, state, task_uuid, ordinal, path, hedge, lost, items,
+    error, micro_usd FROM node WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"""
+_INSERT = """INSERT INTO node (name, flow, item, fingerprint, path, ordinal, attempt, hedge, task_uuid, task_type,
+    model, request, state, asked_at, settled_at, items) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
 
-_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in (*_SCHEMA, _PLACE))
+_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in (*_SCHEMA, *FIRST_SCHEMA, _PLACE))
 """All that a journal may have in its schema. A journal may come from elsewhere, and a view, a trigger, a generated
 column, a check or an index of an expression would run in the process that opens it."""
 _OWN_TABLES = re.compile(r"sqlite_(sequence|stat[0-9])")
 
-_Found: TypeAlias = tuple[int, str, bytes, str, int, int, int, str | None, bytes | None, bytes | None, int | None]
+_Found: TypeAlias = tuple[
+    int,
+    str,
+    str | None,
+    bytes,
+    int,
+    int,
+    int,
+    str | None,
+    int,
+    str,
+    int,
+    int,
+    bytes | None,
+    bytes | None,
+    int | None,
+]
 """What the columns of `_FIND` hold in a journal that is not damaged; SQLite itself holds anything."""
 
 _MOST_USD = 1_000_000
@@ -192,9 +214,9 @@ def _check_format(connection: sqlite3.Connection, path: Path, *, is_read_only: b
     is_empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
     if application_id != APPLICATION_ID and not (is_empty and not is_read_only):
         raise JournalError(f"{path} is no journal of runware_flow")
-    if application_id == APPLICATION_ID and version != FORMAT:
+    if application_id == APPLICATION_ID and version not in READABLE:
         raise JournalError(
-            f"the journal {path} has format {version}, and this version of runware_flow knows format {FORMAT}"
+            f"the journal {path} has format {version}, and this version of runware_flow knows formats up to {FORMAT}"
         )
     _check_schema(connection, path)
     if path.stat().st_size <= _CHECKED_BYTES:
@@ -240,6 +262,58 @@ def take_lock(path: Path) -> sqlite3.Connection:
     return lock
 
 
+def _make(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _SCHEMA:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+    connection.execute("COMMIT")
+
+
+def _migrate(path: Path) -> None:
+    """Bring a journal of an earlier format to the present one: whole, or not at all."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with closing(connect(path)) as old:
+        if not is_earlier(old):
+            return
+        old.execute("PRAGMA journal_mode = DELETE")  # all that is in its log is in the file now, and there is no log
+        made = Path(f"{path}-migrating")
+        made.unlink(missing_ok=True)
+        make_private_file(made)
+        with closing(sqlite3.connect(made, isolation_level=None)) as new:
+            _make(new)
+            new.execute("BEGIN")
+            copy_rows(old, new)
+            if old.execute("SELECT 1 FROM sqlite_master WHERE name = 'place'").fetchone():
+                new.execute(_PLACE)
+                new.executemany("INSERT INTO place VALUES (?, ?, ?)", old.execute("SELECT * FROM place ORDER BY rowid"))
+            new.execute("COMMIT")
+    os.replace(made, path)
+    sync_folder(path.parent)
+
+
+def _present(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a journal that can be read alone in the present format, as a copy in memory if it is of an earlier one."""
+    if not (is_earlier(connection) or has_unknown_items(connection)):
+        return connection
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with closing(connection):
+        if is_earlier(connection):
+            _make(copy)
+            copy_rows(connection, copy)
+        else:
+            connection.backup(copy)
+    return copy
+
+
+def is_earlier(connection: sqlite3.Connection) -> bool:
+    """Tell whether a journal is of an earlier format."""
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    return bool(0 < version < FORMAT)
+
+
 def _lock_of(path: Path) -> Path:
     return Path(f"{path}-lock")
 
@@ -273,6 +347,8 @@ class SqliteStore:
         self._lock: sqlite3.Connection | None = None
         self._files: dict[str, tuple[int, int] | None] = {}
         """The journal, its log and its lock, as they were when it was opened."""
+        self._claims = Claims()
+        self._has_unknown_items = False
 
     def open(self) -> None:
         """Lock the journal, open it, and make it, and its folder, if there is none.
@@ -289,11 +365,13 @@ class SqliteStore:
             if path.is_file() and not is_writable(path):
                 self._is_read_only = True
                 with translated(path):
-                    self._connection = connect(path, is_read_only=True)
+                    self._connection = _present(connect(path, is_read_only=True))
+                    self._has_unknown_items = has_unknown_items(self._connection)
                 return
             self._lock = take_lock(path)
             make_private_file(path)
             with translated(path):
+                _migrate(path)
                 self._connection = connection = connect(path)
                 [mode] = connection.execute("PRAGMA journal_mode = WAL").fetchone()
                 if mode != "wal":
@@ -310,15 +388,12 @@ class SqliteStore:
             raise
 
     def _create(self, connection: sqlite3.Connection) -> None:
+        self._claims = Claims()
         if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
             connection.execute(_FIND, ("[0]",)).fetchall()
+            self._has_unknown_items = has_unknown_items(connection)
             return
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("COMMIT")
+        _make(connection)
         self.is_new = True
 
     def note_place(self, at: float, folder: str, cache: str | None) -> None:
@@ -362,12 +437,9 @@ class SqliteStore:
         with translated(self.path):
             connection.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
             try:
-                keys = [None if isinstance(change, Settle) else _row_key(change.key) for change in changes]
-                asked = [key for key, change in zip(keys, changes, strict=True) if key and isinstance(change, Begin)]
+                asked = [_row_key(change.key) for change in changes if isinstance(change, Begin)]
                 known = self._find(connection, asked)
-                answers = [
-                    self._apply(connection, change, key, known) for change, key in zip(changes, keys, strict=True)
-                ]
+                answers = [self._apply(connection, change, known) for change in changes]
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -377,58 +449,140 @@ class SqliteStore:
         return answers
 
     def _find(self, connection: sqlite3.Connection, keys: list[_RowKey]) -> _Known:
-        """Look up what is on record of all these nodes at once, which takes a third of the time of one by one."""
+        """Look up what is on record of all these requests at once, which takes a third of the time of one by one."""
         known = _Known()
         if keys:
             names = msgspec.json.encode([key[0] for key in keys]).decode()
             for found in connection.execute(_FIND, (names,)):
                 row = msgspec.convert(found, _Found)
-                known.add((row[0], row[3], row[1], row[2]), row[4:])
+                if row[2] is not None:
+                    known.add((row[0], row[1], row[2], row[3]), row[4:])
         return known
 
-    def _apply(
-        self, connection: sqlite3.Connection, change: Change, key: _RowKey | None, known: _Known
-    ) -> Entry | None:
-        if self._is_read_only and not isinstance(change, Begin):
+    def _apply(self, connection: sqlite3.Connection, change: Change, known: _Known) -> Entry | None:
+        if isinstance(change, Begin):
+            return self._begin(connection, change, known)
+        if self._is_read_only:
             raise self._not_written()
         if isinstance(change, Settle):
             items = b"[" + b",".join(self._media.put_away(_readable(item)) for item in change.items) + b"]"
             cost = _micro_usd(change.cost)
-            state = STATES.index("done" if change.is_done else "failed")
+            state = _DONE if change.is_done else _FAILED
             connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
             known.forget(change.number)
-            return None
-        assert key is not None
-        if isinstance(change, Begin):
-            return self._begin(connection, change, key, known)
-        row = (*key, 1, None, None, None, change.request, STATES.index("done"), change.at, change.at)
-        connection.execute(_INSERT, (*row, b"[" + self._media.put_away(change.value) + b"]"))
-        known.rows[key] = None
+        elif isinstance(change, Abandon):
+            self._abandon(connection, change.numbers, known, is_hedge=change.is_hedge)
+        else:
+            key = _row_key(change.key)
+            history = [_purchase(row) for row in self._rows(connection, key, change.key.path, known)]
+            advice = choose(history, change.key.path, self._claims, change.slot)
+            attempt = 1 + max((one.attempt for one in history if one.ordinal == advice.ordinal), default=0)
+            place = (*key, change.key.path, advice.ordinal, attempt, 0)
+            row = (*place, None, None, None, change.request, _DONE, change.at, change.at)
+            number = connection.execute(_INSERT, (*row, b"[" + self._media.put_away(change.value) + b"]")).lastrowid
+            self._take(number, advice)
+            known.rows[key] = None
         return None
 
-    def _begin(self, connection: sqlite3.Connection, change: Begin, key: _RowKey, known: _Known) -> Entry:
-        rows = known.rows.get(key, [])
-        if rows is None:  # changed by this very group
-            rows = self._find(connection, [key]).rows.get(key) or []
-        history = [Purchase(row[0], row[1], _state(row[2]), row[3]) for row in rows]
-        advice = advise(history)
-        if self._is_read_only and change.task_uuid is not None and advice.action != "restore":
+    def _begin(self, connection: sqlite3.Connection, change: Begin, known: _Known) -> Entry:
+        key, path = _row_key(change.key), change.key.path
+        rows = self._rows(connection, key, path, known)
+        if not rows and change.may_adopt and not self._is_read_only and self._adopt(connection, key, path):
+            known.rows[key] = None
+            rows = self._rows(connection, key, path, known)
+        history = [_purchase(row) for row in rows]
+        advice = choose(history, path, self._claims, change.slot)
+        slot = [one for one in history if one.ordinal == advice.ordinal]
+        if not self._is_read_only:
+            self._tidy(connection, slot, path, advice, known)
+        elif change.task_uuid is not None and advice.action != "restore":
             raise self._not_written()
-        if advice.purchase is not None:
-            row = next(row for row in rows if row[0] == advice.purchase.number)
-            items = tuple(self._media.bring_back(item) for item in items_of(row[4])) if row[2] else ()
-            cost = None if row[6] is None else row[6] / 1_000_000
-            return Entry(advice, row[0], row[3], items, row[5], cost)
+        if change.is_hedge and advice.action == "collect":
+            hedge = next((one for one in slot if one.is_hedge and one.attempt == advice.attempt), None)
+            action: Any = "buy" if hedge is None else "collect"
+            advice = Advice(action, advice.attempt, hedge, advice.slot, advice.ordinal)
+        if (found := advice.purchase) is not None:
+            row = next(row for row in rows if row[0] == found.number)
+            items = tuple(self._media.bring_back(item) for item in items_of(row[8])) if found.state == "done" else ()
+            cost = None if row[10] is None else row[10] / 1_000_000
+            return Entry(advice, row[0], row[3], items, row[9], cost)
         if change.task_uuid is None:
             return Entry(advice)
         used = {purchase.task_uuid for purchase in history}
         task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
         request = self._media.put_away(change.request)
-        values = (*key, advice.attempt, task_uuid, change.task_type, change.model, request)
-        cursor = connection.execute(_INSERT, (*values, STATES.index("open"), change.at, None, None))
-        assert cursor.lastrowid is not None
+        place = (*key, path, advice.ordinal, advice.attempt, int(change.is_hedge))
+        values = (*place, task_uuid, change.task_type, change.model, request, _OPEN, change.at, None, None)
+        number = connection.execute(_INSERT, values).lastrowid
+        self._take(number, advice)
         known.rows[key] = None
-        return Entry(advice, cursor.lastrowid, task_uuid)
+        return Entry(advice, number or 0, task_uuid)
+
+    def _tidy(
+        self, connection: sqlite3.Connection, slot: list[Purchase], path: str, advice: Advice, known: _Known
+    ) -> None:
+        """Note where the node of a slot stands now; and if it has its answer, that nothing waits for the other one."""
+        moved = [one.number for one in slot if one.path != path]
+        if moved:
+            numbers = msgspec.json.encode(moved).decode()
+            connection.execute("UPDATE node SET path = ? WHERE id IN (SELECT value FROM json_each(?))", (path, numbers))
+            known.forget(moved[0])
+        if advice.action == "restore":
+            self._abandon(connection, [one.number for one in slot if one.state == "open"], known, is_hedge=True)
+
+    def _rows(self, connection: sqlite3.Connection, key: _RowKey, path: str, known: _Known) -> list[Any]:
+        """Return what is on record of a request, anew if this very group has changed it."""
+        if self._has_unknown_items:
+            self._move_unknown(connection, key, path, known)
+        rows = known.rows.get(key, [])
+        if rows is None:
+            rows = known.rows[key] = self._find(connection, [key]).rows.get(key) or []
+        return rows
+
+    def _move_unknown(self, connection: sqlite3.Connection, key: _RowKey, path: str, known: _Known) -> None:
+        """Find what an earlier format knew by its path alone, and give it the item."""
+        _, flow, item, fingerprint = key
+        [(ordinal,)] = connection.execute("SELECT coalesce(max(ordinal), -1) + 1 FROM node WHERE name = ?", key[:1])
+        for is_hedge, old in enumerate((path, f"{path}#2")):
+            cursor = connection.execute(
+                "UPDATE node SET name = ?, item = ?, ordinal = ?, hedge = ?, path = ? WHERE name = ? AND item IS NULL",
+                (key[0], item, ordinal, is_hedge, path, row_name(flow, old, fingerprint)),
+            )
+            if cursor.rowcount:
+                known.rows[key] = None
+
+    def _adopt(self, connection: sqlite3.Connection, key: _RowKey, path: str) -> bool:
+        """Let an open request for the same thing be this node's, if no other node of this run has it."""
+        query = "SELECT id FROM node WHERE fingerprint = ? AND state IN (0, 3) AND task_uuid IS NOT NULL ORDER BY id"
+        for (number,) in connection.execute(query, (key[3],)).fetchall():
+            [(slot,)] = connection.execute(
+                """SELECT min(o.id) FROM node n, node o WHERE n.id = ? AND o.name = n.name AND o.flow = n.flow
+                    AND o.item IS n.item AND o.fingerprint = n.fingerprint AND o.ordinal = n.ordinal""",
+                (number,),
+            )
+            if slot not in self._claims:
+                name, flow, item, _ = key
+                connection.execute(
+                    """UPDATE node SET name = ?, flow = ?, item = ?, path = ?, ordinal = 0, attempt = 1, hedge = 0,
+                        lost = 0 WHERE id = ?""",
+                    (name, flow, item, path, number),
+                )
+                return True
+        return False
+
+    def _abandon(
+        self, connection: sqlite3.Connection, numbers: Sequence[int], known: _Known, *, is_hedge: bool
+    ) -> None:
+        for number in numbers:
+            connection.execute(
+                "UPDATE node SET lost = max(lost, ?), state = CASE state WHEN 0 THEN 3 ELSE state END WHERE id = ?",
+                (int(is_hedge), number),
+            )
+            known.forget(number)
+
+    def _take(self, number: int | None, advice: Advice) -> None:
+        assert number is not None
+        self._claims.add(advice.slot or number)
 
     def _not_written(self) -> JournalError:
         return JournalError(
@@ -438,10 +592,11 @@ class SqliteStore:
 
 
 _RowKey: TypeAlias = tuple[int, str, str, bytes]
+"""What requests are looked up by: a hash of what follows, flow, item and fingerprint."""
 
 
 class _Known:
-    """What is on record of the nodes of a group, by the key of their rows; `None` for what the group has changed."""
+    """What is on record of the requests of a group, by the key of their rows; `None` for what the group has changed."""
 
     __slots__ = ("_owners", "rows")
 
@@ -463,13 +618,12 @@ class _Known:
 
 def _row_key(key: NodeKey) -> _RowKey:
     fingerprint = bytes.fromhex(key.fingerprint)
-    return row_name(key.flow, key.path, fingerprint), key.flow, key.path, fingerprint
+    return row_name(key.flow, key.item, fingerprint), key.flow, key.item, fingerprint
 
 
-def row_name(flow: str, path: str, fingerprint: bytes) -> int:
-    """Hash what a row is looked up by."""
-    digest = hashlib.blake2b(f"{flow}\0{path}\0".encode() + fingerprint, digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+def _purchase(row: Any) -> Purchase:
+    number, attempt, state, task_uuid, ordinal, path, hedge, lost = row[:8]
+    return Purchase(int(number), int(attempt), _state(state), task_uuid, ordinal, path, bool(hedge), bool(lost))
 
 
 def _readable(item: bytes) -> bytes:

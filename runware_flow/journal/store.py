@@ -12,24 +12,37 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = ("Begin", "Change", "Entry", "JournalStore", "Keep", "NodeKey", "Settle", "is_store")
+__all__ = ("Abandon", "Begin", "Change", "Entry", "JournalStore", "Keep", "NodeKey", "Settle", "is_store")
 
 
 class NodeKey(msgspec.Struct, frozen=True):
-    """Which node, by what it is: the flow's name, its path with the keys of its items, and what it asks for."""
+    """What a request is known by: flow, item and fingerprint. Where it stands only tells it from equal ones.
+
+    Attributes:
+        flow: the flow's name.
+        path: where its node stands, with the keys of its items.
+        fingerprint: of what it asks for.
+        item: the chain of the keys of its items, without labels; for a function also the name of its node.
+    """
 
     flow: str
     path: str
     fingerprint: str
+    item: str = ""
 
 
 class Begin(msgspec.Struct, frozen=True):
     """A node is about to run. The answer is an `Entry`; if that says to buy, the request is durable by then.
 
+    The slot that the answer names is taken for this request until the store is closed.
+
     Attributes:
-        task_uuid: for a new request; `None` for a function, of which nothing is written down now.
+        task_uuid: for a new request; `None` only looks it up.
         request: the resolved request as JSON.
         at: seconds since the epoch.
+        slot: what an earlier answer gave this node for this request; 0 if there was none.
+        is_hedge: it is sent beside the request that is open in the slot.
+        may_adopt: an open request for the same thing, whatever its flow and item, may become this node's.
     """
 
     key: NodeKey
@@ -38,6 +51,9 @@ class Begin(msgspec.Struct, frozen=True):
     task_type: str = ""
     model: str | None = None
     request: bytes = b""
+    slot: int = 0
+    is_hedge: bool = False
+    may_adopt: bool = False
 
 
 class Settle(msgspec.Struct, frozen=True):
@@ -64,22 +80,37 @@ class Keep(msgspec.Struct, frozen=True):
 
     Attributes:
         request: a JSON object with `uses`: the addresses and ids of the media that it was given, or nothing.
+        slot: as in `Begin`.
     """
 
     key: NodeKey
     at: float
     value: bytes
     request: bytes | None = None
+    slot: int = 0
 
 
-Change: TypeAlias = Begin | Settle | Keep
+class Abandon(msgspec.Struct, frozen=True):
+    """Requests that lost against another one: nothing waits for them any more.
+
+    Attributes:
+        numbers: of their entries. Those that are open become `abandoned`, others stay what they are.
+        is_hedge: the other one is of the same node, so that none of these is its answer.
+    """
+
+    numbers: tuple[int, ...]
+    at: float
+    is_hedge: bool = False
+
+
+Change: TypeAlias = Begin | Settle | Keep | Abandon
 
 
 class Entry(msgspec.Struct):
     """What a journal has of a node, and says to do.
 
     Attributes:
-        advice: restore, collect or buy.
+        advice: restore, collect or buy, and the slot.
         number: the row of the request in question; 0 for a function that is to be called.
         task_uuid: the id to use, whether to collect or to buy.
         items, error, cost: of a restored outcome.
@@ -91,6 +122,11 @@ class Entry(msgspec.Struct):
     items: tuple[bytes, ...] = ()
     error: bytes | None = None
     cost: float | None = None
+
+    @property
+    def slot(self) -> int:
+        """The number of the slot, to be named when the same node asks again; 0 if there is none yet."""
+        return self.advice.slot or (self.number if self.advice.purchase is None else 0)
 
 
 class JournalStore(Protocol):

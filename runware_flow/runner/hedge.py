@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.store import Entry
-    from runware_flow.runner.records import NodeRecord
     from runware_flow.runner.request_runner import RequestRunner
 
-__all__ = ("Hedge", "SentRequest", "first_of", "hedge_path", "may_hedge")
+__all__ = ("Hedge", "SentRequest", "first_of", "may_hedge")
 
 
 class SentRequest:
@@ -84,6 +83,9 @@ class Hedge:
                 self._machine.give_place_back()
 
         winner, others = await first_of(first, seconds, self._second, ask, give_up)
+        entries = [sent.entry for sent in others if sent.entry is not None]
+        if entries and self._request_runner.ledger is not None:  # which of the two answered, before the node settles
+            await self._request_runner.ledger.abandon(*entries, is_hedge=True)
         record = winner.state.record
         assert record is not None
         record.given_up = tuple(sent.request.task_id for sent in others)
@@ -109,7 +111,13 @@ class Hedge:
             record = request_runner.record(run, step, request, self._attempt)
             entry = None
             if request_runner.ledger is not None:
-                entry = await request_runner.ledger.begin(hedge_path(record), record.fingerprint, request)
+                ledger = request_runner.ledger
+                key = ledger.key(run.item(), record.path, record.fingerprint)
+                entry = await ledger.begin(key, request, is_hedge=True)
+                if entry.advice.action == "restore":  # the first one's answer has come meanwhile
+                    self._run_admission.give_back(state.permit)
+                    self._machine.give_place_back()
+                    return None
                 request = request_runner.as_written(self._task, request, entry)
                 record.task_uuid = request.task_id
         except BaseException:
@@ -127,11 +135,6 @@ def may_hedge(sent: SentRequest) -> bool:
     # What an earlier run sent is asked for, not bought; pieces of two texts would be told as one.
     is_old = sent.entry is not None and sent.entry.advice.action != "buy"
     return not is_old and sent.request.wire.get("deliveryMethod") != "stream"
-
-
-def hedge_path(record: NodeRecord) -> str:
-    """Return where a second request stands in a journal: beside the node, so as not to be taken for the first."""
-    return f"{record.path}#2"
 
 
 async def first_of(

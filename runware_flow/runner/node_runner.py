@@ -9,7 +9,6 @@ from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import SETTLED
-from runware_flow.journal.values import fingerprint_call
 from runware_flow.runner.attempt_state import AttemptState
 from runware_flow.runner.request_runner import PARKED, RequestRunner
 from runware_flow.runner.timing import in_time, seconds_left
@@ -136,8 +135,8 @@ class NodeRunner:
         if self._ledger is None:
             return False
         if fallback.kind is NodeKind.CALL:
-            known = fingerprint_call(fallback.work, args)
-            return known is not None and await self._ledger.knows(run.path(fallback), known)
+            key = self._ledger.call_key(run.item(), fallback.spec, run.path(fallback), fallback.work, args)
+            return key is not None and await self._ledger.knows(key)
         return await self._request_runner.is_known(run, fallback, args)
 
     def _fail(self, run: ScopeRun, step: Step, attempt: int, error: Exception) -> bool:
@@ -179,7 +178,9 @@ class NodeRunner:
     ) -> Any:
         kept = None
         if self._ledger is not None:
-            kept = await self._ledger.recall_call(run.path(step), work.work, args)
+            kept = await self._ledger.recall_call(
+                self._ledger.call_key(run.item(), step.spec, run.path(step), work.work, args), args
+            )
             if kept.is_known:
                 return kept.value
         if step.spec.policy.limit is not None and state.permit is None:

@@ -43,13 +43,13 @@ async def open_journal(settings: Settings, stack: AsyncExitStack) -> JournalWrit
     return writer
 
 
-def open_ledger(writer: JournalWriter | None, name: str, prefix: str = "") -> Ledger | None:
-    """Open the part of a journal that is of one flow, or of the item of a batch that `prefix` names."""
+def open_ledger(writer: JournalWriter | None, name: str, prefix: str = "", item: str = "") -> Ledger | None:
+    """Open the part of a journal that is of one flow, or of the item of a batch that has this key."""
     if writer is None:
         return None
     from runware_flow.journal.ledger import Ledger  # not needed without
 
-    return Ledger(writer, name, prefix)
+    return Ledger(writer, name, prefix, item)
 
 
 async def open_admission(

@@ -17,7 +17,7 @@ from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Failed
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.journal.values import decode_item
-from runware_flow.runner.hedge import Hedge, SentRequest, hedge_path, may_hedge
+from runware_flow.runner.hedge import Hedge, SentRequest, may_hedge
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
 from runware_flow.runner.sending import Sender
@@ -96,7 +96,7 @@ class RequestRunner:
             task = _without_uuid(task)
         request = self.prepare(spec, task)
         record = self.record(run, step, request, attempt)
-        known = await self._known(step, record)
+        known = await self._known(run, record)
         if known is not None and known.advice.action == "restore":
             return self._restore(run, step, record, request, known)
         if known is None:  # else it is paid for, and collected
@@ -108,7 +108,7 @@ class RequestRunner:
         state.record = record
         entry = None
         if self.ledger is not None:
-            entry = await self._begin(self.ledger, record, request, state)
+            entry = await self._begin(self.ledger, run, record, request, state)
             if entry.advice.action == "restore":
                 return self._restore(run, step, record, request, entry)
             request = self.as_written(task, request, entry)
@@ -175,15 +175,11 @@ class RequestRunner:
             started=now,
         )
 
-    async def _known(self, step: Step, record: NodeRecord) -> Entry | None:
-        """Look into the journal for the node, or for the second request that it made."""
+    async def _known(self, run: ScopeRun, record: NodeRecord) -> Entry | None:
+        """Look into the journal for a node's request."""
         if self.ledger is None or not self.ledger.has_past:
             return None
-        known = await self.ledger.find(record.path, record.fingerprint)
-        if step.spec.policy.hedge_after is None or (known is not None and known.advice.action == "restore"):
-            return known
-        hedge = await self.ledger.find(hedge_path(record), record.fingerprint)
-        return hedge if hedge is not None and hedge.advice.action == "restore" else known
+        return await self.ledger.find(self.ledger.key(run.item(), record.path, record.fingerprint))
 
     async def _find(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, state: AttemptState) -> Any:
         """Look into the cache: the node's value, or `_UNKNOWN` if it is to be bought; `PARKED` while a twin is."""
@@ -194,7 +190,7 @@ class RequestRunner:
         if not isinstance(found, list):
             return _UNKNOWN if found else PARKED
         if self.ledger is not None:
-            entry = await self._begin(self.ledger, record, request, state)
+            entry = await self._begin(self.ledger, run, record, request, state)
             if entry.advice.action == "restore":
                 return self._restore(run, step, record, request, entry)
             if entry.advice.action == "collect":
@@ -229,8 +225,10 @@ class RequestRunner:
             state.permit = self.run_admission.pay(run, step, request, bought, state.permit)
         return state.permit is not None
 
-    async def _begin(self, ledger: Ledger, record: NodeRecord, request: Any, state: AttemptState) -> Entry:
-        entry = await ledger.begin(record.path, record.fingerprint, request)
+    async def _begin(
+        self, ledger: Ledger, run: ScopeRun, record: NodeRecord, request: Any, state: AttemptState
+    ) -> Entry:
+        entry = await ledger.begin(ledger.key(run.item(), record.path, record.fingerprint), request)
         _follow(record, entry)
         state.is_sent = state.was_sent_before = entry.advice.action == "collect"
         if entry.advice.action != "restore":
@@ -321,7 +319,8 @@ class RequestRunner:
             request = self._client.prepare(_task(work, args), include_cost=True)
         except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
             return False
-        return await self.ledger.knows(run.path(work), fingerprint(request.wire, media_digests(request)))
+        found = fingerprint(request.wire, media_digests(request))
+        return await self.ledger.knows(self.ledger.key(run.item(), run.path(work), found))
 
 
 def _follow(record: NodeRecord, entry: Entry) -> None:

@@ -19,11 +19,11 @@ from runware_flow.journal.store import Begin, Keep, NodeKey, Settle
 
 
 def key(number=0, fingerprint="ab" * 32):
-    return NodeKey("flow", f"node-{number}", fingerprint)
+    return NodeKey("flow", f"item[{number}]/node", fingerprint, f"[{number}]")
 
 
-def begin(number=0, task_uuid="uuid-1", **more):
-    return Begin(key(number, **more), 1.0, task_uuid, "imageInference", "runware:400@1", b'{"seed":1}')
+def begin(number=0, task_uuid="uuid-1", *, slot=0, **more):
+    return Begin(key(number, **more), 1.0, task_uuid, "imageInference", "runware:400@1", b'{"seed":1}', slot)
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ def test_store_reopened_restores_what_was_settled_and_collects_what_was_not(stor
 def test_store_other_fingerprint_or_flow_is_another_node(store):
     assert ask(store, 0, "uuid-a").advice.action == "buy"
     assert ask(store, 0, "uuid-b", fingerprint="cd" * 32).advice.action == "buy"
-    [other] = store.apply([Begin(NodeKey("other", "node-0", "ab" * 32), 1.0, "uuid-c")])
+    [other] = store.apply([Begin(NodeKey("other", "item[0]/node", "ab" * 32, "[0]"), 1.0, "uuid-c")])
     assert other.advice.action == "buy"
 
 
 def test_store_after_a_failure_gives_an_id_that_was_not_used(store):
     first = ask(store, 0, "chosen")
     store.apply([Settle(first.number, 2.0, is_done=False, error=b"{}")])
-    second = ask(store, 0, "chosen")
+    second = ask(store, 0, "chosen", slot=first.slot)
     assert (second.advice.action, second.advice.attempt) == ("buy", 2)
     assert second.task_uuid not in (None, "chosen")
 
@@ -76,6 +76,8 @@ def test_store_functions_are_known_by_their_values_only(store):
     [unknown] = store.apply([Begin(key(), 1.0)])
     assert unknown.advice.action == "buy"
     store.apply([Keep(key(), 1.0, b'{"value":3}')])
+    store.close()
+    store.open()
     [known] = store.apply([Begin(key(), 1.0)])
     assert (known.advice.action, known.items) == ("restore", (b'{"value":3}',))
 
@@ -86,17 +88,17 @@ def test_store_large_media_are_files_beside_it(store, path):
     store.apply([Settle(entry.number, 2.0, is_done=True, items=(item,))])
     assert path.stat().st_size < LARGE_BYTES
     assert len(list((path.parent / "run.sqlite.media").iterdir())) == 2
-    [restored] = ask(store).items
+    [restored] = ask(store, slot=entry.slot).items
     assert json.loads(restored) == json.loads(item)
     shutil.rmtree(path.parent / "run.sqlite.media")
     with pytest.raises(JournalError, match=r"media.*cannot be read"):
-        ask(store)
+        ask(store, slot=entry.slot)
 
 
 def test_store_keeps_items_that_strict_json_cannot_read(store):
     entry = ask(store)
     store.apply([Settle(entry.number, 2.0, is_done=True, items=(b'{"a":1e999,"b":"\xff"}', b'{"c":1}'))])
-    assert [json.loads(item) for item in ask(store).items] == [{"a": "1e999", "b": "\ufffd"}, {"c": 1}]
+    assert [json.loads(item) for item in ask(store, slot=entry.slot).items] == [{"a": "1e999", "b": "\ufffd"}, {"c": 1}]
 
 
 def test_store_opened_twice_second_gets_one_clear_error(store, path):
