@@ -202,7 +202,8 @@ def sent(run, path, declare):
         flow = Flow("first", journal=path)
         declare(flow)
         await flow.execute(service)
-        return [(request.wire.get("positivePrompt"), how) for request, how in zip(service.sent, service.sent_before)]
+        prompts = [request.wire.get("positivePrompt") for request in service.sent]
+        return list(zip(prompts, service.sent_before, strict=True))
 
     return sorted(run(main))
 
