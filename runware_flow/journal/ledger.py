@@ -89,8 +89,10 @@ class Ledger:
             slot=self._slot(key),
             is_hedge=is_hedge,
         )
+        entry = None
         with anyio.CancelScope(shield=True):
             entry = await self._write(begin)
+        assert entry is not None
         self._note(entry)
         return entry
 
