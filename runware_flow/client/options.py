@@ -15,6 +15,7 @@ from runware_flow.transport.connection import TransportError, check_headers
 from runware_flow.wire.serverless import ENVIRONMENT_RULE, is_environment
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     import httpx
@@ -66,7 +67,13 @@ class ClientKeywords(TypedDict, total=False):
     log_sink: Callable[[LogEntry], Any] | None
     """Called with each `LogEntry` while `debug` is on."""
     http_client: httpx.AsyncClient | None
-    """A client of yours for HTTP: proxies, certificates, pools. It stays yours: it is not closed."""
+    """A client of yours for HTTP: proxies, certificates, pools. It stays yours: it is not closed. Its headers, cookies
+    and authentication go to the service and not to the hosts of results."""
+    trust_env: bool
+    """Go through the proxies that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name, on both transports."""
+    ssl_context: ssl.SSLContext | None
+    """What to trust, on both transports, instead of certifi's authorities (or of those that `SSL_CERT_FILE` and
+    `SSL_CERT_DIR` name); `ssl.create_default_context()` is the system's trust store."""
     connector: Connector | None
     """What opens WebSockets instead of the built-in carriers: proxies, tunnels, tests."""
     user_agent_prefix: str | None
@@ -103,6 +110,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_sink: Any = None
     http_client: Any = None
     connector: Any = None
+    trust_env: bool = False
+    ssl_context: Any = None
     user_agent_prefix: str | None = None
 
 
@@ -187,6 +196,11 @@ def _check_values(values: dict[str, Any]) -> None:
             raise _invalid(
                 name, f"Client({name}={value!r}): must be {'positive' if name in _POSITIVE else '0 or more'}"
             )
+    for name in ("trust_env", "debug", "validate"):
+        if not isinstance(values.get(name, False), bool):
+            raise _invalid(name, f"Client({name}=...) is True or False, not {values[name]!r}")
+    if "ssl_context" in values and not hasattr(values["ssl_context"], "wrap_bio"):
+        raise _invalid("ssl_context", "Client(ssl_context=...) takes an ssl.SSLContext")
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             raise _invalid(name, f"Client({name}={values[name]!r}): choose one of {', '.join(map(repr, choices))}")

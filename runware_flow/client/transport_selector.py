@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from runware_flow.client.send_windows import SendWindows
     from runware_flow.client.services import Services
     from runware_flow.lifetime import Workers
+    from runware_flow.transport.connection import Connector
 
 __all__ = ("TransportSelector",)
 
@@ -75,7 +77,10 @@ class TransportSelector:
         settings = self._settings
         if duplex:
             headers = {"User-Agent": user_agent(settings.user_agent_prefix)}
-            return SocketLink(settings.connector or open_websocket, settings.ws_base_url, headers, settings.api_key)
+            connector: Connector = settings.connector or partial(
+                open_websocket, ssl_context=settings.ssl_context, trust_env=settings.trust_env
+            )
+            return SocketLink(connector, settings.ws_base_url, headers, settings.api_key)
         return ExchangeLink(self._services.web.rest, settings.api_key, timeout=settings.timeout)
 
     def _start(self, link: Link) -> SessionDriver:

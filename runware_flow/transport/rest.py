@@ -9,7 +9,7 @@ import math
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
@@ -55,12 +55,13 @@ class Reply:
 
 
 async def create_http(
-    *, max_connections: int = MAX_CONNECTIONS, ssl_context: ssl.SSLContext | None = None
+    *, max_connections: int = MAX_CONNECTIONS, ssl_context: ssl.SSLContext | None = None, trust_env: bool = False
 ) -> httpx.AsyncClient:
     """Make an HTTP client as this library wants it. The caller closes it (`aclose`), from any task.
 
     HTTP/1.1 with connections kept alive, no redirects, no cookies, and nothing from the environment but the names of
-    certificate files (see `tls.py`): no proxies and no .netrc. For anything else there is `Client(http_client=...)`.
+    certificate files (see `tls.py`) and, with `trust_env`, of proxies. For anything else there is
+    `Client(http_client=...)`.
     """
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -70,13 +71,21 @@ async def create_http(
 
     from .pools import PlainClient, Pools
 
-    return PlainClient(
-        Pools(max_connections=max_connections, verify=ssl_context or await default_context()),
-        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT),
-        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
-        follow_redirects=False,
-        trust_env=False,
-    )
+    verify = ssl_context or await default_context()
+    options: dict[str, Any] = {
+        "timeout": httpx.Timeout(None, connect=CONNECT_TIMEOUT),
+        "cookies": CookieJar(policy=DefaultCookiePolicy(allowed_domains=())),
+        "follow_redirects": False,
+        "trust_env": trust_env,
+    }
+    if trust_env:
+        limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+        try:
+            return httpx.AsyncClient(verify=verify, limits=limits, **options)
+        except (ValueError, ImportError) as error:
+            message = f"The proxy of the environment cannot be used: {error}"
+            raise TransportError(message, kind="invalid", sent=False) from None
+    return PlainClient(Pools(max_connections=max_connections, verify=verify), **options)
 
 
 @asynccontextmanager

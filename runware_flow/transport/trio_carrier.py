@@ -18,6 +18,7 @@ from runware_flow.lifetime import open_task_group
 
 from . import failures
 from .connection import CLOSE_TIMEOUT, as_text
+from .proxy import open_tunnel
 from .tls import default_context
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from .address import Address
     from .connection import Connection, TransportError
+    from .proxy import Proxy
 
 __all__ = ("open_carrier",)
 
@@ -43,6 +45,7 @@ async def open_carrier(
     max_frame_bytes: int,
     connect_timeout: float,
     ssl_context: ssl.SSLContext | None,
+    proxy: Proxy | None = None,
 ) -> AsyncGenerator[Connection, None]:
     """Open a connection for the time of a block, which owns the task that reads."""
     connection = TrioConnection(address, max_frame_bytes)
@@ -51,7 +54,7 @@ async def open_carrier(
             with trio.move_on_after(connect_timeout):
                 if address.secure and ssl_context is None:
                     ssl_context = await default_context()
-                stream = await _open_stream(address, ssl_context)
+                stream = await _open_stream(address, proxy, ssl_context)
                 connection.attach(stream)
                 tasks.start_soon(connection.read, headers)
                 await connection.wait_open()
@@ -62,11 +65,26 @@ async def open_carrier(
             await connection.close()
 
 
-async def _open_stream(address: Address, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+async def _connect(address: Address, proxy: Proxy | None) -> trio.SocketStream:
+    """Connect to an address, or through a proxy to it."""
+    target = address if proxy is None else proxy.address
     try:
-        stream = await trio.open_tcp_stream(address.host, address.port)
+        stream = await trio.open_tcp_stream(target.host, target.port)
     except OSError as error:
-        raise failures.could_not_open(address, error) from error
+        raise failures.could_not_open(target, error) from error
+    if proxy is not None:
+        try:
+            await open_tunnel(address, proxy, stream.send_all, stream.receive_some)
+        except BaseException as error:
+            await trio.aclose_forcefully(stream)
+            if isinstance(error, trio.BrokenResourceError):
+                raise failures.lost(target, sent=False) from error
+            raise
+    return stream
+
+
+async def _open_stream(address: Address, proxy: Proxy | None, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+    stream = await _connect(address, proxy)
     if not address.secure:
         return stream
     secure = trio.SSLStream(

@@ -1,8 +1,8 @@
 """Opens WebSockets: one function for both event loops, over the library that each of them has.
 
 On asyncio it is `websockets`, on trio it is trio-websocket. What they do by default differs, so all of it is said
-here and alike: no compression, no pings of the library's own (the session pings), no redirects, no proxies (not those
-of the environment either: who needs one passes a connector), TLS by the rules of `tls.py`, and one limit for frames.
+here and alike: no compression, no pings of the library's own (the session pings), no redirects, no proxy unless
+`trust_env` asks for that of the environment, TLS by the rules of `tls.py`, and one limit for frames.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from runware_flow.lifetime import on_asyncio
 from .address import parse_address
 from .connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, Connection, check_headers, reveal_headers
 from .loading import load
+from .proxy import find_proxy
 
 if TYPE_CHECKING:
     import ssl
@@ -33,6 +34,7 @@ async def open_websocket(
     max_frame_bytes: int = MAX_FRAME_BYTES,
     connect_timeout: float = CONNECT_TIMEOUT,
     ssl_context: ssl.SSLContext | None = None,
+    trust_env: bool = False,
 ) -> AsyncGenerator[Connection, None]:
     """Open a WebSocket for the time of a block; see `Connector` for what is guaranteed.
 
@@ -45,6 +47,7 @@ async def open_websocket(
         max_frame_bytes: the largest message in either direction.
         connect_timeout: seconds for name lookup, TCP, TLS and handshake together.
         ssl_context: instead of the default one, for `wss://`.
+        trust_env: go through the proxy that the environment names, if it names one; see `find_proxy`.
 
     Raises:
         TransportError: `refused`, `timeout`, `tls` or `invalid`, always with `sent=False`.
@@ -63,6 +66,7 @@ async def open_websocket(
         max_frame_bytes=max_frame_bytes,
         connect_timeout=connect_timeout,
         ssl_context=ssl_context,
+        proxy=find_proxy(address) if trust_env else None,
     )
     async with carrier as connection:
         yield connection

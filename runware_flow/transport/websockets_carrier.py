@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -14,16 +15,18 @@ from websockets.protocol import State
 
 from . import failures
 from .connection import CLOSE_TIMEOUT, as_text
+from .proxy import open_tunnel
 from .tcp import open_tcp
 from .tls import default_context
 
 if TYPE_CHECKING:
-    import asyncio
+    import socket
     import ssl
     from collections.abc import AsyncGenerator
 
     from .address import Address
     from .connection import Connection, TransportError
+    from .proxy import Proxy
 
 __all__ = ("open_carrier",)
 
@@ -32,6 +35,7 @@ _log = logging.getLogger("runware_flow.transport.websockets")
 _log.setLevel(logging.INFO)
 
 _QUEUED_FRAMES = 4
+_REPLY_BYTES = 4096
 
 
 class _Connect(connect):
@@ -68,6 +72,7 @@ async def open_carrier(
     max_frame_bytes: int,
     connect_timeout: float,
     ssl_context: ssl.SSLContext | None,
+    proxy: Proxy | None = None,
 ) -> AsyncGenerator[Connection, None]:
     """Open a connection for the time of a block. No task is started; `websockets` works by callbacks."""
     options: dict[str, Any] = {"additional_headers": headers, "max_size": max_frame_bytes}
@@ -75,7 +80,7 @@ async def open_carrier(
     with anyio.move_on_after(connect_timeout):
         if address.secure:
             options["ssl"] = ssl_context or await default_context()
-        websocket = await _open(address, options)
+        websocket = await _open(address, proxy, options)
     if websocket is None:
         raise failures.timed_out(address, connect_timeout)
     connection = WebSocketsConnection(websocket, address, max_frame_bytes)
@@ -85,11 +90,29 @@ async def open_carrier(
         await connection.close()
 
 
-async def _open(address: Address, options: dict[str, Any]) -> ClientConnection:
+async def _connect(address: Address, proxy: Proxy | None) -> socket.socket:
+    """Connect to an address, or through a proxy to it."""
+    target = address if proxy is None else proxy.address
     try:
-        raw = await open_tcp(address)
+        raw = await open_tcp(target)
     except OSError as error:
-        raise failures.could_not_open(address, error) from error
+        raise failures.could_not_open(target, error) from error
+    if proxy is not None:
+        loop = asyncio.get_running_loop()
+        try:
+            await open_tunnel(
+                address, proxy, lambda data: loop.sock_sendall(raw, data), lambda: loop.sock_recv(raw, _REPLY_BYTES)
+            )
+        except BaseException as error:
+            raw.close()
+            if isinstance(error, OSError):
+                raise failures.lost(target, sent=False) from error
+            raise
+    return raw
+
+
+async def _open(address: Address, proxy: Proxy | None, options: dict[str, Any]) -> ClientConnection:
+    raw = await _connect(address, proxy)
     made: list[_Client] = []
 
     def create(*args: Any, **kwargs: Any) -> _Client:

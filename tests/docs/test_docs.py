@@ -144,6 +144,7 @@ def test_page_python_blocks_run_and_print_what_follows(page, folder, capsys, mon
     if page.name != "proxies.md":
         return run_page(page, capsys, monkeypatch, backend)
     with run_proxy() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         run_page(page, capsys, monkeypatch, backend)
     assert {"POST", "GET", "CONNECT"} == set(proxy.methods)

@@ -43,7 +43,9 @@ class Web:
         async with self._lock:
             if self._http_client is None:
                 try:
-                    self._http_client = await create_http()
+                    self._http_client = await create_http(
+                        ssl_context=self._settings.ssl_context, trust_env=self._settings.trust_env
+                    )
                 except TransportError as error:
                     raise _no_reply(error) from error
                 self.workers.start_soon(self._close_in_the_end, self._http_client)
