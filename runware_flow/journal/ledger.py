@@ -143,8 +143,11 @@ class Ledger:
         if key is None:
             self.is_fresh = True
             return Call(None)
-        entry = await self._write(Begin(key, time.time(), slot=self._slot(key)))
         request = _uses(arguments)
+        if not self.has_past:
+            self.is_fresh = True
+            return Call(key, request=request)
+        entry = await self._write(Begin(key, time.time(), slot=self._slot(key)))
         self._note(entry)
         if entry.advice.action != "restore":
             return Call(key, request=request)

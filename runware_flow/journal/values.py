@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Required, TypedDict, TypeVar, cast
@@ -166,6 +167,7 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, type(None))) else type(value).__qualname__
 
 
+@lru_cache(maxsize=1024)
 def _digest(code: CodeType) -> str:
     consts = [_digest(one) if inspect.iscode(one) else repr(one) for one in code.co_consts]
     return hashlib.sha256(repr((code.co_code, code.co_names, consts)).encode()).hexdigest()
