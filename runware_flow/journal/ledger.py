@@ -176,11 +176,11 @@ class Ledger:
             raise _unreadable(path, error) from error
 
     async def keep_call(self, call: Call, value: Any) -> None:
-        """Make a function's value durable, if it can be made again from what is written."""
+        """Make a function's value durable, if it can be made again from what is written. A cancel waits for it."""
         encoded = None if call.key is None else encode_value(value)
         if call.key is not None and encoded is not None:
-            with anyio.CancelScope(shield=True):
-                await self._writer.write(Keep(call.key, time.time(), encoded, call.request, self._slot(call.key)))
+            keep = Keep(call.key, time.time(), encoded, call.request, self._slot(call.key))
+            await self._writer.write_surely(keep)
 
     def _note(self, entry: Entry) -> None:
         if entry.advice.action == "restore":

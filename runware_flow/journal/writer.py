@@ -34,6 +34,10 @@ class _Group:
         self.answers: list[Entry | None] = []
         self.error: JournalError | None = None
 
+    def raise_error(self) -> None:
+        if self.error is not None:
+            raise JournalError(str(self.error)) from self.error
+
 
 class JournalWriter:
     """Writes changes in the order in which they were given; each is durable when `write` returns.
@@ -66,21 +70,39 @@ class JournalWriter:
 
     async def write_all(self, changes: Sequence[Change]) -> list[Entry | None]:
         """Do the same with several changes, in order and in one group."""
-        if self._failure is not None:
-            raise JournalError(str(self._failure)) from self._failure
-        group = self._group
-        place = len(group.changes)
-        group.changes += changes
-        self._arrived.set()
+        group, place = self._join(changes)
         try:
             await group.done.wait()
         except BaseException:
             if not group.is_taken:
                 group.changes[place : place + len(changes)] = [None] * len(changes)
             raise
-        if group.error is not None:
-            raise JournalError(str(group.error)) from group.error
+        group.raise_error()
         return group.answers[place : place + len(changes)]
+
+    async def write_surely(self, change: Change) -> None:
+        """Make a change durable; a cancel waits for that.
+
+        A shield around each change would double what a step costs, so there is one only when a cancel comes.
+        """
+        group, _ = self._join((change,))
+        try:
+            await group.done.wait()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await group.done.wait()
+            raise
+        group.raise_error()
+
+    def _join(self, changes: Sequence[Change]) -> tuple[_Group, int]:
+        """Put changes into the group that gathers; returns it and where they stand in it."""
+        if self._failure is not None:
+            raise JournalError(str(self._failure)) from self._failure
+        group = self._group
+        place = len(group.changes)
+        group.changes += changes
+        self._arrived.set()
+        return group, place
 
     async def run(self) -> None:
         """Write until closed. Cancels do not reach it: who waits for it may be shielded."""

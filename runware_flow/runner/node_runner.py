@@ -195,6 +195,7 @@ class NodeRunner:
         finally:
             run.note_times(step.slot, began, self._event_bus.time())
         if self._ledger is not None and kept is not None:
+            state.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
             await self._ledger.keep_call(kept, value)
         return value
 

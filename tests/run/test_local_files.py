@@ -6,11 +6,13 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 
+import anyio
 import pytest
 from service import Service, art
 
-from runware_flow import Cache, Flow, FlowFailed, JournalError
+from runware_flow import Cache, Flow, FlowFailed, JournalError, Ok
 from runware_flow.files import local_path
 from runware_flow.journal import Journal, collect, salvage
 from runware_flow.journal.media import LARGE_BYTES
@@ -237,3 +239,57 @@ def test_command_line_takes_the_home_folder_too(home):
         env={**os.environ},
     )
     assert f"there is no journal {home / 'none.sqlite'}" in done.stderr
+
+
+class SlowStore(SqliteStore):
+    """Holds each group until it is released."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.arrived = threading.Event()
+        self.released = threading.Event()
+        self.groups = []
+
+    def apply(self, changes):
+        self.arrived.set()
+        assert self.released.wait(20)
+        self.groups.append(len(changes))
+        return super().apply(changes)
+
+
+def test_cancel_while_a_value_is_being_written_loses_neither_the_value_nor_the_record(run, tmp_path):
+    async def main():
+        store = SlowStore(tmp_path / "run.sqlite")
+
+        async def later():
+            return "later"
+
+        flow = Flow("cancelled", journal=store)
+        node = flow.then(later)
+        with anyio.CancelScope() as scope:
+            async with flow.start(Service()) as started:
+                await anyio.to_thread.run_sync(store.arrived.wait, 20)
+                scope.cancel()
+                store.released.set()
+        assert started.result.outcome(node) == Ok("later")
+        with Journal(store.path) as journal:
+            assert [entry.results for entry in journal.entries()] == [["later"]]
+
+    run(main)
+
+
+def test_functions_of_a_new_journal_are_written_in_whole_groups_and_not_looked_up(run, tmp_path):
+    async def main():
+        async def double(number: int) -> int:
+            return 2 * number
+
+        store = SlowStore(tmp_path / "run.sqlite")
+        store.released.set()
+        flow = Flow("many", journal=store, concurrency=16)
+        many = flow.map(range(160), double)
+        result = await flow.execute()
+        assert result[many] == [2 * number for number in range(160)]
+        assert sum(store.groups) == 160
+        assert len(store.groups) <= 60
+
+    run(main)
