@@ -10,6 +10,8 @@ import msgspec
 from runware_flow.client.send_windows import TaskRefused
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.graph.policies import is_verdict, never_left
+from runware_flow.graph.prices import total_micro_usd
 from runware_flow.types import Result
 from runware_flow.wire.results import decode_result
 
@@ -104,6 +106,17 @@ class Delivery(Generic[R]):
         numbered = zip(self._positions, self._outcomes, strict=True)
         ordered = sorted(numbered, key=lambda pair: pair[0])
         return [outcome.value for _, outcome in ordered if isinstance(outcome, Ok)]
+
+    @property
+    def micro_usd(self) -> int | None:
+        """What it cost, in whole micro-USD; `None` if that is not known, or not yet."""
+        error, results = self._error, self.results
+        is_judged = error is None or (isinstance(error, RunwareError) and (is_verdict(error) or never_left(error)))
+        if not self._is_settled or not is_judged:
+            return None
+        if not results:
+            return None if error is None and not self._outcomes else 0  # what the service says has failed is free
+        return total_micro_usd([getattr(result, "cost", None) for result in results])
 
     def __aiter__(self) -> Delivery[R]:
         return self

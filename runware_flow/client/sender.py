@@ -11,6 +11,7 @@ import anyio
 from runware_flow.client import request as requests
 from runware_flow.client.delivery import Delivery, Progress
 from runware_flow.client.options import check_seconds
+from runware_flow.client.purchases import current_purchases
 from runware_flow.client.send_windows import window_of
 from runware_flow.client.stream import StreamTurn, TextStream, start_stream
 from runware_flow.client.tracing import trace_stream
@@ -118,6 +119,9 @@ class Sender:
         delivery: Delivery[Any] = Delivery(
             request, timeout=seconds, document=document, course=prepared.course, parks=parks
         )
+        purchases = None if request.task_type in requests.UTILITIES else current_purchases.get()
+        if purchases is not None:
+            purchases.add(delivery)
         driver.submit(delivery, submission, deadline)
         return driver, delivery
 
@@ -147,6 +151,8 @@ class Sender:
             raise _not_sent(prepared, seconds)
         document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
         rest = await self._services.web.rest()
+        if (purchases := current_purchases.get()) is not None:
+            purchases.add(None)
         name = window_of(prepared.task_type, prepared.model)
         turn = StreamTurn(self._windows, name, seconds, slot, parks=parks)
         stack.enter_context(trace_stream(prepared))

@@ -6,7 +6,8 @@ All amounts are whole micro-USD. A request asks with its task type, its model an
   each result. It goes if that is left. If it is not, it *waits* while others in flight may give some of theirs back,
   and is *refused* as soon as nothing in flight could help.
 * no price is known: one such request is in flight at a time, until the first cost is known. Nothing can be reserved for
-  it, so it goes while anything is left at all.
+  it, so it goes while anything is left at all. Once one has ended and its cost was not reported, all others of the kind
+  are refused: nobody could tell what they spend.
 
 Whatever may have been billed without a known cost (a timeout, a cancel) stays reserved for good; where no price is
 known, from when one is.
@@ -25,15 +26,10 @@ from runware_flow.graph.prices import Price, PriceList
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-__all__ = ("Asking", "BudgetMachine", "Past", "Refused", "Reservation", "micro_usd")
+__all__ = ("Asking", "BudgetMachine", "Past", "Refused", "Reservation")
 
 Kind: TypeAlias = tuple[str, str | None]
 """A task type and a model."""
-
-
-def micro_usd(usd: float) -> int:
-    """Turn USD into whole micro-USD."""
-    return round(usd * 1_000_000)
 
 
 class Asking(NamedTuple):
@@ -57,12 +53,14 @@ class Past(NamedTuple):
         may_be_billed: requests that are open, by taskUUID.
         without_cost: how many others finished without a known cost, by task type and model.
         prices: what one result cost, by task type and model.
+        unreported: the task types and models whose cost was asked for and not reported.
     """
 
     spent: int = 0
     may_be_billed: dict[str, Asking] = {}  # noqa: RUF012 - never changed
     without_cost: dict[Kind, int] = {}  # noqa: RUF012
     prices: dict[Kind, Price] = {}  # noqa: RUF012
+    unreported: frozenset[Kind] = frozenset()
 
 
 class Reservation:
@@ -87,9 +85,15 @@ class Reservation:
 
 
 class Refused(NamedTuple):
-    """Nothing that is in flight could make a request fit. `need` is in micro-USD, and `None` if it is not known."""
+    """Nothing that is in flight could make a request fit.
+
+    Attributes:
+        need: micro-USD; `None` if it is not known.
+        is_unreported: the cost of such a request was not reported, and no price of it is known.
+    """
 
     need: int | None
+    is_unreported: bool = False
 
 
 class BudgetMachine:
@@ -113,6 +117,7 @@ class BudgetMachine:
         self._prices = PriceList(prices)
         self._largest: dict[Kind, int] = {}
         self._probing: set[Kind] = set()
+        self._unreported: set[Kind] = set()
         self._waiting: deque[tuple[Asking, Any]] = deque()
         self._behind_probes: dict[Kind, deque[tuple[Asking, Any]]] = {}
 
@@ -143,7 +148,7 @@ class BudgetMachine:
         largest = self._largest.get(asking.kind)
         if price is None:
             return None if largest is None else asking.results * largest
-        return asking.results * max(micro_usd(price.high), largest or 0)
+        return asking.results * max(round(price.high * 1_000_000), largest or 0)
 
     # Before a request is sent
 
@@ -153,6 +158,8 @@ class BudgetMachine:
         Without a waiter, nobody waits.
         """
         need = self.estimate(asking)
+        if need is None and asking.kind in self._unreported:
+            return Refused(None, is_unreported=True)
         if need is None and asking.kind in self._probing:
             if waiter is not None:
                 self._behind_probes.setdefault(asking.kind, deque()).append((asking, waiter))
@@ -183,9 +190,18 @@ class BudgetMachine:
     def settle(self, reservation: Reservation, cost: int) -> list[Any]:
         """A request has ended and cost that much; returns who is to ask again."""
         self._close(reservation)
-        self.spent += cost
+        self.add_spent(cost)
         self.learn(reservation.asking, cost)
         return self._after(reservation)
+
+    def settle_unreported(self, reservation: Reservation) -> list[Any]:
+        """A request has ended and its cost was not reported, though it was asked for; returns who is to ask again."""
+        self.note_unreported(reservation.asking)
+        return self.hold(reservation)
+
+    def note_unreported(self, asking: Asking) -> None:
+        """Take note that the cost of such requests is not reported."""
+        self._unreported.add(asking.kind)
 
     def release(self, reservation: Reservation) -> list[Any]:
         """A request was never sent, or failed by the service's word, so it is free; returns who is to ask again."""
@@ -200,7 +216,7 @@ class BudgetMachine:
 
     def learn(self, asking: Asking, cost: int) -> None:
         """Take note of what a request cost."""
-        each = -(-cost // asking.results)
+        each = -(-max(0, cost) // asking.results)
         self._largest[asking.kind] = max(each, self._largest.get(asking.kind, 0))
 
     def forget(self, waiters: Container[Any]) -> list[Any]:
@@ -219,8 +235,8 @@ class BudgetMachine:
     # What earlier runs did
 
     def add_spent(self, cost: int) -> None:
-        """Count what was spent before."""
-        self.spent += cost
+        """Count what was spent; nothing gives money back."""
+        self.spent += max(0, cost)
 
     def keep(self, asking: Asking, amount: int | None) -> None:
         """Keep money for a request that may have been billed; `None`: what it costs once that is known."""
@@ -261,6 +277,9 @@ class BudgetMachine:
             queues, self._behind_probes = self._behind_probes, {}
             return [waiter for queue in queues.values() for _, waiter in queue]
         for kind in [kind for kind in self._behind_probes if kind not in self._probing]:
+            if kind in self._unreported:
+                named += [waiter for _, waiter in self._behind_probes.pop(kind)]
+                continue
             queue = self._behind_probes[kind]
             named.append(queue.popleft()[1])
             if not queue:

@@ -11,7 +11,19 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("Price", "PriceList", "PriceOption", "PriceSource", "read_price", "read_price_text")
+__all__ = (
+    "Price",
+    "PriceList",
+    "PriceOption",
+    "PriceSource",
+    "micro_usd",
+    "read_price",
+    "read_price_text",
+    "total_micro_usd",
+)
+
+_MOST_USD = 1_000_000
+"""More is no price of one request, so it is unknown."""
 
 PriceSource: TypeAlias = Literal["given", "journal", "service"]
 """`given`: the caller said so. `journal`: what earlier requests cost. `service`: the content service's examples."""
@@ -88,6 +100,23 @@ def read_price_text(examples: Iterable[float | str | None]) -> Price | None:
         elif _is_amount(example):
             found.append(float(example or 0.0))
     return Price(min(found), max(found), "service") if found else None
+
+
+def micro_usd(cost: float | None) -> int | None:
+    """What a service says that something cost, in whole micro-USD; `None` is unknown, also for what is no amount.
+
+    Nothing gives money back: a negative cost counts as 0.
+    """
+    if cost is None or not isfinite(cost) or cost > _MOST_USD:
+        return None
+    return round(max(cost, 0.0) * 1_000_000)
+
+
+def total_micro_usd(costs: Sequence[float | None]) -> int | None:
+    """The sum of what results cost, in whole micro-USD; `None` if there are none, or the cost of one is unknown."""
+    amounts = [micro_usd(cost) for cost in costs]
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known and len(known) == len(amounts) else None
 
 
 def dollars(amount: float) -> str:

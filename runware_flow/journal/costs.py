@@ -29,7 +29,7 @@ TELLS_PRICE = """typeof(micro_usd) = 'integer' AND (micro_usd > 0 OR micro_usd =
 have the cost of the answer that was kept, or none. Only where they say 0 themselves is the model free."""
 
 _OpenRow: TypeAlias = tuple[str, str, str | None, bytes | None]
-_CountRow: TypeAlias = tuple[str, str | None, int]
+_CountRow: TypeAlias = tuple[str, str | None, int, int]
 _PriceRow: TypeAlias = tuple[str, str | None, int, bytes | None]
 """What the columns hold in a journal that is not damaged; SQLite itself holds anything."""
 
@@ -59,17 +59,20 @@ def read_past(journal: str | PathLike[str], flow: str) -> Past:
         query = f"SELECT sum({PAID}), sum({without}) FROM node WHERE flow = ?"  # one pass, whatever the length
         [spent, count] = connection.execute(query, (flow,)).fetchone()
         without_cost: dict[tuple[str, str | None], int] = {}
+        unreported: frozenset[tuple[str, str | None]] = frozenset()
         if count:
-            query = f"SELECT task_type, model, count(*) FROM node WHERE flow = ? AND {without} GROUP BY 1, 2"
+            asked = "max(json_extract(CAST(request AS TEXT), '$.includeCost') IS 1)"
+            query = f"SELECT task_type, model, count(*), {asked} FROM node WHERE flow = ? AND {without} GROUP BY 1, 2"
             counted = msgspec.convert(connection.execute(query, (flow,)).fetchall(), list[_CountRow])
-            without_cost = {(task_type, model): number for task_type, model, number in counted}
+            without_cost = {(task_type, model): number for task_type, model, number, _ in counted}
+            unreported = frozenset((task_type, model) for task_type, model, _, was_asked in counted if was_asked)
         query = f"""SELECT task_uuid, task_type, model, request FROM node
             WHERE flow = ? AND state = {STATES.index("open")} AND task_uuid IS NOT NULL"""
         rows = msgspec.convert(connection.execute(query, (flow,)).fetchall(), list[_OpenRow])
         open_tasks = {
             task_uuid: Asking(task_type, model, _slots(request)) for task_uuid, task_type, model, request in rows
         }
-        return Past(spent or 0, open_tasks, without_cost, _prices(connection))
+        return Past(spent or 0, open_tasks, without_cost, _prices(connection), unreported)
 
 
 @contextmanager
@@ -90,7 +93,7 @@ def _prices(connection: sqlite3.Connection) -> dict[tuple[str, str | None], Pric
     found: dict[tuple[str, str | None], Price] = {}
     rows = connection.execute(
         f"""SELECT task_type, model, micro_usd, items FROM node WHERE state = {STATES.index("done")}
-            AND {TELLS_PRICE} ORDER BY id DESC LIMIT {_LATEST}"""
+            AND task_uuid IS NOT NULL AND {TELLS_PRICE} ORDER BY id DESC LIMIT {_LATEST}"""
     )
     for task_type, model, micro_usd, items in msgspec.convert(rows.fetchall(), list[_PriceRow]):
         each = micro_usd / max(1, len(items_of(items))) / 1_000_000

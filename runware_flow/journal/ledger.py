@@ -10,6 +10,7 @@ import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.graph.policies import is_verdict
+from runware_flow.graph.prices import total_micro_usd
 from runware_flow.journal.store import Abandon, Begin, Entry, Keep, NodeKey, Settle
 from runware_flow.journal.values import (
     decode_error,
@@ -18,6 +19,7 @@ from runware_flow.journal.values import (
     encode_item,
     encode_value,
     fingerprint_call,
+    has_bought,
     is_still_true,
 )
 from runware_flow.types import MediaResult
@@ -27,6 +29,7 @@ from runware_flow.wire.salvage import UNREADABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runware_flow.client.purchases import Purchases
     from runware_flow.errors import RunwareError
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.journal.store import JournalStore
@@ -155,7 +158,7 @@ class Ledger:
         if not is_still_true(value):
             self.is_fresh = True
             return Call(key, request=request)
-        return Call(key, is_known=True, value=value)
+        return Call(key, is_known=True, value=value, has_bought=has_bought(entry.items[0]), cost=entry.cost)
 
     def _value_of(self, entry: Entry, path: str) -> Any:
         try:
@@ -175,11 +178,14 @@ class Ledger:
         except UNREADABLE as error:
             raise _unreadable(path, error) from error
 
-    async def keep_call(self, call: Call, value: Any) -> None:
+    async def keep_call(self, call: Call, value: Any, purchases: Purchases | None = None) -> None:
         """Make a function's value durable, if it can be made again from what is written. A cancel waits for it."""
-        encoded = None if call.key is None else encode_value(value)
+        bought = purchases is not None and purchases.count > 0
+        encoded = None if call.key is None else encode_value(value, has_bought=bought)
         if call.key is not None and encoded is not None:
-            keep = Keep(call.key, time.time(), encoded, call.request, self._slot(call.key))
+            amount = purchases.micro_usd() if purchases is not None and bought else None
+            cost = None if amount is None else amount / 1_000_000
+            keep = Keep(call.key, time.time(), encoded, call.request, self._slot(call.key), cost)
             await self._writer.write_surely(keep)
 
     def _note(self, entry: Entry) -> None:
@@ -215,12 +221,19 @@ class Ledger:
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A call of a function; without a key it cannot be known again."""
+    """A call of a function; without a key it cannot be known again.
+
+    Attributes:
+        has_bought: it bought something through a client when it was called.
+        cost: what that cost, in USD; `None` is unknown.
+    """
 
     key: NodeKey | None
     is_known: bool = False
     value: Any = None
     request: bytes | None = None
+    has_bought: bool = False
+    cost: float | None = None
 
 
 def _uses(arguments: list[Any]) -> bytes | None:
@@ -239,15 +252,14 @@ def _unreadable(path: str, error: Exception) -> JournalError:
 
 def settlement(number: int, results: list[Any], error: RunwareError | None = None) -> Settle:
     """Say what came of the request with that number in the journal."""
-    costs = [result.cost for result in results]
-    known = [cost for cost in costs if cost is not None]
+    amount = total_micro_usd([result.cost for result in results])
     return Settle(
         number,
         time.time(),
         is_done=bool(results),
         items=tuple(encode_item(result) for result in results),
         error=None if error is None else encode_error(error),
-        cost=sum(round(one * 1_000_000) for one in known) / 1_000_000 if known and len(known) == len(costs) else None,
+        cost=None if amount is None else amount / 1_000_000,
     )
 
 

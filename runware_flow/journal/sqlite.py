@@ -19,11 +19,12 @@ import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.files import local_path, make_private_file
+from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.resume import Advice, Claims, Purchase, PurchaseState, choose
 from runware_flow.journal.media import MediaFolder, sync_folder
 from runware_flow.journal.migration import FIRST_SCHEMA, copy_rows, has_unknown_items, row_name
 from runware_flow.journal.place import network_file_system
-from runware_flow.journal.store import Abandon, Begin, Change, Entry, NodeKey, Settle
+from runware_flow.journal.store import Abandon, Begin, Change, Entry, Keep, NodeKey, Settle
 from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ COLUMNS = """id, name, flow, item, path, fingerprint, ordinal, attempt, hedge, l
 _FIND = """SELECT name, flow, item, fingerprint, id, attempt, state, task_uuid, ordinal, path, hedge, lost, items,
     error, micro_usd FROM node WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"""
 _INSERT = """INSERT INTO node (name, flow, item, fingerprint, path, ordinal, attempt, hedge, task_uuid, task_type,
-    model, request, state, asked_at, settled_at, items) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    model, request, state, asked_at, settled_at, items, micro_usd)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
 
 _KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in (*_SCHEMA, *FIRST_SCHEMA, _PLACE))
@@ -100,9 +102,6 @@ _Found: TypeAlias = tuple[
     int | None,
 ]
 """What the columns of `_FIND` hold in a journal that is not damaged; SQLite itself holds anything."""
-
-_MOST_USD = 1_000_000
-"""More is no price of one request, so it is unknown."""
 
 _ITEMS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -437,7 +436,7 @@ class SqliteStore:
         with translated(self.path):
             connection.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
             try:
-                asked = [_row_key(change.key) for change in changes if isinstance(change, Begin)]
+                asked = [_row_key(change.key) for change in changes if isinstance(change, (Begin, Keep))]
                 known = self._find(connection, asked)
                 answers = [self._apply(connection, change, known) for change in changes]
                 connection.execute("COMMIT")
@@ -466,7 +465,7 @@ class SqliteStore:
             raise self._not_written()
         if isinstance(change, Settle):
             items = b"[" + b",".join(self._media.put_away(_readable(item)) for item in change.items) + b"]"
-            cost = _micro_usd(change.cost)
+            cost = micro_usd(change.cost)
             state = _DONE if change.is_done else _FAILED
             connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
             known.forget(change.number)
@@ -479,7 +478,8 @@ class SqliteStore:
             attempt = 1 + max((one.attempt for one in history if one.ordinal == advice.ordinal), default=0)
             place = (*key, change.key.path, advice.ordinal, attempt, 0)
             row = (*place, None, None, None, change.request, _DONE, change.at, change.at)
-            number = connection.execute(_INSERT, (*row, b"[" + self._media.put_away(change.value) + b"]")).lastrowid
+            value = b"[" + self._media.put_away(change.value) + b"]"
+            number = connection.execute(_INSERT, (*row, value, micro_usd(change.cost))).lastrowid
             self._take(number, advice)
             known.rows[key] = None
         return None
@@ -512,7 +512,7 @@ class SqliteStore:
         task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
         request = self._media.put_away(change.request)
         place = (*key, path, advice.ordinal, advice.attempt, int(change.is_hedge))
-        values = (*place, task_uuid, change.task_type, change.model, request, _OPEN, change.at, None, None)
+        values = (*place, task_uuid, change.task_type, change.model, request, _OPEN, change.at, None, None, None)
         number = connection.execute(_INSERT, values).lastrowid
         self._take(number, advice)
         known.rows[key] = None
@@ -640,13 +640,6 @@ def _readable(item: bytes) -> bytes:
     except (ValueError, RecursionError):  # thousands of digits, or of brackets: such members become texts
         found = salvage.mapping(item)
         return b"{}" if found is None else found[1]
-
-
-def _micro_usd(cost: float | None) -> int | None:
-    """An amount as it is kept; what no column, or no sum of them, can hold is no amount that anybody asks for."""
-    if cost is None or not isfinite(cost) or abs(cost) > _MOST_USD:
-        return None
-    return round(cost * 1_000_000)
 
 
 def _finite(digits: str) -> float | str:

@@ -81,6 +81,7 @@ class Keep(msgspec.Struct, frozen=True):
     Attributes:
         request: a JSON object with `uses`: the addresses and ids of the media that it was given, or nothing.
         slot: as in `Begin`.
+        cost: what it bought through a client, in USD; `None` is unknown.
     """
 
     key: NodeKey
@@ -88,6 +89,7 @@ class Keep(msgspec.Struct, frozen=True):
     value: bytes
     request: bytes | None = None
     slot: int = 0
+    cost: float | None = None
 
 
 class Abandon(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ __all__ = (
     "encode_item",
     "encode_value",
     "fingerprint_call",
+    "has_bought",
     "is_still_true",
 )
 
@@ -77,11 +78,20 @@ def decode_error(error: bytes) -> RunwareError:
     return RunwareError(fields.pop("message"), **fields)
 
 
-def encode_value(value: Any) -> bytes | None:
+_BOUGHT = b'{"bought":'
+
+
+def encode_value(value: Any, *, has_bought: bool = False) -> bytes | None:
     """Write down the value of a function; `None` if it could not be made again just as it is.
 
     That is possible for plain JSON values, for a path, for a result, and for a list of results.
+
+    Args:
+        has_bought: the function bought something through a client.
     """
+    if has_bought:
+        encoded = encode_value(value)
+        return None if encoded is None else _BOUGHT + encoded + b"}"
     if isinstance(value, Path):
         return msgspec.json.encode({"path": str(value)})
     if isinstance(value, Result):
@@ -103,6 +113,8 @@ def decode_value(item: bytes) -> Any:
     if len(named) != 1:
         raise msgspec.ValidationError("what stands in the place of a value is none")
     [(kind, raw)] = named.items()
+    if kind == "bought":
+        return decode_value(bytes(raw))
     if kind == "result":
         return _result(bytes(raw))
     if kind == "path":
@@ -110,6 +122,11 @@ def decode_value(item: bytes) -> Any:
     if kind == "results":
         return [_result(bytes(one)) for one in msgspec.json.decode(raw, type=list[msgspec.Raw])]
     return msgspec.json.decode(raw)
+
+
+def has_bought(item: bytes) -> bool:
+    """Tell whether a function bought something when it was called."""
+    return item.startswith(_BOUGHT)
 
 
 def is_still_true(value: Any) -> bool:

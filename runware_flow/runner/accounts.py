@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from runware_flow.graph.prices import micro_usd
 from runware_flow.runner.records import ReceiptLine
 
 __all__ = ("Accounts",)
@@ -31,9 +32,10 @@ class Accounts:
         """
         entry = self._entries.setdefault((stage, task_type, model), _Entry())
         entry.count += 1
-        if cost is not None:
+        amount = micro_usd(cost)
+        if amount is not None:
             entry.known_count += 1
-            entry.micro_usd += round(cost * 1_000_000)
+            entry.micro_usd += amount
         elif may_be_billed:
             entry.unknown_count += 1
 

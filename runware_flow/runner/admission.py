@@ -351,11 +351,26 @@ class RunAdmission:
         self._pauses.set()
         return True
 
-    def settle(self, permit: Permit | None, cost: float | None, *, may_be_billed: bool, task_uuid: str | None) -> None:
+    @property
+    def has_budget(self) -> bool:
+        """Whether what it costs counts, so that the service must be asked for it."""
+        return self._admission.account is not None
+
+    def settle(
+        self,
+        permit: Permit | None,
+        cost: float | None,
+        *,
+        may_be_billed: bool,
+        task_uuid: str | None,
+        has_ended: bool = False,
+    ) -> None:
         """Tell the budget what became of a request; see `BudgetAccount.end`."""
         if permit is not None and permit.reservation is not None and self._admission.account is not None:
             reservation, permit.reservation = permit.reservation, None
-            self._admission.account.end(reservation, cost, may_be_billed=may_be_billed, task_uuid=task_uuid)
+            self._admission.account.end(
+                reservation, cost, may_be_billed=may_be_billed, task_uuid=task_uuid, has_ended=has_ended
+            )
 
     def let_go(self, run: ScopeRun, step: Step, permit: Permit) -> None:
         """Let a parked node go on, with what it needs."""

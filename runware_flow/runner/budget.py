@@ -10,8 +10,8 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError
-from runware_flow.graph.budget import Asking, BudgetMachine, Past, Refused, Reservation, micro_usd
-from runware_flow.graph.prices import Price, dollars, read_price
+from runware_flow.graph.budget import Asking, BudgetMachine, Past, Refused, Reservation
+from runware_flow.graph.prices import Price, dollars, micro_usd, read_price
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -50,7 +50,7 @@ class Budget:
         if not isinstance(given, (int, float)) or isinstance(given, bool) or not isfinite(given) or given < 0:
             raise DeclarationError(f"a budget is an amount of USD, not {usd!r}")
         self.prices: Mapping[str, Price] = read_prices(prices)
-        self.machine = BudgetMachine(micro_usd(usd), self.prices)
+        self.machine = BudgetMachine(round(usd * 1_000_000), self.prices)
         self._held_for: dict[str, tuple[Asking, int | None]] = {}
         self._remembered: set[tuple[str, str]] = set()
         self._run_count = 0
@@ -111,6 +111,8 @@ class Budget:
         for (task_type, model), count in past.without_cost.items():
             asking = Asking(task_type, model, count)
             machine.keep(asking, machine.estimate(asking))
+            if asking.kind in past.unreported:
+                machine.note_unreported(asking)
         for task_uuid, asking in past.may_be_billed.items():
             amount = machine.estimate(asking)
             machine.keep(asking, amount)
@@ -199,15 +201,27 @@ class BudgetAccount:
         self.budget.give_back(task_uuid)
         return self._machine.force(_asking(request))
 
-    def end(self, reservation: Reservation, cost: float | None, *, may_be_billed: bool, task_uuid: str | None) -> None:
+    def end(
+        self,
+        reservation: Reservation,
+        cost: float | None,
+        *,
+        may_be_billed: bool,
+        task_uuid: str | None,
+        has_ended: bool = False,
+    ) -> None:
         """A request has ended: settle it on what it cost, release what was free, keep what may have been billed.
 
         Args:
             cost: USD, `None` if it is not known.
+            has_ended: there are its results, so its cost is not known because it was not reported.
             task_uuid: by which the journal may have the task asked for later; `None` without a journal.
         """
-        if cost is not None:
-            named = self._machine.settle(reservation, micro_usd(cost))
+        amount = micro_usd(cost)
+        if amount is not None:
+            named = self._machine.settle(reservation, amount)
+        elif has_ended:
+            named = self._machine.settle_unreported(reservation)
         elif not may_be_billed:
             named = self._machine.release(reservation)
         else:
@@ -238,6 +252,17 @@ class BudgetAccount:
         what = f"{request.task_type} with {request.model}" if request.model else request.task_type
         price = f"may cost {dollars(need)}" if need is not None else "has no known price"
         left = max(0.0, budget.left)
+        if refused.is_unreported:
+            given = request.model or request.task_type
+            return BudgetExceeded(
+                f"{spec.describe()}, was not sent: the service reported no cost for {what}, so what it spends of the"
+                f" budget of {dollars(budget.usd)} cannot be known: give its price for one result, as in"
+                f" Budget({budget.usd:g}, prices={{{given!r}: 0.01}})",
+                node=spec.name,
+                limit=budget.usd,
+                spent=budget.spent,
+                left=left,
+            )
         kept = f", {dollars(budget.reserved)} is kept for what may have been billed" if budget.reserved else ""
         return BudgetExceeded(
             f"{spec.describe()}, was not sent: its {what} {price}, and {dollars(left)} of the budget of"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.client.purchases import Purchases, current_purchases
 from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ("NodeRunner",)
 
+_FUNCTION = "function"
+"""What a receipt says in the place of a task type."""
+
 
 class NodeRunner:
     """Runs nodes and tells the machine how they ended, or that they wait."""
@@ -45,6 +49,7 @@ class NodeRunner:
         single_flight: SingleFlight | None = None,
     ) -> None:
         self._machine = machine
+        self._accounts = accounts
         self._event_bus = event_bus
         self._pauses = pauses
         self._run_admission = run_admission
@@ -182,6 +187,8 @@ class NodeRunner:
                 self._ledger.call_key(run.item(), step.spec, run.path(step), work.work, args), args
             )
             if kept.is_known:
+                if kept.has_bought:
+                    self._accounts.add(step.spec.path, _FUNCTION, None, kept.cost, may_be_billed=True)
                 return kept.value
         if step.spec.policy.limit is not None and state.permit is None:
             seconds_left(step.spec, self._event_bus.time(), None)
@@ -190,14 +197,27 @@ class NodeRunner:
                 return PARKED
         self._event_bus.node_started(run, step, attempt)
         began = self._event_bus.time()
+        purchases, outer = Purchases(), current_purchases.get()
+        token = current_purchases.set(purchases)
         try:
             value = await in_time(step.spec, began, call, work, args)
         finally:
+            current_purchases.reset(token)
             run.note_times(step.slot, began, self._event_bus.time())
+            if purchases.count:
+                self._book(step, purchases, outer)
         if self._ledger is not None and kept is not None:
             state.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
-            await self._ledger.keep_call(kept, value)
+            await self._ledger.keep_call(kept, value, purchases)
         return value
+
+    def _book(self, step: Step, purchases: Purchases, outer: Purchases | None) -> None:
+        """Count what a function has bought, for this run and for the function that this run is inside of."""
+        amount = purchases.micro_usd()
+        cost = None if amount is None else amount / 1_000_000
+        self._accounts.add(step.spec.path, _FUNCTION, None, cost, may_be_billed=True)
+        if outer is not None:
+            outer.absorb(purchases)
 
 
 def _explain(error: Exception, note: str | None, attempts: Attempts | None) -> None:

@@ -16,6 +16,7 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Failed
 from runware_flow.graph.policies import is_verdict, never_left
+from runware_flow.graph.prices import total_micro_usd
 from runware_flow.journal.values import decode_item
 from runware_flow.runner.hedge import Hedge, SentRequest, may_hedge
 from runware_flow.runner.media_digests import media_digests
@@ -152,12 +153,18 @@ class RequestRunner:
 
     def prepare(self, spec: NodeSpec, task: Any) -> Any:
         """Have the client complete a task of a node; it may not ask for more results than the node has."""
-        request = self._client.prepare(task, include_cost=True)
+        request = self._costed(self._client.prepare(task, include_cost=True))
         if request.slots > 1 and not spec.keeps_all:
             raise DeclarationError(
                 f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
                 " several results, or node.map for several tasks"
             )
+        return request
+
+    def _costed(self, request: Any) -> Any:
+        """Under a budget the cost is always asked for, whatever a task says: what is not known cannot be limited."""
+        if self.run_admission.has_budget and not request.wire.get("includeCost", True):
+            request.wire["includeCost"] = True
         return request
 
     def record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
@@ -242,7 +249,8 @@ class RequestRunner:
             more["delivery"] = "sync"  # what was streamed cannot be asked for as a stream
         if entry.task_uuid == request.task_id and not more:
             return request
-        return self._client.prepare(_without_uuid(task), include_cost=True, task_uuid=entry.task_uuid, **more)
+        task = _without_uuid(task)
+        return self._costed(self._client.prepare(task, include_cost=True, task_uuid=entry.task_uuid, **more))
 
     async def ask(self, run: ScopeRun, step: Step, sent: SentRequest) -> list[Any]:
         """Send a request or ask for it, and wait for its results; its outcome is in the journal, then booked."""
@@ -299,17 +307,22 @@ class RequestRunner:
             return
         state.is_sent = error is None and results is None  # after a cancel, the caller still asks
         record.settled = self.event_bus.time()
-        costs = [getattr(result, "cost", None) for result in results or ()]
-        known = [cost for cost in costs if cost is not None]
+        amount = total_micro_usd([getattr(result, "cost", None) for result in results or ()])
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
         is_judged = isinstance(error, RunwareError) and is_verdict(error)
-        if costs and len(known) == len(costs) and (error is None or is_judged):
-            record.cost = sum(round(cost * 1_000_000) for cost in known) / 1_000_000
+        if amount is not None and (error is None or is_judged):
+            record.cost = amount / 1_000_000
         has_left = state.was_sent_before or error is None or not never_left(error)
         is_free = not results and (is_judged or not has_left)
         self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
         task_uuid = None if self.ledger is None else record.task_uuid
-        self.run_admission.settle(state.permit, record.cost, may_be_billed=not is_free, task_uuid=task_uuid)
+        self.run_admission.settle(
+            state.permit,
+            record.cost,
+            may_be_billed=not is_free,
+            task_uuid=task_uuid,
+            has_ended=bool(results) and (error is None or is_judged),
+        )
 
     async def is_known(self, run: ScopeRun, work: Step, args: list[Any]) -> bool:
         """Tell whether the journal has results of a task, or a request for it that may still have some."""

@@ -110,7 +110,8 @@ class RunResult:
         """What the nodes' tasks cost so far, in USD, summed exactly; `None` as soon as one billed task's cost is
         unknown.
 
-        What a function buys by itself, through `current_run().client`, is not seen here.
+        What functions bought through a client, or by flows and batches that they ran, is counted too; a client asks
+        for the cost only if the task says so (`include_cost=True`).
         """
         return self._accounts.total()
 
