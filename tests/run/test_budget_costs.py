@@ -1,4 +1,4 @@
-"""Costs that are not asked for, not reported, negative or absurd, and those of functions: what budgets and runs make of them."""
+"""Costs that are not asked for, not reported, negative or absurd, and those of functions."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def priced(cost):
     return answer
 
 
-@pytest.mark.parametrize(
-    "more", [{"include_cost": False}, {"extra": {"includeCost": False}}], ids=["field", "extra"]
-)
+@pytest.mark.parametrize("more", [{"include_cost": False}, {"extra": {"includeCost": False}}], ids=["field", "extra"])
 def test_cost_is_asked_for_under_a_budget_whatever_the_task_says(run, more):
     async def main():
         service = Service()
@@ -219,7 +217,7 @@ def test_what_a_function_buys_is_in_the_cost_of_the_run(run, tmp_path, way):
                 task = picture("x", include_cost=True)
                 if way == "submit":
                     async with current_run().client.submit(task) as delivery:
-                        return [one async for one in delivery][0].url
+                        return next(one async for one in delivery).url
                 return (await (client if way == "own client" else current_run().client).run(task))[0].url
 
             flow = Flow("outer", journal=tmp_path / "run.sqlite")
