@@ -217,7 +217,8 @@ def test_what_a_function_buys_is_in_the_cost_of_the_run(run, tmp_path, way):
                 task = picture("x", include_cost=True)
                 if way == "submit":
                     async with current_run().client.submit(task) as delivery:
-                        return next(one async for one in delivery).url
+                        found = [one async for one in delivery]
+                        return found[0].url
                 return (await (client if way == "own client" else current_run().client).run(task))[0].url
 
             flow = Flow("outer", journal=tmp_path / "run.sqlite")
