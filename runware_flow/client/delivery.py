@@ -110,6 +110,8 @@ class Delivery(Generic[R]):
     @property
     def micro_usd(self) -> int | None:
         """What it cost, in whole micro-USD; `None` if that is not known, or not yet."""
+        if self._parked is not None:
+            return 0  # it was refused, and is sent again later
         error, results = self._error, self.results
         is_judged = error is None or (isinstance(error, RunwareError) and (is_verdict(error) or never_left(error)))
         if not self._is_settled or not is_judged:
