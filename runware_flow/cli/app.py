@@ -107,6 +107,10 @@ def serve(
     capacity: Annotated[
         int | None, typer.Option(help="Tasks it takes on at the same time; one more is refused with 429.", min=0)
     ] = None,
+    closed_task: Annotated[
+        Literal["unknown", "silent"],
+        typer.Option(help="What a poll of a sync task that was answered gets: the answer for an unknown one, or none."),
+    ] = "unknown",
     fault: Faults = None,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
@@ -123,7 +127,7 @@ def serve(
     from runware_flow.emulator.commands import serve_command
 
     taken, faults = _latency(latency), _faults(fault)
-    settings: dict[str, Any] = {"seed": seed, "capacity": capacity}
+    settings: dict[str, Any] = {"seed": seed, "capacity": capacity, "closed_task": closed_task}
     raise typer.Exit(serve_command(host=host, port=port, latency=taken, faults=faults, backend=backend, **settings))
 
 

@@ -102,6 +102,8 @@ class SocketLink:
         self._outbox = Outbox()
         self._scope: anyio.CancelScope | None = None
         self._closed_because: str | None = None
+        self._largest: tuple[int, tuple[TaskId, ...]] = (0, ())
+        self._is_too_large = False
 
     def open(self) -> None:
         self._closed_because = None
@@ -134,6 +136,7 @@ class SocketLink:
                     connection = await _translate(self._enter, stack)
                     is_open = True
                     self._outbox.clear()
+                    self._largest, self._is_too_large = (0, ()), False
                     report(events.ConnectionOpened(anyio.current_time()))
                     failure = await self._converse(connection, report)
             except TransportError as error:
@@ -144,7 +147,8 @@ class SocketLink:
         if self._closed_because is not None:
             report(events.ConnectionLost(now, self._closed_because, jitter))
         elif is_open:
-            report(events.ConnectionLost(now, failure or "connection lost", jitter))
+            too_large = self._largest[1] if self._is_too_large else ()
+            report(events.ConnectionLost(now, failure or "connection lost", jitter, too_large))
         else:
             report(events.ConnectionRefused(now, failure or "connection refused", jitter))
 
@@ -163,8 +167,13 @@ class SocketLink:
                 try:
                     while True:
                         for entries in bundle(await self._outbox.take(), by_lane=False):
-                            await _translate(connection.send, encode_frame([entry.body for entry in entries]))
+                            data = encode_frame([entry.body for entry in entries])
+                            if len(data) > self._largest[0]:
+                                ids = tuple(entry.task_id for entry in entries if entry.task_id is not None)
+                                self._largest = (len(data), ids)
+                            await _translate(connection.send, data)
                 except TransportError as error:
+                    self._is_too_large = self._is_too_large or error.kind == "too-large"
                     reasons.append(error.message)
                     workers.cancel_scope.cancel()
 
@@ -174,6 +183,9 @@ class SocketLink:
                     data = await _translate(connection.receive)
                     report(_frame_event(self._api_key.redact_bytes(data)))
             except TransportError as error:
+                # Without a close code it is a message of the peer's that is too large.
+                is_ours = error.kind == "too-large" and error.close_code is not None
+                self._is_too_large = self._is_too_large or is_ours
                 reasons.append(error.message)
                 workers.cancel_scope.cancel()
         return reasons[0]

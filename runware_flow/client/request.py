@@ -55,6 +55,8 @@ class Prepared(msgspec.Struct, frozen=True):
 
     request: Request
     local_media: tuple[LocalMedia, ...] = ()
+    is_journalled: bool = False
+    """Its taskUUID is on record for it, so that `conflictTaskUUID` means that the service has it."""
     course: Course = msgspec.field(default_factory=Course)
     """What is known of its way, filled in while it is performed."""
 

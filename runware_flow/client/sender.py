@@ -112,6 +112,7 @@ class Sender:
             delivery="async" if request.delivery == "async" or "webhookURL" in request.wire else "sync",
             slots=request.slots,
             sent_before=sent_before,
+            is_journalled=prepared.is_journalled,
             has_slot=slot is not None and slot.hand_on(),
             parks=parks,
         )

@@ -48,6 +48,8 @@ class Settings:
     """A sync task that takes longer is answered with a timeout; it goes on, its result stays retrievable [doc]."""
     unknown_task: Literal["processing", "empty", "notFound"] = "processing"
     """What getResponse says of a task it does not know; live traffic shows all three [3p], the default is a guess."""
+    closed_task: Literal["unknown", "silent"] = "unknown"
+    """What getResponse says of a sync task that was answered: as of an unknown one [3p], or nothing, by WebSocket."""
     failure_shape: Literal["errors", "item"] = "errors"
     """Where a failed generation is reported: beside `data` [doc], or as an item with status `error` [sdk]."""
     poll_frames: Literal["combined", "single"] = "combined"

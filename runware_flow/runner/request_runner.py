@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from runware_flow.client.request import Prepared
 from runware_flow.client.send_windows import TaskRefused
 from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError
 from runware_flow.graph.caching import may_be_cached
@@ -247,10 +248,11 @@ class RequestRunner:
         more: dict[str, Any] = {}
         if entry.advice.action == "collect" and request.wire.get("deliveryMethod") == "stream":
             more["delivery"] = "sync"  # what was streamed cannot be asked for as a stream
-        if entry.task_uuid == request.task_id and not more:
-            return request
-        task = _without_uuid(task)
-        return self._costed(self._client.prepare(task, include_cost=True, task_uuid=entry.task_uuid, **more))
+        if entry.task_uuid != request.task_id or more:
+            task = _without_uuid(task)
+            request = self._client.prepare(task, include_cost=True, task_uuid=entry.task_uuid, **more)
+            request = self._costed(request)
+        return msgspec.structs.replace(request, is_journalled=True) if isinstance(request, Prepared) else request
 
     async def ask(self, run: ScopeRun, step: Step, sent: SentRequest) -> list[Any]:
         """Send a request or ask for it, and wait for its results; its outcome is in the journal, then booked."""

@@ -65,6 +65,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """Whether an earlier process sent this very task (a journal knows). "maybe": an async task is sent and a
     `conflictTaskUUID` is its acknowledgement, a sync one is looked up first and sent only if the service does not know
     it. "yes": it is only looked up, never sent; `body` may be empty."""
+    is_journalled: bool = False
+    """The taskUUID is on record for this very task: a `conflictTaskUUID` acknowledges it, also on its first send."""
     has_slot: bool = False
     """Room in its model's send window was taken for it (`SlotTaken`, `SlotOffered`), and is its own from now on."""
     parks: bool = False
@@ -165,6 +167,9 @@ class ConnectionLost(msgspec.Struct, frozen=True):
     at: float
     reason: str = "connection lost"
     jitter: float = 0.0
+    too_large: tuple[TaskId, ...] = ()
+    """If it was lost because a frame was too large for the peer: the tasks of the largest frame that was written on it.
+    A frame that is smaller than one that was taken is never the one."""
 
 
 class FrameReceived(msgspec.Struct, frozen=True):

@@ -135,7 +135,10 @@ class Entry:
     @property
     def may_be_known(self) -> bool:
         """Whether the service may have met this taskUUID before its last send: a conflict then acknowledges it."""
-        return self.sends > 1 or self.confirmed or self.submission.sent_before != "no" or self.state is TaskState.ASKED
+        submission = self.submission
+        if submission.is_journalled or submission.sent_before != "no":
+            return True
+        return self.sends > 1 or self.confirmed or self.state is TaskState.ASKED
 
     @property
     def may_send(self) -> bool:

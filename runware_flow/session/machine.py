@@ -234,6 +234,8 @@ class SessionMachine:
             self._tracker.disconnected()
 
     def _connection_failed(self, event: ConnectionRefused | ConnectionLost) -> None:
+        if isinstance(event, ConnectionLost) and event.too_large:
+            self._tracker.frame_refused(event.too_large, event.reason, event.at)
         if self._tracker.is_open:
             self._tracker.disconnected()
         error = self._link.failed(event.reason, event.at, event.jitter)

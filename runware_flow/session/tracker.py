@@ -209,6 +209,9 @@ class Tracker:
             return
         entry.unanswered += 1
         entry.alone = entry.alone or entry.unanswered > 1
+        # A sync task that is closed may be silence to a poll: then the archive knows it. An async one was just unlucky.
+        patience = 2 if entry.submission.delivery == "async" else 0
+        entry.is_doubted = lane is Lane.POLL and entry.unanswered > patience
         if entry.fallback is not None and not entry.confirmed and entry.unanswered >= _DEAF:
             self.settle(entry, entry.fallback)
         else:
@@ -269,6 +272,17 @@ class Tracker:
             entry.move("refused for now (429, 503, ...)")
             self._deadlines.drop(entry.task_id)
             self._wait_for_window(entry)
+
+    def frame_refused(self, task_ids: Sequence[TaskId], reason: str, at: float) -> None:
+        """The peer closed the connection because a frame was too large; the largest one held these tasks."""
+        entries = [entry for task_id in task_ids if (entry := self.entries.get(task_id)) is not None]
+        if len(task_ids) > 1:
+            for entry in entries:
+                entry.alone = True  # which of them is too large, if one is, shows when each travels alone
+            return
+        for entry in entries:
+            if entry.state is TaskState.SENT and not entry.confirmed:
+                self.settle(entry, too_large(entry, reason))
 
     def refused_without_name(self, error: RunwareError, at: float) -> None:
         """A refusal came that names no task: it may answer whatever was sent and not answered.
@@ -518,6 +532,19 @@ def refused_too_long(error: RunwareError, entry: Entry, seconds: float) -> Runwa
         raw_code=error.raw_code,
         status_code=error.status_code,
         task_type=entry.submission.task_type,
+        task_uuid=entry.task_id,
+    )
+
+
+def too_large(entry: Entry, reason: str) -> RunwareError:
+    """The error of a task that the peer does not take for its size."""
+    submission, why = entry.submission, reason.rstrip(".")
+    return RunwareError(
+        f"{submission.task_type} was not taken: its {len(submission.body)} bytes are too many for one frame ({why});"
+        " upload large media first and name them by UUID, or send smaller ones",
+        code="validation",
+        raw_code="valueTooLarge",
+        task_type=submission.task_type,
         task_uuid=entry.task_id,
     )
 

@@ -576,3 +576,56 @@ def test_task_moves_are_those_of_the_table():
         entry.move("not acknowledged in time")
     assert {state for state, _ in TRANSITIONS} == set(TaskState)
     assert set(TRANSITIONS.values()) == set(TaskState)
+
+
+def test_silence_to_a_poll_leads_to_the_archive_in_turns():
+    """A service that answers a poll of a sync task that it has closed with nothing."""
+    play = opened()
+    play >> TaskSubmitted(1.0, sync_task()) >> ConnectionLost(1.5, jitter=0.0)
+    play >> TimerFired(play.commands(SetTimer)[-1].at) >> ConnectionOpened(2.0) >> welcome(2.1)
+    asked = []
+    for _ in range(5):
+        play >> TimerFired(play.commands(SetTimer)[-1].at)
+        sent = play.commands(Send)[-1]
+        asked.append(sent.entries[0].lane)
+    assert asked == [Lane.POLL, Lane.LOOKUP, Lane.POLL, Lane.LOOKUP, Lane.POLL]
+    request = [{"taskType": "imageInference", "taskUUID": "t1"}]
+    found = {"taskType": "getTaskDetails", "taskUUID": "t1", "request": request, "response": {"data": [image()]}}
+    play >> received(60.0, found)
+    assert [type(command) for command in play.commands(Deliver)] == [Deliver]
+    assert play.commands(Settle)[-1].error is None
+
+
+@pytest.mark.parametrize("kind", [task, sync_task])
+def test_frame_that_the_peer_does_not_take_for_its_size_ends_its_task_and_no_other(kind):
+    play = opened()
+    play >> TaskSubmitted(1.0, kind()) >> TaskSubmitted(1.0, kind("t2"))
+    play >> ConnectionLost(1.1, "a frame was too large for it (code 1009).", 0.0, ("t1",))
+    assert errors(play) == {"t1": ("validation", "valueTooLarge")}
+    message = play.commands(Settle)[-1].error.message
+    assert "are too many for one frame (a frame was too large for it (code 1009));" in message
+    play >> TimerFired(play.commands(SetTimer)[-1].at) >> ConnectionOpened(2.0) >> welcome(2.1)
+    play >> TimerFired(3.0) >> received(3.1, done("t2"))
+    assert [settled.task_id for settled in play.commands(Settle)] == ["t1", "t2"]
+    assert play.commands(Settle)[-1].error is None
+
+
+def test_frame_of_several_tasks_that_is_too_large_is_sent_again_one_by_one():
+    play = opened()
+    play >> TaskSubmitted(1.0, task()) >> TaskSubmitted(1.0, task("t2"))
+    play >> ConnectionLost(1.1, "too large", 0.0, ("t1", "t2"))
+    play >> TimerFired(play.commands(SetTimer)[-1].at) >> ConnectionOpened(2.0) >> welcome(2.1)
+    assert play.commands(Send)[-1] == Send((submit(task(), joins=False), submit(task("t2"), joins=False)))
+    assert errors(play) == {}
+
+
+@pytest.mark.parametrize("kind", [task, sync_task])
+def test_conflict_on_the_first_send_of_a_journalled_task_acknowledges_it(kind):
+    play = opened()
+    play >> TaskSubmitted(1.0, kind(is_journalled=True)) >> received(1.1, errors=[problem("conflictTaskUUID")])
+    assert errors(play) == {}
+    play >> TimerFired(play.commands(SetTimer)[-1].at)
+    assert play.commands(Send)[-1] == Send((ask(),))
+    other = opened()
+    other >> TaskSubmitted(1.0, kind()) >> received(1.1, errors=[problem("conflictTaskUUID")])
+    assert errors(other) == {"t1": ("validation", "conflictTaskUUID")}

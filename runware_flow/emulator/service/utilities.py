@@ -56,7 +56,8 @@ def poll(state: ServiceState, task: dict[str, Any], now: float, frame: Frame) ->
     """Answer a getResponse: the whole state of all results, in their order, each time (protocol facts, section 4)."""
     job = state.jobs.get(task["taskUUID"])
     if job is None or job.is_closed:
-        _poll_unknown(state, task, frame)
+        if job is None or state.settings.closed_task == "unknown":
+            _poll_unknown(state, task, frame)
         return
     entry = state.log.task(job.task_id)
     if entry is not None:
