@@ -210,6 +210,8 @@ def annotation(module: Module, owner: str, parameter: Parameter) -> str:
     parts += structures(module, owner, parameter, texts)
     if name == "outputType":
         parts.append("Sequence[str]")
+    if name == "jsonSchema":
+        parts.append("type[Any]")
     return " | ".join(parts)
 
 

@@ -1156,7 +1156,7 @@ class TextInference(Task[TextResult], kw_only=True, rename=WIRE_NAMES):
     tool_choice: Mapping[str, Any] | UnsetType = UNSET
     """Taken by 21 of 22 models. [sdk-types-1.8.0]"""
 
-    json_schema: str | Mapping[str, Any] | UnsetType = UNSET
+    json_schema: str | Mapping[str, Any] | type[Any] | UnsetType = UNSET
     """Taken by 6 of 22 models; 6 models. [sdk-types-1.8.0]"""
 
     include_usage: bool | UnsetType = UNSET

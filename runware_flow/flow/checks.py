@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from types import CodeType
 
     from runware_flow.flow.options import PolicyOptions
+    from runware_flow.graph.declaration import Declaration
 
 __all__ = (
     "call_name",
@@ -30,6 +32,7 @@ __all__ = (
     "read_source",
     "snapshot",
     "takes",
+    "warn_of_loop_variables",
 )
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -256,6 +259,46 @@ def _instead(value: Any) -> str:
     if isinstance(value, (Task, Mapping)):
         return "was given a task where a builder belongs: wrap it, `lambda _: ...`, or declare it with flow.then(task)"
     return f"was given {_show(value)}: use a task, a dict with wire names, or a function (a builder) that returns one"
+
+
+def warn_of_loop_variables(declaration: Declaration, work: Any, where: Where) -> None:
+    """Warn if a lambda reads a variable that has changed since the same line declared a node with it before.
+
+    A lambda reads its variables when it is called, which is in the run: all nodes of the loop would use the last value.
+    """
+    code = getattr(work, "__code__", None)
+    if code is None or code.co_name != "<lambda>":
+        return
+    variables = _variables_of(work, code)
+    if not variables:
+        return
+    before = declaration.seen.get(where)
+    declaration.seen[where] = code, variables
+    if before is None or before[0] is not code:
+        return
+    old = {(id(home), name): value for home, name, value in before[1]}
+    for home, name, value in variables:
+        if old.get((id(home), name), value) is not value:
+            warnings.warn(
+                f"the lambda declared at {where} reads {name!r}, which has changed since this line declared a node"
+                f" before: it is read when the flow runs, so all of these nodes would use its last value; bind it with"
+                f" a default argument, as in `lambda result, {name}={name}: ...`",
+                stacklevel=5,
+            )
+            return
+
+
+def _variables_of(work: Any, code: CodeType) -> tuple[tuple[Any, str, Any], ...]:
+    """The variables that a function reads: where each lives, its name, and its value now."""
+    found: list[tuple[Any, str, Any]] = []
+    for cell, name in zip(work.__closure__ or (), code.co_freevars, strict=True):
+        try:
+            found.append((cell, name, cell.cell_contents))
+        except ValueError:  # it has no value yet
+            continue
+    known = work.__globals__
+    found += [(known, name, known[name]) for name in code.co_names if name in known]
+    return tuple(found)
 
 
 def read_source(items: Any, where: Where) -> Source:

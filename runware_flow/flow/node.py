@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from runware_flow.errors import DeclarationError
-from runware_flow.flow.checks import call_name, caller, check_call, check_task, read_options, snapshot
+from runware_flow.flow.checks import (
+    call_name,
+    caller,
+    check_call,
+    check_task,
+    read_options,
+    snapshot,
+    warn_of_loop_variables,
+)
+from runware_flow.flow.parsing import make_parser
 from runware_flow.flow.saving import label_of, make_saver
-from runware_flow.graph.declaration import Declaration, Fallback, NodeKind, NodeSpec, Where, is_node, waits_for
+from runware_flow.graph.declaration import Declaration, Fallback, NodeKind, NodeSpec, Where, is_node
+from runware_flow.graph.outcomes import Ok, Outcome
 from runware_flow.runner.reference import ManyReference, NodeReference, Placeholder
 from runware_flow.types import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from os import PathLike
     from pathlib import Path
 
     from runware_flow.flow.options import PolicyOptions, WireTask, Work
     from runware_flow.graph.declaration import ScopeSpec
-    from runware_flow.graph.outcomes import Outcome
     from runware_flow.types import MediaResult, Result
 
 __all__ = ("Join", "Many", "ManyJoin", "Node")
@@ -84,6 +94,42 @@ class Node(NodeReference[T_co]):
         require(self.declaration, (self,), caller())
         return declare_map(self.declaration, self.spec, builder, key, tolerate, policy, fallback)
 
+    def each(
+        self,
+        builder: Callable[[T_co], Work[R]],
+        /,
+        *,
+        fallback: Callable[[T_co], Work[S]] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]:
+        """Send one task of several results, made from this node's result, and fan out over its results.
+
+        Inside a `pipe` they are the results of that item alone: `n.each(variants).gather().pick(choose)` picks the best
+        of each item. Arguments and rules are those of `then` and of `Flow.each`.
+        """
+        where = caller()
+        require(self.declaration, (self,), where, verb="each")
+        spec = declare_each(self.declaration, self.spec, builder, tolerate, policy, fallback, where)
+        return Many(self.declaration, spec)
+
+    def parse(self, type: type[R], /, *, label: str | None = None) -> Node[R]:  # noqa: A002 - the contract's name
+        """Add a node that decodes this one's text, a `TextResult` or a `str`, as JSON.
+
+        A code fence around the JSON is removed.
+
+        Args:
+            type: any type that msgspec decodes: a `Struct`, a dataclass, a TypedDict, `list[Scene]`, `dict[str, int]`.
+            label: the name of the new node.
+
+        Raises:
+            DeclarationError: msgspec cannot decode into the type. At run time, a text that does not fit fails the
+                node with a `RunwareFlowError` that shows the text.
+        """
+        where = caller()
+        require(self.declaration, (self,), where, verb="parse")
+        return Node(self.declaration, declare_parse(self.declaration, self.spec, type, label, where))
+
     def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Node[R]:
         """Add a pure, synchronous step: the new node's result is what `function` makes of this one's."""
         where = caller()
@@ -96,18 +142,20 @@ class Node(NodeReference[T_co]):
     @overload
     def fallback(self, task: WireTask, /) -> Node[T_co | Result]: ...
     def fallback(self, task: Any, /) -> Node[Any]:
-        """Give this node a fixed task to send once it has failed for good, its retries included.
+        """Add a node whose value is this one's or, if this one failed, a fixed task's.
 
-        It is the same node, with the fallback's result if it comes to that; so this goes before anything that follows
-        it. **After a timeout of yours it is a second purchase**, see `Flow.then`.
+        The task also answers if this node was skipped because of a failure before it. This node keeps its own outcome.
+        A failure that every path onward meets with a fallback, a race or a `first` is handled: it stops nothing, and
+        `tolerate=` does not count it. Declaration, budget and journal errors trigger no fallback. **After a timeout of
+        yours it is a second purchase**, see `Flow.then`.
 
         Raises:
-            DeclarationError: it has a fallback already, nodes that follow it, or nothing that could fail.
+            DeclarationError: `task` is no task of one result.
         """
         where = caller()
         require(self.declaration, (self,), where, verb="fallback")
-        set_fallback(self.spec, task, self.declaration, where)
-        return self
+        spec = declare_fallback(self.declaration, self.spec, task, where)
+        return Node(self.declaration, spec)
 
     def save(self: Node[MediaResult], template: str | PathLike[str], /, **policy: Unpack[PolicyOptions]) -> Node[Path]:
         """Add a node that writes this one's medium to a file; its result is the file's path.
@@ -197,22 +245,24 @@ class Many(ManyReference[T_co]):
         """Add a step that follows for each item; see `Node.then`."""
         where = caller()
         require(self.declaration, (self,), where, verb="many")
-        return Many(
-            self.declaration, add_call(self.declaration, (self.spec,), builder, policy, fallback, where, verb="then")
-        )
+        return self._with(add_call(self.declaration, (self.spec,), builder, policy, fallback, where, verb="then"))
 
     @overload
     def join(self, other: Node[A], /) -> ManyJoin[T_co, A]: ...
     @overload
     def join(self, other: Many[A], /) -> ManyJoin[T_co, A]: ...
     def join(self, other: Any, /) -> Any:
-        """Bring a second value to each item: a node's, the same for all, or that of another step of the same items."""
+        """Bring a second value to each item: a node's, the same for all, or that of another step of the same items.
+
+        To the results of a `many.each` it may also bring that of a step before it: the value of the item that each
+        result belongs to.
+        """
         where = caller()
         if not is_node(other):
             raise DeclarationError(f"join, declared at {where}, takes a node or a Many, not {type(other).__name__}")
         require(self.declaration, (self, other), where, verb="many")
         scope: ScopeSpec = other.spec.scope
-        if scope is not self.spec.scope and (_is_many(other) or not scope.holds(self.spec.scope)):
+        if not scope.holds(self.spec.scope) or (_is_many(other) and other.fans[0] is not self.fans[0]):
             raise DeclarationError(
                 f"join, declared at {where}, pairs {self!r} with {other!r}, which has other items: use gather() on"
                 " one of them"
@@ -229,14 +279,10 @@ class Many(ManyReference[T_co]):
         where = caller()
         require(self.declaration, (self,), where, verb="many")
         check_call(subpipeline, 1, where, verb="pipe", may_be_async=False)
-        scope = self.spec.scope
-        scope.open_count += 1
-        try:
+        with self._opened():
             last: object = subpipeline(Node[T_co](self.declaration, self.spec))
-        finally:
-            scope.open_count -= 1
-        if type(last) is Node and last.declaration is self.declaration and last.spec.scope is scope:
-            return Many(self.declaration, last.spec)
+        if type(last) is Node and last.declaration is self.declaration and last.spec.scope is self.spec.scope:
+            return self._with(last.spec)
         if isinstance(last, Many):
             raise DeclarationError(
                 f"pipe, declared at {where}, got {last!r} from its sub-pipeline: return many.gather()"
@@ -246,12 +292,60 @@ class Many(ManyReference[T_co]):
             f"pipe, declared at {where}, got {what} from its sub-pipeline: return a node that was made from the item"
         )
 
+    def each(
+        self,
+        builder: Callable[[T_co], Work[R]],
+        /,
+        *,
+        fallback: Callable[[T_co], Work[S]] | None = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[R | S]:
+        """Send one task of several results for each item, and fan out over the results of all items together.
+
+        `result[many]` and `gather()` have them item by item, in the order of the items. For the best of each item use
+        `many.pipe(lambda n: n.each(variants).gather().pick(choose))`. A failed task is one failed item; `tolerate` is
+        a share of the results of each item. See `Flow.each`.
+        """
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        spec = declare_each(self.declaration, self.spec, builder, tolerate, policy, fallback, where)
+        return Many(self.declaration, spec, self.levels + 1)
+
+    def parse(self, type: type[R], /, *, label: str | None = None) -> Many[R]:  # noqa: A002 - the contract's name
+        """Add a step that decodes each item's text as JSON; see `Node.parse`.
+
+        A code fence around the JSON is removed.
+
+        Args:
+            type: any type that msgspec decodes: a `Struct`, a dataclass, a TypedDict, `list[Scene]`, `dict[str, int]`.
+            label: the name of the new node.
+
+        Raises:
+            DeclarationError: msgspec cannot decode into the type. At run time, a text that does not fit fails the
+                node with a `RunwareFlowError` that shows the text.
+        """
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        return self._with(declare_parse(self.declaration, self.spec, type, label, where))
+
+    @overload
+    def fallback(self, task: Task[B], /) -> Many[T_co | B]: ...
+    @overload
+    def fallback(self, task: WireTask, /) -> Many[T_co | Result]: ...
+    def fallback(self, task: Any, /) -> Many[Any]:
+        """Add a step whose value is this one's or, if this one failed, a fixed task's; see `Node.fallback`."""
+        where = caller()
+        require(self.declaration, (self,), where, verb="many")
+        spec = declare_fallback(self.declaration, self.spec, task, where)
+        return self._with(spec)
+
     def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Many[R]:
         """Add a pure, synchronous step for each item; see `Node.pick`."""
         where = caller()
         require(self.declaration, (self,), where, verb="many")
         check_call(function, 1, where, verb="pick", may_be_async=False)
-        return Many(self.declaration, declare_pick(self.declaration, self.spec, function, label, where))
+        return self._with(declare_pick(self.declaration, self.spec, function, label, where))
 
     def save(self: Many[MediaResult], template: str | PathLike[str], /, **policy: Unpack[PolicyOptions]) -> Many[Path]:
         """Add a step that writes each item's medium to a file, see `Node.save`; the template tells the items apart.
@@ -262,7 +356,7 @@ class Many(ManyReference[T_co]):
         """
         where = caller()
         require(self.declaration, (self,), where, verb="many")
-        return Many(self.declaration, declare_save(self.declaration, self.spec, template, policy, where))
+        return self._with(declare_save(self.declaration, self.spec, template, policy, where))
 
     def branch(
         self,
@@ -276,11 +370,8 @@ class Many(ManyReference[T_co]):
         """Let each item go one of two ways, as its result decides; see `Node.branch`."""
         where = caller()
         require(self.declaration, (self,), where, verb="many")
-        self.spec.scope.open_count += 1
-        try:
-            return Many(self.declaration, declare_branch(self, when, then, otherwise, label, where))
-        finally:
-            self.spec.scope.open_count -= 1
+        with self._opened():
+            return self._with(declare_branch(self, when, then, otherwise, label, where))
 
     def gather(self, *, label: str | None = None) -> Node[list[T_co]]:
         """Wait for this step of all items: the node of the list of their results, in the order of the items.
@@ -317,7 +408,52 @@ class Many(ManyReference[T_co]):
         where = caller()
         require(self.declaration, (self,), where, verb="many")
         name = label or f"{self.spec.name}.{kind.value}"
-        return self.declaration.add_gather(kind, self.spec, name=name, where=where)
+        if self.levels == 1:
+            return self.declaration.add_gather(kind, self.spec, name=name, where=where)
+        if kind is NodeKind.FIRST:
+            raise DeclarationError(
+                f"first, declared at {where}, counts items, and {self!r} has the results of several items together: use"
+                " first before each, or gather()"
+            )
+        spec = self.spec
+        for _ in range(self.levels):
+            spec = self.declaration.add_gather(kind, spec, name=f"{self.spec.name}.{kind.value}", where=where)
+        for _ in range(self.levels - 1):
+            spec = self.declaration.add(NodeKind.PICK, _FLATTEN[kind], (spec,), name=name, where=where)
+        return spec
+
+    def _with(self, spec: NodeSpec) -> Many[Any]:
+        return Many(self.declaration, spec, self.levels)
+
+    @contextmanager
+    def _opened(self) -> Generator[None]:
+        """Let a sub-pipeline use the nodes of the items."""
+        scopes = [fan.item_scope for fan in self.fans if fan.item_scope is not None]
+        for scope in scopes:
+            scope.open_count += 1
+        try:
+            yield
+        finally:
+            for scope in scopes:
+                scope.open_count -= 1
+
+
+def _flat_values(values: list[list[Any]]) -> list[Any]:
+    return [value for inner in values for value in inner]
+
+
+def _flat_outcomes(outcomes: list[Outcome[list[Outcome[Any]]]]) -> list[Outcome[Any]]:
+    """Lay the outcomes of inner items side by side; an item that has none is there with its own."""
+    flat: list[Outcome[Any]] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Ok):
+            flat.extend(outcome.value)
+        else:
+            flat.append(outcome)
+    return flat
+
+
+_FLATTEN: dict[NodeKind, Callable[[Any], Any]] = {NodeKind.GATHER: _flat_values, NodeKind.SETTLED: _flat_outcomes}
 
 
 def _is_many(value: object) -> bool:
@@ -345,7 +481,8 @@ class ManyJoin(Generic[A, B]):
         """Add a step for each item; the builder is called with both results."""
         declaration = self._many.declaration
         specs = (self._many.spec, self._other.spec)
-        return Many(declaration, add_call(declaration, specs, builder, policy, fallback, caller(), verb="then"))
+        spec = add_call(declaration, specs, builder, policy, fallback, caller(), verb="then")
+        return Many(declaration, spec, self._many.levels)
 
 
 # What follows adds nodes to a declaration; `Flow`, `Node` and `Many` call it.
@@ -382,6 +519,7 @@ def add_call(
     label, checked = read_options(policy, where, kind)
     name = label or call_name(work)
     chosen = read_fallback(fallback, len(deps), where)
+    warn_of_loop_variables(declaration, work, where)
     spec = declaration.add(kind, work, deps, name=name, where=where, policy=checked)
     spec.fallback = chosen
     return spec
@@ -423,19 +561,19 @@ def add_task(
 def require(declaration: Declaration, nodes: tuple[Any, ...], where: Where, *, verb: str = "then") -> None:
     """Refuse what is no node of this flow, and an item's node outside of the fan-out it belongs to."""
     for node in nodes:
-        if not isinstance(node, Placeholder) or (isinstance(node, Many) and verb != "many"):
+        if not isinstance(node, Placeholder) or (_is_many(node) and verb != "many"):
             what = "use many.then, many.gather() or many.join" if isinstance(node, Many) else "nodes come first"
             raise DeclarationError(f"{verb}, declared at {where}, was given {node!r} where a node belongs: {what}")
         if node.declaration is not declaration:
             raise DeclarationError(f"{verb}, declared at {where}, uses {node!r}, which belongs to another flow")
-        scope = node.spec.scope.parent if isinstance(node, Many) else node.spec.scope
-        while scope is not None and scope.parent is not None:
+        scope: ScopeSpec = node.fans[0].scope if isinstance(node, Many) else node.spec.scope
+        while (parent := scope.parent) is not None:
             if not scope.open_count:
                 raise DeclarationError(
                     f"{verb}, declared at {where}, uses {node!r}, which is made once for each item, outside of its"
                     " pipe: use gather() to bring all items together"
                 )
-            scope = scope.parent
+            scope = parent
 
 
 def declare_save(
@@ -508,27 +646,51 @@ def read_fallback(work: Any, count: int, where: Where) -> Fallback | None:
     return Fallback(check_call(work, count, where, verb="fallback="), work)
 
 
-def set_fallback(spec: NodeSpec, task: Any, declaration: Declaration, where: Where) -> None:
-    """Give a node that is declared already a fixed task to fall back on."""
-    told = f"fallback, declared at {where},"
+def declare_fallback(declaration: Declaration, of: NodeSpec, task: Any, where: Where) -> NodeSpec:
+    """Add a task that stands in for a node, and the node that has the value of either."""
     if not isinstance(task, (Task, Mapping)):
         raise DeclarationError(
-            f"{told} takes a task, not {type(task).__name__}: for a builder use then(..., fallback=)"
+            f"fallback, declared at {where}, takes a task, not {type(task).__name__}: for a builder use"
+            " then(..., fallback=)"
         )
-    if spec.kind not in (NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL):
-        raise DeclarationError(f"{told} is for a node that does some work, which {spec.describe()}, does not")
-    if spec.fallback is not None:
-        raise DeclarationError(f"{told} is the second one of {spec.describe()}: a node has one fallback")
-    for later in reversed(declaration.order):
-        if later is spec:
-            break
-        if spec in waits_for(later):
-            raise DeclarationError(
-                f"{told} comes too late: {later.describe()}, follows {spec.path!r} already; give a node its fallback"
-                " first"
-            )
-    check_task(cast("Task[Any]", task), where, several=spec.keeps_all)
-    spec.fallback = Fallback(NodeKind.TASK, snapshot(task))
+    if of.kind is NodeKind.ITEM:
+        raise DeclarationError(
+            f"fallback, declared at {where}, is for a node that does some work, which {of.describe()}, does not: give"
+            " the fallback to the step before it, as in each(..., fallback=)"
+        )
+    task_name = check_task(cast("Task[Any]", task), where, several=False)
+    return declaration.add_fallback(of, snapshot(task), name=f"{of.name}.fallback", task_name=task_name, where=where)
+
+
+def declare_each(
+    declaration: Declaration,
+    of: NodeSpec,
+    builder: Any,
+    tolerate: float | None,
+    policy: PolicyOptions,
+    fallback: Any,
+    where: Where,
+) -> NodeSpec:
+    """Add a builder of a task of several results, and the fan-out over them; returns the node of one result."""
+    spec = add_call(declaration, (of,), builder, policy, fallback, where, verb="each")
+    if spec.kind is NodeKind.CALL:
+        raise DeclarationError(
+            f"each, declared at {where}, takes a builder of a task, not the async function {call_name(builder)!r}: use"
+            " then(...).map for a list that a function returns"
+        )
+    spec.keeps_all = True
+    item = declaration.add_fan(spec, name=f"{spec.name}.each", where=where)
+    tolerate_in(item, tolerate, where)
+    return item
+
+
+def declare_parse(declaration: Declaration, of: NodeSpec, type: Any, label: str | None, where: Where) -> NodeSpec:  # noqa: A002
+    """Add the node of a `parse`, of a node or of each item."""
+    try:
+        parse = make_parser(type)
+    except TypeError as error:
+        raise DeclarationError(f"parse, declared at {where}, cannot decode into {type!r}: {error}") from None
+    return declaration.add(NodeKind.PICK, parse, (of,), name=label or f"{of.name}.parse", where=where)
 
 
 def tolerate_in(item: NodeSpec, share: object, where: Where) -> None:

@@ -102,12 +102,12 @@ class _Walk:
         self._samples: dict[ScopeSpec, list[_Sample]] = {declaration.root: [_Sample(0, None, 1, 1)]}
         self._counts: dict[NodeSpec, list[int | None]] = {}
         self._maybe: set[NodeSpec] = set()
-        """Nodes on one way of a branch, which may not be taken."""
+        """Nodes on one way of a branch, which may not be taken, and fallbacks."""
 
     def visit(self, spec: NodeSpec) -> None:
         """Find out the values of a node, all before which are known."""
         kind = spec.kind
-        if kind is NodeKind.WAY or (kind is not NodeKind.BRANCH and any(one in self._maybe for one in waits_for(spec))):
+        if self._may_be_left_out(spec):
             self._maybe.add(spec)
         samples = self._samples[spec.scope]
         if kind is NodeKind.FAN:
@@ -120,12 +120,21 @@ class _Walk:
         elif spec.of is not None:
             self._values[spec] = [[self._gathered(spec, place)] for place in range(len(samples))]
         elif kind in SENDS:
-            tally = self.tallies[spec] = Tally()
+            is_fallback = any(one.kind is NodeKind.UNLESS for one in spec.after)
+            tally = (self.fallbacks if is_fallback else self.tallies)[spec] = Tally()
             self._values[spec] = [self._tasks(spec, place, sample, tally) for place, sample in enumerate(samples)]
         else:
             self._values[spec] = [self._worked_out(spec, place, sample) for place, sample in enumerate(samples)]
         if spec.fallback is not None:
             self._fall_back(spec, spec.fallback)
+
+    def _may_be_left_out(self, spec: NodeSpec) -> bool:
+        if spec.kind in (NodeKind.WAY, NodeKind.UNLESS):
+            return True
+        if spec.kind is NodeKind.BRANCH:
+            return False
+        before = spec.deps[:1] if spec.kind is NodeKind.FALLBACK else waits_for(spec)
+        return any(one in self._maybe for one in before)
 
     def _fall_back(self, spec: NodeSpec, fallback: Fallback) -> None:
         """Count what a fallback would send; what follows is planned for the first choice alone."""
@@ -209,12 +218,14 @@ class _Walk:
         return [unknown if isinstance(value, Exception) or _closed(value) else value for value in values]
 
     def _chosen(self, spec: NodeSpec, place: int) -> list[Any]:
-        """List what a branch or a race may come to; both ways, and all nodes of a race, are planned for."""
+        """List what a branch, a race or a fallback may come to; all that it chooses from is planned for."""
         ends = spec.deps
         if spec.kind is NodeKind.BRANCH:
             ends = spec.deps[1:]
         elif spec.kind is NodeKind.WAY:
             ends = spec.deps[0].deps
+        elif spec.kind is NodeKind.UNLESS:
+            return [None]
         values = [value for end in ends for value in self._values[end][self._above(spec.scope, place, end.scope)]]
         return values[:_MOST_VALUES]
 

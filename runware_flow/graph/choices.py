@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.errors import TooFewSucceeded
-from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
+from runware_flow.graph.policies import may_fall_back
 from runware_flow.graph.scope_run import (
     FAILED,
     OK,
@@ -50,6 +51,10 @@ class Choices(Spread):
             self._decide_race(run, step)
         elif step.kind is NodeKind.WAY:
             self._decide_way(run, step)
+        elif step.kind is NodeKind.UNLESS:
+            self._decide_unless(run, step)
+        elif step.kind is NodeKind.FALLBACK:
+            self._decide_fallback(run, step)
         else:
             self._decide_branch(run, step)
 
@@ -74,6 +79,35 @@ class Choices(Spread):
                 return
         if around.cells[end.slot] >= SETTLED:
             self._settle(run, step, SKIPPED, why_not(around, end))
+
+    def _decide_unless(self, run: ScopeRun, step: Step) -> None:
+        [(around, one)] = _before(run, step)
+        cell, outcome = around.cells[one.slot], around.values[one.slot]
+        if cell == OK:
+            self._settle(run, step, SKIPPED, Skipped(f"{around.place(one)} succeeded"))
+        elif cell == FAILED and may_fall_back(outcome.error, buys=one.kind in SENDS):
+            self._settle(run, step, OK, outcome)
+        elif cell == SKIPPED and outcome.error is not None and may_fall_back(outcome.error, buys=False):
+            self._settle(run, step, OK, outcome)  # it was skipped because of a failure before it
+        elif cell >= SETTLED:
+            self._settle(run, step, SKIPPED, why_not(around, one))
+
+    def _decide_fallback(self, run: ScopeRun, step: Step) -> None:
+        (around, one), (_, other) = _before(run, step)
+        if around.cells[one.slot] == OK:
+            self._settle(run, step, OK, around.values[one.slot])
+        elif around.cells[one.slot] >= SETTLED and run.cells[other.slot] >= SETTLED:
+            cell, outcome = run.cells[other.slot], run.values[other.slot]
+            if cell == OK:
+                self._settle(run, step, OK, outcome)
+            elif cell == FAILED:
+                first = around.values[one.slot].error
+                outcome.error.add_note(f"this is the fallback's error; before it: {str(first) or type(first).__name__}")
+                self._fail(run, step, outcome.error)
+            elif isinstance(outcome, Skipped) and outcome is not self.stopped and around.cells[one.slot] == FAILED:
+                self._fail(run, step, around.values[one.slot].error)  # of a kind that no fallback answers
+            else:
+                self._settle(run, step, SKIPPED, why_not(run, other))
 
     def _decide_race(self, run: ScopeRun, step: Step) -> None:
         before = _before(run, step)

@@ -49,12 +49,14 @@ class NodeKind(enum.Enum):
     RACE = "race"  # the value of the first of its nodes that has one
     WAY = "way"  # the node's value on one way of a branch; skipped if the other is taken
     BRANCH = "branch"  # the value at the end of the way that was taken
+    UNLESS = "unless"  # lets a fallback begin once the node before it has failed; skipped if that has a value
+    FALLBACK = "fallback"  # the value of a node or, if that failed, of its fallback
 
 
 SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
 """Kinds that send a task to the service."""
 
-DECIDED = frozenset({NodeKind.RACE, NodeKind.WAY, NodeKind.BRANCH})
+DECIDED = frozenset({NodeKind.RACE, NodeKind.WAY, NodeKind.BRANCH, NodeKind.UNLESS, NodeKind.FALLBACK})
 """Kinds whose outcome the machine itself finds, whenever one of the nodes before them has settled."""
 
 PURE = frozenset({NodeKind.PICK, NodeKind.GATHER, NodeKind.SETTLED, NodeKind.FIRST}) | DECIDED
@@ -62,8 +64,11 @@ PURE = frozenset({NodeKind.PICK, NodeKind.GATHER, NodeKind.SETTLED, NodeKind.FIR
 
 _UNGUARDED = DECIDED | {NodeKind.ITEM}
 
-ABSORBING = (NodeKind.RACE, NodeKind.FIRST)
-"""Kinds that may have a value although nodes before them have failed."""
+CHOOSING = (NodeKind.RACE, NodeKind.FIRST)
+"""Kinds that may do without some of the nodes before them, which are then not needed any more."""
+
+STANDING_IN = (NodeKind.UNLESS, NodeKind.FALLBACK)
+"""Kinds that a node and its fallback meet in: the node may fail without this being a failure of the run."""
 
 
 class Where(NamedTuple):
@@ -211,7 +216,7 @@ def has_method(value: object, *names: str) -> bool:
 class Declaration:
     """All nodes of a flow. It only grows; `order` has what was added, in all scopes."""
 
-    __slots__ = ("name", "order", "reference_of", "root", "scopes")
+    __slots__ = ("name", "order", "reference_of", "root", "scopes", "seen")
 
     def __init__(self, name: str, reference_of: Callable[[NodeSpec], Any] = lambda spec: spec) -> None:
         """Args: reference_of: makes what the user holds for a node, for errors that name one."""
@@ -220,6 +225,8 @@ class Declaration:
         self.root = ScopeSpec()
         self.scopes = [self.root]
         self.order: list[NodeSpec] = []
+        self.seen: dict[Where, tuple[Any, tuple[tuple[Any, str, Any], ...]]] = {}
+        """For each line that declared a node from a lambda: the code, and the variables that it reads."""
 
     def add(
         self,
@@ -273,6 +280,13 @@ class Declaration:
         spec = self.add(kind, None, (), name=name, where=where, scope=fan.scope)
         spec.of = of
         return spec
+
+    def add_fallback(self, of: NodeSpec, task: Any, *, name: str, task_name: str, where: Where) -> NodeSpec:
+        """Add a node whose value is that of `of` or, if that fails or is skipped because of a failure, of a task."""
+        unless = self.add(NodeKind.UNLESS, None, (of,), name=f"{name}.unless", where=where)
+        other = self.add(NodeKind.TASK, task, (), name=f"{name}.{task_name}", where=where, scope=of.scope)
+        other.after = (unless,)
+        return self.add(NodeKind.FALLBACK, None, (of, other), name=name, where=where)
 
     def guard(self, way: NodeSpec, since: int) -> None:
         """Let what was declared for `way`, from `order[since]` on, and would begin without it, wait for it.

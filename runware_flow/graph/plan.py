@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runware_flow.graph.declaration import ABSORBING, DECIDED, PURE, NodeKind, waits_for
+from runware_flow.graph.declaration import CHOOSING, DECIDED, PURE, STANDING_IN, NodeKind, waits_for
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
@@ -18,7 +18,7 @@ __all__ = ("MAX_WAITS", "OPEN", "ScopePlan", "Step", "compile_plan")
 MAX_WAITS = 0xEF
 """A cell below this counts what a node still waits for; the states of the machine lie above."""
 
-_SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN, NodeKind.WAY})
+_SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN, NodeKind.WAY, NodeKind.UNLESS})
 
 OPEN = 0xF4
 """The cell of a race, a way or a branch that is not decided yet: it looks at what it waits for, and counts nothing."""
@@ -32,6 +32,7 @@ class Role(NamedTuple):
         serves_choice: it may turn out not to be needed, since a race or a `first` comes after it.
         may_lose: it may be cancelled because that is a race.
         is_excused: whatever waits for it may do without, so its failure alone is no failure of the run.
+        needs_fallback: it would not be excused but for a fallback, which answers only failures of some kinds.
         fans: the fan-outs of the same scope with steps that wait for this one.
     """
 
@@ -39,6 +40,7 @@ class Role(NamedTuple):
     serves_choice: bool = False
     may_lose: bool = False
     is_excused: bool = False
+    needs_fallback: bool = False
     fans: tuple[Step, ...] = ()
 
 
@@ -154,7 +156,7 @@ def compile_plan(declaration: Declaration) -> ScopePlan:
             for step in reversed(plan.steps)
             if plan.cells[step.slot] == 0 and step.kind is not NodeKind.ITEM and not _is_fed(step, plan)
         )
-    if any(spec.kind in ABSORBING for spec in declaration.order):
+    if any(spec.kind in CHOOSING or spec.kind in STANDING_IN for spec in declaration.order):
         _judge(declaration, plans)
     return plans[declaration.root]
 
@@ -173,13 +175,23 @@ def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
         inside = dict.fromkeys(one.spec.scope for one in steps if one.kind is not NodeKind.ITEM)
         step.role = Role(
             is_end=not after,
-            serves_choice=any(one.role.serves_choice or one.kind in ABSORBING for one in steps),
+            serves_choice=any(one.role.serves_choice or one.kind in CHOOSING for one in steps),
             may_lose=any(one.role.may_lose or one.kind is NodeKind.RACE for one in steps),
-            is_excused=bool(after) and all(one.role.is_excused or one.kind in ABSORBING for one in steps),
+            is_excused=bool(after) and all(_excuses(one, spec) for one in steps),
+            needs_fallback=any(one.role.needs_fallback or _stands_in(one, spec) for one in steps),
             fans=tuple(_fan_in(spec.scope, scope, plans) for scope in inside if scope.depth > spec.scope.depth),
         )
         for one in waits_for(spec):
             waiting.setdefault(one, []).append(spec)
+
+
+def _excuses(waiting: Step, spec: NodeSpec) -> bool:
+    return waiting.kind in CHOOSING or _stands_in(waiting, spec) or waiting.role.is_excused
+
+
+def _stands_in(waiting: Step, spec: NodeSpec) -> bool:
+    # What follows a fallback is judged by the node that has the value of either: it fails if both did.
+    return waiting.kind in STANDING_IN and spec in waiting.spec.deps
 
 
 def _is_fed(step: Step, plan: ScopePlan) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from runware_flow.errors import BudgetExceeded, RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.errors import RunwareError, RunwareFlowError, RunwareTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,9 +195,9 @@ def _is_among(error: Exception, on: tuple[str | type[Exception], ...]) -> bool:
 def may_fall_back(error: Exception, *, buys: bool) -> bool:
     """Tell whether a fallback may stand in for a node that has failed for good.
 
-    Not for a mistake in the flow or a builder that raises, which are to be found; nor for a journal that cannot be
-    written or a client that is closed, after which nothing may be sent.
+    Not for a mistake in the flow or a builder that raises, which are to be found; nor for a budget that is spent, a
+    journal that cannot be written or a client that is closed, after which nothing may be sent.
     """
-    if isinstance(error, (RunwareError, BudgetExceeded)):  # a cheaper task may fit into the budget
+    if isinstance(error, RunwareError):
         return True
     return not (buys or isinstance(error, RunwareFlowError))

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.graph.declaration import ABSORBING, NodeKind
+from runware_flow.graph.declaration import CHOOSING, SENDS, NodeKind
 from runware_flow.graph.fingerprint import Ordinals, item_key
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
 from runware_flow.graph.plan import MAX_WAITS, OPEN
+from runware_flow.graph.policies import may_fall_back
 from runware_flow.graph.scope_run import (
     ABANDONED,
     FAILED,
@@ -127,7 +128,7 @@ class Spread:
 
     def _failed_for_good(self, run: ScopeRun, step: Step, error: Exception) -> None:
         """Stop the run, unless whatever waits for the node can do without it, or its fan-out tolerates it."""
-        if self.on_error == "continue" or step.role.is_excused:
+        if self.on_error == "continue" or self._is_handled(step, error):
             return
         around = run
         while around.fan is not None:
@@ -141,6 +142,12 @@ class Spread:
         if self.failure is None and self.stopped is None:
             self.failure = (run, step, error)
         self.stop(f"{run.place(step)} failed and ended the run", error)
+
+    def _is_handled(self, step: Step, error: Exception) -> bool:
+        role = step.role
+        if not role.is_excused:
+            return False
+        return not role.needs_fallback or may_fall_back(error, buys=step.kind in SENDS)
 
     def stop(self, because: str, error: Exception | None = None) -> None:
         """Start nothing new that could send; what runs is waited for, pure steps are still worked out."""
@@ -190,7 +197,7 @@ class Spread:
             return
         if cell == OK:
             self._settle_ok(run, step, outcome)
-            if step.kind in ABSORBING:
+            if step.kind in CHOOSING:
                 self._let_go(run, step)
             return
         run.cells[slot] = cell

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from runware_flow.errors import RunwareError
-    from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import FanRun, ScopeRun
     from runware_flow.runner.records import NodeRecord
+    from runware_flow.runner.reference import ManyReference
     from runware_flow.runner.runner import Runner
     from runware_flow.view.progress import ProgressBoard
 
@@ -60,7 +60,7 @@ class EventBus:
         self._machine = runner.machine
         self._start = anyio.current_time()
         self._events: list[weakref.ref[EventStream]] = []
-        self._completions: list[tuple[NodeSpec, weakref.ref[CompletionStream[Any]]]] = []
+        self._completions: list[weakref.ref[CompletionStream[Any]]] = []
         self._waiting_count = 0
         self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
         self._refused: set[tuple[ScopeRun, Step]] = set()
@@ -90,10 +90,10 @@ class EventBus:
         self._events.append(weakref.ref(reader, self._forget))
         self._machine.watch = True
 
-    def open_completions(self, spec: NodeSpec, find: Callable[[], FanRun]) -> CompletionStream[Any]:
+    def open_completions(self, many: ManyReference[Any], find: Callable[[], FanRun]) -> CompletionStream[Any]:
         """Begin a reader of the outcomes of one step of a fan-out."""
-        reader: CompletionStream[Any] = CompletionStream(spec.slot, self._machine.concurrency, find, self._admit)
-        self._completions.append((spec, weakref.ref(reader, self._forget)))
+        reader: CompletionStream[Any] = CompletionStream(many, self._machine.concurrency, find, self._admit)
+        self._completions.append(weakref.ref(reader, self._forget))
         self._machine.watch = True
         if self._runner.is_finished:
             reader.is_over = True
@@ -101,12 +101,12 @@ class EventBus:
 
     @property
     def _readers(self) -> list[RunStream]:
-        references: list[Any] = [*self._events, *(reference for _, reference in self._completions)]
+        references: list[Any] = [*self._events, *self._completions]
         return [reader for reference in references if (reader := reference()) is not None]
 
     def _forget(self, _: object) -> None:
         self._events = [reference for reference in self._events if reference() is not None]
-        self._completions = [pair for pair in self._completions if pair[1]() is not None]
+        self._completions = [reference for reference in self._completions if reference() is not None]
         if not self._events and not self._completions and self._board is None:
             self._machine.watch = False
             self._machine.settled.clear()
@@ -215,9 +215,9 @@ class EventBus:
         """Tell of the nodes that the machine has settled."""
         settled, self._machine.settled = self._machine.settled, []
         for run, step in settled:
-            for spec, reference in self._completions:
-                if spec is step.spec and (reader := reference()) is not None:
-                    reader.put_item(run)
+            for reference in self._completions:
+                if (reader := reference()) is not None:
+                    reader.put_item(run, step.spec)
             begun = self._begun.pop((run, step), None)
             was_refused = (run, step) in self._refused
             self._refused.discard((run, step))
@@ -254,7 +254,7 @@ class EventBus:
 
     def source_ended(self) -> None:
         """Let those that wait for outcomes see whether there will be more."""
-        for _, reference in self._completions:
+        for reference in self._completions:
             reader = reference()
             if reader is not None:
                 reader.wake()

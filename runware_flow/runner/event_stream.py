@@ -3,7 +3,7 @@
 They are objects with `__anext__`, not async generators, so they may be read from inside any frame.
 
 Each reader has a queue. What settled is never dropped; instead, while a reader has too much unread, the run starts
-nothing new (what is in flight goes on). See `News` for when it goes on all the same.
+nothing new (what is in flight goes on). See `EventBus` for when it goes on all the same.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ import anyio.lowlevel
 import msgspec
 
 from runware_flow.graph.events import Event, NodeDelta, NodeProgress
-from runware_flow.graph.outcomes import Failed
+from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.graph.scope_run import FanRun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
+    from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.outcomes import Outcome
-    from runware_flow.graph.scope_run import FanRun, ScopeRun
+    from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.runner.reference import ManyReference
 
-__all__ = ("Completed", "CompletionStream", "EventStream", "RunStream")
+__all__ = ("Completed", "CompletionStream", "EventStream", "RunStream", "items_of")
 
 T = TypeVar("T")
 
@@ -57,13 +60,13 @@ class RunStream:
         """It has so much unread that the run should wait until half of it is read."""
         self._on_change = on_change
         self._turn = _READS_A_TURN
-        self._event_bus = anyio.Event()
+        self._arrival = anyio.Event()
 
     def put(self, thing: Any) -> None:
         """Append without waiting; the bound works on what the run admits, not here."""
         self.queue.append(thing)
         if self.is_waiting:
-            self._event_bus.set()
+            self._arrival.set()
         if not self.is_holding and len(self.queue) >= self.bound:
             self.is_holding = True
             self._on_change()
@@ -71,7 +74,7 @@ class RunStream:
     def wake(self) -> None:
         """Let a waiting reader look again."""
         if self.is_waiting:
-            self._event_bus.set()
+            self._arrival.set()
 
     def close(self) -> None:
         """End the reading; what is unread is dropped, and the run is not held up any more."""
@@ -93,11 +96,11 @@ class RunStream:
         while not self.queue:
             if self.is_closed or is_over():
                 raise StopAsyncIteration
-            self._event_bus = anyio.Event()
+            self._arrival = anyio.Event()
             self.is_waiting = True
             self._on_change()
             try:
-                await self._event_bus.wait()
+                await self._arrival.wait()
             finally:
                 self.is_waiting = False
                 self._on_change()
@@ -153,43 +156,69 @@ class CompletionStream(RunStream, Generic[T]):
     """The outcomes of a `Many`, as they come; those that were there already come first.
 
     Use `async for index, outcome in reader`. It ends when all items of the fan-out have an outcome. If their source
-    failed, the last outcome is a `Failed` that stands for the items that it did not give.
+    failed, the last outcome is a `Failed` that stands for the items that it did not give. The results of a `many.each`
+    have the index of the item that they belong to; an item whose task failed has one outcome, that failure.
     """
 
-    def __init__(self, slot: int, bound: int, find: Callable[[], FanRun], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, many: ManyReference[T], bound: int, find: Callable[[], FanRun], on_change: Callable[[], None]
+    ) -> None:
         super().__init__(bound, on_change)
         self.is_over = False
-        self._slot = slot
         self._find = find
         self._count = 0
         self._has_told_source = False
-        for item in find().items:
-            if item.outcome(slot) is not None:
-                self.put_item(item)
+        self._slots = {many.spec: many.spec.slot} | {fan.deps[0]: fan.deps[0].slot for fan in many.fans[1:]}
+        self._spec = many.spec
+        for run in items_of(find(), many.fans[1:]):
+            for spec in self._slots:
+                if run.plan.spec is spec.scope:
+                    self.put_item(run, spec)
 
-    def put_item(self, item: ScopeRun) -> None:
-        """Append an item that has its outcome."""
-        if not self.is_closed:
+    def put_item(self, run: ScopeRun, spec: NodeSpec) -> None:
+        """Append the outcome of a node that has settled, if this is what the reader reads."""
+        slot = self._slots.get(spec)
+        if self.is_closed or slot is None:
+            return
+        outcome: Any = run.outcome(slot)
+        if outcome is not None and (spec is self._spec or not isinstance(outcome, Ok)):
             self._count += 1
-            self.put(item)
+            self.put(Completed(_index_of(run), outcome))
 
     def __aiter__(self) -> CompletionStream[T]:
         return self
 
     async def __anext__(self) -> Completed[T]:
         try:
-            item: ScopeRun = await self._next(self._has_ended)
+            completed: Completed[T] = await self._next(self._has_ended)
         except StopAsyncIteration:
             problem = self._find().problem_outcome
             if self.is_closed or self._has_told_source or not isinstance(problem, Failed):
                 raise
             self._has_told_source = True
             return Completed(self._find().pulled_count, problem)
-        outcome: Any = item.outcome(self._slot)
-        return Completed(item.index, outcome)
+        return completed
 
     def _has_ended(self) -> bool:
         if self.is_over:
             return True
         fan = self._find()
-        return fan.is_ended and self._count >= fan.pulled_count
+        if not fan.is_ended:
+            return False
+        return self._count >= fan.pulled_count if len(self._slots) == 1 else not fan.live
+
+
+def items_of(fan: FanRun, inside: Sequence[NodeSpec]) -> Iterator[ScopeRun]:
+    """Iterate over the items of a fan-out and of those inside it, in the order of the items."""
+    for item in fan.items:
+        yield item
+        if inside:
+            inner = item.values[inside[0].slot]
+            if isinstance(inner, FanRun):
+                yield from items_of(inner, inside[1:])
+
+
+def _index_of(run: ScopeRun) -> int:
+    while run.parent is not None and run.parent.fan is not None:
+        run = run.parent
+    return run.index

@@ -92,6 +92,26 @@ class NodeReference(Placeholder, Generic[T_co]):
 
 
 class ManyReference(Placeholder, Generic[T_co]):
-    """What reads one result for each item: `result[many]` is a `list[T_co]`. A `Many` is one."""
+    """What reads one result for each item: `result[many]` is a `list[T_co]`. A `Many` is one.
 
-    __slots__ = ()
+    Attributes:
+        levels: how many fan-outs, one inside the other, its items come from: 2 for `many.each`, whose items are the
+            results of all items together.
+    """
+
+    __slots__ = ("levels",)
+
+    def __init__(self, declaration: Declaration, spec: NodeSpec, levels: int = 1) -> None:
+        super().__init__(declaration, spec)
+        self.levels = levels
+
+    @property
+    def fans(self) -> list[NodeSpec]:
+        """The fan-outs that its items come from, outermost first."""
+        found: list[NodeSpec] = []
+        scope = self.spec.scope
+        for _ in range(self.levels):
+            assert scope.fan is not None
+            found.append(scope.fan)
+            scope = scope.fan.scope
+        return found[::-1]

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from runware_flow.errors import NodeNotAvailable
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
+from runware_flow.graph.scope_run import FanRun
+from runware_flow.runner.event_stream import items_of
 from runware_flow.runner.reference import ManyReference, NodeReference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from os import PathLike
 
     from runware_flow.graph.declaration import Declaration, NodeSpec
     from runware_flow.graph.machine import FlowMachine
-    from runware_flow.graph.scope_run import FanRun
     from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.records import NodeRecord, ReceiptLine
     from runware_flow.view.figures import Figures
@@ -59,13 +61,26 @@ class RunResult:
             return _value_of(self.outcome(node), node.spec)
         return self._values_of(node)
 
-    def _values_of(self, node: ManyReference[Any]) -> list[Any]:
-        fan = self.fan_of(node)
+    def _values_of(self, many: ManyReference[Any]) -> list[Any]:
+        fan = self.fan_of(many)
         problem = fan.problem()
         if problem is not None:
-            raise _not_available(node.spec, problem)
-        slot = node.spec.slot
-        return [_value_of(item.outcome(slot), node.spec, item.index) for item in fan.items]
+            raise _not_available(many.spec, problem)
+        return [_value_of(outcome, spec, index) for index, spec, outcome in self._items(many, fan)]
+
+    def _items(self, many: ManyReference[Any], fan: FanRun) -> Iterator[tuple[int, NodeSpec, Outcome[Any] | None]]:
+        """Iterate over the outcomes of `many`; where a task in between gave no results, its outcome stands for them."""
+        inside = many.fans[1:]
+        spec = many.spec
+        for run in items_of(fan, inside):
+            if run.plan.spec is spec.scope:
+                yield run.index, spec, run.outcome(spec.slot)
+                continue
+            inner = next(one for one in inside if one.scope is run.plan.spec)
+            if not isinstance(run.values[inner.slot], FanRun):
+                source = inner.deps[0]
+                outcome = run.outcome(source.slot)
+                yield run.index, source, None if isinstance(outcome, Ok) else outcome
 
     def outcome(self, node: NodeReference[T], /) -> Outcome[T]:
         """Return how a node ended.
@@ -86,7 +101,9 @@ class RunResult:
     def outcomes(self, many: ManyReference[T], /) -> list[Outcome[T]]:
         """Return how each item ended, in the order of the items; of a stopped run, those that had been pulled.
 
-        If the source of the items failed, one more `Failed` at the end stands for the items that it did not give.
+        Of a `many.each` the results of all items follow each other; an item whose task failed has one outcome, that
+        failure. If the source of the items failed, one more `Failed` at the end stands for the items that it did not
+        give.
 
         Raises:
             NodeNotAvailable: an item has not ended yet, or there were no items because the fan-out was skipped.
@@ -96,10 +113,9 @@ class RunResult:
         if problem is not None and not fan.items and not isinstance(problem, Failed):
             raise _not_available(many.spec, problem)
         outcomes: list[Outcome[T]] = []
-        for item in fan.items:
-            outcome = item.outcome(many.spec.slot)
+        for index, spec, outcome in self._items(many, fan):
             if outcome is None:
-                raise NodeNotAvailable(f"item {item.index} of {many.spec.describe()}, has not finished yet")
+                raise NodeNotAvailable(f"item {index} of {spec.describe()}, has not finished yet")
             outcomes.append(outcome)
         if isinstance(problem, Failed):
             outcomes.append(problem)
@@ -126,7 +142,8 @@ class RunResult:
 
     def records(self, many: ManyReference[Any], /) -> list[NodeRecord | None]:
         """Return the same for each item, in the order of the items."""
-        return [item.record(many.spec.slot) for item in self.fan_of(many).items]
+        fan, spec = self.fan_of(many), many.spec
+        return [run.record(spec.slot) for run in items_of(fan, many.fans[1:]) if run.plan.spec is spec.scope]
 
     def mermaid(self) -> str:
         """Draw the run as a Mermaid flowchart: each node with how it ended, how long it took and what it cost."""
@@ -225,8 +242,7 @@ class RunResult:
     def fan_of(self, many: ManyReference[Any], /) -> FanRun:
         """Return the state of the fan-out behind `many`; for the runner."""
         spec = self._spec_of(many, ManyReference)
-        fan = spec.scope.fan
-        assert fan is not None
+        fan = many.fans[0]
         if fan.scope.parent is not None:
             raise NodeNotAvailable(f"{spec.describe()}, is made anew for each item around it: use gather()")
         return self._machine.fan_run(fan)

@@ -386,7 +386,7 @@ class Runner:
 
     def open_completions(self, many: ManyReference[Any]) -> CompletionStream[Any]:
         """See `Run.as_completed`."""
-        return self.event_bus.open_completions(many.spec, lambda: self.result.fan_of(many))
+        return self.event_bus.open_completions(many, lambda: self.result.fan_of(many))
 
     def admit(self, *, is_open: bool) -> None:
         """Open or close the gate in front of new nodes."""

@@ -157,6 +157,14 @@ def _convert(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
     return _convert_result(value, path, local)
 
 
+def _schema_of(kind: Any, path: Keys) -> dict[str, Any]:
+    """The JSON schema of a type that msgspec knows."""
+    try:
+        return msgspec.json.schema(kind)
+    except TypeError as error:
+        raise _reject(path, f"is neither a JSON schema nor a type that has one: {error}") from None
+
+
 def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
     return isinstance(value, Mapping)
 
@@ -190,6 +198,8 @@ def _convert_local(value: bytes | PathLike[str], path: Keys, local: list[LocalMe
 
 
 def _convert_result(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
+    if path[-1:] == ("jsonSchema",):
+        return _schema_of(value, path)
     if isinstance(value, MediaResult):
         _expect_media(value, path)
         kept = stand_in_of(value)

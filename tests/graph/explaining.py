@@ -10,8 +10,9 @@ from typing import Any
 
 from flow_world import Driver, plain
 
-from runware_flow.graph.declaration import ABSORBING, NodeKind, NodeSpec, waits_for
+from runware_flow.graph.declaration import CHOOSING, DECIDED, SENDS, STANDING_IN, NodeKind, NodeSpec, waits_for
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Skipped
+from runware_flow.graph.policies import may_fall_back
 from runware_flow.graph.scope_run import FanRun, ScopeRun
 
 Indices = tuple[int, ...]
@@ -77,10 +78,8 @@ class Judge:
         if kind in (NodeKind.GATHER, NodeKind.SETTLED):
             return self.gathered(spec, indices)
         before = [self.end(one, indices) for one in spec.deps]
-        if kind is NodeKind.RACE:
-            return lambda outcome: self.is_right_race(before, outcome)
-        if kind in (NodeKind.WAY, NodeKind.BRANCH):
-            return self.way(spec, indices, before)
+        if kind in DECIDED:
+            return self.decided(spec, indices, before)
         if not all(isinstance(one, Ok) for one in (*before, *(self.end(one, indices) for one in spec.after))):
             return Skipped("")
         place = (spec.path, indices)
@@ -92,6 +91,22 @@ class Judge:
                 isinstance(outcome, Failed) or (isinstance(outcome, Ok) and plain(outcome.value) == plain(value))
             )
         return Ok(self.driver.world.value(place, spec, [one.value for one in before]))
+
+    def decided(self, spec: NodeSpec, indices: Indices, before: list[Any]) -> Any:
+        if spec.kind is NodeKind.RACE:
+            return lambda outcome: self.is_right_race(before, outcome)
+        if spec.kind is NodeKind.UNLESS:
+            kind = Ok if may_answer(before[0], spec.deps[0]) else Skipped
+            return lambda outcome: isinstance(outcome, kind)
+        if spec.kind is NodeKind.FALLBACK:
+            return self.fallback(before)
+        return self.way(spec, indices, before)
+
+    def fallback(self, before: list[Any]) -> Any:
+        if isinstance(before[0], Ok) or isinstance(before[1], Ok):
+            return before[0] if isinstance(before[0], Ok) else before[1]
+        has_failed = isinstance(before[1], Failed) or isinstance(before[0], Failed)
+        return lambda outcome: isinstance(outcome, Skipped) or (has_failed and isinstance(outcome, Failed))
 
     def way(self, spec: NodeSpec, indices: Indices, before: list[Any]) -> Any:
         decision = before[0]
@@ -180,7 +195,7 @@ class Judge:
             for waiting, other in self.followers(*place):
                 if not isinstance(self.end(waiting, other), Ok):
                     todo.append((waiting, other))
-                elif waiting.kind in ABSORBING:
+                elif waiting.kind in CHOOSING:
                     is_decided = True
                 elif waiting.kind not in (NodeKind.BRANCH, NodeKind.FAN):
                     return False
@@ -190,7 +205,11 @@ class Judge:
 
     def is_borne(self, spec: NodeSpec, indices: Indices) -> bool:
         """Whether a failure is none of the run: all that waits can do without, or a fan-out around tolerates it."""
-        return self.is_excused(spec) or any(
+        error = self.end(spec, indices).error
+        is_answered = self.is_excused(spec) and (
+            not self.needs_fallback(spec) or may_fall_back(error, buys=spec.kind in SENDS)
+        )
+        return is_answered or any(
             scope.fan is not None and scope.fan.tolerate is not None for scope in self.around(spec)
         )
 
@@ -203,7 +222,12 @@ class Judge:
 
     def is_excused(self, spec: NodeSpec) -> bool:
         waiting = self.waiting[spec]
-        return bool(waiting) and all(one.kind in ABSORBING or self.is_excused(one) for one in waiting)
+        return bool(waiting) and all(
+            one.kind in CHOOSING or one.kind in STANDING_IN or self.is_excused(one) for one in waiting
+        )
+
+    def needs_fallback(self, spec: NodeSpec) -> bool:
+        return any(one.kind in STANDING_IN or self.needs_fallback(one) for one in self.waiting[spec])
 
     def failures(self) -> list[tuple[NodeSpec, Indices]]:
         return [
@@ -212,3 +236,10 @@ class Judge:
             for spec in scope.nodes
             if isinstance(outcome_of(run, spec.slot), Failed)
         ]
+
+
+def may_answer(outcome: Any, spec: NodeSpec) -> bool:
+    """Whether a fallback may stand in for a node that ended like this."""
+    if isinstance(outcome, Failed):
+        return may_fall_back(outcome.error, buys=spec.kind in SENDS)
+    return isinstance(outcome, Skipped) and outcome.error is not None and may_fall_back(outcome.error, buys=False)

@@ -48,6 +48,9 @@ class World:
     def race(self, *nodes: NodeSpec, name: str = "race") -> NodeSpec:
         return self.declaration.add(NodeKind.RACE, None, nodes, name=name, where=HERE)
 
+    def fallback(self, of: NodeSpec) -> NodeSpec:
+        return self.declaration.add_fallback(of, None, name=f"{of.name}.fallback", task_name="task", where=HERE)
+
     def ways(self, of: NodeSpec) -> tuple[NodeSpec, NodeSpec, NodeSpec]:
         """The decision of a branch and its two ways; `branch` brings them together."""
         decision = self.node(of, name="when", kind=NodeKind.PICK)

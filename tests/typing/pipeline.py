@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
+from msgspec import Struct
+
 from runware_flow import Batch, Client, Flow, Many, Node, Outcome, Result, Retry, RunResult
 from runware_flow.batch.report import BatchReport
 from runware_flow.results import CaptionResult, ImageResult, ModelSearchResult, TextResult, UpscaleResult
@@ -126,6 +128,37 @@ assert_type(
 )
 fixed = art.then(count_bytes).fallback(Caption(model="runware:150@2", inputs={"image": "kite.png"}))
 assert_type(fixed, Node[int | CaptionResult])
+
+assert_type(
+    arts.fallback(Caption(model="runware:150@2", inputs={"image": "kite.png"})), Many[ImageResult | CaptionResult]
+)
+assert_type(fixed.fallback({"model": "runware:400@1"}), Node[int | CaptionResult | Result])
+
+# Several results for each item.
+four = arts.each(lambda image: ImageInference(model="runware:400@1", positive_prompt="a kite", number_results=4))
+assert_type(four, Many[ImageResult])
+assert_type(art.each(lambda image: ImageInference(model="runware:400@1", number_results=4)), Many[ImageResult])
+best = arts.pipe(
+    lambda node: (
+        node.each(lambda image: ImageInference(model="runware:400@1", number_results=4))
+        .gather()
+        .pick(lambda found: found[0])
+    )
+)
+assert_type(best, Many[ImageResult])
+
+
+# Typed answers.
+class Scene(Struct):
+    title: str
+
+
+scenes = flow.then(TextInference(model="google:gemma@4-31b", messages=[], json_schema=list[Scene])).parse(list[Scene])
+assert_type(scenes, Node[list[Scene]])
+assert_type(
+    scenes.map(lambda scene: ImageInference(model="runware:400@1", positive_prompt=scene.title)), Many[ImageResult]
+)
+assert_type(captions.parse(Scene), Many[Scene])
 
 # Files.
 assert_type(big.save("out/{label}"), Node[Path])
