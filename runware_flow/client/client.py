@@ -12,6 +12,7 @@ import anyio
 from msgspec.structs import replace
 
 from runware_flow.client import request as requests
+from runware_flow.client.http.upload import upload
 from runware_flow.client.media import LocalMediaPlacer
 from runware_flow.client.options import read_settings
 from runware_flow.client.send_windows import SendWindows
@@ -22,7 +23,6 @@ from runware_flow.client.transport_selector import TransportSelector
 from runware_flow.client.utilities import Utilities
 from runware_flow.errors import ClientStateError
 from runware_flow.lifetime import Worker, Workers
-from runware_flow.tasks import MediaStorage
 from runware_flow.types import Result, Task
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from runware_flow.client.delivery import Delivery, Progress
+    from runware_flow.client.media import LocalFile
     from runware_flow.client.options import ClientKeywords
     from runware_flow.client.send_windows import Slot
     from runware_flow.client.session_driver import SessionDriver
@@ -381,9 +382,9 @@ class Client(Utilities):
         registry = self._services.registry.registry
         return requests.prepare(task, new_task_id=task_uuid, registry=registry, **choices)
 
-    async def _upload(self, data_uri: str) -> str:
-        stored = await self.run(MediaStorage(operation="upload", media=data_uri))
-        return str(stored[0].media_uuid)
+    async def _upload(self, file: LocalFile) -> str:
+        stored = await upload(file, self._services)
+        return str(stored.media_uuid)
 
     def _here(self) -> SessionDriver:
         """The session, which first use opens."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import mimetypes
+import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -16,15 +18,28 @@ from runware_flow.files import local_path
 from runware_flow.wire.codec import place
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from runware_flow.wire.codec import LocalMedia
 
-__all__ = ("INLINE_LIMIT_BYTES", "LocalMediaPlacer", "extension_of", "file_to_data_uri", "inline_media")
+__all__ = (
+    "INLINE_LIMIT_BYTES",
+    "PIECE_BYTES",
+    "LocalFile",
+    "LocalMediaPlacer",
+    "extension_of",
+    "file_to_data_uri",
+    "inline_media",
+    "open_local",
+)
 
 INLINE_LIMIT_BYTES = 256 * 1024
 """Media up to this size are sent inside the request that uses them."""
 
+PIECE_BYTES = 3 * 256 * 1024
+"""Of an upload, read and encoded at a time; in base64 three bytes are four."""
+
+_HEAD_BYTES = 4096
 _REMEMBERED_UPLOADS = 4096
 
 _SIGNATURES = (
@@ -95,15 +110,64 @@ def extension_of(head: bytes) -> str:
     return _EXTENSIONS.get(media_type) or mimetypes.guess_extension(media_type) or ".bin"
 
 
+class LocalFile:
+    """A local medium that is read, hashed and encoded piece by piece: it never lies in memory as a whole."""
+
+    def __init__(self, source: bytes | Path, size: int, media_type: str) -> None:
+        """Args: size: in bytes. media_type: `image/png`, say."""
+        self.source = source
+        self.size = size
+        self.media_type = media_type
+
+    @property
+    def prefix(self) -> str:
+        """What comes before the content in a data URI."""
+        return f"data:{self.media_type};base64,"
+
+    @property
+    def encoded_size(self) -> int:
+        """Bytes of the content in base64."""
+        return (self.size + 2) // 3 * 4
+
+    async def digest(self) -> bytes:
+        """A hash of the content."""
+        return await anyio.to_thread.run_sync(self._digest)
+
+    async def encode(self, at: int) -> bytes:
+        """The piece in base64 that begins at byte `at`, of `PIECE_BYTES` or less.
+
+        Raises:
+            OSError: the file cannot be read, or has become shorter.
+        """
+        return await anyio.to_thread.run_sync(self._encode, at)
+
+    def _digest(self) -> bytes:
+        if isinstance(self.source, bytes):
+            return hashlib.sha256(self.source).digest()
+        with self.source.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    def _encode(self, at: int) -> bytes:
+        size = min(PIECE_BYTES, self.size - at)
+        if isinstance(self.source, bytes):
+            return base64.b64encode(memoryview(self.source)[at : at + size])
+        with self.source.open("rb") as file:  # opened for each piece: nothing is left open, whatever ends the upload
+            file.seek(at)
+            piece = file.read(size)
+        if len(piece) < size:
+            raise OSError(f"{self.source} became shorter while it was being uploaded")
+        return base64.b64encode(piece)
+
+
 class LocalMediaPlacer:
     """Replaces paths and bytes in a request by what the service can read.
 
     The same content is uploaded once in a client's life, also when several requests need it at once. A cancel during an
-    upload leaves nothing behind here; whoever needs the content next uploads it.
+    upload leaves nothing behind here; the next request that needs the content uploads it.
     """
 
-    def __init__(self, upload: Callable[[str], Awaitable[str]]) -> None:
-        """Args: upload: stores a data URI at the service and returns its UUID."""
+    def __init__(self, upload: Callable[[LocalFile], Awaitable[str]]) -> None:
+        """Args: upload: stores a medium at the service and returns its UUID."""
         self._upload = upload
         self._uploaded: dict[bytes, str] = {}
         self._uploading: dict[bytes, anyio.Lock] = {}
@@ -115,18 +179,20 @@ class LocalMediaPlacer:
             RunwareError: `code="validation"`, naming the parameter, for a file that cannot be read.
         """
         for medium in local_media:
-            place(wire, medium.path, await (inline_media(medium) if inline else self._reference(medium)))
+            with _readable(medium):
+                reference = await (inline_media(medium) if inline else self._reference(medium))
+            place(wire, medium.path, reference)
 
     async def _reference(self, medium: LocalMedia) -> str:
-        content, media_type = await _read(medium)
-        if len(content) <= INLINE_LIMIT_BYTES:
-            return _data_uri(content, media_type)
-        digest = hashlib.sha256(content).digest()
+        file = await open_local(medium.source)
+        if file.size <= INLINE_LIMIT_BYTES:
+            return await inline_media(medium)
+        digest = await file.digest()
         lock = self._uploading.setdefault(digest, anyio.Lock())
         async with lock:
             known = self._uploaded.get(digest)
             if known is None:
-                known = await self._upload(_data_uri(content, media_type))
+                known = await self._upload(file)
                 self._uploaded[digest] = known
                 if len(self._uploaded) > _REMEMBERED_UPLOADS:
                     del self._uploaded[next(iter(self._uploaded))]
@@ -135,27 +201,48 @@ class LocalMediaPlacer:
         return known
 
 
+async def open_local(source: bytes | Path) -> LocalFile:
+    """Look at a local medium: how large it is, and of what type.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        return LocalFile(source, len(source), _media_type(source[:_HEAD_BYTES]))
+    path = local_path(source)
+    return await anyio.to_thread.run_sync(_look_at, path)
+
+
+def _look_at(path: Path) -> LocalFile:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+        size = file.seek(0, os.SEEK_END)
+    return LocalFile(path, size, _media_type(head, path))
+
+
+@contextmanager
+def _readable(medium: LocalMedia) -> Generator[None]:
+    """Name the parameter whose file cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        parameter = ".".join(str(step) for step in medium.path)
+        raise RunwareError(
+            f"{parameter}: cannot read {medium.source!s}: {error.strerror or error}",
+            code="validation",
+            raw_code="invalidParameter",
+            parameter=parameter,
+        ) from error
+
+
 async def inline_media(medium: LocalMedia) -> str:
     """A local medium as a data URI, whatever its size.
 
     Raises:
         RunwareError: `code="validation"`, naming the parameter, for a file that cannot be read.
     """
-    return _data_uri(*await _read(medium))
-
-
-async def _read(medium: LocalMedia) -> tuple[bytes, str]:
     if isinstance(medium.source, bytes):
-        return medium.source, _media_type(medium.source)
-    parameter = ".".join(str(step) for step in medium.path)
-    try:
+        return _data_uri(medium.source, _media_type(medium.source))
+    with _readable(medium):
         content = await anyio.Path(local_path(medium.source)).read_bytes()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunwareError(
-            f"{parameter}: cannot read {medium.source}: {reason}",
-            code="validation",
-            raw_code="invalidParameter",
-            parameter=parameter,
-        ) from error
-    return content, _media_type(content, medium.source)
+    return _data_uri(content, _media_type(content, medium.source))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from msgspec import UNSET, UnsetType
 
 from runware_flow.client.http.storage import is_available, read_media, save_media
+from runware_flow.client.http.upload import store_local
 from runware_flow.client.options import check_seconds
 from runware_flow.client.request import read_task_id
 from runware_flow.errors import RunwareError
@@ -22,7 +24,6 @@ from runware_flow.wire.webhooks import decode_webhook, notices_of
 if TYPE_CHECKING:
     import os
     from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from pathlib import Path
 
     from runware_flow.catalog import Registry
     from runware_flow.client.delivery import Progress
@@ -172,11 +173,16 @@ class Utilities:
     ) -> MediaStorageResult:
         """Store a medium for later tasks (`.media_uuid`, `.media_url`), or delete one.
 
-        After a cancel it may have been done or not; doing it again does no harm.
+        After a cancel it may have been done or not; doing it again does no harm. A path or bytes are encoded while they
+        are sent, by a POST of their own.
 
         Args:
             media: to upload, as for `image_upload`; to delete, its UUID.
         """
+        if operation == "upload" and isinstance(media, (bytes, Path)):
+            self._here()
+            with self._services.documenting():
+                return await store_local(media, self._services, timeout=timeout)
         return await self._first(MediaStorage(operation=operation, media=media), timeout)
 
     async def account_management(

@@ -7,8 +7,8 @@ a test without sockets) fits `Connector` and raises `TransportError` as document
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from runware_flow.errors import RunwareFlowError
 from runware_flow.secret import Secret
@@ -20,6 +20,7 @@ __all__ = (
     "CLOSE_TIMEOUT",
     "CONNECT_TIMEOUT",
     "MAX_FRAME_BYTES",
+    "BodySource",
     "Connection",
     "Connector",
     "Headers",
@@ -144,6 +145,15 @@ class Connector(Protocol):
     def __call__(
         self, url: str, /, *, headers: Headers, max_frame_bytes: int, connect_timeout: float
     ) -> AbstractAsyncContextManager[Connection]: ...
+
+
+class BodySource(NamedTuple):
+    """A body of a request that never lies in memory as a whole."""
+
+    size: int
+    """In bytes, exactly."""
+    pieces: Callable[[], AsyncIterator[bytes]]
+    """Gives them, from the first on. Not an async generator: a cancel would leave it half-way."""
 
 
 def check_headers(headers: Headers) -> dict[str, str | Secret]:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from .address import Address
-    from .connection import Headers
+    from .connection import BodySource, Headers
 
     Take = Callable[[bytes], bool]
 
-__all__ = ("Answer", "Body", "Endpoint", "explain")
+__all__ = ("Answer", "Body", "Endpoint", "StreamedBody", "explain")
 
 
 class Body(httpx.AsyncByteStream):
@@ -42,6 +42,19 @@ class Body(httpx.AsyncByteStream):
         """Give the bytes away."""
         self.begun = True
         return self._body
+
+
+class StreamedBody(Body):
+    """A body that is made while it is sent, and anew if it is sent again."""
+
+    def __init__(self, source: BodySource) -> None:
+        super().__init__(b"")
+        self.size = source.size
+        self._source = source
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self.begun = True
+        return self._source.pieces()
 
 
 class _Pieces:

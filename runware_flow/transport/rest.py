@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from .connection import Headers
+    from .connection import BodySource, Headers
     from .exchange import Answer, Endpoint
 
 __all__ = ("Reply", "RestTransport", "create_http", "fetch", "open_http")
@@ -174,7 +174,7 @@ async def fetch(
     *,
     headers: Headers,
     method: Literal["GET", "POST"] = "GET",
-    body: bytes = b"",
+    body: bytes | BodySource = b"",
     timeout: float | None = None,
     max_reply_bytes: int = MAX_FRAME_BYTES,
     connect_timeout: float = CONNECT_TIMEOUT,
@@ -193,17 +193,17 @@ async def fetch(
 async def _ask(
     endpoint: Endpoint,
     method: Literal["GET", "POST"],
-    body: bytes,
+    body: bytes | BodySource,
     timeout: float | None,
     more_headers: Headers | None = None,
     take: Callable[[bytes], bool] | None = None,
 ) -> Reply:
     from httpx import HTTPError, InvalidURL
 
-    from .exchange import Body, explain
+    from .exchange import Body, StreamedBody, explain
 
     address = endpoint.address
-    content = Body(body)
+    content = Body(body) if isinstance(body, bytes) else StreamedBody(body)
     with anyio.move_on_after(timeout):
         try:
             answer = await (endpoint.get() if method == "GET" else endpoint.post(content, more_headers, take))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
+import tracemalloc
 
 import anyio
+import httpx
 import pytest
 from PIL import Image
 
-from runware_flow import RunwareError, file_to_data_uri
-from runware_flow.client.media import INLINE_LIMIT_BYTES, LocalMediaPlacer, extension_of
+from runware_flow import Client, RunwareError, file_to_data_uri
+from runware_flow.client.media import INLINE_LIMIT_BYTES, PIECE_BYTES, LocalMediaPlacer, extension_of
 from runware_flow.results import CaptionResult, ImageResult
 from runware_flow.tasks import Caption, ImageInference, Upscale
 from runware_flow.wire.codec import LocalMedia
@@ -255,5 +259,102 @@ def test_what_is_no_task_or_no_medium_is_said_to_be_so(run, open_pair, tmp_path)
                 await client.run(object())
             with pytest.raises(TypeError, match="not a list: save each of its results by itself"):
                 await client.save([], tmp_path / "kite")
+
+    run(main)
+
+
+def test_large_media_are_never_in_memory_as_a_whole(run, open_pair, tmp_path):
+    """A file of 40 MB is read, encoded and sent in pieces; its frame alone would be 53 MB."""
+
+    async def main():
+        path = tmp_path / "large.png"
+        with path.open("wb") as file:
+            file.write(picture())
+            for _ in range(40):
+                file.write(os.urandom(2**20))
+        asked = []
+
+        async def answer(request):
+            size = 0
+            async for piece in request.stream:
+                size += len(piece)
+            assert size == int(request.headers["content-length"])
+            asked.append(size)
+            item = {"taskType": "mediaStorage", "taskUUID": UUID, "operation": "upload", "mediaUUID": UUID}
+            return httpx.Response(200, json={"data": [item]})
+
+        http = httpx.AsyncClient(transport=Streaming(answer))
+        async with http, Client("rw-key", http_client=http) as client:
+            await client.media_storage(picture())  # what is imported on first use is
+            tracemalloc.start()
+            try:
+                stored = await client.media_storage(path)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert stored.media_uuid == UUID
+        assert asked[1] > 53 * 2**20
+        assert peak < 8 * 2**20
+
+    run(main)
+
+
+UUID = "9b0e0f60-8c46-4c42-9ef4-1c3f6c1a8a11"
+
+
+class Streaming(httpx.AsyncBaseTransport):
+    def __init__(self, answer):
+        self.answer = answer
+
+    async def handle_async_request(self, request):
+        return await self.answer(request)
+
+
+@pytest.mark.parametrize(
+    "size", [INLINE_LIMIT_BYTES + 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 2 * PIECE_BYTES]
+)
+@pytest.mark.parametrize("form", [bytes, "path"])
+def test_upload_in_pieces_is_what_a_data_uri_would_be(run, tmp_path, size, form):
+    async def main():
+        content = (picture() + os.urandom(size))[:size]
+        path = tmp_path / "kite.png"
+        path.write_bytes(content)
+        bodies = []
+
+        async def answer(request):
+            bodies.append(b"".join([piece async for piece in request.stream]))
+            if len(bodies) == 1:
+                return httpx.Response(503)
+            item = {"taskType": "mediaStorage", "taskUUID": UUID, "mediaUUID": UUID}
+            return httpx.Response(200, json={"data": [item]})
+
+        http = httpx.AsyncClient(transport=Streaming(answer))
+        async with http, Client("rw-key", http_client=http, retry_delay=0.001) as client:
+            await client.media_storage(content if form is bytes else path)
+        tasks = [json.loads(body)[0] for body in bodies]
+        assert {task["media"] for task in tasks} == {await file_to_data_uri(content)}
+        assert len({task["taskUUID"] for task in tasks}) == 2
+
+    run(main)
+
+
+def test_file_that_shrinks_while_it_is_uploaded_is_one_clear_error(run, tmp_path, monkeypatch):
+    async def main():
+        path = tmp_path / "kite.png"
+        path.write_bytes(picture() + os.urandom(INLINE_LIMIT_BYTES))
+
+        async def answer(request):
+            path.write_bytes(b"x")
+            async for _ in request.stream:
+                pass
+
+        http = httpx.AsyncClient(transport=Streaming(answer))
+        async with http, Client("rw-key", http_client=http, max_retries=0) as client:
+            with pytest.raises(RunwareError, match="became shorter") as caught:
+                await client.media_storage(path)
+            path.write_bytes(picture() + os.urandom(INLINE_LIMIT_BYTES))
+            with pytest.raises(RunwareError, match=r"inputs\.image: cannot read .*became shorter"):
+                await client.run(Caption(model="runware:150@2", inputs={"image": path}))
+        assert caught.value.code == "validation"
 
     run(main)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
     from runware_flow.client.options import Settings
+    from runware_flow.transport.connection import BodySource
     from runware_flow.transport.rest import Reply
 
 __all__ = ("Web", "user_agent")
@@ -82,7 +83,7 @@ class Web:
         url: str,
         *,
         method: Literal["GET", "POST"] = "GET",
-        body: bytes = b"",
+        body: bytes | BodySource = b"",
         etag: str | None = None,
         with_key: bool = False,
         timeout: float | None = None,
@@ -111,7 +112,7 @@ class Web:
         url: str,
         *,
         method: Literal["GET", "POST"] = "GET",
-        body: bytes = b"",
+        body: bytes | BodySource = b"",
         with_key: bool = False,
         timeout: float | None = None,
     ) -> Reply:
@@ -122,6 +123,8 @@ class Web:
         that asks for a wait beyond the end of the time.
 
         Args:
+            url, method, with_key: as for `ask`.
+            body: the same each time.
             timeout: seconds for all of it, repetitions and pauses included, instead of the client's `timeout`.
         """
         settings = self._settings
