@@ -21,7 +21,7 @@ from runware_flow.client.services import Services
 from runware_flow.client.stream import TextStream, follow
 from runware_flow.client.transport_selector import TransportSelector
 from runware_flow.client.utilities import Utilities
-from runware_flow.errors import ClientStateError
+from runware_flow.errors import ClientStateError, RunwareTimeoutError
 from runware_flow.lifetime import Worker, Workers
 from runware_flow.types import Result, Task
 
@@ -147,9 +147,17 @@ class Client(Utilities):
         Raises:
             RunwareError: `auth` for a rejected key, `connection` if the service cannot be reached within
                 `auth_timeout`.
+            RunwareTimeoutError: a connection that was lost could not be opened again within the client's `timeout`.
         """
         self._here()
-        await self._connect()
+        with anyio.move_on_after(self._settings.timeout):
+            await self._connect()
+            return
+        raise RunwareTimeoutError(
+            f"there was no connection within {self._settings.timeout:g} s; it goes on being opened",
+            code="timeout",
+            raw_code="timeout",
+        )
 
     @overload
     async def run(

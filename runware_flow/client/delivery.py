@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 import msgspec
 
-from runware_flow.client.send_windows import TaskRefused
+from runware_flow.client.refusal import TaskRefused
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.graph.policies import is_verdict, never_left

@@ -26,21 +26,7 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareError
     from runware_flow.session.window import WindowStatistics
 
-__all__ = ("SendWindows", "Slot", "SlotWaiter", "TaskRefused", "window_of")
-
-
-class TaskRefused(Exception):
-    """The service has not accepted a task, since it has too much to do; it is to be sent again, as it is.
-
-    Attributes:
-        error: what the service said.
-        number: the task's turn, for `SendWindows.want`.
-    """
-
-    def __init__(self, error: RunwareError, number: int | None = None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.number = number
+__all__ = ("SendWindows", "Slot", "SlotWaiter", "window_of")
 
 
 class Slot:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
-from runware_flow.client.send_windows import TaskRefused
+from runware_flow.client.refusal import TaskRefused
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.session.reading import is_busy
 from runware_flow.session.streaming import DeltaKind, StreamMachine, StreamResult

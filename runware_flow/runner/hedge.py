@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from runware_flow.client.send_windows import TaskRefused
+from runware_flow.client.refusal import TaskRefused
 from runware_flow.errors import RunwareError
 from runware_flow.graph.policies import is_verdict
 from runware_flow.lifetime import open_task_group

@@ -9,8 +9,8 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
+from runware_flow.client.refusal import TaskRefused
 from runware_flow.client.request import Prepared
-from runware_flow.client.send_windows import TaskRefused
 from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError
 from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.declaration import NodeKind

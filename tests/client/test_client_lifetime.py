@@ -12,7 +12,7 @@ import threading
 import anyio
 import pytest
 
-from runware_flow import Client, ClientStateError, RunwareError
+from runware_flow import Client, ClientStateError, RunwareError, RunwareTimeoutError
 from runware_flow.emulator import Emulator, run_in_thread
 from runware_flow.tasks import ImageInference
 
@@ -454,6 +454,21 @@ def test_client_whose_worker_fails_gives_the_exception_to_its_calls(run, open_pa
             with pytest.raises(ClientStateError, match="has failed") as caught:
                 await client.run(TASK)
             assert caught.value.__cause__ is errors[0]
+
+    run(main)
+
+
+def test_connect_to_a_service_that_has_gone_has_a_bound(run):
+    async def main():
+        async with Emulator(latency=0.0) as emulator:
+            options = {**emulator.client_options, "timeout": 0.3, "retry_delay": 0.01}
+            client = Client(**options)
+            await client.connect()
+        with anyio.fail_after(5), pytest.raises(RunwareTimeoutError, match=r"no connection within 0\.3 s"):
+            while True:  # until the loss is known here
+                await client.connect()
+                await anyio.sleep(0.01)
+        await client.aclose()
 
     run(main)
 

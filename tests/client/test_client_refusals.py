@@ -7,7 +7,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from runware_flow import Client, RunwareError, RunwareTimeoutError
-from runware_flow.client.send_windows import SendWindows, SlotWaiter, TaskRefused
+from runware_flow.client.refusal import TaskRefused
+from runware_flow.client.send_windows import SendWindows, SlotWaiter
 from runware_flow.client.wake_event import WakeEvent
 from runware_flow.emulator import Emulator
 from runware_flow.tasks import ImageInference, TextInference

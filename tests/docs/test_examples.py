@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -207,9 +208,9 @@ def test_poster_tests_pass_by_themselves(tmp_path):
     assert "4 passed" in done.stdout, done.stdout
 
 
-@pytest.fixture
-def web_app():
-    """The address of the web app, served by Hypercorn, and the emulator behind it, where a picture takes its time."""
+@contextmanager
+def served(name):
+    """The address of an application, served by Hypercorn, and the emulator behind it, where things take their time."""
     with run_in_thread(latency=0.4) as emulator:
         command = [
             sys.executable,
@@ -217,7 +218,7 @@ def web_app():
             "dev",
             "-m",
             "hypercorn",
-            f"{EXAMPLES / 'web_app.py'}:app",
+            f"{EXAMPLES / name}:app",
             "--bind",
             "127.0.0.1:0",
         ]
@@ -229,6 +230,28 @@ def web_app():
             finally:
                 server.terminate()
             assert "Warning" not in server.stderr.read()
+
+
+@pytest.fixture
+def web_app():
+    with served("web_app.py") as running:
+        yield running
+
+
+def test_fastapi_stream_sends_words_as_they_come_and_ends_when_the_browser_leaves():
+    with served("fastapi_stream.py") as (address, emulator):
+        emulator.faults.add("throttle:rate=2000")
+        with httpx.stream("GET", f"{address}/chat", params={"question": "Why do lighthouses blink?"}) as answer:
+            assert answer.headers["content-type"].startswith("text/plain")
+            first = next(answer.iter_text())
+            assert first
+        deadline = time.monotonic() + 5
+        while emulator.log.open_connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        emulator.faults.clear()
+        whole = httpx.get(f"{address}/chat", params={"question": "Why do lighthouses blink?"}, timeout=20).text
+        assert len(whole) > len(first)
+        assert emulator.log.posts == 2
 
 
 def test_web_app_sends_the_events_of_a_run_and_ends_it_when_the_browser_leaves(web_app):

@@ -1,0 +1,24 @@
+"""A task that the service has not accepted, on its way back to the queue of its model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runware_flow.errors import RunwareError
+
+__all__ = ("TaskRefused",)
+
+
+class TaskRefused(Exception):
+    """The service has not accepted a task, since it has too much to do; it is to be sent again, as it is.
+
+    Attributes:
+        error: what the service said.
+        number: the task's turn, for `SendWindows.want`.
+    """
+
+    def __init__(self, error: RunwareError, number: int | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.number = number
