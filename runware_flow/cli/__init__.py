@@ -19,24 +19,32 @@ def main() -> NoReturn:
 
 
 def _run() -> None:
+    from runware_flow.cli.terminal import prepare_output, say
+
+    prepare_output()
     try:
         from runware_flow.cli.app import app
     except ImportError:
         sys.exit("the command line needs its extra: pip install 'runware-flow[cli,emulator]'")
     from runware_flow.cli.program import UsageError, UserError
     from runware_flow.errors import RunwareFlowError
+    from runware_flow.view.terminal import visible_lines
 
+    code = 1
     try:
         app()  # ends in SystemExit, by itself for a wrong usage
+        return
     except ImportError as error:
-        sys.exit(f"runware-flow: {error.name} is not installed: pip install 'runware-flow[cli,emulator]'")
+        say(f"{error.name} is not installed: pip install 'runware-flow[cli,emulator]'")
     except UsageError as error:
-        sys.stderr.write(f"runware-flow: {error}\n")
-        sys.exit(2)
+        say(error)
+        code = 2
     except UserError as error:
-        sys.exit(f"{error}\nrunware-flow: the file of the flow raised {type(error.__cause__).__name__}, as shown above")
+        sys.stderr.write(visible_lines(error, indents=False) + "\n")
+        say(f"the file of the flow raised {type(error.__cause__).__name__}, as shown above")
     except RunwareFlowError as error:
-        sys.exit(f"runware-flow: {getattr(error, 'summary', error)}")
+        say(getattr(error, "summary", error))
     except OSError as error:
         place = "" if error.filename is None else f"{error.filename}: "
-        sys.exit(f"runware-flow: {place}{error.strerror or error}")
+        say(f"{place}{error.strerror or error}")
+    sys.exit(code)

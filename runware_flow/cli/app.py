@@ -10,6 +10,8 @@ import typer
 from runware_flow.cli.cache import cache_app
 from runware_flow.cli.journal import journal_app
 from runware_flow.cli.models import models_app
+from runware_flow.cli.terminal import echo
+from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
     from runware_flow.flow.flow import Flow
@@ -82,18 +84,16 @@ def demo(
     from runware_flow.cli.demo import PROMPTS, run_demo
     from runware_flow.view.progress import money
 
-    print(
-        f"{len(PROMPTS)} prompts, three tasks each: generate, upscale, caption. The service is the emulator.",
-        flush=True,
-    )
+    echo(f"{len(PROMPTS)} prompts, three tasks each: generate, upscale, caption. The service is the emulator.")
     report = anyio.run(run_demo, out, backend=backend)
-    print()
+    echo()
     for picture, caption in report.pictures:
-        print(f"{picture}\n    {caption}")
+        echo(f"{picture}\n    {visible(caption)}")
     cost = "unknown" if report.cost is None else money(report.cost)
     tasks = 3 * len(report.pictures)
-    print(f"\n{tasks} tasks in {report.seconds:.1f} s; a real service would have billed {cost}.")
-    print(f"The run on one page, pictures and captions included: {report.page}")
+    echo()
+    echo(f"{tasks} tasks in {report.seconds:.1f} s; a real service would have billed {cost}.")
+    echo(f"The run on one page, pictures and captions included: {report.page}")
 
 
 @app.command()
@@ -255,7 +255,8 @@ def plan(
     """
     from runware_flow.cli.plan import plan_command
 
-    print(plan_command(_flow(target, param), journal=journal, prices=prices, mermaid=mermaid, is_json=is_json))
+    text = plan_command(_flow(target, param), journal=journal, prices=prices, mermaid=mermaid, is_json=is_json)
+    echo(text, is_laid_out=True)
 
 
 @app.command(no_args_is_help=True)
@@ -280,7 +281,7 @@ def report(
     from runware_flow.cli.program import beside
     from runware_flow.cli.report import report_command
 
-    print(report_command(journal, out or beside(journal, ".html"), flow=flow, files=files or ()))
+    echo(report_command(journal, out or beside(journal, ".html"), flow=flow, files=files or ()))
 
 
 def _flow(target: str, params: list[str] | None) -> Flow:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from runware_flow.cli.terminal import echo
+
 __all__ = ("cache_app",)
 
 cache_app = typer.Typer(help="Look after the caches of flows.", no_args_is_help=True, rich_markup_mode=None)
@@ -28,4 +30,4 @@ def prune(
     if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {folder}")
     count = Cache(folder).prune(older_than=days * 86_400)
-    print(f"{count} answers were older than {days:g} days and are gone")
+    echo(f"{count} answers were older than {days:g} days and are gone")

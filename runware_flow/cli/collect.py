@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from runware_flow.cli.terminal import echo
 from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.journal import Collected, Journal, collect
 from runware_flow.types import MediaResult, Result
+from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,13 +21,13 @@ __all__ = ("collect_command",)
 
 def collect_command(path: Path, *, timeout: float, backend: str) -> int:
     """Ask for what is open in a journal and say what came; 0 if nothing is left open, else 1."""
-    ask = functools.partial(collect, path, timeout=timeout, on_collected=lambda one: print(_line(one), flush=True))
+    ask = functools.partial(collect, path, timeout=timeout, on_collected=lambda one: echo(_line(one)))
     collected: list[Collected] = anyio.run(ask, backend=backend)
     with Journal(path) as journal:
         summary = journal.summary()
     cost = "an unknown cost" if summary.cost is None else f"${summary.cost:.4f}"
     came = sum(isinstance(one.outcome, Ok) for one in collected)
-    print(f"{came} of {len(collected)} collected; the journal has {summary.done_count} finished requests, for {cost}")
+    echo(f"{came} of {len(collected)} collected; the journal has {summary.done_count} finished requests, for {cost}")
     return 0 if summary.open_count == 0 else 1
 
 
@@ -39,7 +41,7 @@ def _line(one: Collected) -> str:
         what = f"still runs, task {outcome.task_uuid}"
     else:
         what = "never reached the service"
-    return f"{one.entry.path}: {what}"
+    return f"{visible(one.entry.path)}: {visible(what)}"
 
 
 def _show(result: Result) -> str:

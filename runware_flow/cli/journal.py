@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from runware_flow.cli.terminal import echo
+
 __all__ = ("journal_app",)
 
 journal_app = typer.Typer(help="Look after the journals of runs.", no_args_is_help=True, rich_markup_mode=None)
@@ -31,12 +33,10 @@ def salvage(
     target = out or beside(journal, f".salvaged{journal.suffix}")
     found = salvage_journal(journal, target)
     counts = found.counts
-    print(
-        f"{counts['done']} finished, {counts['failed']} failed and {counts['open']} open requests are in {found.path}"
-    )
+    echo(f"{counts['done']} finished, {counts['failed']} failed and {counts['open']} open requests are in {found.path}")
     if found.reopened:
-        print(f"the outcomes of {found.reopened} of the open ones were lost: the next run asks the service for them")
+        echo(f"the outcomes of {found.reopened} of the open ones were lost: the next run asks the service for them")
     if found.lost:
-        print(f"{found.lost} requests before the last one that was found are lost: a run would buy them again")
+        echo(f"{found.lost} requests before the last one that was found are lost: a run would buy them again")
     else:
-        print("none is missing before the last one that was found; what stood behind it cannot be known")
+        echo("none is missing before the last one that was found; what stood behind it cannot be known")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from runware_flow.cli.terminal import echo, echo_json, say
+from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -51,13 +52,13 @@ def search(
     else:
         found = _run(lambda client: _search_curated(client, text, category, limit))
     if as_json:
-        _print_json(found)
+        echo_json(found, indent=2)
     elif found:
         _print_table(
             [[one[name] or "" for name in ("air", "slug", "taskType", "architecture", "name")] for one in found]
         )
     else:
-        print(f"no model is called {text!r}")
+        echo(f"no model is called {text!r}")
     raise typer.Exit(0 if found else 1)
 
 
@@ -74,10 +75,10 @@ def show(
     """
     found = _run(lambda client: _describe(client, model))
     if found["taskType"] is None and found["name"] is None:
-        _note(f"nothing is known of {model}{_meant(model)}; a community model goes by its AIR and a taskType")
+        say(f"nothing is known of {model}{_meant(model)}; a community model goes by its AIR and a taskType")
         raise typer.Exit(1)
     if as_json:
-        _print_json(found)
+        echo_json(found, indent=2)
     else:
         _print_model(found)
 
@@ -96,7 +97,7 @@ def refresh(as_json: AsJson = False) -> None:
     if as_json:
         import msgspec
 
-        _print_json(msgspec.to_builtins(changes))
+        echo_json(msgspec.to_builtins(changes), indent=2)
     else:
         _print_changes(changes)
 
@@ -140,7 +141,7 @@ async def _search_curated(client: Client, text: str, category: str | None, limit
     try:
         listed = await client.content.list_models(search=text, category=category, limit=limit)
     except RunwareError as error:
-        _note(f"only the catalog of this package is searched: {error}")
+        say(f"only the catalog of this package is searched: {error}")
         listed = []
     found = [_found(registry, one.air, one.name, one.architecture) for one in listed]
     known = {one["air"] for one in found}
@@ -170,13 +171,13 @@ async def _describe(client: Client, model: str) -> dict[str, Any]:
         try:
             await client.refresh_registry()
         except RunwareError as error:
-            _note(f"the list of models could not be fetched, so only older ones are known: {error}")
+            say(f"the list of models could not be fetched, so only older ones are known: {error}")
     air, task_type = resolve_model(model, client.registry)
     content: ContentModel | None = None
     try:
         content = await client.content.get_model(air)
     except RunwareError as error:
-        _note(f"without description and price: {error}")
+        say(f"without description and price: {error}")
     entry = client.registry.models.get(air)
     parameters = _parameters(air, task_type)
     return {
@@ -233,26 +234,19 @@ def _plain(parameter: Parameter) -> dict[str, Any]:
 # What is shown
 
 
-def _print_json(plain: object) -> None:
-    print(json.dumps(plain, indent=2, ensure_ascii=False))
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(f"runware-flow: {text}\n")
-
-
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         return
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    cells = [[visible(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    for row in cells:
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_model(found: dict[str, Any]) -> None:
-    print("  ".join(filter(None, (found["name"], found["air"], found["slug"]))))
+    echo("  ".join(filter(None, (found["name"], found["air"], found["slug"]))))
     if found["headline"]:
-        print(found["headline"])
+        echo(found["headline"])
     examples = [f"{one['price']} for {one['configuration']}" for one in found["pricingExamples"]]
     facts = {
         "task type": found["taskType"],
@@ -261,17 +255,16 @@ def _print_model(found: dict[str, Any]) -> None:
         "price": "; ".join(filter(None, (found["pricing"], *examples))) or None,
         "documentation": found["documentation"],
     }
-    print()
+    echo()
     _print_table([[name, str(value)] for name, value in facts.items() if value])
-    print()
+    echo()
     if found["parameters"] is None:
-        print("Its parameters are not in the catalog of this package.")
+        echo("Its parameters are not in the catalog of this package.")
     else:
         shown = [one for one in found["parameters"] if one["name"] != "model"]
         _print_table([["", "parameter", "type", "range"], *map(_parameter_row, shown)])
-        print(
-            "\n* required. Ranges are those of the catalog; a model may allow less, and the service has the last word."
-        )
+        echo()
+        echo("* required. Ranges are those of the catalog; a model may allow less, and the service has the last word.")
 
 
 def _parameter_row(parameter: dict[str, Any]) -> list[str]:
@@ -283,9 +276,9 @@ def _parameter_row(parameter: dict[str, Any]) -> list[str]:
 
 
 def _print_changes(changes: RegistryChanges) -> None:
-    print(f"The catalog of this package is version {changes.version_before}, the service's {changes.version_now}.")
+    echo(f"The catalog of this package is version {changes.version_before}, the service's {changes.version_now}.")
     if changes.is_empty:
-        print("They name the same models.")
+        echo("They name the same models.")
     _print_group("new", ([one.air, one.slug_now or "", one.task_type_now or ""] for one in changes.added))
     _print_group("gone", ([one.air, one.slug_before or "", one.task_type_before or ""] for one in changes.removed))
     _print_group("changed", map(_changed_row, changes.changed))
@@ -300,5 +293,6 @@ def _changed_row(one: ModelChange) -> list[str]:
 def _print_group(title: str, rows: Iterable[list[str]]) -> None:
     listed = list(rows)
     if listed:
-        print(f"\n{len(listed)} {title}:")
+        echo()
+        echo(f"{len(listed)} {title}:")
         _print_table(listed)

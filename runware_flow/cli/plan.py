@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import anyio
@@ -25,7 +26,7 @@ def plan_command(flow: Flow, *, journal: Path | None, prices: bool, mermaid: boo
     known = anyio.run(flow.look_up_prices) if prices else None
     plan = flow.plan(journal=journal, prices=known)
     if is_json:
-        return msgspec.json.encode(plan).decode()
+        return json.dumps(msgspec.to_builtins(plan))
     lines = [str(plan), *_unknown_models(plan)]
     if plan.unpriced and not prices:
         lines.append("what is unknown can be asked for with --prices; nothing is billed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import anyio.to_thread
 
 from runware_flow.cli.pictures import KEPT_PICTURES, keep_pictures
 from runware_flow.cli.program import UsageError, user_traceback
+from runware_flow.cli.terminal import echo, echo_json, say
 from runware_flow.errors import FlowFailed, RunwareFlowError
 from runware_flow.graph.declaration import SENDS
 from runware_flow.lifetime import open_task_group
@@ -20,6 +20,7 @@ from runware_flow.runner.interrupted import journal_file, left_behind
 from runware_flow.runner.report import check_place
 from runware_flow.types import MediaResult
 from runware_flow.view.progress import duration, money
+from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,7 +100,7 @@ class Command:
                     break
                 self._run.stop()
                 waiting = self._in_flight()
-                _say(
+                say(
                     f"stopping: nothing new is sent; {waiting} in flight may be billed and"
                     f" {'is' if waiting == 1 else 'are'} waited for. Interrupt again to leave at once"
                 )
@@ -129,16 +130,16 @@ def run_command(
     report = None if missed is not None else report
     rows = result.story()[1]
     if is_json:
-        print(json.dumps(_as_json(flow, result, rows, report, journal)))
+        echo_json(_as_json(flow, result, rows, report, journal))
     else:
         _summarise(flow, result, rows, report)
     if missed is not None:
-        _say(f"the report could not be written: {missed.filename}: {missed.strerror or missed}")
+        say(f"the report could not be written: {missed.filename}: {missed.strerror or missed}")
     if command.was_interrupted:
-        _say(left_behind(rows, journal))
+        say(left_behind(rows, journal))
         return 130
     if command.failure is not None:
-        _say(_failure_text(command.failure))
+        say(_failure_text(command.failure))
         return 1
     failed = [row for row in rows if row.state == "failed"]
     if not is_json:
@@ -156,11 +157,6 @@ def _check_report(report: Path, journal: Path | None) -> None:
 # What is said
 
 
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"runware-flow: {sentence}\n")
-    sys.stderr.flush()
-
-
 def _failure_text(failure: FlowFailed) -> str:
     text = str(failure)
     cause = failure.__cause__
@@ -172,9 +168,9 @@ def _failure_text(failure: FlowFailed) -> str:
 def _say_why(failed: list[Row]) -> None:
     """Say of the first failures that a run bore why they failed."""
     for row in failed[:_SHOWN_FAILURES]:
-        _say(f"{row.place} failed: {row.error or row.because}")
+        say(f"{visible(row.place)} failed: {row.error or row.because}")
     if len(failed) > _SHOWN_FAILURES:
-        _say(f"{len(failed) - _SHOWN_FAILURES} more failed; a --report tells of each")
+        say(f"{len(failed) - _SHOWN_FAILURES} more failed; a --report tells of each")
 
 
 def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | None) -> None:
@@ -190,12 +186,12 @@ def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | No
     for row in last[:_SHOWN_RESULTS]:
         shown = _shown(row)
         if shown:
-            print(f"{row.place}: {shown}")
+            echo(f"{visible(row.place)}: {visible(shown)}")
     if len(last) > _SHOWN_RESULTS:
-        print(f"... and {len(last) - _SHOWN_RESULTS} more")
-    print(f"{flow.name}: {result.end} in {duration(result.seconds or 0.0)}; {said}; {cost}")
+        echo(f"... and {len(last) - _SHOWN_RESULTS} more")
+    echo(f"{visible(flow.name)}: {result.end} in {duration(result.seconds or 0.0)}; {said}; {cost}")
     if report is not None:
-        print(f"report: {report}")
+        echo(f"report: {report}")
 
 
 def _shown(row: Row) -> str:

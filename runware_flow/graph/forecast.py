@@ -89,7 +89,7 @@ class PlannedStage(msgspec.Struct, frozen=True, kw_only=True):
         several = f" x {self.results}" if self.results > 1 else ""
         price = "" if self.is_function else "unknown" if self.price is None else str(self.price)
         cost = "" if self.is_function else str(self.cost)
-        label = f"{self.label} (fallback)" if self.is_fallback else self.label
+        label = " ".join(self.label.split()) + (" (fallback)" if self.is_fallback else "")
         return (label, task, self.model or "", count_text(self.least, self.most) + several, price, cost)
 
 
@@ -145,7 +145,11 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def open_questions(self) -> list[str]:
         """What only the run decides: a sentence for each such stage."""
-        told = [f"{one.label}: {one.open_question}" for one in self.stages if one.open_question is not None]
+        told = [
+            f"{' '.join(one.label.split())}: {one.open_question}"
+            for one in self.stages
+            if one.open_question is not None
+        ]
         return list(dict.fromkeys(told))
 
     def __str__(self) -> str:

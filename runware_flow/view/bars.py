@@ -10,6 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from runware_flow.view.progress import duration
+from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,7 +44,7 @@ def bars(board: ProgressBoard, *, height: int = 24, pulse: float | None = None) 
         expand=True,
     )
     for stage in shown:
-        table.add_row(Text(stage.label), _bar(stage, board, time), _count(stage), _notes(stage))
+        table.add_row(Text(visible(stage.label)), _bar(stage, board, time), _count(stage), _notes(stage))
     hidden = len(stages) - len(shown)
     more = [Text(f"and {hidden} more stages", style="dim")] if hidden else []
     return Group(table, *more, _footer(board))
@@ -84,4 +85,4 @@ def _notes(stage: Stage) -> Text:
 def _footer(board: ProgressBoard) -> Text:
     parts = [duration(board.seconds), *board.totals()]
     style = {"done": "green", "failed": "bold red"}.get(board.end or "", "bold")
-    return Text.assemble((board.name, style), "  ", "  ".join(parts), no_wrap=True, overflow="ellipsis")
+    return Text.assemble((visible(board.name), style), "  ", "  ".join(parts), no_wrap=True, overflow="ellipsis")

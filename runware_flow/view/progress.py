@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.graph.declaration import PURE, NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome
+from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -165,7 +166,7 @@ class ProgressBoard:
         shown = stages if len(stages) <= _LINE_STAGES else (unfinished or stages)[:_LINE_STAGES]
         named = [_describe(stage) for stage in shown]
         hidden = len(stages) - len(named)
-        parts = [f"{self.name}: {duration(self.seconds)}", ", ".join(named) or "starting"]
+        parts = [f"{visible(self.name)}: {duration(self.seconds)}", ", ".join(named) or "starting"]
         if hidden:
             parts.append(f"{hidden} more stages")
         return "  ".join([*parts, *self.totals()])
@@ -226,7 +227,7 @@ def _describe(stage: Stage) -> str:
     total = "" if stage.total is None else f"/{stage.total}"
     running = f"+{stage.running}" if stage.running else ""
     bad = [f"{count} {word}" for count, word in _not_done(stage) if count]
-    return f"{stage.label} {stage.ok}{running}{total}" + (f" ({', '.join(bad)})" if bad else "")
+    return f"{visible(stage.label)} {stage.ok}{running}{total}" + (f" ({', '.join(bad)})" if bad else "")
 
 
 def _not_done(stage: Stage) -> tuple[tuple[int, str], ...]:
