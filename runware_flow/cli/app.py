@@ -79,13 +79,14 @@ def demo(
 
     No key, no network, no cost.
     """
-    import anyio
+    from functools import partial
 
     from runware_flow.cli.demo import PROMPTS, run_demo
+    from runware_flow.interrupts import run_interruptible
     from runware_flow.view.progress import money
 
     echo(f"{len(PROMPTS)} prompts, three tasks each: generate, upscale, caption. The service is the emulator.")
-    report = anyio.run(run_demo, out, backend=backend)
+    report = run_interruptible(partial(run_demo, out), backend=backend)
     echo()
     for picture, caption in report.pictures:
         echo(f"{picture}\n    {visible(caption)}")

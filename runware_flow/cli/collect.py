@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-import anyio
-
 from runware_flow.cli.terminal import echo
 from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.interrupts import run_interruptible
 from runware_flow.journal import Collected, Journal, collect
 from runware_flow.types import MediaResult, Result
 from runware_flow.view.terminal import visible
@@ -22,7 +21,7 @@ __all__ = ("collect_command",)
 def collect_command(path: Path, *, timeout: float, backend: str) -> int:
     """Ask for what is open in a journal and say what came; 0 if nothing is left open, else 1."""
     ask = functools.partial(collect, path, timeout=timeout, on_collected=lambda one: echo(_line(one)))
-    collected: list[Collected] = anyio.run(ask, backend=backend)
+    collected: list[Collected] = run_interruptible(ask, backend=backend)
     with Journal(path) as journal:
         summary = journal.summary()
     cost = "an unknown cost" if summary.cost is None else f"${summary.cost:.4f}"

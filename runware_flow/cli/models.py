@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runware_flow.cli.terminal import echo, echo_json, say
+from runware_flow.interrupts import run_interruptible
 from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
@@ -114,8 +115,6 @@ def _meant(model: str) -> str:
 
 def _run(ask: Callable[[Client], Awaitable[Any]], *, needs_key: bool = False) -> Any:
     """Ask a client that lives as long as the question; what is public needs no key, so any will do for it."""
-    import anyio
-
     from runware_flow.client.client import Client
 
     async def main() -> Any:
@@ -123,7 +122,7 @@ def _run(ask: Callable[[Client], Awaitable[Any]], *, needs_key: bool = False) ->
         async with Client(key, transport="rest", max_retries=1) as client:
             return await ask(client)
 
-    return anyio.run(main)
+    return run_interruptible(main)
 
 
 async def _search_all(client: Client, text: str, category: str | None, limit: int) -> list[dict[str, Any]]:

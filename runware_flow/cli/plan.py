@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import anyio
 import msgspec
 
 from runware_flow.catalog import load_registry
+from runware_flow.interrupts import run_interruptible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def plan_command(flow: Flow, *, journal: Path | None, prices: bool, mermaid: boo
     """Return what is to be printed."""
     if mermaid:
         return flow.mermaid()
-    known = anyio.run(flow.look_up_prices) if prices else None
+    known = run_interruptible(flow.look_up_prices) if prices else None
     plan = flow.plan(journal=journal, prices=known)
     if is_json:
         return json.dumps(msgspec.to_builtins(plan))

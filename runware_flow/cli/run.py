@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,7 +14,7 @@ from runware_flow.cli.program import UsageError, user_traceback
 from runware_flow.cli.terminal import echo, echo_json, say
 from runware_flow.errors import FlowFailed, RunwareFlowError
 from runware_flow.graph.declaration import SENDS
-from runware_flow.lifetime import open_task_group
+from runware_flow.interrupts import Interrupts
 from runware_flow.runner.interrupted import journal_file, left_behind
 from runware_flow.runner.report import check_place
 from runware_flow.types import MediaResult
@@ -44,7 +43,7 @@ class Command:
         self._report = report
         self._options = options
         self._run: Run | None = None
-        self._presses = 0
+        self.interrupts = Interrupts(signal.SIGINT, signal.SIGTERM)
         self.failure: FlowFailed | None = None
         self.result: RunResult | None = None
         self.missed_report: OSError | None = None
@@ -52,16 +51,12 @@ class Command:
     @property
     def was_interrupted(self) -> bool:
         """Whether the user wanted it to end early."""
-        return self._presses > 0
+        return self.interrupts.presses > 0
 
     async def main(self) -> None:
         """Run the flow, keep the pictures, write the report."""
-        scope = anyio.CancelScope()
-        async with open_task_group() as group:
-            group.start_soon(self._listen, scope)
-            with scope:
-                await self._work()
-            group.cancel_scope.cancel()
+        with anyio.CancelScope() as scope, self.interrupts.telling(functools.partial(self._interrupt, scope)):
+            await self._work()
         if self._report is not None and self.result is not None:
             result, report = self.result, self._report
             try:
@@ -89,22 +84,17 @@ class Command:
         except FlowFailed as failure:
             self.failure = failure
 
-    async def _listen(self, scope: anyio.CancelScope) -> None:
-        """Stop at the first interrupt, leave at the second; a third one finds Python's own handling."""
-        if sys.platform == "win32":  # no signals for event loops there: the first interrupt leaves
+    def _interrupt(self, scope: anyio.CancelScope) -> None:
+        """Stop at the first interrupt, leave at the second."""
+        if self.interrupts.presses > 1 or self._run is None or self._run.is_finished:
+            scope.cancel()
             return
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for _ in signals:
-                self._presses += 1
-                if self._presses > 1 or self._run is None or self._run.is_finished:
-                    break
-                self._run.stop()
-                waiting = self._in_flight()
-                say(
-                    f"stopping: nothing new is sent; {waiting} in flight may be billed and"
-                    f" {'is' if waiting == 1 else 'are'} waited for. Interrupt again to leave at once"
-                )
-        scope.cancel()
+        self._run.stop()
+        waiting = self._in_flight()
+        say(
+            f"stopping: nothing new is sent; {waiting} in flight may be billed and"
+            f" {'is' if waiting == 1 else 'are'} waited for. Interrupt again to leave at once"
+        )
 
     def _in_flight(self) -> int:
         assert self.result is not None
@@ -122,7 +112,8 @@ def run_command(
     if report is not None:
         _check_report(report, journal)
     command = Command(flow, report=report, options=options)
-    anyio.run(command.main, backend=backend)
+    with command.interrupts:
+        anyio.run(command.main, backend=backend)
     result = command.result
     if result is None:
         return 130

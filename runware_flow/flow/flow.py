@@ -12,6 +12,7 @@ from runware_flow.errors import ClientStateError, DeclarationError
 from runware_flow.flow.checks import caller, read_source
 from runware_flow.flow.node import Join, Many, Node, add_task, declare_call, declare_map, require, tolerate_in
 from runware_flow.graph.declaration import Declaration, NodeKind, has_method
+from runware_flow.interrupts import run_interruptible
 from runware_flow.lifetime import HostedBlock
 from runware_flow.runner.settings import Settings, read_settings
 from runware_flow.types import Result, Task
@@ -407,7 +408,7 @@ class Flow:
                 return await run.wait()
 
         try:
-            return anyio.run(main, backend=backend)
+            return run_interruptible(main, backend=backend)
         except KeyboardInterrupt as interrupt:
             if begun:
                 from runware_flow.runner.interrupted import tell_interrupted  # rarely needed
