@@ -56,6 +56,15 @@ Files: TypeAlias = Annotated[
     typer.Option("--files", help="A folder whose files may be shown; may be given several times.", metavar="FOLDER"),
 ]
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        echo(f"runware-flow {version('runware-flow')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="runware-flow",
     help="Pipelines of generative media on the Runware API, and an emulator of it to try them on.",
@@ -64,6 +73,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and one-line errors, for people and for pipes
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 app.add_typer(models_app, name="models")
 app.add_typer(journal_app, name="journal")

@@ -149,6 +149,16 @@ def _state(number: int) -> PurchaseState:
     return STATES[number]
 
 
+def _is_text(path: Path) -> bool:
+    """Tell whether a file is a program, say, in which there is nothing to salvage."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        return b"\0" not in head and bool(head.decode(errors="strict" if len(head) < 4096 else "ignore"))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 @contextmanager
 def translated(path: Path) -> Generator[None]:
     """Turn SQLite's errors about `path` into one sentence.
@@ -162,6 +172,8 @@ def translated(path: Path) -> Generator[None]:
         what = "it is a folder, name a file in it" if path.is_dir() else str(error)
         raise JournalError(f"the journal {path} cannot be used: {what}") from error
     except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if _is_text(path):
+            raise JournalError(f"{path} is damaged, or no journal: it is a file of text") from error
         what = " ".join(str(error).split())
         raise JournalError(
             f"the journal {path} is damaged, or no journal: {what}. `runware-flow journal salvage {path}` saves what"
