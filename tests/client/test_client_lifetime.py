@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import socket
+import ssl
 import threading
 
 import anyio
@@ -261,6 +262,7 @@ def test_client_debug_log_goes_to_the_sink_without_key_or_prompt(run, open_pair)
 @pytest.mark.parametrize("delivery", ["sync", "async"])
 def test_client_cancelled_at_every_turn_leaves_nothing_behind(run, transport, delivery):
     """A cancel after the n-th turn of the loop, for n = 0, 1, 2, ... until the call is through."""
+    trusted = ssl.create_default_context()  # read once, and not by each client
 
     async def attempt(emulator, turns):
         """Cancel after so many turns; tell whether the call finished before."""
@@ -268,7 +270,7 @@ def test_client_cancelled_at_every_turn_leaves_nothing_behind(run, transport, de
 
         async def work():
             nonlocal finished
-            async with Client(**emulator.client_options, transport=transport) as client:
+            async with Client(**emulator.client_options, transport=transport, ssl_context=trusted) as client:
                 await client.run(TASK, delivery=delivery)
             finished = True
 
