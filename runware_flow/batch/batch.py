@@ -195,7 +195,7 @@ class Batch(Generic[A, T, S]):
             runner = ItemRunner(context, self._builder, self._deadline)
             batch_runner = BatchRunner(runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch)
             async with open_task_group() as workers:
-                watch.begin(workers)
+                watch.begin(workers, batch_runner.stop)
                 workers.start_soon(_work, batch_runner, shared, admission)
                 try:
                     yield BatchOutcomes(outbox)

@@ -320,13 +320,13 @@ class Work:
 class _ItemNews:
     """Stands where a run has its `EventBus`: it has the time since the item began, from which its policies count."""
 
-    __slots__ = ("_start", "node_delta", "node_progress", "node_refused", "node_started")
+    __slots__ = ("_start", "node_delta", "node_progress", "node_refused", "node_started", "note_request")
 
     def __init__(self, watch: BatchWatch) -> None:
         self._start = anyio.current_time()
         self.node_started = watch.node_started
         self.node_refused = watch.node_refused
-        self.node_progress = self.node_delta = watch.node_progress
+        self.node_progress = self.node_delta = self.note_request = watch.node_progress
 
     def time(self) -> float:
         return anyio.current_time() - self._start

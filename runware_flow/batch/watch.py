@@ -65,10 +65,13 @@ class BatchWatch:
             self._board.items = self._items
             self._board.budget = getattr(settings.budget, "usd", settings.budget)
 
-    def begin(self, workers: TaskGroup) -> None:
-        """Start what shows or tells, in `workers`."""
+    def begin(self, workers: TaskGroup, stop: Callable[[], None]) -> None:
+        """Start what shows or tells, in `workers`; `stop` ends the batch early."""
         progress: Any = self._settings.progress
         if self._reader is not None:
+            from runware_flow.runner.event_bus import attach
+
+            attach(progress, stop)
             self._reader.put_event(RunStarted(self.time(), self._name, self._settings.concurrency))
             workers.start_soon(self._tell, self._reader, progress)
         elif self._board is not None:

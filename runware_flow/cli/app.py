@@ -209,6 +209,8 @@ def run(
     report: Annotated[Path | None, typer.Option(help="Write a page about the run, with the pictures in it.")] = None,
     budget: Annotated[float | None, typer.Option(help="USD that the run may spend at most.", min=0.0)] = None,
     concurrency: Annotated[int | None, typer.Option(help="Nodes in flight at most.", min=1)] = None,
+    live: Annotated[bool, typer.Option("--live", help="Serve a page that follows the run, on 127.0.0.1.")] = False,
+    port: Annotated[int, typer.Option(help="The port of the page; 0 takes a free one.", min=0, max=65535)] = 0,
     progress: Annotated[ProgressKind, typer.Option(help="What is shown on standard error.")] = "auto",
     is_json: Annotated[bool, typer.Option("--json", help="Print what came of each node as JSON.")] = False,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
@@ -223,6 +225,7 @@ def run(
       runware-flow run poster.py --report out/report.html
       runware-flow run posters.py:build --param 'prompts=["a kite", "a boat"]' --param size=1024
       runware-flow run posters.py --journal posters.sqlite --budget 5
+      runware-flow run posters.py --live                       (a page of pictures as they finish)
       runware-flow emulate -- runware-flow run poster.py      (no key, no cost)
 
     \b
@@ -236,16 +239,24 @@ def run(
     given = {"budget": budget, "concurrency": concurrency}
     options = {name: value for name, value in given.items() if value is not None}
     flow = _flow(target, param)
-    raise typer.Exit(
-        run_command(
-            flow,
-            report=report,
-            journal=journal,
-            is_json=is_json,
-            backend=backend,
-            options={**options, "progress": shown},
-        )
+    page = None
+    if live:
+        from runware_flow.cli.live import open_live_page
+
+        shown = page = open_live_page(port)
+    code = run_command(
+        flow,
+        report=report,
+        journal=journal,
+        is_json=is_json,
+        backend=backend,
+        options={**options, "progress": shown},
     )
+    if page is not None:
+        from runware_flow.cli.live import leave_open
+
+        leave_open(page)
+    raise typer.Exit(code)
 
 
 @app.command(no_args_is_help=True)
@@ -302,6 +313,27 @@ def report(
     from runware_flow.cli.report import report_command
 
     echo(report_command(journal, out or beside(journal, ".html"), flow=flow, files=files or ()))
+
+
+@app.command(no_args_is_help=True)
+def view(
+    journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
+    flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,
+    files: Files = None,
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 0,
+) -> None:
+    """Serve a page about a journal on 127.0.0.1.
+
+    The page of `report`, which follows what a run writes meanwhile. Prints the address, which has a token in it, and
+    serves until interrupted.
+
+    \b
+    Example:
+      runware-flow view posters.sqlite
+    """
+    from runware_flow.cli.live import view_command
+
+    raise typer.Exit(view_command(journal, flow=flow, files=files or (), port=port))
 
 
 def _flow(target: str, params: list[str] | None) -> Flow:

@@ -40,6 +40,7 @@ class NodeStarted(msgspec.Struct, frozen=True):
         index: the position of the item in its fan-out, of the innermost one if they are nested; `None` outside.
         key: the item's key.
         task_type, model, task_uuid, fingerprint: the resolved request; `None` for a function.
+        prompt: what it asks, in words, at most 2,000 characters; `""` for a function.
     """
 
     time: float
@@ -52,6 +53,7 @@ class NodeStarted(msgspec.Struct, frozen=True):
     model: str | None = None
     task_uuid: str | None = None
     fingerprint: str | None = None
+    prompt: str = ""
 
 
 class NodeRefused(msgspec.Struct, frozen=True):
@@ -114,6 +116,10 @@ class NodeSettled(msgspec.Struct, frozen=True):
         cost: USD; `None` is unknown, and never stands for free.
         is_restored: the outcome is an earlier run's, from the journal; nothing was sent.
         is_cached: it is the answer to an equal request, from the cache; nothing was sent, and it costs nothing.
+        kind: what the node does: `"task"` and `"build"` send a request, `"call"` is a function, the others (`"pick"`,
+            `"gather"`, `"race"`, ...) pass values on.
+        task_type, model, prompt: of the request, as in `NodeStarted`; also of one that was restored.
+        uses: addresses and ids of the media, and texts, of earlier results that it was given.
     """
 
     time: float
@@ -129,6 +135,11 @@ class NodeSettled(msgspec.Struct, frozen=True):
     fingerprint: str | None = None
     is_restored: bool = False
     is_cached: bool = False
+    kind: str = ""
+    task_type: str | None = None
+    model: str | None = None
+    prompt: str = ""
+    uses: frozenset[str] = frozenset()
 
 
 class RunFinished(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from runware_flow.graph.declaration import NodeKind
+from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.graph.events import (
     Event,
     NodeDelta,
@@ -20,9 +20,10 @@ from runware_flow.graph.events import (
     RunFinished,
     RunStarted,
 )
-from runware_flow.graph.scope_run import FAILED
+from runware_flow.graph.scope_run import FAILED, OK
 from runware_flow.runner.event_stream import CompletionStream, EventStream, RunStream
 from runware_flow.view.progress import is_shown
+from runware_flow.view.request import asked, references_in, references_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from runware_flow.runner.runner import Runner
     from runware_flow.view.progress import ProgressBoard
 
-__all__ = ("EventBus", "report")
+__all__ = ("EventBus", "attach", "report")
+
+_NOTHING: tuple[str, frozenset[str]] = ("", frozenset())
 
 
 async def report(reader: EventStream, callback: Callable[[Event], Any]) -> None:
@@ -44,6 +47,13 @@ async def report(reader: EventStream, callback: Callable[[Event], Any]) -> None:
         returned = callback(event)
         if inspect.isawaitable(returned):
             await returned
+
+
+def attach(callback: Callable[[Event], Any], stop: Callable[[], None]) -> None:
+    """Give a callback that can stop its run, as a live page can, the way to do so; called on the run's event loop."""
+    take = getattr(callback, "attach", None)
+    if take is not None:
+        take(stop)
 
 
 class EventBus:
@@ -65,6 +75,7 @@ class EventBus:
         self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
         self._refused: set[tuple[ScopeRun, Step]] = set()
         self._board: ProgressBoard | None = None
+        self._asked: dict[tuple[ScopeRun, Step], tuple[str, frozenset[str]]] = {}
 
     def count_on(self, board: ProgressBoard) -> None:
         """Count what starts and settles on a board: a call for each, made at once, so nothing is kept or waited for."""
@@ -112,6 +123,7 @@ class EventBus:
             self._machine.settled.clear()
             self._begun.clear()
             self._refused.clear()
+            self._asked.clear()
         self._admit()
 
     def _admit(self) -> None:
@@ -147,6 +159,11 @@ class EventBus:
             runner = self._runner
             self._put(RunStarted(self.time(), runner.declaration.name, runner.settings.concurrency))
 
+    def note_request(self, run: ScopeRun, step: Step, wire: Any) -> None:
+        """Remember what a node asks for until it has settled, if there is anybody to tell."""
+        if self._events:
+            self._asked[run, step] = (asked(wire).prompt, frozenset(references_in(wire)))
+
     def node_started(self, run: ScopeRun, step: Step, attempt: int, record: NodeRecord | None = None) -> None:
         """Tell that an attempt begins."""
         if not self._events and self._board is None:
@@ -172,6 +189,7 @@ class EventBus:
                 model=record.model if record else None,
                 task_uuid=record.task_uuid if record else None,
                 fingerprint=record.fingerprint if record else None,
+                prompt=self._asked.get((run, step), _NOTHING)[0],
             )
         )
 
@@ -221,16 +239,19 @@ class EventBus:
             begun = self._begun.pop((run, step), None)
             was_refused = (run, step) in self._refused
             self._refused.discard((run, step))
+            told = self._asked.pop((run, step), _NOTHING)
             if self._board is not None and (is_shown(step.spec) or run.cells[step.slot] == FAILED):
                 outcome = run.outcome(step.slot)
                 assert outcome is not None
                 self._board.settle(step.spec.name, outcome, was_running=begun is not None and not was_refused)
             if self._events and (not step.is_silent or run.cells[step.slot] == FAILED):
-                self._put(self._settled(run, step, begun))
+                self._put(self._settled(run, step, begun, told))
         if any(step.kind is NodeKind.FAN for _, step in settled):
             self.source_ended()
 
-    def _settled(self, run: ScopeRun, step: Step, begun: tuple[float, int] | None) -> NodeSettled:
+    def _settled(
+        self, run: ScopeRun, step: Step, begun: tuple[float, int] | None, told: tuple[str, frozenset[str]]
+    ) -> NodeSettled:
         now = self.time()
         began, attempts = begun or (now, 0)
         record: NodeRecord | None = run.record(step.slot)
@@ -250,7 +271,20 @@ class EventBus:
             fingerprint=record.fingerprint if record else None,
             is_restored=record.is_restored if record else False,
             is_cached=record.is_cached if record else False,
+            kind=step.kind.value,
+            task_type=record.task_type if record else None,
+            model=record.model if record else None,
+            prompt=told[0],
+            uses=told[1] or self._given(run, step),
         )
+
+    def _given(self, run: ScopeRun, step: Step) -> frozenset[str]:
+        """What a function was called with, or a step passes on, as far as it can be named."""
+        if run.cells[step.slot] != OK or step.kind in SENDS:
+            return frozenset()
+        if step.is_pure:
+            return frozenset(references_to(run.values[step.slot]))
+        return frozenset(references_to(self._machine.arguments(run, step)))
 
     def source_ended(self) -> None:
         """Let those that wait for outcomes see whether there will be more."""

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import msgspec
 
 from runware_flow.types import file_of
-from runware_flow.view.gallery import MediumFile
+from runware_flow.view.gallery import MediumFile, address_of
 from runware_flow.view.request import references_to
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from runware_flow.view.story import Row
 
-__all__ = ("Finder", "Found", "MediaFiles", "keep_thumbnail", "media_files", "thumbnail")
+__all__ = ("Finder", "Found", "MediaFiles", "keep_thumbnail", "media_files", "picture_of", "served_files", "thumbnail")
 
 _SIDE = 360
 """Pixels of the longer side of a thumbnail."""
@@ -181,6 +181,29 @@ def media_files(rows: Sequence[Row], finder: Finder, page: Path, *, most: int) -
     return MediaFiles(files, _notes(missing, outside, folder, can_scale=can_scale))
 
 
+def served_files(rows: Sequence[Row], finder: Finder, *, may_fetch: bool) -> dict[tuple[int, int], MediumFile]:
+    """Say by which addresses a served page gets its media, relative to its own.
+
+    Args:
+        rows: of the run.
+        finder: finds files.
+        may_fetch: pictures that are only at the service have thumbnails too.
+    """
+    files: dict[tuple[int, int], MediumFile] = {}
+    for number, row in enumerate(rows):
+        for place, (kind, result) in enumerate(row.media):
+            found = finder.find(row, place, kind)
+            has_source = found.path is not None or getattr(result, "inline", None) is not None
+            has_picture = kind == "image" and (has_source or (may_fetch and address_of(result) != ""))
+            files[number, place] = MediumFile(
+                thumbnail=f"picture/{number}.{place}" if has_picture else "",
+                file=f"file/{number}.{place}" if found.path is not None else "",
+                name=found.path.name if found.path is not None else "",
+                note=found.note,
+            )
+    return files
+
+
 def _notes(missing: int, outside: int, folder: Path | None, *, can_scale: bool) -> list[str]:
     notes: list[str] = []
     if not can_scale:
@@ -252,6 +275,11 @@ def _scaled(path: Path | None, result: Any) -> bytes | None:
         return scaled(base64.b64decode(inline.partition(",")[2] if inline.startswith("data:") else inline))
     except (binascii.Error, ValueError):
         return None
+
+
+def picture_of(path: Path | None, result: Any, content: bytes | None = None) -> bytes | None:
+    """Make the thumbnail of one picture, as WebP: of its content, else of its file, else of what came inside it."""
+    return _scaled(path, result) if content is None else scaled(content)
 
 
 def scaled(content: bytes) -> bytes | None:

@@ -98,6 +98,7 @@ class RequestRunner:
             task = _without_uuid(task)
         request = self.prepare(spec, task)
         record = self.record(run, step, request, attempt)
+        self.event_bus.note_request(run, step, request.wire)
         known = await self._known(run, record)
         if known is not None and known.advice.action == "restore":
             return self._restore(run, step, record, request, known)

@@ -22,7 +22,7 @@ from runware_flow.lifetime import open_task_group
 from runware_flow.runner.accounts import Accounts
 from runware_flow.runner.admission import Admission, RunAdmission
 from runware_flow.runner.context import RunContext, current_worker
-from runware_flow.runner.event_bus import EventBus, report
+from runware_flow.runner.event_bus import EventBus, attach, report
 from runware_flow.runner.failure import flow_failed
 from runware_flow.runner.handle import Run
 from runware_flow.runner.node_runner import NodeRunner
@@ -169,6 +169,7 @@ class Runner:
         if callable(progress):
             reader = self.event_bus.open_events()
             reader.is_own = True
+            attach(progress, self.stop)
             task_group.start_soon(report, reader, progress)
         elif progress:
             display = self._show_progress(progress)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runware_flow.journal import JournalEntry
 
-__all__ = ("JournalStory", "tell_journal")
+__all__ = ("JournalLine", "JournalStory", "PathBoxes", "short_path", "stage_of", "tell_journal")
 
 _KEY = re.compile(r"\[[^\]/]*\](?=/|$)")
 _LONGEST_PAUSE = 60.0
@@ -59,18 +59,41 @@ def tell_journal(entries: Iterable[JournalEntry]) -> JournalStory:
     return teller.tell()
 
 
+class PathBoxes:
+    """The boxes that paths of nodes stand for, where the declaration is not known; `all`: by flow and stage."""
+
+    def __init__(self) -> None:
+        self.all: dict[tuple[str, str], Box] = {}
+
+    def box(self, flow: str, path: str) -> Box:
+        """Find the box of a path, and make it and those around it if they are new."""
+        parts = path.split("/")
+        inside: str | None = None
+        for place, part in enumerate(parts):
+            is_last = place == len(parts) - 1
+            label = part if is_last else _KEY.sub("", part)
+            stage = _KEY.sub("", "/".join(parts[: place + 1])) + ("" if is_last else "/")
+            box = self.all.get((flow, stage))
+            if box is None:
+                kind = "function" if is_last else "fan"
+                box = Box(id=f"n{len(self.all)}", label=label, kind=kind, inside=inside, paths=(f"{flow}\0{stage}",))
+                self.all[flow, stage] = box
+            inside = box.id
+        return self.all[flow, _KEY.sub("", path)]
+
+
 class _Teller:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Row] = {}
-        self._stages: dict[tuple[str, str], str] = {}
-        self._boxes: dict[tuple[str, str], Box] = {}
+        self._path_boxes = PathBoxes()
+        self._boxes = self._path_boxes.all
         self._receipt: dict[tuple[str, str, str | None], JournalLine] = {}
         self._origin: dict[str, tuple[str, str]] = {}
         self._asked: dict[tuple[str, str], dict[str, Any]] = {}
 
     def take(self, entry: JournalEntry) -> None:
         name = (entry.flow, entry.path)
-        box = self._box(entry.flow, entry.path)
+        box = self._path_boxes.box(entry.flow, entry.path)
         before = self._rows.get(name)
         row = _row_of(entry, box.id)
         if before is not None:
@@ -84,26 +107,10 @@ class _Teller:
             for reference in references_to(value):
                 self._origin.setdefault(reference, name)
 
-    def _box(self, flow: str, path: str) -> Box:
-        """Find the box of a path, and make it and those around it if they are new."""
-        parts = path.split("/")
-        inside: str | None = None
-        for place, part in enumerate(parts):
-            is_last = place == len(parts) - 1
-            label = part if is_last else _KEY.sub("", part)
-            stage = _KEY.sub("", "/".join(parts[: place + 1])) + ("" if is_last else "/")
-            box = self._boxes.get((flow, stage))
-            if box is None:
-                kind = "function" if is_last else "fan"
-                box = Box(id=f"n{len(self._boxes)}", label=label, kind=kind, inside=inside, paths=(f"{flow}\0{stage}",))
-                self._boxes[flow, stage] = box
-            inside = box.id
-        return self._boxes[flow, _KEY.sub("", path)]
-
     def _buy(self, entry: JournalEntry, box: Box) -> None:
         task_type = entry.task_type or ""
         line = self._receipt.setdefault(
-            (box.id, task_type, entry.model), JournalLine(_KEY.sub("", entry.path), task_type, entry.model)
+            (box.id, task_type, entry.model), JournalLine(stage_of(entry.path), task_type, entry.model)
         )
         line.count += 1
         if entry.cost is not None:
@@ -146,7 +153,7 @@ def _row_of(entry: JournalEntry, box: str) -> Row:
     row = Row(
         box=box,
         path=entry.path,
-        place=_short(entry.path),
+        place=short_path(entry.path),
         state={"done": "ok", "failed": "failed", "open": "abandoned"}[entry.state],
         settled=entry.settled_at,
         attempts=entry.attempt,
@@ -171,7 +178,12 @@ def _row_of(entry: JournalEntry, box: str) -> Row:
     return row
 
 
-def _short(path: str) -> str:
+def stage_of(path: str) -> str:
+    """A path without the keys of its items."""
+    return _KEY.sub("", path)
+
+
+def short_path(path: str) -> str:
     """Cut the hashes that name items to a length that people can read."""
     return re.sub(r"\[([0-9a-f]{8})[0-9a-f]{8}(-\d+)?\](?=/|$)", r"[\1\2]", path)
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from runware_flow.view.shape import Box
 
-__all__ = ("STATIC_ITEMS", "LivePart", "Report", "page", "page_policy", "parts_of")
+__all__ = ("STATIC_ITEMS", "LivePart", "PageData", "Report", "Words", "page", "page_policy", "parts_of")
 
 STATIC_ITEMS = 500
 """Up to so many items, all cards are in the page as they are; of more, the first ones and the rest as data."""
@@ -89,15 +89,41 @@ class Report(msgspec.Struct, kw_only=True):
     live: LivePart | None = None
 
 
-def page(report: Report) -> str:
-    """Write the page."""
+class PageData:
+    """The data of a page: its items with their cards, and its nodes.
+
+    Args:
+        report: what is shown.
+        words: texts that many nodes share; a page that changes goes on with those that it has.
+
+    Attributes:
+        items, cards: in order; `rows`: the nodes, in few letters.
+    """
+
+    def __init__(self, report: Report, words: Words | None = None) -> None:
+        self.words = words or Words()
+        self.items = gallery_of(report.rows, report.shape)
+        marks = None if report.live is None else report.live.marks
+        self.cards = [card(item, report.rows, report.files, marks=marks) for item in self.items]
+        boxes = [box for box in report.shape.boxes if box.kind != "fan"]
+        places = {box.id: number for number, box in enumerate(boxes)}
+        self.stages = [[box.id, box.label, box.kind] for box in boxes]
+        self.rows = [_row(number, row, places, self.words, report.files) for number, row in enumerate(report.rows)]
+        self.facts = [_item(item) for item in self.items]
+        self.seconds = _number(report.seconds) or 0
+
+
+def page(report: Report, known: PageData | None = None) -> str:
+    """Write the page; `known`: its data, where they are known already."""
     style, script, frame = _frame()
-    items = gallery_of(report.rows, report.shape)
-    data, cards = _data(report, items)
+    data = known or PageData(report)
+    items, cards = data.items, data.cards
     parts = parts_of(report, items)
+    is_served = report.live is not None
+    has_files = any(_is_beside(file) for file in report.files.values())
     values = {
         "title": escape(report.name),
-        "policy": escape(page_policy(has_files=any(_is_beside(file) for file in report.files.values()))),
+        "policy": escape(page_policy(has_files=has_files, is_served=is_served)),
         "style": style,
         "script": script,
         "remarks": "".join(f"<p class=dim>{escape(note)}</p>" for note in report.remarks),
@@ -105,7 +131,17 @@ def page(report: Report) -> str:
         "cards": "".join(cards[: len(items) if len(items) <= STATIC_ITEMS else _FIRST_ITEMS]),
         "more": _without_script(len(items)),
         "live": _live(report.live),
-        "data": _in_script(data),
+        "data": _in_script(
+            {
+                "name": report.name,
+                "seconds": data.seconds,
+                "stages": data.stages,
+                "states": list(STATES),
+                "rows": data.rows,
+                "items": data.facts,
+                "words": data.words.all,
+            }
+        ),
         "late": _late_cards(cards) if len(items) > STATIC_ITEMS else "[]",
         **parts,
     }
@@ -147,7 +183,7 @@ def page_policy(*, has_files: bool, is_served: bool = False) -> str:
 
     beside = "'self'" if is_served else "file: 'self'" if has_files else ""
     media = f" media-src {beside};" if beside else ""
-    served = " connect-src 'self'; frame-ancestors 'none';" if is_served else ""
+    served = " connect-src 'self';" if is_served else ""
     return (
         f"default-src 'none'; style-src 'sha256-{digest(style)}'; script-src 'sha256-{digest(script)}';"
         f" img-src data:{' ' + beside if beside else ''};{media}{served} base-uri 'none'; form-action 'none'"
@@ -347,7 +383,7 @@ def _receipt(lines: Sequence[Any]) -> str:
 # What is data
 
 
-class _Words:
+class Words:
     """Strings that many rows share, each once."""
 
     def __init__(self) -> None:
@@ -360,24 +396,6 @@ class _Words:
             number = self._numbers[word] = len(self.all)
             self.all.append(word)
         return number
-
-
-def _data(report: Report, items: Sequence[GalleryItem]) -> tuple[dict[str, Any], list[str]]:
-    """The nodes and the items as data, and the items' cards."""
-    words = _Words()
-    boxes = [box for box in report.shape.boxes if box.kind != "fan"]
-    places = {box.id: number for number, box in enumerate(boxes)}
-    marks = None if report.live is None else report.live.marks
-    cards = [card(item, report.rows, report.files, marks=marks) for item in items]
-    return {
-        "name": report.name,
-        "seconds": _number(report.seconds) or 0,
-        "stages": [[box.id, box.label, box.kind] for box in boxes],
-        "states": list(STATES),
-        "rows": [_row(number, row, places, words, report.files) for number, row in enumerate(report.rows)],
-        "items": [_item(item) for item in items],
-        "words": words.all,
-    }, cards
 
 
 def _item(item: GalleryItem) -> dict[str, Any]:
@@ -397,7 +415,7 @@ def _item(item: GalleryItem) -> dict[str, Any]:
 
 
 def _row(
-    number: int, row: Row, places: Mapping[str, int], words: _Words, shown: Mapping[tuple[int, int], MediumFile]
+    number: int, row: Row, places: Mapping[str, int], words: Words, shown: Mapping[tuple[int, int], MediumFile]
 ) -> dict[str, Any]:
     """A node in few letters: what is not there is left out. The script's `row` says what they mean."""
     media = [

@@ -33,7 +33,7 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium):
-    """Open a file; whatever the page complains of, or asks the network for, fails the test."""
+    """Open a file, or an address; whatever the page complains of, or asks the network for, fails the test."""
     complaints, contexts = [], []
 
     def opener(path, *, width=1200, height=860, scheme="light", scripts=True):
@@ -42,16 +42,18 @@ def visit(chromium):
         )
         contexts.append(context)
         page = context.new_page()
+        address = path if isinstance(path, str) else path.as_uri()
+        own = address if isinstance(path, str) else "file:"
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
         page.on(
             "request",
             lambda request: (
-                request.url.startswith(("file:", "data:", "blob:")) or complaints.append(f"asked for {request.url}")
+                request.url.startswith(("data:", "blob:", own)) or complaints.append(f"asked for {request.url}")
             ),
         )
-        page.goto(path.as_uri())
+        page.goto(address)
         return page
 
     yield opener

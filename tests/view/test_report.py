@@ -88,7 +88,8 @@ def test_nothing_that_users_or_servers_write_becomes_markup(tmp_path):
     parser = parsed(path)
     assert [tag for tag, _ in parser.elements].count("script") == 3
     assert not [given for tag, given in parser.elements if tag == "img" and given != {"alt": ""}]
-    assert not [tag for tag, _ in parser.elements if tag in ("iframe", "object", "embed", "link", "base")]
+    assert not [tag for tag, _ in parser.elements if tag in ("iframe", "object", "embed", "base")]
+    assert [given["href"] for tag, given in parser.elements if tag == "link"] == ["data:,"]
     for _, attributes in parser.elements:
         assert not [name for name in attributes if name.startswith("on") or name == "style"]
         assert "javascript:" not in (attributes.get("href") or "")

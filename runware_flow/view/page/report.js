@@ -457,6 +457,97 @@
     }
     if (row) open(Number(row.dataset.row));
   });
+
+  // A question before what cannot be undone, or costs money.
+  let answered = null;
+  function ask(text, yes, choices, then) {
+    $("a-text").textContent = text;
+    $("a-yes").textContent = yes;
+    $("a-choice").replaceChildren(...choices.map(([value, name], place) => make("label", {}, make("input", { type: "radio", name: "choice", value, ...(place === 0 ? { checked: "" } : {}) }), " " + name)));
+    $("a-yes").hidden = !yes;
+    answered = then;
+    $("ask").showModal();
+  }
+  $("a-no").addEventListener("click", () => $("ask").close());
+  $("a-yes").addEventListener("click", () => { $("ask").close(); answered?.($("a-choice").querySelector("input:checked")?.value); });
+  async function post(where, body) {
+    let text = "the page's server does not answer: it has ended";
+    try {
+      const answer = await fetch(where, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+      if (answer.ok) return;
+      text = await answer.text();
+    } catch { /* told below */ }
+    ask(text, "", [], null);
+  }
+
+  // Marks: an item, or one node of it with what follows, is bought anew by the next run.
+  function followers(item, from) {
+    const chosen = new Set([from]);
+    for (const number of item.r) if ((rows[number].d ?? []).some((before) => chosen.has(before))) chosen.add(number);
+    return [...chosen];
+  }
+  const pathOf = (number) => rows[number].o ?? rows[number].p;
+  function priced(numbers) {
+    const bought = numbers.filter((number) => rows[number].u), known = bought.filter((number) => rows[number].k !== undefined);
+    const sum = known.reduce((total, number) => total + rows[number].k, 0), unknown = bought.length - known.length;
+    return `${bought.length} ${bought.length === 1 ? "task" : "tasks"}, ${money(sum)} the last time` + (unknown ? ` and ${unknown} of unknown cost` : "");
+  }
+  cards.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-redo]");
+    if (!button) return;
+    const item = items.find((one) => one.i === button.closest(".card").id);
+    if (button.dataset.marked === "1") { post("mark", { paths: item.r.map(pathOf), marked: false }); return; }
+    const tasks = item.r.filter((number) => rows[number].u || rows[number].j);
+    const choices = [["all", `the whole item: ${priced(item.r)}`], ...tasks.filter((number) => rows[number].u).map((number) => [number, `${label(rows[number])} and what follows: ${priced(followers(item, number))}`])];
+    ask(`The next run with this journal buys anew, at the prices of then (“${item.q ?? item.n}”):`, "Buy anew", choices, (choice) => {
+      const numbers = choice === "all" ? item.r : [Number(choice)];
+      post("mark", { paths: numbers.map(pathOf), marked: true });
+    });
+  });
+
+  // A page that is served hears of its run: each message has all that has changed since the last one.
+  function follow(place) {
+    let version = Number(place.dataset.version), queued = false;
+    const events = new EventSource(`events?from=${version}`), told = $("link");
+    events.addEventListener("open", () => { told.textContent = "live"; });
+    events.addEventListener("error", () => { told.textContent = "no connection; trying again"; });
+    events.addEventListener("end", () => { events.close(); told.textContent = "ended"; if ($("stop")) $("stop").hidden = true; });
+    events.addEventListener("change", (event) => { take(JSON.parse(event.data)); });
+    function take(news) {
+      version = news.version;
+      news.words.forEach((text, at) => { words[news.from + at] = text; });
+      stages = news.stages;
+      data.seconds = news.seconds;
+      rows.length = news.count;
+      for (const [number, row] of news.rows) rows[number] = row;
+      const known = new Map(items.map((item) => [item.i, item]));
+      for (const name of news.gone) { known.delete(name); made.get(name)?.remove(); made.delete(name); html.delete(name); }
+      for (const [item, text] of news.cards) {
+        known.set(item.i, item);
+        html.set(item.i, text);
+        const old = made.get(item.i);
+        if (!old) continue;
+        const fresh = parsed(text), focus = old.contains(document.activeElement) ? document.activeElement : null;
+        const at = focus && [...old.querySelectorAll("a, button")].indexOf(focus), holds = here && old.contains(here) && here.closest(".shot").dataset.m;
+        const pictures = new Map([...old.querySelectorAll("img")].map((image) => [image.getAttribute("src"), image]));
+        for (const image of fresh.querySelectorAll("img")) if (pictures.has(image.getAttribute("src"))) image.replaceWith(pictures.get(image.getAttribute("src")));
+        old.replaceWith(fresh);
+        made.set(item.i, fresh);
+        if (focus) [...fresh.querySelectorAll("a, button")][at]?.focus();
+        if (holds) here = fresh.querySelector(`[data-m="${holds}"] .open`) ?? here;
+      }
+      items = [...known.values()].sort((a, b) => a.r[0] - b.r[0]);
+      for (const [name, text] of Object.entries(news.parts)) $(name).innerHTML = text;
+      if ($("stop")) $("stop").hidden = !["running", "waiting"].includes(news.state);
+      $("name").textContent = news.name;
+      document.title = `${news.state} · ${news.name}`;
+      if (!queued) { queued = true; requestAnimationFrame(() => { queued = false; clock(); options(); axis(); lanes(); filter(true); }); }
+    }
+    $("stop")?.addEventListener("click", () => {
+      const flying = rows.filter((row) => states[row.s] === "running").length;
+      ask(`Stop the run? Nothing new is sent. ${flying === 1 ? "One node is" : `${flying} nodes are`} in flight: what was sent may be billed and is waited for.`, "Stop the run", [], () => post("stop", {}));
+    });
+  }
   narrow.addEventListener("change", () => { axis(); show(true); });
   new ResizeObserver(() => show(false)).observe(list);
   for (const element of document.querySelectorAll(".script[hidden]")) element.hidden = false;
@@ -464,4 +555,5 @@
   axis();
   lanes();
   filter();
+  if ($("live")) follow($("live"));
 })();

@@ -1,0 +1,107 @@
+"""A page about a journal, which follows what a run writes into it meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runware_flow.errors import ClientStateError, JournalError
+from runware_flow.journal.reader import Journal
+from runware_flow.live.server import LiveServer
+from runware_flow.runner.journal_report import finder_of, journal_notes, journal_remarks
+from runware_flow.runner.report import date_text
+from runware_flow.runner.report_files import served_files
+from runware_flow.view.journal_story import tell_journal
+from runware_flow.view.report import LivePart, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runware_flow.runner.report_files import Finder
+    from runware_flow.view.journal_story import JournalStory
+
+__all__ = ("JournalPage",)
+
+
+class JournalPage(LiveServer):
+    """Serves a page about a journal; see `runware-flow view`.
+
+    Args:
+        journal: its file.
+        flow: only this flow or batch.
+        files: folders whose files may be shown beside those below the journal's own folder.
+        port: on which it is served; 0 takes a free one.
+
+    Raises:
+        JournalError: it cannot be read.
+    """
+
+    def __init__(self, journal: Path, *, flow: str | None = None, files: Sequence[Path] = (), port: int = 0) -> None:
+        source = _JournalSource(journal, flow, files)
+        source.look()
+        super().__init__(source, port=port)
+
+
+class _JournalSource:
+    def __init__(self, journal: Path, flow: str | None, files: Sequence[Path]) -> None:
+        self._journal = journal
+        self._flow = flow
+        self._files = files
+        self._seen: tuple[Any, ...] = ()
+        self._version = 0
+        self._story: JournalStory | None = None
+        self._finder: Finder | None = None
+
+    def look(self) -> int:
+        seen = tuple(_state(Path(f"{self._journal}{end}")) for end in ("", "-wal"))
+        if seen != self._seen or self._story is None:
+            with Journal(self._journal) as reader:
+                story = tell_journal(reader.entries(flow=self._flow))
+                if self._flow is not None and not story.rows:
+                    raise JournalError(
+                        f"the journal {self._journal} has nothing of a flow or batch named {self._flow!r}"
+                    )
+                self._finder = finder_of(reader, story.rows, self._files)
+            self._story = story
+            self._seen = seen
+            self._version += 1
+        return self._version
+
+    def report(self) -> Report:
+        story, finder = self._story, self._finder
+        assert story is not None
+        assert finder is not None
+        return Report(
+            name=", ".join(story.names) or self._journal.name,
+            state="journal",
+            made_at="",
+            began_at=date_text(story.began_at),
+            seconds=story.seconds,
+            shape=story.shape,
+            rows=story.rows,
+            receipt=story.receipt,
+            files=served_files(story.rows, finder, may_fetch=False),
+            notes=journal_notes(self._journal, story),
+            remarks=journal_remarks(story),
+            live=LivePart(),
+        )
+
+    def medium(self, row: int, place: int) -> tuple[Path | None, Any]:
+        assert self._story is not None
+        assert self._finder is not None
+        kind, result = self._story.rows[row].media[place]
+        return self._finder.find(self._story.rows[row], place, kind).path, result
+
+    async def stop(self) -> None:
+        raise ClientStateError("this page is about a journal: a run is stopped where it runs")
+
+    def mark(self, paths: list[str], *, is_marked: bool) -> None:
+        raise ClientStateError("nothing can be marked here")
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        state = path.stat()
+    except OSError:
+        return (0, 0)
+    return (state.st_mtime_ns, state.st_size)
