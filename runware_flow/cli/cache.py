@@ -26,7 +26,9 @@ def prune(
 ) -> None:
     """Forget the answers in a cache that are old, with their files."""
     from runware_flow.cache.store import Cache
+    from runware_flow.files import local_path
 
+    folder = local_path(folder)
     if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {folder}")
     count = Cache(folder).prune(older_than=days * 86_400)

@@ -13,6 +13,7 @@ from runware_flow.cli.pictures import KEPT_PICTURES, keep_pictures
 from runware_flow.cli.program import UsageError, user_traceback
 from runware_flow.cli.terminal import echo, echo_json, say
 from runware_flow.errors import FlowFailed, RunwareFlowError
+from runware_flow.files import local_path
 from runware_flow.graph.declaration import SENDS
 from runware_flow.interrupts import Interrupts
 from runware_flow.runner.interrupted import journal_file, left_behind
@@ -141,7 +142,7 @@ def run_command(
 def _check_report(report: Path, journal: Path | None) -> None:
     """Refuse a place for the report before anything is bought."""
     check_place(report)
-    if journal is not None and report.absolute() == journal.absolute():
+    if journal is not None and local_path(report).resolve() == local_path(journal).resolve():
         raise UsageError(f"the report and the journal cannot both be {report}")
 
 
