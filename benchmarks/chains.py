@@ -1,8 +1,10 @@
-"""200 chains of three 50 ms tasks, concurrency 64: the time beside the ideal, the official SDK and a task group.
+"""200 chains of three tasks, concurrency 64: the time beside the ideal, the official SDK and a task group.
 
-The ideal is what the latencies alone cost: the longest chain (3 x 50 ms) times the waves that 200 chains need at
-concurrency 64 (4), 0.60 s. Everybody talks to a new emulator, in a process of its own, and has an open connection
-and ten chains behind them when the clock starts. "Client alone" is our client in an AnyIO task group with a
+    python -m benchmarks.chains [--latencies 0.05 0.2..1.0] [--transports websocket rest] [--deliveries sync async]
+
+The ideal is what the latencies alone cost: the chains in their order, 64 at a time, each as long as its three tasks:
+0.60 s for tasks of 50 ms. Everybody talks to a new emulator, in a process of its own, and has an open connection and
+ten chains behind them when the clock starts. "Client alone" is our client in an AnyIO task group with a
 CapacityLimiter, without a flow. The ids of the tasks are the same in every run, and with them, at the emulator, their
 durations.
 """
@@ -10,20 +12,23 @@ durations.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from heapq import heappop, heappush
 from typing import Any
 
 import anyio
 
 from benchmarks.service import emulator_process, official_client
 from runware_flow import Client, Flow
+from runware_flow.emulator.commands import parse_latency
+from runware_flow.emulator.settings import Settings
 from runware_flow.tasks import Caption, ImageInference, Upscale
 
-LATENCY = 0.05
+LATENCIES = ("0.05", "0.2..1.0")
 WARM_UP = 10
+SEED = 7
 
 Chain = Callable[[str], Awaitable[str]]
 
@@ -58,6 +63,20 @@ def tasks(delivery: str) -> tuple[Any, Any, Any]:
 def task_id(name: str) -> str:
     """Give the same id for the same name."""
     return str(uuid.UUID(bytes=uuid.uuid5(uuid.NAMESPACE_URL, name).bytes, version=4))
+
+
+def ideal(latency: str, chains: int, concurrency: int) -> float:
+    """What the durations alone cost, at that concurrency."""
+    settings = Settings(seed=SEED, latency=parse_latency(latency))
+    free = [0.0] * concurrency
+    for prompt in prompts(chains):
+        began = heappop(free)
+        name = prompt
+        for task_type in ("imageInference", "upscale", "caption"):
+            name = task_id(name)
+            began += settings.latency_of(task_type, name, 0)
+        heappush(free, began)
+    return max(free)
 
 
 def prompts(count: int) -> list[str]:
@@ -145,24 +164,29 @@ async def official(options: dict[str, Any], transport: str, delivery: str, chain
 
 def main() -> None:
     """Run and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chains", type=int, default=200)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--latencies", nargs="+", default=LATENCIES)
+    parser.add_argument("--transports", nargs="+", default=["websocket", "rest"])
+    parser.add_argument("--deliveries", nargs="+", default=["sync", "async"])
     options = parser.parse_args()
     size = (options.chains, options.concurrency)
-    ideal = 3 * LATENCY * math.ceil(options.chains / options.concurrency)
-    print(f"{options.chains} chains of three {LATENCY * 1000:.0f} ms tasks, concurrency {options.concurrency}")
-    print(f"{'transport':10} {'delivery':9} {'who':22} {'seconds':>8} {'of ideal':>9} {'of official':>12}")
     ours = [(who, backend) for backend in ("asyncio", "trio") for who in (client_alone, flow)]
-    for transport in ("websocket", "rest"):
-        for delivery in ("sync", "async"):
-            theirs = 0.0
-            for who, backend in [(official, "asyncio"), *ours]:
-                with emulator_process(latency=str(LATENCY)) as service:
-                    taken = anyio.run(who, service, transport, delivery, *size, backend=backend)
-                theirs = theirs or taken
-                name = f"{who.__name__.replace('_', ' ')}, {backend}"
-                print(f"{transport:10} {delivery:9} {name:22} {taken:8.2f} {taken / ideal:9.2f} {taken / theirs:12.2f}")
+    for latency in options.latencies:
+        best = ideal(latency, *size)
+        print(f"{options.chains} chains of three tasks of {latency} s, concurrency {options.concurrency}: {best:.2f} s")
+        print(f"{'transport':10} {'delivery':9} {'who':22} {'seconds':>8} {'of ideal':>9} {'of official':>12}")
+        for transport in options.transports:
+            for delivery in options.deliveries:
+                theirs = 0.0
+                for who, backend in [(official, "asyncio"), *ours]:
+                    with emulator_process(latency=latency) as service:
+                        taken = anyio.run(who, service, transport, delivery, *size, backend=backend)
+                    theirs = theirs or taken
+                    name = f"{who.__name__.replace('_', ' ')}, {backend}"
+                    ratios = f"{taken / best:9.2f} {taken / theirs:12.2f}"
+                    print(f"{transport:10} {delivery:9} {name:22} {taken:8.2f} {ratios}", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 import anyio
 
-from benchmarks.chains import LATENCY, prompts, tasks
+from benchmarks.chains import LATENCIES, prompts, tasks
 from benchmarks.service import emulator_process
 from runware_flow import Batch, Client, Flow, Node
 from runware_flow.client.request import prepare
@@ -145,7 +145,7 @@ def main() -> None:
         for backend in options.backend or ("asyncio", "trio"):
             print(backend)
             if options.throughput:
-                with emulator_process(latency=str(LATENCY)) as service, tempfile.TemporaryDirectory() as runs:
+                with emulator_process(latency=LATENCIES[0]) as service, tempfile.TemporaryDirectory() as runs:
                     anyio.run(throughput, service, runs, backend=backend)
             anyio.run(resume, path, options.nodes, backend=backend)
 

@@ -7,8 +7,7 @@ is ready at the service to the one at which the caller has it; "left" the same t
 service. Frames are those of both directions.
 
 `chains`: 200 chains of three tasks, 64 at a time, as in `benchmarks.chains`: tasks of 50 ms beside the official SDK,
-and tasks of 0.2 to 1 s beside sync delivery. A flow asks the governor of each model, which begins with four tasks at a
-time; the client alone does not.
+and tasks of 0.2 to 1 s beside sync delivery.
 
 `cpu`: the client's CPU time a task (`time.process_time`), 1,000 tasks of 50 ms, 64 at a time; median of three. The task
 group that starts them is counted too, 50 us a task on asyncio and 70 on trio, for everybody.
