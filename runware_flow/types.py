@@ -25,6 +25,7 @@ __all__ = (
     "attach_file",
     "attach_item",
     "file_of",
+    "problem_of_seconds",
     "stand_in_of",
 )
 
@@ -35,6 +36,24 @@ Delivery: TypeAlias = Literal["sync", "async", "stream"]
 """How the results of a task reach the client; the wire's `deliveryMethod`."""
 
 R_co = TypeVar("R_co", covariant=True)
+
+_MOST_SECONDS = 600_000
+"""About a week, and ten minutes in milliseconds."""
+
+
+def problem_of_seconds(name: str, value: object) -> str | None:
+    """Say what is wrong with a time that a user gave, in a sentence; `None` if nothing is.
+
+    A week or more is taken for milliseconds, in which other libraries count; infinity is no mistake.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        return f"{name}= is in seconds and greater than 0, not {value!r}"
+    if _MOST_SECONDS <= value < float("inf"):
+        return (
+            f"{name}={value!r} would be {value / 86400:.0f} days: times are in seconds, not milliseconds,"
+            f" so is it {value / 1000:g}? Without a bound it is {name}=math.inf"
+        )
+    return None
 
 
 _construct: Any = msgspec.StructMeta.__call__

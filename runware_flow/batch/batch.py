@@ -23,6 +23,7 @@ from runware_flow.runner.accounts import Accounts
 from runware_flow.runner.interrupted import journal_file
 from runware_flow.runner.opening import open_admission, open_journal
 from runware_flow.runner.settings import Settings, read_settings
+from runware_flow.types import problem_of_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -216,8 +217,8 @@ async def _work(batch_runner: BatchRunner, shared: Callable[[Flow], Node[Any]] |
 
 
 def _read_deadline(value: Any) -> float | None:
-    if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0):
-        raise DeclarationError(f"deadline= is in seconds and greater than 0, not {value!r}")
+    if value is not None and (problem := problem_of_seconds("deadline", value)) is not None:
+        raise DeclarationError(problem)
     return cast("float | None", value)
 
 

@@ -219,6 +219,46 @@ class Client(Utilities):
         return await self._sender.perform(driver, prepared, timeout, on_result, on_progress, validate=validate)
 
     @overload
+    async def run_one(
+        self,
+        task: Task[R],
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        delivery: DeliveryMethod | None = None,
+        validate: bool | None = None,
+    ) -> R: ...
+    @overload
+    async def run_one(
+        self,
+        task: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        delivery: DeliveryMethod | None = None,
+        validate: bool | None = None,
+    ) -> Result: ...
+    async def run_one(
+        self,
+        task: Task[Any] | Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        delivery: DeliveryMethod | None = None,
+        validate: bool | None = None,
+    ) -> Any:
+        """Send a task of one result and wait for that result. Arguments, errors and cancellation are those of `run`.
+
+        Raises:
+            RunwareError: also `validation`, before anything is sent: the task asks for several results.
+        """
+        driver = self._here()
+        prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
+        requests.check_single(prepared)
+        results = await self._sender.perform(driver, prepared, timeout, None, on_progress, validate=validate)
+        return results[0]
+
+    @overload
     def submit(
         self,
         task: Task[R],

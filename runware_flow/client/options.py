@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 
 import msgspec
 
@@ -12,6 +12,7 @@ from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
 from runware_flow.transport.address import parse_address
 from runware_flow.transport.connection import TransportError, check_headers
+from runware_flow.types import problem_of_seconds
 from runware_flow.wire.serverless import ENVIRONMENT_RULE, is_environment
 
 if TYPE_CHECKING:
@@ -161,9 +162,10 @@ def check_seconds(timeout: object, default: float, *, name: str = "timeout") -> 
     """
     if timeout is None:
         return default
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
-        raise _invalid(name, f"{name}= is in seconds and greater than 0, not {timeout!r}")
-    return float(timeout)
+    problem = problem_of_seconds(name, timeout)
+    if problem is not None:
+        raise _invalid(name, problem)
+    return float(cast("float", timeout))
 
 
 def _key(key: object) -> Secret:
@@ -187,15 +189,8 @@ def _key(key: object) -> Secret:
 
 def _check_values(values: dict[str, Any]) -> None:
     for name in (*_POSITIVE, *_NOT_NEGATIVE):
-        value = values.get(name)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            raise _invalid(name, f"Client({name}=...) takes a number, not {value!r}")
-        if value < 0 or (value == 0 and name in _POSITIVE):
-            raise _invalid(
-                name, f"Client({name}={value!r}): must be {'positive' if name in _POSITIVE else '0 or more'}"
-            )
+        if values.get(name) is not None:
+            _check_number(name, values[name])
     for name in ("trust_env", "debug", "validate"):
         if not isinstance(values.get(name, False), bool):
             raise _invalid(name, f"Client({name}=...) is True or False, not {values[name]!r}")
@@ -204,6 +199,15 @@ def _check_values(values: dict[str, Any]) -> None:
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             raise _invalid(name, f"Client({name}={values[name]!r}): choose one of {', '.join(map(repr, choices))}")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise _invalid(name, f"Client({name}=...) takes a number, not {value!r}")
+    if value < 0 or (value == 0 and name in _POSITIVE):
+        raise _invalid(name, f"Client({name}={value!r}): must be {'positive' if name in _POSITIVE else '0 or more'}")
+    if name in _POSITIVE and (problem := problem_of_seconds(name, value)) is not None:
+        raise _invalid(name, f"Client: {problem}")
 
 
 def _check_addresses(values: dict[str, Any]) -> None:

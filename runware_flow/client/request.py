@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runware_flow.catalog import Registry
 
-__all__ = ("Prepared", "prepare", "read_task_id")
+__all__ = ("Prepared", "check_single", "prepare", "read_task_id")
 
 UTILITIES = frozenset(
     {
@@ -155,6 +155,20 @@ def read_task_id(given: object, new_task_id: str | None = None) -> str:
     if not isinstance(given, str) or _UUID.fullmatch(given.lower()) is None:
         raise _invalid("taskUUID", f"taskUUID must be a UUID such as {uuid4()}, not {given!r}")
     return given.lower()
+
+
+def check_single(prepared: Prepared) -> None:
+    """Check that a task asks for one result.
+
+    Raises:
+        RunwareError: code `validation`: it asks for several, and `client.run` gives them all.
+    """
+    if prepared.slots > 1:
+        name = "promptVersions" if prepared.task_type == "promptEnhance" else "numberResults"
+        raise _invalid(
+            name,
+            f"run_one() gives one result, but {name} asks for {prepared.slots}: use client.run(), which lists them",
+        )
 
 
 def _choose_delivery(wire: dict[str, Any], task_type: str, delivery: Delivery | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from runware_flow.errors import RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.types import problem_of_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,8 +66,8 @@ class Retry(msgspec.Struct, frozen=True):
             )
         if not _is_number(self.backoff) or not self.backoff >= 0:
             raise ValueError(f"Retry(backoff=) is in seconds, from 0, not {self.backoff!r}")
-        if self.max_elapsed is not None and not (_is_number(self.max_elapsed) and self.max_elapsed > 0):
-            raise ValueError(f"Retry(max_elapsed=) is in seconds and greater than 0, not {self.max_elapsed!r}")
+        if self.max_elapsed is not None and (problem := problem_of_seconds("max_elapsed", self.max_elapsed)):
+            raise ValueError(f"Retry: {problem}")
 
 
 def _is_cause(value: Any) -> bool:
@@ -125,8 +126,8 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
         retry = Retry(retry)
     for name in _SECONDS:
         value = keywords.get(name)
-        if value is not None and not (_is_number(value) and value > 0):
-            raise ValueError(f"{name}= is in seconds and greater than 0, not {value!r}")
+        if value is not None and (problem := problem_of_seconds(name, value)) is not None:
+            raise ValueError(problem)
     limit = keywords.get("limit")
     if limit is not None and (not isinstance(limit, str) or not limit):
         raise ValueError(f"limit= names a key of limits=, so it is a text, not {limit!r}")

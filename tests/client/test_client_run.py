@@ -48,6 +48,36 @@ def test_run_wire_dict_resolves_its_task_type_from_air_or_slug(run, open_pair):
     run(main)
 
 
+def test_run_one_gives_the_result_itself(run, open_pair, delivery):
+    async def main():
+        async with open_pair() as (_, client):
+            image = await client.run_one(art(seed=11), delivery=delivery)
+            by_dict = await client.run_one({"model": "runware:400@1", "positivePrompt": "a kite"}, delivery=delivery)
+        assert type(image) is type(by_dict) is ImageResult
+        assert image.seed == 11
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("task", "parameter"),
+    [
+        (art(number_results=2), "numberResults"),
+        ({"model": "runware:400@1", "positivePrompt": "a kite", "numberResults": 3}, "numberResults"),
+        (PromptEnhance(prompt="a kite", prompt_max_length=64, prompt_versions=2), "promptVersions"),
+    ],
+)
+def test_run_one_refuses_a_task_of_several_results_before_it_is_sent(run, open_pair, task, parameter):
+    async def main():
+        async with open_pair() as (emulator, client):
+            with pytest.raises(RunwareError, match=r"client\.run\(\)") as caught:
+                await client.run_one(task)
+        assert (caught.value.code, caught.value.parameter) == ("validation", parameter)
+        assert not emulator.log.tasks
+
+    run(main)
+
+
 def test_run_several_results_come_in_the_servers_order(run, open_pair, delivery):
     async def main():
         async with open_pair(latency=(0.0, 0.2)) as (_, client):

@@ -32,11 +32,13 @@ async def calling(client: Client) -> None:
     await client.run(kite, on_result=show)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType, reportCallIssue]
     await client.run(42)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
     captions: list[CaptionResult] = await client.run(kite)  # type: ignore[arg-type] # pyright: ignore[reportAssignmentType]
+    caption: CaptionResult = await client.run_one(kite)  # type: ignore[arg-type] # pyright: ignore[reportAssignmentType]
+    await client.run_one(kite, on_result=print)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     client.stream(kite)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     await client.media_storage("id", operation="forget")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     await client.content.list_models(order="sideways")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
     await client.model_search(pattern="flux")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    print(captions)  # noqa: T201
+    print(captions, caption)  # noqa: T201
 
 
 def show(text: str) -> None: ...

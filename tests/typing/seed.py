@@ -101,6 +101,13 @@ async def slugs(client: Client) -> None:
     assert_type(by_slug, list[Result])
 
 
+async def one_result(client: Client) -> None:
+    image = await client.run_one(ImageInference(model="runware:400@1", positive_prompt="a kite"))
+    by_name = await client.run_one({"model": "bfl-flux-2-dev", "positivePrompt": "a kite"})
+    assert_type(image, ImageResult)
+    assert_type(by_name, Result)
+
+
 async def streaming(client: Client) -> None:
     story = TextInference(
         model="google:gemma@4-31b", messages=[{"role": "user", "content": "Tell me a story about a robot"}]
