@@ -144,7 +144,7 @@ def _decode(item: bytes) -> dict[str, Any]:
     except (msgspec.MsgspecError, ValueError):  # in a member that no field took: no UTF-8, or a number like 1e999
         import json
 
-        decoded = json.loads(item.decode("utf-8", "replace"), parse_int=_integer)
+        decoded = json.loads(item.decode("utf-8", "replace"), strict=False, parse_int=_integer)
     return decoded
 
 
@@ -185,6 +185,10 @@ def file_of(result: Result) -> PathLike[str] | None:
 def stand_in_of(result: Result) -> PathLike[str] | None:
     """Return that file if the service does not have the medium any more."""
     return file_of(result) if vars(result).get("_is_alone") else None
+
+
+_GENERAL = {"url": "mediaURL", "uuid": "mediaUUID", "data_uri": "mediaDataURI", "base64_data": "mediaBase64Data"}
+"""Names under which the medium of any kind may come instead (protocol facts, section 16)."""
 
 
 class MediaResult(Result, kw_only=True, frozen=True):
@@ -240,6 +244,9 @@ class MediaResult(Result, kw_only=True, frozen=True):
             value = getattr(self, f"{kind}_{form}", None)
             if isinstance(value, str):
                 return value
+        general = self.raw.get(_GENERAL[form]) if "_item" in vars(self) else None
+        if isinstance(general, str):
+            return general
         outputs: Any = getattr(self, "outputs", None)
         try:
             value = outputs["files"][0][form]

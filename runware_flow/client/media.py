@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import mimetypes
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import anyio.to_thread
 from runware_flow.errors import RunwareError
 from runware_flow.files import local_path
 from runware_flow.wire.codec import place
+from runware_flow.wire.media_type import HEAD_BYTES, media_type_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -27,7 +27,6 @@ __all__ = (
     "PIECE_BYTES",
     "LocalFile",
     "LocalMediaPlacer",
-    "extension_of",
     "file_to_data_uri",
     "inline_media",
     "open_local",
@@ -39,26 +38,7 @@ INLINE_LIMIT_BYTES = 256 * 1024
 PIECE_BYTES = 3 * 256 * 1024
 """Of an upload, read and encoded at a time; in base64 three bytes are four."""
 
-_HEAD_BYTES = 4096
 _REMEMBERED_UPLOADS = 4096
-
-_SIGNATURES = (
-    (0, b"\xff\xd8\xff", "image/jpeg"),
-    (0, b"\x89PNG\r\n\x1a\n", "image/png"),
-    (0, b"GIF8", "image/gif"),
-    (8, b"WEBP", "image/webp"),
-    (0, b"BM", "image/bmp"),
-    (8, b"WAVE", "audio/wav"),
-    (0, b"ID3", "audio/mpeg"),
-    (0, b"\xff\xfb", "audio/mpeg"),
-    (0, b"fLaC", "audio/flac"),
-    (0, b"OggS", "audio/ogg"),
-    (4, b"ftypqt", "video/quicktime"),
-    (4, b"ftyp", "video/mp4"),
-    (0, b"\x1aE\xdf\xa3", "video/webm"),
-    (0, b"glTF", "model/gltf-binary"),
-    (0, b"%PDF", "application/pdf"),
-)
 
 
 async def file_to_data_uri(source: str | Path | bytes | BinaryIO, *, media_type: str | None = None) -> str:
@@ -74,40 +54,14 @@ async def file_to_data_uri(source: str | Path | bytes | BinaryIO, *, media_type:
     if not isinstance(source, (str, Path, bytes)):
         source = await anyio.to_thread.run_sync(source.read)
     if isinstance(source, bytes):
-        return _data_uri(source, media_type or _media_type(source))
+        return _data_uri(source, media_type or media_type_of(source))
     path = local_path(source)
     content = await anyio.Path(path).read_bytes()
-    return _data_uri(content, media_type or _media_type(content, path))
+    return _data_uri(content, media_type or media_type_of(content, path.name))
 
 
 def _data_uri(content: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _media_type(content: bytes, path: Path | None = None) -> str:
-    for offset, signature, media_type in _SIGNATURES:
-        if content.startswith(signature, offset):
-            return media_type
-    guessed = mimetypes.guess_type(path.name)[0] if path is not None else None
-    return guessed or "application/octet-stream"
-
-
-_EXTENSIONS = {
-    "image/jpeg": ".jpg",
-    "audio/wav": ".wav",
-    "audio/flac": ".flac",
-    "audio/ogg": ".ogg",
-    "model/gltf-binary": ".glb",
-    "application/octet-stream": ".bin",
-}
-
-
-def extension_of(head: bytes) -> str:
-    """The usual file extension, with its dot, for content that starts with `head`."""
-    if head.lstrip()[:5].lower() in (b"<svg ", b"<?xml"):
-        return ".svg"
-    media_type = _media_type(head)
-    return _EXTENSIONS.get(media_type) or mimetypes.guess_extension(media_type) or ".bin"
 
 
 class LocalFile:
@@ -208,16 +162,16 @@ async def open_local(source: bytes | Path) -> LocalFile:
         OSError: the file cannot be read.
     """
     if isinstance(source, bytes):
-        return LocalFile(source, len(source), _media_type(source[:_HEAD_BYTES]))
+        return LocalFile(source, len(source), media_type_of(source[:HEAD_BYTES]))
     path = local_path(source)
     return await anyio.to_thread.run_sync(_look_at, path)
 
 
 def _look_at(path: Path) -> LocalFile:
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+        head = file.read(HEAD_BYTES)
         size = file.seek(0, os.SEEK_END)
-    return LocalFile(path, size, _media_type(head, path))
+    return LocalFile(path, size, media_type_of(head, path.name))
 
 
 @contextmanager
@@ -242,7 +196,7 @@ async def inline_media(medium: LocalMedia) -> str:
         RunwareError: `code="validation"`, naming the parameter, for a file that cannot be read.
     """
     if isinstance(medium.source, bytes):
-        return _data_uri(medium.source, _media_type(medium.source))
+        return _data_uri(medium.source, media_type_of(medium.source))
     with _readable(medium):
         content = await anyio.Path(local_path(medium.source)).read_bytes()
-    return _data_uri(content, _media_type(content, medium.source))
+    return _data_uri(content, media_type_of(content, medium.source.name))

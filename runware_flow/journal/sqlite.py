@@ -647,8 +647,8 @@ def _readable(item: bytes) -> bytes:
     else:
         return item
     try:
-        loose: Any = json.loads(item.decode("utf-8", "replace"), parse_constant=str, parse_float=_finite)
-        return json.dumps(loose).encode()
+        loose: Any = json.loads(item.decode("utf-8", "replace"), strict=False, parse_constant=str, parse_float=_finite)
+        return salvage.to_bytes(json.dumps(loose, ensure_ascii=False))
     except (ValueError, RecursionError):  # thousands of digits, or of brackets: such members become texts
         found = salvage.mapping(item)
         return b"{}" if found is None else found[1]

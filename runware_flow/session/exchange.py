@@ -14,7 +14,7 @@ import msgspec
 from runware_flow.errors import RunwareError, stable_code
 from runware_flow.session.commands import Lane, Log
 from runware_flow.session.inflight import Entry, TaskState
-from runware_flow.session.reading import Part, group, is_busy, read_parts
+from runware_flow.session.reading import Part, group, is_busy, may_be_of, read_parts
 from runware_flow.session.retry import backoff, spread
 from runware_flow.wire.frames import ErrorItem
 from runware_flow.wire.problems import to_error
@@ -39,7 +39,7 @@ def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
     """Apply the reply to one POST."""
     if event.status < 400:
         tracker.poller.relieved(event.at)
-    groups, errors = _by_task(event)
+    groups, errors = _by_task(tracker, event)
     silent: list[Entry] = []
     for task_id in event.task_ids:
         entry = tracker.entries.get(task_id)
@@ -95,14 +95,19 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
             tracker.retry(entry, error, event.at)
 
 
-def _by_task(event: ExchangeFinished) -> tuple[dict[TaskId, list[Part]], list[ErrorItem]]:
+def _by_task(tracker: Tracker, event: ExchangeFinished) -> tuple[dict[TaskId, list[Part]], list[ErrorItem]]:
     """What the reply says of each task, and its errors of no task."""
     groups, nameless = group(event.frame)
     if len(event.task_ids) != 1 or _is_passing(event.status):
         return groups, [part for part in nameless if isinstance(part, ErrorItem)]
-    # Whatever stands in the reply to a POST of one task belongs to that task.
+    # What stands in the reply to a POST of one task belongs to that task, if it is of its type.
     task_id = event.task_ids[0]
-    adopted: list[Part] = [msgspec.structs.replace(part, task_id=task_id) for part in nameless]
+    entry = tracker.entries.get(task_id)
+    adopted: list[Part] = [
+        msgspec.structs.replace(part, task_id=task_id)
+        for part in nameless
+        if isinstance(part, ErrorItem) or entry is None or may_be_of(part, entry.submission.task_type)
+    ]
     if adopted:
         groups.setdefault(task_id, []).extend(adopted)
     return groups, []

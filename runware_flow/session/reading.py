@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runware_flow.session.tracker import Tracker
     from runware_flow.types import TaskId
 
-__all__ = ("Part", "group", "is_busy", "read_frame", "read_parts", "read_webhook")
+__all__ = ("Part", "group", "is_busy", "may_be_of", "read_frame", "read_parts", "read_webhook")
 
 Part: TypeAlias = Item | ErrorItem
 
@@ -62,6 +62,22 @@ _SHORT_WITH_FAILURE = (3, 2.0)
 """The same where some results have failed, which is reason enough for others to be missing."""
 _STRAGGLERS = 2.0
 """After the failure of one result of a pushed task, the time left for the others to arrive."""
+
+
+_LEGACY = {
+    "imageUpscale": "upscale",
+    "imageCaption": "caption",
+    "imageBackgroundRemoval": "removeBackground",
+    "imageControlNetPreProcess": "controlNetPreprocess",
+    "photoMaker": "imageInference",
+}
+"""Older names of task types, in which the service may still answer (protocol facts, section 16)."""
+
+
+def may_be_of(item: Item, task_type: str) -> bool:
+    """Tell whether an item that names no task can be the answer to a task of that type, or to a question about it."""
+    told = item.task_type
+    return told is None or told in _QUESTIONS or _LEGACY.get(told, told) == _LEGACY.get(task_type, task_type)
 
 
 def group(frame: Frame) -> tuple[dict[TaskId, list[Part]], list[Part]]:

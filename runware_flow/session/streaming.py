@@ -11,6 +11,7 @@ import msgspec
 from runware_flow.errors import ProtocolError, RunwareError
 from runware_flow.wire import salvage
 from runware_flow.wire.frames import decode_frame
+from runware_flow.wire.items import read_error
 from runware_flow.wire.problems import to_error
 from runware_flow.wire.sse import EventDecoder
 
@@ -23,6 +24,13 @@ __all__ = ("MAX_STREAM_CHARS", "Delta", "DeltaKind", "StreamMachine", "StreamRes
 
 MAX_STREAM_CHARS = 64 * 2**20
 """The longest answer that is kept, reasoning included; a server that never ends one must not fill the memory."""
+
+
+_ERRORS = frozenset({"error", "errors"})
+_ENDS = frozenset({"done", "end", "complete"})
+"""Names of events that end a stream [OpenAI and Anthropic send some of them]; the service documents none."""
+_NOTHING = frozenset({"", "ping", "keepalive", "keep-alive", "heartbeat"})
+"""What some servers and proxies send to keep a connection open."""
 
 
 class DeltaKind(Enum):
@@ -67,6 +75,8 @@ class StreamMachine:
         self._redact = redact
         self._events = EventDecoder()
         self._pieces: dict[DeltaKind, list[str]] = {kind: [] for kind in DeltaKind}
+        self._held: dict[DeltaKind, str] = {}
+        """The first half of a character whose second is in the next piece."""
         self._size = 0
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
@@ -106,6 +116,7 @@ class StreamMachine:
                 task_type="textInference",
                 task_uuid=self._task_uuid,
             )
+        self._release()
         return StreamResult(
             task_uuid=self._task_uuid,
             text=self._redact("".join(self._pieces[DeltaKind.TEXT])),
@@ -116,19 +127,33 @@ class StreamMachine:
         )
 
     def _take(self, event: ServerEvent) -> list[Delta]:
-        data = self._redact(event.data)
-        if data.strip() == "[DONE]":
+        data = self._redact(event.data).strip()
+        if data == "[DONE]" or (not data and event.event in _ENDS):
             self.is_done = True
+            return self._release()
+        if event.event in _ERRORS:
+            raise self._failure(data)
+        if data.lower() in _NOTHING:
             return []
         # What cannot be read in one member (a number that is none, say) loses nothing of the text beside it.
-        found = salvage.mapping(data.encode("utf-8", "surrogatepass"))
-        if found is None:
+        chunk = salvage.halves(data)
+        if chunk is None:
             raise self._unreadable("an event of the stream is no JSON object")
-        chunk, _ = found
-        self._raise_failure(chunk, data)
+        deltas = self._read(chunk)
+        listed = chunk.get("data")
+        for one in listed if salvage.is_array(listed) else ():
+            if salvage.is_object(one):
+                deltas += self._read(one)
+        return deltas
+
+    def _read(self, chunk: dict[str, Any]) -> list[Delta]:
+        """Read one chunk: an event is one, or holds a list of them."""
+        is_bare = all(isinstance(chunk.get(name), str) for name in ("code", "message"))
+        if chunk.get("error") or chunk.get("errors") or (is_bare and "delta" not in chunk):
+            raise self._failure(salvage.dump(chunk).decode())
         finish_reason, usage, cost = chunk.get("finishReason"), chunk.get("usage"), chunk.get("cost")
         if isinstance(finish_reason, str):
-            self._finish_reason = finish_reason
+            self._finish_reason = salvage.whole(finish_reason)
         if isinstance(usage, dict):
             self._usage = usage
         if isinstance(cost, int | float) and not isinstance(cost, bool):
@@ -141,8 +166,8 @@ class StreamMachine:
             return []
         found: list[Delta] = []
         for name, kind in (("reasoningContent", DeltaKind.REASONING), ("text", DeltaKind.TEXT)):
-            text: Any = delta.get(name)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            if isinstance(text, str) and text:
+            given: Any = delta.get(name)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            if isinstance(given, str) and (text := self._joined(kind, given)):
                 self._size += len(text)
                 if self._size > MAX_STREAM_CHARS:
                     raise self._unreadable(f"the stream is longer than {MAX_STREAM_CHARS} characters")
@@ -150,16 +175,37 @@ class StreamMachine:
                 found.append(Delta(kind, text))
         return found
 
-    def _raise_failure(self, chunk: dict[str, Any], data: str) -> None:
-        if not (chunk.get("error") or chunk.get("errors")):
-            return
+    def _joined(self, kind: DeltaKind, text: str) -> str:
+        """A piece of text with whole characters: the first half of one at its end is held back for the next piece."""
+        if text.isascii() and not self._held:
+            return text
+        text = self._held.pop(kind, "") + text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._held[kind] = text[-1]
+            text = text[:-1]
+        return salvage.whole(text)
+
+    def _release(self) -> list[Delta]:
+        """Give what was held back for a second half that did not come."""
+        kinds = list(self._held)
+        self._held.clear()
+        for kind in kinds:
+            self._pieces[kind].append("\ufffd")
+        return [Delta(kind, "\ufffd") for kind in kinds]
+
+    def _failure(self, data: str) -> RunwareError:
+        """The error that an event tells of: as in any reply, or the error alone, as an object or a text."""
+        raw = salvage.to_bytes(data)
         try:
-            errors = decode_frame(data).errors
+            errors = decode_frame(raw).errors
         except ProtocolError:
             errors = ()
-        if not errors:
-            raise self._unreadable("the stream ends with an error that cannot be read")
-        raise to_error(errors[0], task_type="textInference", task_uuid=self._task_uuid)
+        entry = salvage.value(raw)
+        if not errors and (isinstance(entry, str) or salvage.is_object(entry)) and entry:
+            errors = (read_error(entry, raw, around={}),)
+        if not errors or not (errors[0].code or errors[0].message):
+            return self._unreadable("the stream ends with an error that cannot be read")
+        return to_error(errors[0], task_type="textInference", task_uuid=self._task_uuid)
 
     def _unreadable(self, problem: str) -> RunwareError:
         return RunwareError(

@@ -62,7 +62,7 @@ def decode_frame(data: bytes | str) -> Frame:
     Raises:
         ProtocolError: the bytes are not a JSON object.
     """
-    raw = data.encode("utf-8", "replace") if isinstance(data, str) else data
+    raw = salvage.to_bytes(data) if isinstance(data, str) else data
     try:
         envelope = _decode_envelope(raw)
     except salvage.UNREADABLE:

@@ -1,25 +1,50 @@
 """Read JSON that a strict reader refuses, member by member, so that one bad value never takes its neighbours along.
 
-Only called after the fast path has failed. What it forgives inside a well-bracketed text: bytes that are no UTF-8,
-NaN and Infinity, numbers out of range, nesting deeper than any recursion limit, lone surrogates. A value that stays
+Only called after the fast path has failed. What it forgives inside a well-bracketed text: control characters in a
+string, which are kept; escapes of half a character (a lone surrogate) and bytes that are no UTF-8, which become U+FFFD;
+unknown escapes; NaN and Infinity; numbers out of range; nesting deeper than any recursion limit. A value that stays
 unreadable is kept as the text it was.
+
+Each step looks at each byte a bounded number of times: a pattern that finds no end of a string takes the rest of the
+text for it, so that no quote inside is tried again as a beginning.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from math import isfinite
 from typing import Any, TypeGuard
 
 import msgspec
 from msgspec import Raw
 
-__all__ = ("UNREADABLE", "dump", "elements", "is_array", "is_object", "mapping", "members", "value")
+__all__ = (
+    "UNREADABLE",
+    "dump",
+    "elements",
+    "halves",
+    "is_array",
+    "is_object",
+    "mapping",
+    "members",
+    "to_bytes",
+    "value",
+    "whole",
+)
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 """What a decoder raises on bytes that it cannot read."""
 
-_TOKENS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
+_STRING = rb'"(?:[^"\\]++|\\.?)*+"?'
+_STRINGS = re.compile(_STRING, re.DOTALL)
+_TOKENS = re.compile(_STRING + rb"|[\[\]{},]", re.DOTALL)
+_FLAWS = re.compile(
+    rb"(?:\\[\"\\/bfnrt])++|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|[\x00-\x1f]",
+    re.DOTALL,
+)
+"""Escapes, the right ones too, so that none is read from its middle; and control characters."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _MEMBER = re.compile(rb'\s*("(?:[^"\\]++|\\.)*+")\s*:(.*)', re.DOTALL)
 
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -41,6 +66,10 @@ def members(data: bytes) -> dict[str, bytes] | None:
     try:
         return {name: bytes(raw) for name, raw in _decode_members(data).items()}
     except UNREADABLE:
+        data = _mended(data)
+    try:
+        return {name: bytes(raw) for name, raw in _decode_members(data).items()}
+    except UNREADABLE:
         pass
     parts = _parts(data, b"{", b"}")
     if parts is None:
@@ -58,6 +87,10 @@ def elements(data: bytes) -> list[bytes] | None:
     try:
         return [bytes(raw) for raw in _decode_elements(data)]
     except UNREADABLE:
+        data = _mended(data)
+    try:
+        return [bytes(raw) for raw in _decode_elements(data)]
+    except UNREADABLE:
         return _parts(data, b"[", b"]")
 
 
@@ -66,7 +99,7 @@ def value(data: bytes) -> Any:
     try:
         return msgspec.json.decode(data)
     except UNREADABLE:
-        pass
+        data = _mended(data)
     text = data.decode("utf-8", "replace")
     try:
         plain = json.loads(text, parse_constant=_no_number)
@@ -77,6 +110,12 @@ def value(data: bytes) -> Any:
 
 def mapping(data: bytes) -> tuple[dict[str, Any], bytes] | None:
     """Decode an object and give JSON that any reader accepts for it; `None` if `data` is no object."""
+    try:
+        plain = msgspec.json.decode(data)
+    except UNREADABLE:
+        data = _mended(data)
+    else:
+        return (plain, data) if is_object(plain) else None
     try:
         plain = msgspec.json.decode(data)
     except UNREADABLE:
@@ -100,6 +139,55 @@ def dump(plain: object) -> bytes:
         return msgspec.json.encode(plain)
     except UNREADABLE:
         return b"{}"
+
+
+def halves(text: str) -> dict[str, Any] | None:
+    """Decode an object whose strings may hold halves of characters, which stay as they are; `None` if it is none."""
+    try:
+        plain = msgspec.json.decode(text)
+    except UNREADABLE:
+        try:
+            plain = json.loads(text, strict=False, parse_constant=_no_number, parse_float=_finite)
+        except UNREADABLE:
+            found = mapping(to_bytes(text))
+            return None if found is None else found[0]
+    return plain if is_object(plain) else None
+
+
+def whole(text: str) -> str:
+    """Bring halves of characters together; a half without its other becomes U+FFFD."""
+    if text.isascii() or _SURROGATES.search(text) is None:
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def to_bytes(text: str) -> bytes:
+    """Encode a text as UTF-8, whatever it holds."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return whole(text).encode()
+
+
+def _mended(data: bytes) -> bytes:
+    """Escape or replace what no JSON string may hold."""
+    return _STRINGS.sub(lambda string: _FLAWS.sub(_mend, string[0]), data)
+
+
+def _mend(match: re.Match[bytes]) -> bytes:
+    flaw = match[0]
+    if flaw[1:2] in (b'"', b"\\", b"/", b"b", b"f", b"n", b"r", b"t") or len(flaw) == 12:  # both halves of a character
+        return flaw
+    if len(flaw) == 6:
+        return rb"\ufffd" if flaw[2:3] in b"dD" and flaw[3:4] in b"89abcdefABCDEF" else flaw
+    if len(flaw) == 1:
+        return rb"\u%04x" % flaw[0]
+    return rb"\\" + (rb"\u%04x" % flaw[1] if flaw[1] < 0x20 else flaw[1:])
+
+
+def _finite(digits: str) -> float | None:
+    number = float(digits)
+    return number if isfinite(number) else None
 
 
 def _no_number(_: str) -> None:

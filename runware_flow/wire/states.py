@@ -13,7 +13,7 @@ from runware_flow.wire.problems import to_error
 from runware_flow.wire.results import decode_result
 
 if TYPE_CHECKING:
-    from runware_flow.wire.items import Frame
+    from runware_flow.wire.items import Frame, Item
 
 __all__ = ("TaskState", "read_state")
 
@@ -43,13 +43,20 @@ class TaskState(msgspec.Struct, frozen=True, kw_only=True):
         return self.status in ("success", "error")
 
 
+_OF_THE_CONNECTION = frozenset({"authentication", "ping"})
+
+
+def _is_of_a_task(item: Item) -> bool:
+    return item.task_type not in _OF_THE_CONNECTION
+
+
 def read_state(task_id: str, frame: Frame) -> TaskState:
     """Read the reply to a `getResponse` for one task.
 
     Raises:
         RunwareError: the reply is not about the task: a rejected key, a service that is busy.
     """
-    items = [item for item in frame.items if item.task_id in (task_id, None)]
+    items = [item for item in frame.items if item.task_id == task_id or (item.task_id is None and _is_of_a_task(item))]
     failures = [item.error for item in items if item.error is not None]
     failures += [error for error in frame.errors if error.task_id in (task_id, None)]
     errors = tuple(to_error(error, task_uuid=task_id) for error in failures)

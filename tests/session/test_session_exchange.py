@@ -76,6 +76,23 @@ def moment(play):
     return times[-1] if times else 0.1
 
 
+@pytest.mark.parametrize("told", ["ping", "authentication", "textInference"])
+def test_item_of_another_type_that_names_no_task_is_no_result(told):
+    with rest() as play:
+        play >> TaskSubmitted(0.0, sync_task()) << Send((ANY,))
+        play >> submitted(0.1, decode_reply(200, b'{"data":[{"taskType":"%s","pong":true}]}' % told.encode()))
+        play << SetTimer(ANY)  # to look it up
+
+
+@pytest.mark.parametrize("told", ["imageInference", None])
+def test_item_of_the_same_type_that_names_no_task_is_its_result(told):
+    kind = b"" if told is None else b'"taskType":"%s",' % told.encode()
+    with rest() as play:
+        play >> TaskSubmitted(0.0, sync_task()) << Send((ANY,))
+        play >> submitted(0.1, decode_reply(200, b'{"data":[{%s"imageUUID":"i1","imageURL":"u"}]}' % kind))
+        play << Deliver("t1", 0, item=ANY) << Settle("t1")
+
+
 def test_async_task_is_acknowledged_polled_and_settled():
     with polled() as play:
         play >> asked(0.2, reply(200, processing())) << ANY << SetTimer(ANY)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, cast
 
 import anyio
 
-from runware_flow.client.media import extension_of
 from runware_flow.errors import RunwareError
 from runware_flow.files import local_path
 from runware_flow.transport.download import download, is_there
 from runware_flow.types import MediaResult, file_of
+from runware_flow.wire.media_type import extension_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
