@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from runware_flow import Client, RunwareError, file_to_data_uri
-from runware_flow.client.media import INLINE_LIMIT_BYTES, PIECE_BYTES, LocalMediaPlacer, extension_of
+from runware_flow.client.media import INLINE_LIMIT_BYTES, PIECE_BYTES, LocalMediaPlacer
 from runware_flow.results import CaptionResult, ImageResult
 from runware_flow.tasks import Caption, ImageInference, Upscale
 from runware_flow.wire.codec import LocalMedia
+from runware_flow.wire.media_type import extension_of
 
 
 def picture(size=64, color="red", format_="PNG"):
