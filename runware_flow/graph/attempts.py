@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from runware_flow.errors import RunwareError
 from runware_flow.graph.policies import may_fall_back, may_try_again
@@ -50,14 +50,18 @@ class Attempts:
         began: when the first began, in seconds since the start of the run.
         first_error: why the first choice failed for good, once the fallback has its turn.
         before_fallback: how many attempts there were before the fallback; `None` until it has its turn.
+        is_recorded: the journal knows that the fallback has its turn.
+        entry: for the shell: what the journal has of the last attempt before the fallback.
     """
 
-    __slots__ = ("before_fallback", "began", "first_error")
+    __slots__ = ("before_fallback", "began", "entry", "first_error", "is_recorded")
 
     def __init__(self, began: float) -> None:
         self.began = began
         self.first_error: Exception | None = None
         self.before_fallback: int | None = None
+        self.is_recorded = False
+        self.entry: Any = None
 
     def fall_back(self, after: int, error: Exception | None) -> None:
         """Give the fallback its turn."""

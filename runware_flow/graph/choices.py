@@ -13,10 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.errors import TooFewSucceeded
+from runware_flow.graph.choice_records import ChoiceRecord, Contestant, winner_of
 from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
 from runware_flow.graph.policies import may_fall_back
 from runware_flow.graph.scope_run import (
+    ABANDONED,
     FAILED,
     OK,
     READY,
@@ -28,9 +30,10 @@ from runware_flow.graph.scope_run import (
     ScopeRun,
     why_not,
 )
-from runware_flow.graph.spread import Spread
+from runware_flow.graph.spread import Chosen, Decision, Spread
 
 if TYPE_CHECKING:
+    from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.plan import Step
 
 __all__ = ("Choices",)
@@ -112,8 +115,24 @@ class Choices(Spread):
     def _decide_race(self, run: ScopeRun, step: Step) -> None:
         before = _before(run, step)
         cells = [around.cells[one.slot] for around, one in before]
+        chosen = self._chosen(run, step)
+        if chosen is not None:
+            place = self._winning_place(run, step, chosen)
+            cell = min(cells) if place is None else cells[place]
+            if cell < SETTLED or (cell == OK and not chosen.is_durable):
+                return
+            if cell == OK and place is not None:
+                self._settle(run, step, OK, before[place][0].values[before[place][1].slot])
+                return
+            self._void(run, step, chosen)
         if OK in cells:
-            around, one = before[cells.index(OK)]
+            place = cells.index(OK)
+            if self.is_recorded and (run, step) in self.leads:
+                known = self.leads[run, step]
+                contestants = [Contestant(None, known.get(one)) for one in range(len(before))]
+                self._propose(run, step, "race", contestants, (place,))
+                return
+            around, one = before[place]
             self._settle(run, step, OK, around.values[one.slot])
         elif all(cell >= SETTLED for cell in cells):
             ends = [(around, one, around.values[one.slot]) for around, one in before]
@@ -136,14 +155,37 @@ class Choices(Spread):
         """Count an item that has settled the node which a `first` collects."""
         first = fan.plan.gathers[place]
         assert first.spec.of is not None
-        winners = fan.winners.setdefault(place, [])
-        slot = first.spec.of.slot
-        if item.cells[slot] == OK and len(winners) < first.work:
-            winners.append(item.values[slot])
-            if len(winners) == first.work:
-                self._settle(fan.around, first, OK, winners)
+        if fan.around.cells[first.slot] < SETTLED:
+            chosen = self._chosen(fan.around, first)
+            if item.cells[first.spec.of.slot] == OK:
+                fan.winners.setdefault(place, []).append(item)
+            elif chosen is not None and _key(item) in chosen.record.winning_keys(first.work):
+                self._void(fan.around, first, chosen)
+            self._decide_first(fan, place)
         if fan.is_ended:
             self._end_first(fan, place)
+
+    def _decide_first(self, fan: FanRun, place: int) -> None:
+        """Settle a `first` if it can be by now."""
+        first = fan.plan.gathers[place]
+        assert first.spec.of is not None
+        slot, count = first.spec.of.slot, first.work
+        winners: list[ScopeRun] = fan.winners.get(place, [])
+        chosen = self._chosen(fan.around, first)
+        if chosen is not None:
+            found = {_key(item): item for item in winners}
+            keys = chosen.record.winning_keys(count)
+            if len(keys) == count and all(key in found for key in keys) and chosen.is_durable:
+                self._settle(fan.around, first, OK, [found[key].values[slot] for key in keys])
+        elif len(winners) >= count:
+            won = winners[:count]
+            if self.is_recorded and (fan.around, first) in self.leads:
+                known = self.leads[fan.around, first]
+                places = sorted({*known, *(item.index for item in won)})
+                contestants = [Contestant(_key(fan.items[one]), known.get(one)) for one in places]
+                self._propose(fan.around, first, "first", contestants, tuple(places.index(item.index) for item in won))
+            else:
+                self._settle(fan.around, first, OK, [item.values[slot] for item in won])
 
     def _end_first(self, fan: FanRun, place: int) -> None:
         """Fail a `first` if no item is left that it could wait for; the source has ended."""
@@ -152,8 +194,8 @@ class Choices(Spread):
             return
         found = fan.winners.get(place, [])
         problem = fan.problem_outcome
-        if len(found) == first.work:
-            return  # its value is among what is still to be done
+        if len(found) >= first.work:
+            return  # its value is among what is still to be done, or being written down
         if isinstance(problem, (Skipped, Abandoned)):
             self._settle(fan.around, first, SKIPPED, problem)
             return
@@ -167,6 +209,159 @@ class Choices(Spread):
         )
         error.__cause__ = errors[-1] if errors else None
         self._fail(fan.around, first, error)
+
+    # What was chosen, in an earlier run or in this one
+
+    def note_lead(self, run: ScopeRun, step: Step, place: int, fingerprint: str | None) -> None:
+        """The first request of a contestant is known, by which a journal knows the choice."""
+        if run.cells[step.slot] < SETTLED:
+            self.leads.setdefault((run, step), {})[place] = fingerprint
+
+    def know_choice(self, run: ScopeRun, step: Step, record: ChoiceRecord) -> None:
+        """An earlier run has made this choice."""
+        if run.cells[step.slot] >= SETTLED or (run, step) in self.chosen:
+            return
+        chosen = self.chosen[run, step] = Chosen(record, is_durable=True)
+        if step.kind is NodeKind.RACE:
+            return
+        fan = _fan_of(run, step)
+        if len(record.winning_keys(step.work)) < step.work:
+            self._void(run, step, chosen)
+        elif fan.is_ended:
+            self._check_winners(fan, step, chosen)
+
+    def confirm(self, decision: Decision) -> None:
+        """A choice is durable: its node settles."""
+        run, step, _ = decision
+        chosen = self.chosen.get((run, step))
+        if chosen is None or chosen.record is not decision.choice or run.cells[step.slot] >= SETTLED:
+            return
+        chosen.is_durable = True
+        if step.kind is NodeKind.RACE:
+            self._decide_race(run, step)
+        else:
+            fan = _fan_of(run, step)
+            self._decide_first(fan, fan.plan.gathers.index(step))
+
+    def reject(self, decision: Decision, error: Exception) -> None:
+        """A choice could not be written down."""
+        if decision.run.cells[decision.step.slot] < SETTLED:
+            self._fail(decision.run, decision.step, error)
+
+    @property
+    def is_deciding(self) -> bool:
+        """Whether a choice is being written down."""
+        return any(not chosen.is_durable and not chosen.is_void for chosen in self.chosen.values())
+
+    def is_held(self, run: ScopeRun, step: Step) -> bool:
+        """Tell whether all that a node is for was chosen without it, so that it sends nothing."""
+        if not step.role.serves_choice:
+            return False
+        if not self.chosen:
+            return not self._is_wanted(run, step)
+        todo = [(run, step)]
+        while todo:
+            needing = self._needing(*todo.pop())
+            if needing is None:
+                return False
+            todo += needing
+        return True
+
+    def _needing(self, run: ScopeRun, step: Step) -> list[tuple[ScopeRun, Step]] | None:
+        """Find what may still come to need a node and serves a choice itself; `None` if the node is needed anyway."""
+        cells, role, fan = run.cells, step.role, run.fan
+        if role.is_end or not role.serves_choice or any(cells[one.slot] < SETTLED for one in role.fans):
+            return None
+        found = [(run, one) for one in step.next if cells[one.slot] < SETTLED and self._may_choose(run, one, step)]
+        if step.inner is not None:
+            if step.inner.has_ends:
+                return None
+            found += [(run, one) for one in step.inner.gathers if cells[one.slot] < SETTLED]
+        if fan is not None:
+            gathers = [fan.plan.gathers[place] for place in step.gathers]
+            open_ones = [one for one in gathers if fan.around.cells[one.slot] < SETTLED]
+            found += [(fan.around, one) for one in open_ones if self._may_win(fan, one, run)]
+        return None if any(not one.role.serves_choice for _, one in found) else found
+
+    def hold(self, run: ScopeRun, step: Step, outcome: Failed | Abandoned | None) -> None:
+        """A running node is held: it waits for what was chosen, and goes on only if that does not succeed this time.
+
+        Args:
+            outcome: how it ended in an earlier run, which is how it ends in this one, too.
+        """
+        self.in_flight -= 1
+        self.tried.pop((run, step), None)
+        if self.stopped is None and not any(contest.step.kind is NodeKind.FIRST for contest in step.role.contests):
+            run.cells[step.slot] = WAITING
+            self.waiting[run, step] = None
+            self.held[run, step] = outcome
+            if not self._is_wanted(run, step):  # the choice was made meanwhile
+                self._leave_out(run, step, Skipped(f"{run.place(step)} was not chosen"))
+        elif isinstance(outcome, Failed):  # items make room for others, among which the chosen ones may be
+            self._settle(run, step, FAILED, outcome)
+        elif outcome is not None:
+            self._settle(run, step, ABANDONED, outcome)
+        else:
+            self._settle(run, step, SKIPPED, self.stopped or Skipped(f"{run.place(step)} was not chosen"))
+
+    def has_lost(self, run: ScopeRun, step: Step) -> bool:
+        """Tell whether a node that runs is cancelled because a race was decided without it."""
+        return step.role.may_lose and not self._is_wanted(run, step)
+
+    def _chosen(self, run: ScopeRun, step: Step) -> Chosen | None:
+        chosen = self.chosen.get((run, step))
+        return None if chosen is None or chosen.is_void else chosen
+
+    def _winning_place(self, run: ScopeRun, step: Step, chosen: Chosen) -> int | None:
+        if chosen.place is not None:
+            return chosen.place
+        return winner_of(chosen.record, self.leads.get((run, step), {}), len(step.args))
+
+    def _may_choose(self, run: ScopeRun, following: Step, step: Step) -> bool:
+        chosen = self._chosen(run, following) if following.kind is NodeKind.RACE else None
+        if chosen is None:
+            return True
+        place = self._winning_place(run, following, chosen)
+        return place is None or following.args[place] == (0, step.slot)
+
+    def _may_win(self, fan: FanRun, gather: Step, item: ScopeRun) -> bool:
+        chosen = self._chosen(fan.around, gather) if gather.kind is NodeKind.FIRST else None
+        return chosen is None or _key(item) in chosen.record.winning_keys(gather.work)
+
+    def _propose(
+        self, run: ScopeRun, step: Step, kind: ChoiceKind, contestants: list[Contestant], winners: tuple[int, ...]
+    ) -> None:
+        """Have a choice written down; until that is durable, its node does not settle."""
+        void = self.chosen.get((run, step))
+        number = 0 if void is None else void.record.number
+        record = ChoiceRecord(number, kind, run.path(step), tuple(contestants), winners)
+        self.chosen[run, step] = Chosen(record, is_durable=False, place=winners[0] if kind == "race" else None)
+        self.decisions.append(Decision(run, step, record))
+
+    def _void(self, run: ScopeRun, step: Step, chosen: Chosen) -> None:
+        """Decide anew, since what had won has not succeeded this time, or is not there any more."""
+        chosen.is_void = True
+        for held_run, held_step in list(self.held):
+            if not self.is_held(held_run, held_step):
+                del self.held[held_run, held_step]
+                self.unpark(held_run, held_step)
+        if step.kind is NodeKind.FIRST:
+            fan = _fan_of(run, step)
+            # What was left out stays so in this run; the next one decides anew.
+            record = ChoiceRecord(chosen.record.number, "first", run.path(step), chosen.record.contestants, ())
+            if self.is_recorded:
+                self.decisions.append(Decision(run, step, record))
+            self._decide_first(fan, fan.plan.gathers.index(step))
+
+    def _check_winners(self, fan: FanRun, first: Step, chosen: Chosen) -> None:
+        """No more items come: a choice of items that are not among them is void."""
+        keys = {_key(item) for item in fan.items}
+        if not keys.issuperset(chosen.record.winning_keys(first.work)):
+            self._void(fan.around, first, chosen)
+
+    def unpark(self, run: ScopeRun, step: Step) -> None:
+        """See `FlowMachine`."""
+        raise NotImplementedError
 
     # What is not needed any more
 
@@ -232,7 +427,10 @@ class Choices(Spread):
         if run.cells[step.slot] in (READY, WAITING):
             self.dropped.append((run, step))
         last = self.waiting.pop((run, step), None) or self.tried.pop((run, step), None)  # of one between two attempts
-        if last is None:
+        held = self.held.pop((run, step), None)
+        if held is not None:
+            self._settle_one(run, step, FAILED if isinstance(held, Failed) else ABANDONED, held)
+        elif last is None:
             self._settle_one(run, step, SKIPPED, because)
         else:
             self._settle_one(run, step, FAILED, Failed(last))
@@ -248,6 +446,17 @@ def _before(run: ScopeRun, step: Step) -> list[tuple[ScopeRun, Step]]:
         around = run.above(hops)
         found.append((around, around.plan.steps[slot]))
     return found
+
+
+def _key(item: ScopeRun) -> str:
+    return item.key if item.key is not None else str(item.index)
+
+
+def _fan_of(run: ScopeRun, first: Step) -> FanRun:
+    assert first.spec.of is not None
+    assert first.spec.of.scope.fan is not None
+    fan: FanRun = run.values[first.spec.of.scope.fan.slot]
+    return fan
 
 
 def _said(outcome: Any) -> str:

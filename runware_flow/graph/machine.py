@@ -54,6 +54,10 @@ class FlowMachine(Choices):
         stopped: why nothing new is started any more, or `None`.
         waiting: the nodes that are parked, with the error of their last attempt.
         tried: nodes that are ready, or run, after an attempt that failed, with its error.
+        is_recorded: choices are written down before their nodes settle; `decisions` are those that wait for that.
+        chosen: what is known of choices whose nodes have not settled, from the journal or being written down.
+        held: the nodes that wait since another one was chosen, with how they ended in an earlier run.
+        leads: the fingerprints of the first requests of contestants.
         ok_count, failed_count, skipped_count, abandoned_count: settled nodes by outcome; items and fan-outs do not
             count.
     """
@@ -64,6 +68,11 @@ class FlowMachine(Choices):
     def is_finished(self) -> bool:
         """Whether every node has its outcome."""
         return self.root.open_count == 0
+
+    @property
+    def must_tell(self) -> bool:
+        """Whether there is something for the shell to do beside running nodes."""
+        return bool(self.settled or self.dropped or self.decisions) or self.stopped is not None or self.is_finished
 
     @property
     def has_work(self) -> bool:

@@ -8,20 +8,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runware_flow.graph.declaration import CHOOSING, DECIDED, PURE, STANDING_IN, NodeKind, waits_for
+from runware_flow.graph.declaration import CHOOSING, DECIDED, PURE, SENDS, STANDING_IN, NodeKind, waits_for
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
 
-__all__ = ("MAX_WAITS", "OPEN", "ScopePlan", "Step", "compile_plan")
+__all__ = ("MAX_WAITS", "OPEN", "Contest", "ScopePlan", "Step", "compile_plan")
 
 MAX_WAITS = 0xEF
 """A cell below this counts what a node still waits for; the states of the machine lie above."""
 
+_SENDERS = SENDS | {NodeKind.CALL}
+_MOST_CHOICES = 4
+"""How many choices within one another are told apart; chains of any number of them are declared in linear time."""
 _SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN, NodeKind.WAY, NodeKind.UNLESS})
 
 OPEN = 0xF4
 """The cell of a race, a way or a branch that is not decided yet: it looks at what it waits for, and counts nothing."""
+
+
+class Contest(NamedTuple):
+    """What a step that sends is to a choice that comes after it.
+
+    Attributes:
+        step: the race or `first`.
+        hops: how many scopes up that stands.
+        place: which of the contestants of a race the step is for; -1 for a `first`, whose contestants are items.
+        is_lead: what it sends is the first request of its contestant, by which a journal knows the choice.
+        has_lead: something is; else the choice is known by its path.
+    """
+
+    step: Step
+    hops: int
+    place: int
+    is_lead: bool
+    has_lead: bool
 
 
 class Role(NamedTuple):
@@ -34,6 +55,7 @@ class Role(NamedTuple):
         is_excused: whatever waits for it may do without, so its failure alone is no failure of the run.
         needs_fallback: it would not be excused but for a fallback, which answers only failures of some kinds.
         fans: the fan-outs of the same scope with steps that wait for this one.
+        contests: for a step that sends, the choices among what it is for.
     """
 
     is_end: bool = False
@@ -42,6 +64,7 @@ class Role(NamedTuple):
     is_excused: bool = False
     needs_fallback: bool = False
     fans: tuple[Step, ...] = ()
+    contests: tuple[Contest, ...] = ()
 
 
 NO_ROLE = Role()
@@ -183,6 +206,49 @@ def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
         )
         for one in waits_for(spec):
             waiting.setdefault(one, []).append(spec)
+    contests: dict[NodeSpec, list[Contest]] = {}
+    for spec in declaration.order:
+        if spec.kind in CHOOSING:
+            _note_contests(spec, plans, contests)
+    for spec, found in contests.items():
+        step = plans[spec.scope].steps[spec.slot]
+        step.role = step.role._replace(contests=tuple(found))
+
+
+def _note_contests(
+    choice: NodeSpec, plans: dict[ScopeSpec, ScopePlan], contests: dict[NodeSpec, list[Contest]]
+) -> None:
+    """Note what is sent for each contestant of a choice, and for it alone."""
+    step = plans[choice.scope].steps[choice.slot]
+    scope = choice.scope if choice.of is None else choice.of.scope
+    befores = [_before(one, scope) for one in (choice.deps if choice.of is None else (choice.of,))]
+    for place, before in enumerate(befores):
+        mine = [
+            one
+            for one in before
+            if one.kind in _SENDERS and not any(one in other for other in befores if other is not before)
+        ]
+        leads = [one for one in mine if one.scope is scope]
+        lead = min(leads, key=lambda one: one.slot, default=None)
+        for one in mine:
+            hops = one.scope.depth - choice.scope.depth
+            contests.setdefault(one, []).append(
+                Contest(step, hops, -1 if choice.of else place, one is lead, lead is not None)
+            )
+
+
+def _before(spec: NodeSpec, scope: ScopeSpec) -> set[NodeSpec]:
+    """Find a node and all that it waits for, inside a scope, and not behind more than a few other choices."""
+    found: set[NodeSpec] = set()
+    todo = [(spec, 0)]
+    while todo:
+        one, depth = todo.pop()
+        if one not in found and scope.holds(one.scope):
+            found.add(one)
+            deeper = depth + (one.kind in CHOOSING)
+            if deeper <= _MOST_CHOICES:
+                todo += [(before, deeper) for before in waits_for(one)]
+    return found
 
 
 def _excuses(waiting: Step, spec: NodeSpec) -> bool:

@@ -84,7 +84,7 @@ class Claims:
         self._bits[place] |= 1 << (slot & 7)
 
 
-def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0) -> Advice:
+def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0, *, is_own: bool = False) -> Advice:
     """Choose a slot for a request and judge it; the slot is then taken.
 
     A request takes the slot that was its own path's last time, else the oldest free one that has something to restore
@@ -95,6 +95,7 @@ def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0
         path: where the node of the request stands.
         claims: what the requests of this run have taken already.
         mine: the slot that this request has taken before, if it has.
+        is_own: no slot of another path will do.
     """
     slots: dict[int, list[Purchase]] = {}
     for purchase in history:
@@ -106,7 +107,7 @@ def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0
         if number == mine:
             best = slot
             break
-        if number in claims:
+        if number in claims or (is_own and slot[-1].path != path):
             continue
         found = 0 if slot[-1].path == path else 2 if all(one.state == "failed" for one in slot) else 1
         if found < rank:

@@ -194,7 +194,7 @@ class FanRun:
             them any more.
         length: how many items there will be, where that is known before.
         failed: the positions of its items that failed, and `failure` the first such node, if some are tolerated.
-        winners: for each `first`, the values so far.
+        winners: for each `first`, the items so far that have a value, in the order in which they had it.
         source: for the shell: the iterator.
         ordinals: for the shell: how often each key was met.
         times: when the functions of its items began and ended: two numbers for each node, item by item.

@@ -6,7 +6,7 @@ This is the inner half of `FlowMachine`: the state and its consequences, without
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runware_flow.graph.declaration import CHOOSING, SENDS, NodeKind
 from runware_flow.graph.fingerprint import Ordinals, item_key
@@ -28,9 +28,42 @@ from runware_flow.graph.scope_run import (
 )
 
 if TYPE_CHECKING:
+    from runware_flow.graph.choice_records import ChoiceRecord
     from runware_flow.graph.plan import ScopePlan, Step
 
-__all__ = ("Spread",)
+__all__ = ("Chosen", "Decision", "Spread")
+
+
+class Decision(NamedTuple):
+    """A choice that was made and waits for being written down.
+
+    Attributes:
+        run, step: the node that chose.
+        choice: how the journal knows it.
+    """
+
+    run: ScopeRun
+    step: Step
+    choice: ChoiceRecord
+
+
+class Chosen:
+    """What is known of a choice before its node settles.
+
+    Attributes:
+        record: that of the journal, or what is being written down.
+        place: which contestant of a race it was, in this run.
+        is_durable: it is in the journal.
+        is_void: what had won did not succeed this time, so that it is decided anew.
+    """
+
+    __slots__ = ("is_durable", "is_void", "place", "record")
+
+    def __init__(self, record: ChoiceRecord, *, is_durable: bool, place: int | None = None) -> None:
+        self.record = record
+        self.place = place
+        self.is_durable = is_durable
+        self.is_void = False
 
 
 class Spread:
@@ -42,11 +75,16 @@ class Spread:
         "_todo",
         "abandoned_count",
         "active",
+        "chosen",
         "concurrency",
+        "decisions",
         "dropped",
         "failed_count",
         "failure",
+        "held",
         "in_flight",
+        "is_recorded",
+        "leads",
         "ok_count",
         "on_error",
         "root",
@@ -71,6 +109,11 @@ class Spread:
         self.active: dict[FanRun, None] = {}
         self.waiting: dict[tuple[ScopeRun, Step], Exception | None] = {}
         self.tried: dict[tuple[ScopeRun, Step], Exception] = {}
+        self.is_recorded = False
+        self.chosen: dict[tuple[ScopeRun, Step], Chosen] = {}
+        self.decisions: list[Decision] = []
+        self.held: dict[tuple[ScopeRun, Step], Failed | Abandoned | None] = {}
+        self.leads: dict[tuple[ScopeRun, Step], dict[int, str | None]] = {}
         self._ready: list[tuple[ScopeRun, Step]] = []
         self._sources: list[deque[FanRun]] = []
         self._todo: list[tuple[ScopeRun, Step, int, Any]] = []
@@ -198,6 +241,8 @@ class Spread:
         if cell == OK:
             self._settle_ok(run, step, outcome)
             if step.kind in CHOOSING:
+                self.chosen.pop((run, step), None)
+                self.leads.pop((run, step), None)
                 self._let_go(run, step)
             return
         run.cells[slot] = cell
@@ -358,6 +403,9 @@ class Spread:
         problem = fan.problem_outcome
         for place, gather in enumerate(fan.plan.gathers):
             if gather.kind is NodeKind.FIRST:
+                chosen = self.chosen.get((fan.around, gather))
+                if chosen is not None and not chosen.is_void:
+                    self._check_winners(fan, gather, chosen)
                 self._end_first(fan, place)
             elif problem is not None and fan.around.cells[gather.slot] < MAX_WAITS:
                 skipped = because_of(fan.around, fan.step, FAILED, problem) if isinstance(problem, Failed) else problem
@@ -390,6 +438,9 @@ class Spread:
         raise NotImplementedError
 
     def _end_first(self, fan: FanRun, place: int) -> None:
+        raise NotImplementedError
+
+    def _check_winners(self, fan: FanRun, first: Step, chosen: Chosen) -> None:
         raise NotImplementedError
 
     def _let_go(self, run: ScopeRun, step: Step) -> None:

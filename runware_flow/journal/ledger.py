@@ -9,9 +9,10 @@ import anyio
 import msgspec
 
 from runware_flow.errors import JournalError
+from runware_flow.graph.choice_records import find_record
 from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.prices import total_micro_usd
-from runware_flow.journal.store import Abandon, Begin, Entry, Keep, NodeKey, Settle
+from runware_flow.journal.store import Abandon, Begin, Decide, Entry, Keep, NodeKey, Recall, Settle
 from runware_flow.journal.values import (
     decode_error,
     decode_value,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from runware_flow.client.purchases import Purchases
     from runware_flow.errors import RunwareError
+    from runware_flow.graph.choice_records import ChoiceKind, ChoiceRecord
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.journal.store import JournalStore
     from runware_flow.journal.writer import JournalWriter
@@ -60,6 +62,8 @@ class Ledger:
         self._prefix = prefix
         self._item = item
         self._slots: dict[tuple[str, str], int] = {}
+        self._choices: dict[str, tuple[ChoiceRecord, ...]] = {}
+        self._taken_choices: set[int] = set()
         self.is_fresh = False
         self.has_restored = False
 
@@ -101,7 +105,7 @@ class Ledger:
 
     async def knows(self, key: NodeKey) -> bool:
         """Tell whether there are results of a request, or one that may still have some. Sends nothing."""
-        return self.has_past and await self.find(key) is not None
+        return self.has_past and (await self.find(key)).advice.action != "buy"
 
     async def settle(
         self, entry: Entry, results: list[Any], error: RunwareError | None = None, *, cost: float | None = None
@@ -129,17 +133,43 @@ class Ledger:
             return
         await self.settle(entry, error.results, error)
 
-    async def find(self, key: NodeKey, *, may_adopt: bool = False) -> Entry | None:
-        """Return what is there to restore or to collect, or `None`. Sends nothing.
+    async def find(self, key: NodeKey, *, is_own: bool = False, may_adopt: bool = False) -> Entry:
+        """Return what is there to restore or to collect; what is to be bought is not written down. Sends nothing.
 
         Args:
+            is_own: only what was asked for at this very path last time counts.
             may_adopt: an open request for the same thing may become this node's, whatever its flow and item.
         """
-        entry = await self._write(Begin(key, time.time(), slot=self._slot(key), may_adopt=may_adopt))
-        if entry.advice.action == "buy":
-            return None
+        begin = Begin(key, time.time(), slot=self._slot(key), is_own=is_own, may_adopt=may_adopt)
+        entry = await self._write(begin)
         self.has_restored = self.has_restored or entry.advice.action == "restore"
         return entry
+
+    async def choices(self, item: str) -> tuple[ChoiceRecord, ...]:
+        """Return the choices that were made for an item."""
+        found = self._choices.get(item)
+        if found is None:
+            if not self.has_past:
+                return ()
+            entry = await self._writer.write(Recall(self._flow, f"{self._item}{item}"))
+            assert entry is not None
+            found = self._choices[item] = entry.choices
+        return found
+
+    async def decide(self, item: str, choice: ChoiceRecord) -> None:
+        """Make a choice durable."""
+        choice = msgspec.structs.replace(choice, path=self._whole_path(choice.path))
+        with anyio.CancelScope(shield=True):
+            await self._writer.write(Decide(self._flow, f"{self._item}{item}", time.time(), choice))
+
+    def record_of_choice(
+        self, records: tuple[ChoiceRecord, ...], kind: ChoiceKind, path: str, fingerprint: str | None
+    ) -> ChoiceRecord | None:
+        """Find the record of a choice of this run, which no other choice gets then."""
+        found = find_record(records, kind, self._whole_path(path), fingerprint, self._taken_choices)
+        if found is not None:
+            self._taken_choices.add(found.number)
+        return found
 
     async def recall_call(self, key: NodeKey | None, arguments: list[Any]) -> Call:
         """Ask what is known of a function's call; without a key it cannot be known."""
@@ -202,14 +232,15 @@ class Ledger:
 
     def key(self, item: str, path: str, fingerprint: str) -> NodeKey:
         """What a request is known by in the journal."""
-        return NodeKey(
-            self._flow, f"{self._prefix}/{path}" if self._prefix else path, fingerprint, f"{self._item}{item}"
-        )
+        return NodeKey(self._flow, self._whole_path(path), fingerprint, f"{self._item}{item}")
 
     def call_key(self, item: str, spec: NodeSpec, path: str, function: Any, arguments: list[Any]) -> NodeKey | None:
         """What a function's call is known by; `None` if JSON cannot show all of it, so that it runs each time."""
         fingerprint = fingerprint_call(function, arguments)
         return None if fingerprint is None else self.key(f"{item}/{spec.label}", path, fingerprint)
+
+    def _whole_path(self, path: str) -> str:
+        return f"{self._prefix}/{path}" if self._prefix else path
 
     def note_slot(self, key: NodeKey, entry: Entry) -> None:
         """Remember what the journal gave a node, for when the same node asks again."""

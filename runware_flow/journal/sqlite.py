@@ -19,12 +19,13 @@ import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.files import local_path, make_private_file
+from runware_flow.graph.choice_records import ChoiceRecord
 from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.resume import Advice, Claims, Purchase, PurchaseState, choose
 from runware_flow.journal.media import MediaFolder, sync_folder
 from runware_flow.journal.migration import FIRST_SCHEMA, copy_rows, has_unknown_items, row_name
 from runware_flow.journal.place import network_file_system
-from runware_flow.journal.store import Abandon, Begin, Change, Entry, Keep, NodeKey, Settle
+from runware_flow.journal.store import Abandon, Begin, Change, Decide, Entry, Keep, NodeKey, Recall, Settle
 from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ APPLICATION_ID = 0x52464A4C
 """What `PRAGMA application_id` says of a journal: "RFJL"."""
 
 STATES: tuple[PurchaseState, ...] = ("open", "done", "failed", "abandoned")
+_ENCODER = msgspec.json.Encoder()
+_JSON = msgspec.json.Decoder()
 _OPEN, _DONE, _FAILED, _ABANDONED = range(4)
 
 _CHECKED_BYTES = 64 * 1024 * 1024
@@ -70,6 +73,13 @@ _SCHEMA = (
 )
 _PLACE = "CREATE TABLE place (began_at REAL NOT NULL, folder TEXT NOT NULL, cache TEXT)"
 """Where runs were: what a relative path of a saved file means, and where a cache keeps media."""
+_CHOICE = (
+    """CREATE TABLE choice (
+        id INTEGER PRIMARY KEY, name INTEGER NOT NULL, flow TEXT NOT NULL, item TEXT NOT NULL, kind TEXT NOT NULL,
+        path TEXT NOT NULL, contestants BLOB NOT NULL, winners BLOB NOT NULL, made_at REAL NOT NULL)""",
+    "CREATE INDEX choice_name ON choice (name)",
+)
+"""Made with the first choice."""
 COLUMNS = """id, name, flow, item, path, fingerprint, ordinal, attempt, hedge, lost, task_uuid, task_type, model,
     request, state, asked_at, settled_at, micro_usd, items, error"""
 _FIND = """SELECT name, flow, item, fingerprint, id, attempt, state, task_uuid, ordinal, path, hedge, lost, items,
@@ -79,7 +89,7 @@ _INSERT = """INSERT INTO node (name, flow, item, fingerprint, path, ordinal, att
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
 
-_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in (*_SCHEMA, *FIRST_SCHEMA, _PLACE))
+_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in (*_SCHEMA, *FIRST_SCHEMA, _PLACE, *_CHOICE))
 """All that a journal may have in its schema. A journal may come from elsewhere, and a view, a trigger, a generated
 column, a check or an index of an expression would run in the process that opens it."""
 _OWN_TABLES = re.compile(r"sqlite_(sequence|stat[0-9])")
@@ -297,7 +307,7 @@ def _migrate(path: Path) -> None:
             _make(new)
             new.execute("BEGIN")
             copy_rows(old, new)
-            if old.execute("SELECT 1 FROM sqlite_master WHERE name = 'place'").fetchone():
+            if _has_table(old, "place"):
                 new.execute(_PLACE)
                 new.executemany("INSERT INTO place VALUES (?, ?, ?)", old.execute("SELECT * FROM place ORDER BY rowid"))
             new.execute("COMMIT")
@@ -317,6 +327,10 @@ def _present(connection: sqlite3.Connection) -> sqlite3.Connection:
         else:
             connection.backup(copy)
     return copy
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)).fetchone() is not None
 
 
 def is_earlier(connection: sqlite3.Connection) -> bool:
@@ -360,6 +374,7 @@ class SqliteStore:
         """The journal, its log and its lock, as they were when it was opened."""
         self._claims = Claims()
         self._has_unknown_items = False
+        self._has_choices = False
 
     def open(self) -> None:
         """Lock the journal, open it, and make it, and its folder, if there is none.
@@ -378,6 +393,7 @@ class SqliteStore:
                 with translated(path):
                     self._connection = _present(connect(path, is_read_only=True))
                     self._has_unknown_items = has_unknown_items(self._connection)
+                    self._has_choices = _has_table(self._connection, "choice")
                 return
             self._lock = take_lock(path)
             make_private_file(path)
@@ -403,6 +419,7 @@ class SqliteStore:
         if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
             connection.execute(_FIND, ("[0]",)).fetchall()
             self._has_unknown_items = has_unknown_items(connection)
+            self._has_choices = _has_table(connection, "choice")
             return
         _make(connection)
         self.is_new = True
@@ -473,6 +490,8 @@ class SqliteStore:
     def _apply(self, connection: sqlite3.Connection, change: Change, known: _Known) -> Entry | None:
         if isinstance(change, Begin):
             return self._begin(connection, change, known)
+        if isinstance(change, Recall):
+            return Entry(Advice("buy", 1), choices=self._recall(connection, change))
         if self._is_read_only:
             raise self._not_written()
         if isinstance(change, Settle):
@@ -482,7 +501,9 @@ class SqliteStore:
             connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
             known.forget(change.number)
         elif isinstance(change, Abandon):
-            self._abandon(connection, change.numbers, known, is_hedge=change.is_hedge)
+            self._abandon(connection, change.numbers, known, is_hedge=change.is_hedge, is_free=change.is_free)
+        elif isinstance(change, Decide):
+            self._decide(connection, change)
         else:
             key = _row_key(change.key)
             history = [_purchase(row) for row in self._rows(connection, key, change.key.path, known)]
@@ -503,7 +524,7 @@ class SqliteStore:
             known.rows[key] = None
             rows = self._rows(connection, key, path, known)
         history = [_purchase(row) for row in rows]
-        advice = choose(history, path, self._claims, change.slot)
+        advice = choose(history, path, self._claims, change.slot, is_own=change.is_own)
         slot = [one for one in history if one.ordinal == advice.ordinal]
         if not self._is_read_only:
             self._tidy(connection, slot, path, advice, known)
@@ -519,7 +540,8 @@ class SqliteStore:
             cost = None if row[10] is None else row[10] / 1_000_000
             return Entry(advice, row[0], row[3], items, row[9], cost)
         if change.task_uuid is None:
-            return Entry(advice)
+            failed = next((row for row in reversed(rows) if slot and row[0] == slot[-1].number), None)
+            return Entry(advice, error=None if failed is None else failed[9])
         used = {purchase.task_uuid for purchase in history}
         task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
         request = self._media.put_away(change.request)
@@ -583,14 +605,56 @@ class SqliteStore:
         return False
 
     def _abandon(
-        self, connection: sqlite3.Connection, numbers: Sequence[int], known: _Known, *, is_hedge: bool
+        self,
+        connection: sqlite3.Connection,
+        numbers: Sequence[int],
+        known: _Known,
+        *,
+        is_hedge: bool,
+        is_free: bool = False,
     ) -> None:
         for number in numbers:
             connection.execute(
-                "UPDATE node SET lost = max(lost, ?), state = CASE state WHEN 0 THEN 3 ELSE state END WHERE id = ?",
-                (int(is_hedge), number),
+                """UPDATE node SET lost = max(lost, ?), micro_usd = CASE WHEN ? AND state IN (0, 3) THEN 0
+                    ELSE micro_usd END, state = CASE state WHEN 0 THEN 3 ELSE state END WHERE id = ?""",
+                (int(is_hedge), is_free, number),
             )
             known.forget(number)
+
+    def _recall(self, connection: sqlite3.Connection, change: Recall) -> tuple[ChoiceRecord, ...]:
+        if not self._has_choices:
+            return ()
+        query = """SELECT id, kind, path, contestants, winners FROM choice
+            WHERE name = ? AND flow = ? AND item = ? ORDER BY id"""
+        rows = connection.execute(query, (row_name(change.flow, change.item, b""), change.flow, change.item))
+        names = ("number", "kind", "path", "contestants", "winners")
+        return tuple(
+            msgspec.convert(
+                dict(zip(names, (*row[:3], *(_JSON.decode(column) for column in row[3:])), strict=True)), ChoiceRecord
+            )
+            for row in rows
+        )
+
+    def _decide(self, connection: sqlite3.Connection, change: Decide) -> None:
+        if not self._has_choices:
+            for statement in _CHOICE:
+                connection.execute(statement)
+            self._has_choices = True
+        choice = change.choice
+        connection.execute(
+            "INSERT OR REPLACE INTO choice VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                choice.number or None,
+                row_name(change.flow, change.item, b""),
+                change.flow,
+                change.item,
+                choice.kind,
+                choice.path,
+                _ENCODER.encode(choice.contestants),
+                _ENCODER.encode(choice.winners),
+                change.at,
+            ),
+        )
 
     def _take(self, number: int | None, advice: Advice) -> None:
         assert number is not None

@@ -6,13 +6,26 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
+from runware_flow.graph.choice_records import ChoiceRecord  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.graph.resume import Advice  # noqa: TC001  # help() reads the annotations of a struct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = ("Abandon", "Begin", "Change", "Entry", "JournalStore", "Keep", "NodeKey", "Settle", "is_store")
+__all__ = (
+    "Abandon",
+    "Begin",
+    "Change",
+    "Decide",
+    "Entry",
+    "JournalStore",
+    "Keep",
+    "NodeKey",
+    "Recall",
+    "Settle",
+    "is_store",
+)
 
 
 class NodeKey(msgspec.Struct, frozen=True):
@@ -42,6 +55,7 @@ class Begin(msgspec.Struct, frozen=True):
         at: seconds since the epoch.
         slot: what an earlier answer gave this node for this request; 0 if there was none.
         is_hedge: it is sent beside the request that is open in the slot.
+        is_own: only a slot that was its own path's last time is looked at.
         may_adopt: an open request for the same thing, whatever its flow and item, may become this node's.
     """
 
@@ -53,6 +67,7 @@ class Begin(msgspec.Struct, frozen=True):
     request: bytes = b""
     slot: int = 0
     is_hedge: bool = False
+    is_own: bool = False
     may_adopt: bool = False
 
 
@@ -98,14 +113,36 @@ class Abandon(msgspec.Struct, frozen=True):
     Attributes:
         numbers: of their entries. Those that are open become `abandoned`, others stay what they are.
         is_hedge: the other one is of the same node, so that none of these is its answer.
+        is_free: the service has no trace of them, so that they cost nothing.
     """
 
     numbers: tuple[int, ...]
     at: float
     is_hedge: bool = False
+    is_free: bool = False
 
 
-Change: TypeAlias = Begin | Settle | Keep | Abandon
+class Recall(msgspec.Struct, frozen=True):
+    """The choices of an item are asked for; the answer is an `Entry` with `choices`."""
+
+    flow: str
+    item: str
+
+
+class Decide(msgspec.Struct, frozen=True):
+    """A choice was made. It is durable before the node that chose settles.
+
+    Attributes:
+        choice: its number is that of the record that it takes the place of; 0 if there is none.
+    """
+
+    flow: str
+    item: str
+    at: float
+    choice: ChoiceRecord
+
+
+Change: TypeAlias = Begin | Settle | Keep | Abandon | Recall | Decide
 
 
 class Entry(msgspec.Struct):
@@ -115,7 +152,8 @@ class Entry(msgspec.Struct):
         advice: restore, collect or buy, and the slot.
         number: the row of the request in question; 0 for a function that is to be called.
         task_uuid: the id to use, whether to collect or to buy.
-        items, error, cost: of a restored outcome.
+        items, error, cost: of a restored outcome; the error also of a request that failed and may be bought again.
+        choices: of a `Recall`, oldest first.
     """
 
     advice: Advice
@@ -124,6 +162,7 @@ class Entry(msgspec.Struct):
     items: tuple[bytes, ...] = ()
     error: bytes | None = None
     cost: float | None = None
+    choices: tuple[ChoiceRecord, ...] = ()
 
     @property
     def slot(self) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runware_flow.journal.store import Entry
     from runware_flow.runner.admission import Permit
     from runware_flow.runner.records import NodeRecord
 
@@ -19,6 +20,7 @@ class AttemptState:
     Attributes:
         arrived: results that are there while others of the same task are not.
         record: what is known of its request, once that is prepared.
+        entry: what the journal has of it, once it is written down.
         is_sent: the service may have the request, and nobody has booked it.
         was_sent_before: an earlier run may have sent it.
         grant: what it was admitted with; see `Admission`.
@@ -26,11 +28,12 @@ class AttemptState:
         on_news: to be called whenever something is heard of it, where a policy asks for that.
     """
 
-    __slots__ = ("arrived", "is_sent", "on_news", "paid", "permit", "record", "was_sent_before")
+    __slots__ = ("arrived", "entry", "is_sent", "on_news", "paid", "permit", "record", "was_sent_before")
 
     def __init__(self) -> None:
         self.arrived: list[Any] = []
         self.record: NodeRecord | None = None
+        self.entry: Entry | None = None
         self.is_sent = False
         self.was_sent_before = False
         self.permit: Permit | None = None

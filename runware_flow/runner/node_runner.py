@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.client.purchases import Purchases, current_purchases
 from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
+from runware_flow.graph.choice_records import ChoiceRecord, Contestant
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import SETTLED
 from runware_flow.runner.attempt_state import AttemptState
-from runware_flow.runner.request_runner import PARKED, RequestRunner
+from runware_flow.runner.request_runner import HELD, PARKED, RequestRunner
 from runware_flow.runner.timing import in_time, seconds_left
 from runware_flow.runner.user_code import call, pick
 
@@ -76,24 +77,42 @@ class NodeRunner:
                 value = await self._attempt(run, step, attempt, state)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
                 self._request_runner.end(step, state, error)
+                if (known := self._attempts.get((run, step))) is not None and known.before_fallback is None:
+                    known.entry = state.entry
                 self._request_runner.forget_refused(run, step)
                 self._leave_single_flight(run, step)
                 goes_on = self._fail(run, step, attempt, error)
             except BaseException:
-                self._request_runner.end(step, state, None)
-                self._request_runner.forget_refused(run, step)
-                self._leave_single_flight(run, step)
-                self._abandon(run, step, state, has_bought=context.has_used_client)
+                await self._cancelled(run, step, state, has_bought=context.has_used_client)
                 raise
             else:
                 self._run_admission.give_back(state.permit)
-                if value is not PARKED:
+                if value is HELD:
                     self._leave_single_flight(run, step)
+                elif value is not PARKED:
+                    self._leave_single_flight(run, step)
+                    await self._abandon_first(run, step)
                     machine.succeed(run, step, value)
                 elif (deadline := step.spec.policy.deadline) is not None:
                     self._pauses.wake_by_deadline(deadline, deadline - self._event_bus.time())
         if self._attempts and run.cells[step.slot] >= SETTLED:
             self._attempts.pop((run, step), None)
+
+    async def _cancelled(self, run: ScopeRun, step: Step, state: AttemptState, *, has_bought: bool) -> None:
+        self._request_runner.end(step, state, None)
+        self._request_runner.forget_refused(run, step)
+        self._leave_single_flight(run, step)
+        try:
+            if state.entry is not None and self._ledger is not None and self._machine.has_lost(run, step):
+                await self._ledger.abandon(state.entry)
+        finally:
+            self._abandon(run, step, state, has_bought=has_bought)
+
+    async def _abandon_first(self, run: ScopeRun, step: Step) -> None:
+        """A fallback has answered: nothing waits for the request before it any more, should that be open still."""
+        known = self._attempts.get((run, step)) if self._attempts else None
+        if known is not None and known.before_fallback and known.entry is not None and self._ledger is not None:
+            await self._ledger.abandon(known.entry)
 
     def _leave_single_flight(self, run: ScopeRun, step: Step) -> None:
         if self._single_flight is not None:
@@ -127,22 +146,46 @@ class NodeRunner:
                 self._retries.earn()
 
     async def _choice(self, run: ScopeRun, step: Step, args: list[Any]) -> Step:
-        """Tell whether the node's own work or its fallback has its turn."""
+        """Tell whether the node's own work or its fallback has its turn; the latter is in the journal, then."""
         known = self._attempts.get((run, step))
         if known is None:
             known = self._attempts[run, step] = Attempts(self._event_bus.time())
-            if step.fallback is not None and await self._has_fallen_back(run, step.fallback, args):
+            if step.fallback is not None and await self._has_fallen_back(run, step, step.fallback, args):
                 known.fall_back(0, None)
-        return step.fallback if step.fallback is not None and known.before_fallback is not None else step
+                known.is_recorded = True
+        if step.fallback is None or known.before_fallback is None:
+            return step
+        if self._ledger is not None and not known.is_recorded:
+            contestants = tuple(
+                Contestant(None, self._fingerprint_of(run, work, args)) for work in (step, step.fallback)
+            )
+            await self._ledger.decide(run.item(), ChoiceRecord(0, "fallback", run.path(step), contestants, (1,)))
+            known.is_recorded = True
+        return step.fallback
 
-    async def _has_fallen_back(self, run: ScopeRun, fallback: Step, args: list[Any]) -> bool:
+    async def _has_fallen_back(self, run: ScopeRun, step: Step, fallback: Step, args: list[Any]) -> bool:
         """Tell whether the fallback has succeeded, or may have, in an earlier run with the same journal."""
-        if self._ledger is None:
+        ledger = self._ledger
+        if ledger is None or not ledger.has_past:
             return False
-        if fallback.kind is NodeKind.CALL:
-            key = self._ledger.call_key(run.item(), fallback.spec, run.path(fallback), fallback.work, args)
-            return key is not None and await self._ledger.knows(key)
-        return await self._request_runner.is_known(run, fallback, args)
+        records = await ledger.choices(run.item())
+        first = self._fingerprint_of(run, step, args) if records else None
+        is_chosen = ledger.record_of_choice(records, "fallback", run.path(step), first) is not None
+        fingerprint = self._fingerprint_of(run, fallback, args)
+        if fingerprint is None:
+            return False
+        item = run.item() if fallback.kind is not NodeKind.CALL else f"{run.item()}/{fallback.spec.label}"
+        key = ledger.key(item, run.path(fallback), fingerprint)
+        found = await ledger.find(key, is_own=not is_chosen)  # what stood here was this fallback's
+        has_failed = found.advice.action == "buy" and found.advice.slot > 0
+        return not has_failed if is_chosen else found.advice.action != "buy"
+
+    def _fingerprint_of(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
+        if work.kind is not NodeKind.CALL:
+            return self._request_runner.fingerprint_of(work, args)
+        assert self._ledger is not None
+        key = self._ledger.call_key(run.item(), work.spec, run.path(work), work.work, args)
+        return None if key is None else key.fingerprint
 
     def _fail(self, run: ScopeRun, step: Step, attempt: int, error: Exception) -> bool:
         """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""
@@ -183,13 +226,17 @@ class NodeRunner:
     ) -> Any:
         kept = None
         if self._ledger is not None:
-            kept = await self._ledger.recall_call(
-                self._ledger.call_key(run.item(), step.spec, run.path(step), work.work, args), args
-            )
+            key = self._ledger.call_key(run.item(), step.spec, run.path(step), work.work, args)
+            if step.role.contests:
+                await self._request_runner.note_contests(run, step, None if key is None else key.fingerprint)
+            kept = await self._ledger.recall_call(key, args)
             if kept.is_known:
                 if kept.has_bought:
                     self._accounts.add(step.spec.path, _FUNCTION, None, kept.cost, may_be_billed=True)
                 return kept.value
+        if self._machine.is_held(run, step):
+            self._machine.hold(run, step, None)
+            return HELD
         if step.spec.policy.limit is not None and state.permit is None:
             seconds_left(step.spec, self._event_bus.time(), None)
             state.permit = self._run_admission.ask(run, step, None)

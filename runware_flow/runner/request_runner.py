@@ -15,10 +15,11 @@ from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError
 from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
-from runware_flow.graph.outcomes import Failed
+from runware_flow.graph.outcomes import Abandoned, Failed
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
-from runware_flow.journal.values import decode_item
+from runware_flow.graph.scope_run import SETTLED
+from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.hedge import Hedge, SentRequest, may_hedge
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
@@ -29,6 +30,7 @@ from runware_flow.types import UNSET
 
 if TYPE_CHECKING:
     from runware_flow.cache.single_flight import SingleFlight
+    from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
@@ -40,10 +42,13 @@ if TYPE_CHECKING:
     from runware_flow.runner.attempt_state import AttemptState
     from runware_flow.runner.event_bus import EventBus
 
-__all__ = ("PARKED", "RequestRunner")
+__all__ = ("HELD", "PARKED", "RequestRunner")
 
 PARKED: Any = object()
 """Stands for the value of a node that is parked and will be run again."""
+
+HELD: Any = object()
+"""Stands for the value of a node that is held or left out, since another one was chosen."""
 
 
 _UNKNOWN: Any = object()
@@ -99,14 +104,10 @@ class RequestRunner:
         request = self.prepare(spec, task)
         record = self.record(run, step, request, attempt)
         self.event_bus.note_request(run, step, request.wire)
-        known = await self._known(run, record)
-        if known is not None and known.advice.action == "restore":
-            return self._restore(run, step, record, request, known)
-        if known is None:  # else it is paid for, and collected
-            value = await self._find(run, step, record, request, state)
-            if value is not _UNKNOWN:
-                return value
-        if not await self._admit(run, step, request, state, None if known is None else known.task_uuid):
+        value, sent_before = await self._look_up(run, step, record, request, state)
+        if value is not _UNKNOWN:
+            return value
+        if not await self._admit(run, step, request, state, sent_before):
             return PARKED
         state.record = record
         entry = None
@@ -153,6 +154,25 @@ class RequestRunner:
         if self._refused and self._refused.pop((run, step), None) is not None:
             self.run_admission.release(run, step)
 
+    async def _look_up(
+        self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, state: AttemptState
+    ) -> tuple[Any, str | None]:
+        """Look for a request in the journal and the cache: the node's value, or `_UNKNOWN` if it is to be sent.
+
+        Returns:
+            Also the taskUUID under which an earlier run may have sent it.
+        """
+        if step.role.contests:
+            await self.note_contests(run, step, record.fingerprint)
+        known = await self._known(run, record)
+        if known is not None and known.advice.action == "restore":
+            return self._restore(run, step, record, request, known), None
+        if self.machine.is_held(run, step):
+            return await self._hold(run, step, record, known), None
+        if known is not None and known.advice.action == "collect":  # it is paid for
+            return _UNKNOWN, known.task_uuid
+        return await self._find(run, step, record, request, state), None
+
     def prepare(self, spec: NodeSpec, task: Any) -> Any:
         """Have the client complete a task of a node; it may not ask for more results than the node has."""
         request = self._costed(self._client.prepare(task, include_cost=True))
@@ -183,6 +203,42 @@ class RequestRunner:
             began=now if before is None else before.began,
             started=now,
         )
+
+    async def note_contests(self, run: ScopeRun, step: Step, fingerprint: str | None) -> None:
+        """Look up the choices among what a node is about to be sent for, before it is."""
+        machine, ledger = self.machine, self.ledger
+        if ledger is None:
+            return
+        for choice, hops, place, is_lead, has_lead in step.role.contests:
+            around = run.above(hops)
+            if has_lead and not is_lead:
+                continue
+            known_by = fingerprint if is_lead else None
+            item = place if place >= 0 else run.above(hops - 1).index  # of a `first`, items are the contestants
+            machine.note_lead(around, choice, item, known_by)
+            if (around, choice) in machine.chosen:
+                continue
+            records = await ledger.choices(around.item())
+            if (around, choice) in machine.chosen or around.cells[choice.slot] >= SETTLED:
+                continue
+            kind: ChoiceKind = "race" if choice.kind is NodeKind.RACE else "first"
+            found = ledger.record_of_choice(records, kind, around.path(choice), known_by)
+            if found is not None:
+                machine.know_choice(around, choice, found)
+
+    async def _hold(self, run: ScopeRun, step: Step, record: NodeRecord, known: Entry | None) -> Any:
+        """Send nothing for a node, since another one was chosen; it stays what it was."""
+        outcome: Failed | Abandoned | None = None
+        if known is not None and known.advice.purchase is not None:
+            _follow(record, known)
+            run.note_record(step.slot, record)
+            outcome = Abandoned(known.task_uuid, may_be_billed=True)
+            if known.advice.purchase.state == "open" and self.ledger is not None:
+                await self.ledger.abandon(known)
+        elif known is not None and known.error is not None:
+            outcome = Failed(decode_error(known.error))
+        self.machine.hold(run, step, outcome)
+        return HELD
 
     async def _known(self, run: ScopeRun, record: NodeRecord) -> Entry | None:
         """Look into the journal for a node's request."""
@@ -238,6 +294,7 @@ class RequestRunner:
         self, ledger: Ledger, run: ScopeRun, record: NodeRecord, request: Any, state: AttemptState
     ) -> Entry:
         entry = await ledger.begin(ledger.key(run.item(), record.path, record.fingerprint), request)
+        state.entry = entry
         _follow(record, entry)
         state.is_sent = state.was_sent_before = entry.advice.action == "collect"
         if entry.advice.action != "restore":
@@ -327,16 +384,13 @@ class RequestRunner:
             has_ended=bool(results) and (error is None or is_judged),
         )
 
-    async def is_known(self, run: ScopeRun, work: Step, args: list[Any]) -> bool:
-        """Tell whether the journal has results of a task, or a request for it that may still have some."""
-        if self.ledger is None:
-            return False
+    def fingerprint_of(self, work: Step, args: list[Any]) -> str | None:
+        """Return what the request of a node would be known by; `None` if it cannot be made."""
         try:
             request = self._client.prepare(_task(work, args), include_cost=True)
         except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
-            return False
-        found = fingerprint(request.wire, media_digests(request))
-        return await self.ledger.knows(self.ledger.key(run.item(), run.path(work), found))
+            return None
+        return fingerprint(request.wire, media_digests(request))
 
 
 def _follow(record: NodeRecord, entry: Entry) -> None:

@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from runware_flow.cache.single_flight import ResultCache, SingleFlight, open_result_cache
+from runware_flow.errors import JournalError
 from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.plan import compile_plan
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.declaration import Declaration
     from runware_flow.graph.plan import ScopePlan, Step
     from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.graph.spread import Decision
     from runware_flow.journal.ledger import Ledger
     from runware_flow.runner.budget import Budget, BudgetAccount
     from runware_flow.runner.event_stream import CompletionStream, EventStream
@@ -117,6 +119,8 @@ class Runner:
         self.declaration = declaration
         self.settings = settings
         self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
+        self.machine.is_recorded = ledger is not None
+        self._ledger = ledger
         self.accounts = Accounts()
         self.result = RunResult(declaration, self.machine, self.accounts)
         self.is_finished = False
@@ -288,7 +292,7 @@ class Runner:
             await perform(job[0], job[1], context)
             if machine.waiting and not self._has_keeper:
                 self._call_keeper()
-            if machine.stopped is not None or machine.settled or machine.dropped or machine.is_finished:
+            if machine.must_tell:
                 self.tell()
             turn -= 1
             if not turn:
@@ -322,13 +326,14 @@ class Runner:
             return False
         self.puller.pull(fan)
         machine = self.machine
-        if machine.stopped is not None or machine.settled or machine.dropped or machine.is_finished:
+        if machine.must_tell:
             self.tell()
         return True
 
     async def _park(self) -> None:
         is_last = len(self._parked) + 1 == self._worker_count
-        if is_last and not (self.machine.in_flight or self.machine.waiting or self.puller.is_busy):
+        machine = self.machine
+        if is_last and not (machine.in_flight or machine.waiting or machine.is_deciding or self.puller.is_busy):
             raise RuntimeError(f"the run of flow {self.declaration.name!r} cannot go on; this is a bug in runware_flow")
         called = anyio.Event()
         self._parked.append(called)
@@ -351,6 +356,8 @@ class Runner:
             self.event_bus.publish()
         while machine.dropped:
             self._drop(machine.dropped.pop())
+        while machine.decisions and self._workers is not None:
+            self._workers.start_soon(self._write_choice, machine.decisions.pop(0))
         if machine.stopped is not None:
             self.pauses.clear()
             self.run_admission.close()
@@ -364,6 +371,16 @@ class Runner:
             self._wake_all()
         elif machine.has_work:
             self._call_worker()
+
+    async def _write_choice(self, decision: Decision) -> None:
+        assert self._ledger is not None
+        try:
+            await self._ledger.decide(decision.run.item(), decision.choice)
+        except JournalError as error:
+            self.machine.reject(decision, error)
+        else:
+            self.machine.confirm(decision)
+        self.tell()
 
     def _drop(self, what: tuple[ScopeRun, Step] | FanRun) -> None:
         if isinstance(what, FanRun):

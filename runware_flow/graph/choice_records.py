@@ -1,0 +1,100 @@
+"""Choices as facts: which contestant won, as a journal keeps it, and which record is that of a choice of this run.
+
+A choice is known by its item, its kind and the fingerprints of its contestants' first requests, else by its path. If no
+record fits, it is decided anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping, Sequence
+
+__all__ = ("ChoiceKind", "ChoiceRecord", "Contestant", "find_record", "winner_of")
+
+ChoiceKind: TypeAlias = Literal["race", "first", "fallback"]
+
+
+class Contestant(NamedTuple):
+    """One of those that a choice is made among.
+
+    Attributes:
+        key: of the item, for a `first`.
+        fingerprint: of its first request; `None` if it sends none that is its own.
+    """
+
+    key: str | None
+    fingerprint: str | None
+
+
+class ChoiceRecord(msgspec.Struct, frozen=True):
+    """A choice that was made.
+
+    Attributes:
+        number: its place in the journal.
+        path: where the node that chose stood.
+        contestants: for a race and a fallback all of them, in order; for a `first` those that had begun.
+        winners: their places among the contestants, in the order in which they won.
+    """
+
+    number: int
+    kind: ChoiceKind
+    path: str
+    contestants: tuple[Contestant, ...]
+    winners: tuple[int, ...]
+
+    def winning_keys(self, count: int) -> tuple[str, ...]:
+        """The keys of the first so many winners; fewer if there are not so many."""
+        keys = [self.contestants[place].key for place in self.winners[:count]]
+        return tuple(key for key in keys if key is not None)
+
+
+def find_record(
+    records: Sequence[ChoiceRecord], kind: ChoiceKind, path: str, fingerprint: str | None, taken: Container[int]
+) -> ChoiceRecord | None:
+    """Find the record of a choice, as one of its contestants is about to be sent.
+
+    Args:
+        records: all of the choice's item, oldest first.
+        path: where the node that chooses stands.
+        fingerprint: of the contestant's first request.
+        taken: the numbers of records that other choices of this run have taken.
+    """
+    free = [one for one in records if one.kind == kind and one.number not in taken and one.winners]
+    same = [one for one in free if fingerprint is not None and _has(one, fingerprint)]
+    own = [one for one in same if one.path == path]
+    if same:
+        return (own or same)[0]
+    # By its path alone only what no fingerprint tells: else a choice declared above others would take theirs.
+    own = [one for one in free if one.path == path and (fingerprint is None or _has(one, None))]
+    return own[-1] if own else None
+
+
+def _has(record: ChoiceRecord, fingerprint: str | None) -> bool:
+    return any(contestant.fingerprint == fingerprint for contestant in record.contestants)
+
+
+def winner_of(record: ChoiceRecord, known: Mapping[int, str | None], count: int) -> int | None:
+    """Tell which of the contestants of this run won by a record.
+
+    Args:
+        known: the fingerprints of their first requests, as far as these have been made, by place.
+        count: how many there are.
+
+    Returns:
+        Its place; `None` while that depends on requests that have not been made yet.
+    """
+    place = record.winners[0]
+    wanted = record.contestants[place].fingerprint
+    same = [one for one, fingerprint in known.items() if wanted is not None and fingerprint == wanted]
+    if same:
+        return place if place in same else min(same)
+    if place < count and (place not in known or wanted is None):
+        return place
+    unknown = [one for one in range(count) if one not in known]
+    if not unknown:
+        return place if place < count else None
+    return unknown[0] if len(unknown) == 1 else None

@@ -1,0 +1,308 @@
+"""A choice is a fact: a finished flow with a race, a `first`, a hedge or a fallback, run again, buys nothing."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from service import Service, art, caption
+
+from runware_flow import Abandoned, Batch, Failed, Flow, RunwareError, RunwareTimeoutError
+from runware_flow.journal import Journal
+
+BROKEN = RunwareError("broken", code="provider", raw_code="inferenceError")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.sqlite"
+
+
+def prompt(request):
+    return request.wire.get("positivePrompt") or str(request.wire["inputs"]["image"])
+
+
+class Scripted(Service):
+    """Answers requests with some words in their prompts late, never, or with an error."""
+
+    def __init__(self, **script):
+        super().__init__(self._script)
+        self.script = script
+
+    def _script(self, request, count):
+        for word, what in self.script.items():
+            if word in prompt(request):
+                return anyio.sleep(what) if isinstance(what, (int, float)) else what
+        return None
+
+    @property
+    def prompts(self):
+        return sorted(prompt(request) for request in self.sent)
+
+
+def states(path):
+    with Journal(path) as journal:
+        return {prompt_of(entry): entry.state for entry in journal.entries()}
+
+
+def prompt_of(entry):
+    return entry.request.get("positivePrompt")
+
+
+def race_with_followers(path, **options):
+    flow = Flow("raced", journal=path, **options)
+    slow, quick = flow.then(art("slow one")), flow.then(art("quick one"))
+    slow.then(caption)
+    won = flow.race(slow, quick)
+    return flow, won.then(lambda image: art(f"after {image.image_url}")), won
+
+
+def test_race_run_again_has_the_same_winner_whoever_is_there_first(run, path):
+    async def main():
+        flow, after, won = race_with_followers(path)
+        service = Scripted(slow=0.1)
+        first = await flow.execute(service)
+        assert first[won].image_url == "imageInference(quick one)"
+        assert len(service.sent) == 4
+        for _ in range(5):
+            again = Scripted()
+            second = await race_with_followers(path)[0].execute(again)
+            assert again.sent == []
+        assert second.cost == first.cost
+        flow, after_again, won_again = race_with_followers(path)
+        third = await flow.execute(Service())
+        assert third[won_again] == first[won]
+        assert third[after_again] == first[after]
+
+    run(main)
+
+
+def race(path, *prompts, label=None, above=()):
+    flow = Flow("raced", journal=path)
+    for one in above:
+        flow.race(flow.then(art(one)), flow.then(art(f"{one} too")))
+    contestants = [flow.then(art(one)) for one in prompts]
+    return flow, contestants, flow.race(*contestants, label=label)
+
+
+def test_race_loser_that_was_open_is_abandoned_and_sent_no_more(run, path):
+    async def main():
+        flow, contestants, won = race(path, "never", "quick")
+        service = Scripted(never=60.0)
+        await flow.execute(service)
+        lost = service.sent[0].task_id if "never" in prompt(service.sent[0]) else service.sent[1].task_id
+        assert states(path) == {"never": "abandoned", "quick": "done"}
+        again = Service()
+        flow, contestants, won = race(path, "never", "quick")
+        result = await flow.execute(again)
+        assert again.sent == []
+        assert result[won].image_url == "imageInference(quick)"
+        assert result.outcome(contestants[0]) == Abandoned(lost, may_be_billed=True)
+        with Journal(path) as journal:
+            assert journal.summary().open_count == 0
+
+    run(main)
+
+
+def test_race_contestant_that_failed_stays_failed(run, path):
+    async def main():
+        flow, contestants, _ = race(path, "broken", "slow")
+        await flow.execute(Scripted(broken=BROKEN, slow=0.02))
+        again = Service()
+        flow, contestants, _ = race(path, "broken", "slow")
+        result = await flow.execute(again)
+        assert again.sent == []
+        assert isinstance(result.outcome(contestants[0]), Failed)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "label", "above", "sent"),
+    [
+        (["quick", "never"], None, (), []),
+        (["never", "quick"], "relabelled", (), []),
+        (["never", "quick"], None, ("new",), ["new", "new too"]),
+        (["never", "quick", "third"], None, (), None),
+        (["edited", "quick"], None, (), None),
+        (["never", "edited"], None, (), ["edited"]),
+    ],
+)
+def test_race_edited_keeps_its_winner(run, path, prompts, label, above, sent):
+    async def main():
+        await race(path, "never", "quick")[0].execute(Scripted(never=60.0))
+        again = Service()
+        flow, _, won = race(path, *prompts, label=label, above=above)
+        result = await flow.execute(again)
+        if sent is None:  # what is new may be sent before the winner is known, what was sent is not sent again
+            assert not {"never", "quick"} & set(map(prompt, again.sent))
+        else:
+            assert sorted(map(prompt, again.sent)) == sent
+        if "quick" in prompts:
+            assert result[won].image_url == "imageInference(quick)"
+
+    run(main)
+
+
+def test_race_whose_winner_fails_this_time_is_decided_anew(run, path):
+    def declare(suffix):
+        flow = Flow("raced", journal=path)
+        left, right = flow.then(art("left")), flow.then(art("right"))
+        ends = [one.then(lambda image: art(f"{image.image_url}{suffix}")) for one in (left, right)]
+        return flow, flow.race(*ends)
+
+    async def main():
+        await declare(" once")[0].execute(Scripted(left=60.0))
+        flow, won = declare(" twice")
+        result = await flow.execute(Scripted(right=BROKEN))
+        assert "left" in result[won].image_url
+        again = Service()
+        flow, won = declare(" twice")
+        assert "left" in (await flow.execute(again))[won].image_url
+        assert again.sent == []
+
+    run(main)
+
+
+def test_race_in_each_item_and_in_each_item_of_a_batch(run, path, tmp_path):
+    def contest(flow, item):
+        quick = item.then(lambda image: art(f"quick {image.image_url}"))
+        return flow.race(item.then(lambda image: art(f"slow {image.image_url}")), quick).then(caption)
+
+    def declare(journal):
+        flow = Flow("items", journal=journal, concurrency=8)
+        return flow, flow.map(["a", "b", "c"], art).pipe(lambda item: contest(flow, item))
+
+    def item(flow, word):
+        return contest(flow, flow.then(art(word)))
+
+    async def main():
+        chance = Scripted(slow=0.01, quick=0.01)
+        flow, many = declare(path)
+        first = await flow.execute(chance)
+        for _ in range(3):
+            again = Service()
+            flow, many_again = declare(path)
+            second = await flow.execute(again)
+            assert (again.sent, second[many_again]) == ([], first[many])
+        other = tmp_path / "batch.sqlite"
+        await Batch(item, journal=other).collect(list("abcdefgh"), Scripted(slow=0.01, quick=0.01))
+        for _ in range(3):
+            again = Service()
+            report = await Batch(item, journal=other).collect(list("abcdefgh"), again)
+            assert (again.sent, report.ok_count) == ([], 8)
+
+    run(main)
+
+
+def first_three(path, count=3, prompts=None, label=None):
+    flow = Flow("first", journal=path, concurrency=4, on_error="continue")
+    words = [f"item {number}" for number in range(12)] if prompts is None else prompts
+    pictures = flow.map(words, art, label=label)
+    found = pictures.first(count)
+    return flow, pictures, found, found.pick(len)
+
+
+def test_first_run_again_takes_the_same_items_in_the_same_order(run, path):
+    async def main():
+        script = {"item 0": 0.05, "item 1": BROKEN, "item 2": 0.01}
+        flow, _, found, _ = first_three(path)
+        once = Scripted(**script)
+        first = await flow.execute(once)
+        for _ in range(4):
+            again = Service()
+            flow, _, found_again, _ = first_three(path)
+            second = await flow.execute(again)
+            assert again.sent == []
+            assert second[found_again] == first[found]
+        again = Service()
+        flow, _, fewer, _ = first_three(path, count=2, label="relabelled")
+        assert (await flow.execute(again))[fewer] == first[found][:2]
+        assert again.sent == []
+
+    run(main)
+
+
+def test_first_after_failures_that_fill_its_window_keeps_its_winners(run, path):
+    async def main():
+        flow, _, found, _ = first_three(path)
+        broken = {f"item {number}": BROKEN for number in (0, 2, 3, 4, 5, 6, 7)}
+        first = await flow.execute(Scripted(**broken))
+        again = Service()
+        flow, _, found_again, _ = first_three(path)
+        second = await flow.execute(again)
+        assert again.sent == []
+        assert second[found_again] == first[found]
+
+    run(main)
+
+
+def test_first_whose_winners_are_gone_is_decided_anew(run, path):
+    async def main():
+        flow, *_ = first_three(path)
+        await flow.execute(Service())
+        flow, _, found, _ = first_three(path, prompts=[f"other {number}" for number in range(5)])
+        assert len((await flow.execute(Service()))[found]) == 3
+
+    run(main)
+
+
+def test_hedge_whose_two_requests_both_answered_keeps_the_one_that_did_first(run, path):
+    async def main():
+        for number in range(20):
+            flow = Flow(f"hedged {number}", journal=path)
+            node = flow.then(art("twice"), hedge_after=0.01).then(caption)
+            service = Service(lambda request, count: anyio.sleep(0.02 if count == 1 else 0.01))
+            first = await flow.execute(service)
+            again = Service()
+            second = await flow.execute(again)
+            assert again.sent == []
+            assert second[node] == first[node]
+        with Journal(path) as journal:
+            assert journal.summary().open_count == 0
+
+    run(main)
+
+
+def fallen_back(path, label=None, above=False):
+    flow = Flow("fallback", journal=path)
+    if above:
+        flow.then(art("second"))
+    node = flow.then(lambda: art("first"), fallback=lambda: art("second"), timeout=0.05, label=label)
+    return flow, node
+
+
+@pytest.mark.parametrize("failure", [BROKEN, 60.0, RunwareTimeoutError("late", code="timeout")], ids=repr)
+def test_fallback_that_answered_is_restored_and_the_first_is_not_tried_again(run, path, failure):
+    async def main():
+        flow, node = fallen_back(path)
+        await flow.execute(Scripted(first=failure))
+        again = Service()
+        flow, node = fallen_back(path, label="relabelled")
+        result = await flow.execute(again)
+        assert again.sent == []
+        assert result[node].image_url == "imageInference(second)"
+        assert states(path)["first"] in ("failed", "abandoned")
+        again = Service()
+        flow, node = fallen_back(path, above=True)
+        await flow.execute(again)
+        assert list(map(prompt, again.sent)) == ["second"]
+
+    run(main)
+
+
+def test_request_equal_to_a_fallback_is_not_taken_for_it(run, path):
+    async def main():
+        def declare():
+            flow = Flow("fallback", journal=path)
+            flow.then(art("second"), label="equal")
+            return flow, flow.then(lambda: art("first"), fallback=lambda: art("second"))
+
+        flow, node = declare()
+        await flow.execute(Service())
+        again = Service()
+        flow, node = declare()
+        result = await flow.execute(again)
+        assert again.sent == []
+        assert result[node].image_url == "imageInference(first)"
+
+    run(main)
