@@ -158,10 +158,17 @@ class ResultCache:
         """Let a node be the first."""
         self._leads.setdefault(key, _Leader(who))
 
-    def end(self, key: str) -> None:
-        """The first has come to its end: its twins look again."""
-        lead = self._leads.pop(key, None)
-        for single_flight, run, step in () if lead is None else lead.waiting:
+    def take_over(self, key: str, who: tuple[ScopeRun, Step]) -> None:
+        """Let a node be the first, whichever was so far; that one goes on by itself, if it has sent something."""
+        self._leads.setdefault(key, _Leader(who)).who = who
+
+    def end(self, key: str, who: tuple[ScopeRun, Step]) -> None:
+        """The first has come to its end: its twins look again. Nothing happens if `who` is not the first any more."""
+        lead = self._leads.get(key)
+        if lead is None or lead.who != who:
+            return
+        del self._leads[key]
+        for single_flight, run, step in lead.waiting:
             single_flight.wake(run, step)
 
     @property
@@ -191,7 +198,7 @@ class SingleFlight:
         """Return the kept results; `True` if the node is to make them; `False` if it was parked, since a twin does."""
         result_cache = self.result_cache
         me = (run, step)
-        if self._keys.get(me) == key:
+        if self._keys.get(me) == key and not result_cache.is_made_by_another(key, me):
             return True  # it was parked for something else meanwhile
         self.leave(run, step)
         while not result_cache.is_made_by_another(key, me):
@@ -210,11 +217,16 @@ class SingleFlight:
             lead.waiting.append((self, run, step))
         return False
 
+    def lead(self, run: ScopeRun, step: Step, key: str) -> None:
+        """A node collects what was sent in an earlier run: equal requests wait for it."""
+        self.result_cache.take_over(key, (run, step))
+        self._keys[run, step] = key
+
     def leave(self, run: ScopeRun, step: Step) -> None:
         """A node has come to its end, or is not needed any more: its twins go on."""
         key = self._keys.pop((run, step), None)
         if key is not None:
-            self.result_cache.end(key)
+            self.result_cache.end(key, (run, step))
 
     def close(self, *, is_over: bool = False) -> None:
         """The run has stopped: whoever waits elsewhere for one of its nodes goes on. Doing it twice is fine.

@@ -146,6 +146,8 @@ def read_policy(keywords: Mapping[str, Any]) -> Policy:
 
 
 _LOST = frozenset({"taskNotFound", "taskFailedOrNotFound", "taskExpired"})
+_ACCEPTED = frozenset({"conflictTaskUUID"})
+"""The service has a task of this taskUUID: with a journal, it is the one that was sent."""
 _NEVER_LEFT = frozenset({"connectionFailed", "authTimeout"})
 
 
@@ -160,7 +162,9 @@ def is_verdict(error: RunwareError) -> bool:
     Not so where only our waiting ended: a deadline of ours, a lost connection, a sync task past the service's time
     (which runs on and is billed [doc]), or a service that does not remember the task.
     """
-    if isinstance(error, RunwareTimeoutError) or error.code in ("connection", "aborted") or error.raw_code in _LOST:
+    if isinstance(error, RunwareTimeoutError) or error.code in ("connection", "aborted"):
+        return False
+    if error.raw_code in _LOST or error.raw_code in _ACCEPTED:
         return False
     return error.code != "timeout" or "provider" in (error.raw_code or "").lower()
 

@@ -66,8 +66,8 @@ def read_past(journal: str | PathLike[str], flow: str) -> Past:
             counted = msgspec.convert(connection.execute(query, (flow,)).fetchall(), list[_CountRow])
             without_cost = {(task_type, model): number for task_type, model, number, _ in counted}
             unreported = frozenset((task_type, model) for task_type, model, _, was_asked in counted if was_asked)
-        query = f"""SELECT task_uuid, task_type, model, request FROM node
-            WHERE flow = ? AND state = {STATES.index("open")} AND task_uuid IS NOT NULL"""
+        query = """SELECT task_uuid, task_type, model, request FROM node
+            WHERE flow = ? AND state IN (0, 3) AND micro_usd IS NULL AND task_uuid IS NOT NULL"""
         rows = msgspec.convert(connection.execute(query, (flow,)).fetchall(), list[_OpenRow])
         open_tasks = {
             task_uuid: Asking(task_type, model, _slots(request)) for task_uuid, task_type, model, request in rows

@@ -12,6 +12,7 @@ with Journal("run.sqlite") as journal:
 
 from __future__ import annotations
 
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
@@ -28,6 +29,7 @@ from runware_flow.journal.ledger import settlement
 from runware_flow.journal.media import MediaFolder
 from runware_flow.journal.recovery import Salvaged, salvage_journal
 from runware_flow.journal.sqlite import STATES, connect, file_of_journal, is_earlier, items_of, translated
+from runware_flow.journal.store import Abandon
 from runware_flow.journal.values import decode_error, decode_item, decode_value
 from runware_flow.journal.writer import open_writer
 from runware_flow.lifetime import open_task_group
@@ -284,7 +286,7 @@ async def collect(
     concurrency: int = 64,
     on_collected: Callable[[Collected], object] | None = None,
 ) -> list[Collected]:
-    """Ask for everything that is open in a journal, and write down what came. Sends nothing, buys nothing.
+    """Ask for what is open in a journal or was given up in a choice, and write down what came. Buys nothing.
 
     The next run with this journal restores what was collected. After a cancel the journal holds what came until then,
     and the rest is still open.
@@ -303,7 +305,7 @@ async def collect(
         JournalError: there is no such journal, it is damaged, or a run is using it.
     """
     with Journal(journal) as reader:
-        entries = await anyio.to_thread.run_sync(lambda: list(reader.entries(state="open")))
+        entries = await anyio.to_thread.run_sync(_still_asked, reader)
     found: dict[int, Collected] = {}
     async with AsyncExitStack() as stack:
         writer = await stack.enter_async_context(open_writer(journal))
@@ -326,6 +328,12 @@ async def collect(
     return [found[entry.number] for entry in entries]
 
 
+def _still_asked(reader: Journal) -> list[JournalEntry]:
+    """Return what may still have results: what is open, and what was given up and whose cost is not known."""
+    abandoned = [entry for entry in reader.entries(state="abandoned") if entry.cost is None]
+    return sorted([*reader.entries(state="open"), *abandoned], key=lambda entry: entry.number)
+
+
 async def _ask(
     entry: JournalEntry, client: Any, writer: JournalWriter, timeout: float
 ) -> Ok[list[Any]] | Failed | Abandoned:
@@ -337,6 +345,8 @@ async def _ask(
         return Abandoned(entry.task_uuid, may_be_billed=True)
     except RunwareError as error:
         if error.code == "notFound" and not is_verdict(error):
+            if entry.state == "abandoned":  # nothing asks for it again
+                await writer.write(Abandon((entry.number,), time.time(), is_free=True))
             return Abandoned(entry.task_uuid, may_be_billed=False)
         if is_verdict(error) and error.code != "auth":
             await writer.write(settlement(entry.number, error.results, error))

@@ -520,7 +520,9 @@ class SqliteStore:
     def _begin(self, connection: sqlite3.Connection, change: Begin, known: _Known) -> Entry:
         key, path = _row_key(change.key), change.key.path
         rows = self._rows(connection, key, path, known)
-        if not rows and change.may_adopt and not self._is_read_only and self._adopt(connection, key, path):
+        is_taken = False
+        if not rows and change.may_adopt and not self._is_read_only:
+            is_taken = self._adopt(connection, key, path) is False
             known.rows[key] = None
             rows = self._rows(connection, key, path, known)
         history = [_purchase(row) for row in rows]
@@ -541,7 +543,7 @@ class SqliteStore:
             return Entry(advice, row[0], row[3], items, row[9], cost)
         if change.task_uuid is None:
             failed = next((row for row in reversed(rows) if slot and row[0] == slot[-1].number), None)
-            return Entry(advice, error=None if failed is None else failed[9])
+            return Entry(advice, error=None if failed is None else failed[9], is_taken=is_taken)
         used = {purchase.task_uuid for purchase in history}
         task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
         request = self._media.put_away(change.request)
@@ -585,8 +587,9 @@ class SqliteStore:
             if cursor.rowcount:
                 known.rows[key] = None
 
-    def _adopt(self, connection: sqlite3.Connection, key: _RowKey, path: str) -> bool:
-        """Let an open request for the same thing be this node's, if no other node of this run has it."""
+    def _adopt(self, connection: sqlite3.Connection, key: _RowKey, path: str) -> bool | None:
+        """Let an open request for the same thing be this node's; `False` if other nodes of this run have them all."""
+        is_taken = None
         query = "SELECT id FROM node WHERE fingerprint = ? AND state IN (0, 3) AND task_uuid IS NOT NULL ORDER BY id"
         for (number,) in connection.execute(query, (key[3],)).fetchall():
             [(slot,)] = connection.execute(
@@ -594,6 +597,7 @@ class SqliteStore:
                     AND o.item IS n.item AND o.fingerprint = n.fingerprint AND o.ordinal = n.ordinal""",
                 (number,),
             )
+            is_taken = False
             if slot not in self._claims:
                 name, flow, item, _ = key
                 connection.execute(
@@ -602,7 +606,7 @@ class SqliteStore:
                     (name, flow, item, path, number),
                 )
                 return True
-        return False
+        return is_taken
 
     def _abandon(
         self,

@@ -154,6 +154,7 @@ class Entry(msgspec.Struct):
         task_uuid: the id to use, whether to collect or to buy.
         items, error, cost: of a restored outcome; the error also of a request that failed and may be bought again.
         choices: of a `Recall`, oldest first.
+        is_taken: nothing could be adopted, since another node of this run has the open request for the same thing.
     """
 
     advice: Advice
@@ -163,6 +164,7 @@ class Entry(msgspec.Struct):
     error: bytes | None = None
     cost: float | None = None
     choices: tuple[ChoiceRecord, ...] = ()
+    is_taken: bool = False
 
     @property
     def slot(self) -> int:

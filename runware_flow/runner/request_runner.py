@@ -52,6 +52,7 @@ HELD: Any = object()
 
 
 _UNKNOWN: Any = object()
+_ADOPTIONS = 3
 
 
 class RequestRunner:
@@ -170,8 +171,31 @@ class RequestRunner:
         if self.machine.is_held(run, step):
             return await self._hold(run, step, record, known), None
         if known is not None and known.advice.action == "collect":  # it is paid for
+            if self._single_flight is not None and may_be_cached(request.wire, step.spec.policy.cache):
+                self._single_flight.lead(run, step, record.fingerprint)
             return _UNKNOWN, known.task_uuid
-        return await self._find(run, step, record, request, state), None
+        value = await self._find(run, step, record, request, state)
+        if value is _UNKNOWN and known is not None and may_be_cached(request.wire, step.spec.policy.cache):
+            return await self._adopt(run, step, record, request, state)
+        return value, None
+
+    async def _adopt(
+        self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, state: AttemptState
+    ) -> tuple[Any, str | None]:
+        """Collect an open request for the same thing, wherever it was sent from, since a cache may answer both."""
+        if self._single_flight is None or self.ledger is None:
+            return _UNKNOWN, None
+        key = self.ledger.key(run.item(), record.path, record.fingerprint)
+        for _ in range(_ADOPTIONS):
+            known = await self.ledger.find(key, may_adopt=True)
+            if not known.is_taken:
+                return _UNKNOWN, known.task_uuid if known.advice.action == "collect" else None
+            self._single_flight.leave(run, step)  # another node is about to collect it: this one waits for that
+            await anyio.lowlevel.checkpoint()
+            value = await self._find(run, step, record, request, state)
+            if value is not _UNKNOWN:
+                return value, None
+        return _UNKNOWN, None
 
     def prepare(self, spec: NodeSpec, task: Any) -> Any:
         """Have the client complete a task of a node; it may not ask for more results than the node has."""

@@ -7,7 +7,7 @@ import pytest
 from service import Service, art, caption
 
 from runware_flow import Abandoned, Batch, Failed, Flow, RunwareError, RunwareTimeoutError
-from runware_flow.journal import Journal
+from runware_flow.journal import Journal, collect
 
 BROKEN = RunwareError("broken", code="provider", raw_code="inferenceError")
 
@@ -286,6 +286,94 @@ def test_fallback_that_answered_is_restored_and_the_first_is_not_tried_again(run
         flow, node = fallen_back(path, above=True)
         await flow.execute(again)
         assert list(map(prompt, again.sent)) == ["second"]
+
+    run(main)
+
+
+def test_abandoned_request_is_collected_once_and_settled_or_closed(run, path):
+    """What lost a race is in `collect` until the service says what became of it, and no longer."""
+
+    async def main():
+        await race(path, "never", "quick")[0].execute(Scripted(never=60.0))
+        late = Service(lambda request, count: RunwareTimeoutError("late", code="timeout"))
+        [collected] = await collect(path, late)
+        assert (collected.entry.state, collected.outcome.may_be_billed) == ("abandoned", True)
+        gone = Service(lambda request, count: RunwareError("gone", code="notFound", raw_code="taskNotFound"))
+        assert len(await collect(path, gone)) == 1
+        assert await collect(path, Service()) == []
+        again = Service()
+        await race(path, "never", "quick")[0].execute(again)
+        assert again.sent == []
+
+    run(main)
+
+
+def test_abandoned_request_that_was_made_after_all_is_settled_with_its_cost(run, path):
+    async def main():
+        await race(path, "never", "quick")[0].execute(Scripted(never=60.0))
+        assert len(await collect(path, Service())) == 1
+        assert states(path) == {"never": "done", "quick": "done"}
+        assert await collect(path, Service()) == []
+        with Journal(path) as journal:
+            assert journal.summary().cost == pytest.approx(0.0024)
+        again = Service()
+        flow, contestants, won = race(path, "never", "quick")
+        result = await flow.execute(again)
+        assert again.sent == []
+        assert result[won].image_url == "imageInference(quick)"
+        assert result[contestants[0]].image_url == "imageInference(never)"
+
+    run(main)
+
+
+@pytest.mark.parametrize("leader", [0, 3, 5])
+@pytest.mark.parametrize("is_map", [True, False])
+def test_equal_requests_under_a_cache_collect_the_one_that_was_in_flight(run, path, tmp_path, leader, is_map):
+    """Six equal seeded requests, one in flight when the run ends; run again, whichever asks first: 1 is bought."""
+
+    async def main():
+        def declare(numbers):
+            flow = Flow("equal", journal=path, cache=tmp_path / "cache", concurrency=6)
+            if is_map:
+                return flow, flow.map(list(numbers), lambda number: art("equal", seed=1)).then(caption)
+            nodes = [flow.then(art("equal", seed=1), label=f"number {number}").then(caption) for number in numbers]
+            return flow, nodes
+
+        first = Service(lambda request, count: anyio.sleep_forever())
+        flow, _ = declare([leader])
+        with anyio.CancelScope() as scope:
+            async with flow.start(first):
+                while not first.sent:
+                    await anyio.lowlevel.checkpoint()
+                scope.cancel()
+        second = Service()
+        flow, _ = declare(range(6))
+        result = await flow.execute(second)
+        pictures = [request for request in second.sent if request.task_type == "imageInference"]
+        assert [request.task_id for request in pictures] == [first.sent[0].task_id]
+        assert second.sent_before[second.sent.index(pictures[0])] == "yes"
+        assert result.cost == pytest.approx(0.0024)
+        third = Service()
+        flow, _ = declare(range(6))
+        await flow.execute(third)
+        assert third.sent == []
+
+    run(main)
+
+
+def test_conflict_is_no_verdict_and_buys_nothing_anew(run, path):
+    async def main():
+        conflict = RunwareError("there is one", code="validation", raw_code="conflictTaskUUID")
+        flow = Flow("conflict", journal=path, on_error="continue")
+        flow.then(art("a"), retry=3)
+        first = Service(lambda request, count: conflict)
+        await flow.execute(first)
+        second = Service()
+        await flow.execute(second)
+        assert len(first.sent) == 1
+        assert [(request.task_id, how) for request, how in zip(second.sent, second.sent_before, strict=True)] == [
+            (first.sent[0].task_id, "yes")
+        ]
 
     run(main)
 
