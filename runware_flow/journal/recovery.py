@@ -12,7 +12,6 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing, nullcontext, suppress
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -164,21 +163,25 @@ def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[Purcha
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("BEGIN")
         marks = ", ".join("?" * len(_Row._fields))
-        # The same row may stand in a page that is not used any more; what is settled is the newer one. All pages are
-        # read as of each format: where a row does not fit its format, neither does its name.
+        # The same row may stand in a page that is not used any more; what is settled is the newer one. Where a row does
+        # not fit the format that it is read in, its name does not fit either.
         keep = f"INSERT INTO node ({COLUMNS}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET "
         keep += ", ".join(f"{name} = excluded.{name}" for name in _Row._fields)
         keep += " WHERE state IN (0, 3) AND excluded.state <> 0"
         reopened: set[int] = set()
         most = scratch.stat().st_size // _SHORTEST_ROW
-        for found in chain(_rows(scratch, _Row), _rows(scratch, FirstRow)):
-            row = _checked(found, media)
-            if row is None or not 0 < row.id <= most:
-                continue
-            if row.state != found.state:
-                reopened.add(row.id)
-            connection.execute(keep, row)
-        give_ordinals(connection)
+        kinds: set[type] = set()
+        for kind in (_Row, FirstRow):
+            for found in () if _Row in kinds else _rows(scratch, kind):  # decided once, before the pass
+                row = _checked(found, media)
+                if row is None or not 0 < row.id <= most:
+                    continue
+                if row.state != found.state:
+                    reopened.add(row.id)
+                connection.execute(keep, row)
+                kinds.add(kind)
+        if FirstRow in kinds:
+            give_ordinals(connection)
         connection.execute("COMMIT")
         counts: dict[PurchaseState, int] = dict.fromkeys(STATES, 0)
         for state, count in connection.execute("SELECT state, count(*) FROM node GROUP BY state"):
