@@ -84,6 +84,7 @@ def emulate_command(
     seed: int = 7,
     faults: Iterable[Fault | str] = (),
     backend: str = "asyncio",
+    **settings: Any,
 ) -> int:
     """Run a command with an emulator beside it, which its environment names; returns the command's exit code.
 
@@ -91,7 +92,7 @@ def emulate_command(
     gives 128 and the signal's number, one that cannot be started 127.
     """
     try:
-        with run_in_thread(backend=backend, latency=latency, seed=seed, faults=faults) as emulator:
+        with run_in_thread(backend=backend, latency=latency, seed=seed, faults=faults, **settings) as emulator:
             process = subprocess.Popen(list(argv), env={**os.environ, **environment(emulator)})
             with _forwarding(process):
                 code = process.wait()

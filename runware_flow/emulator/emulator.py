@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import secrets
 import socket
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ from anyio.from_thread import start_blocking_portal
 
 from runware_flow.emulator.http.app import create_app
 from runware_flow.emulator.http.driver import ServiceDriver
+from runware_flow.emulator.http.origins import OriginPolicy
 from runware_flow.emulator.http.server import Server
 from runware_flow.emulator.network.faults import Fault, FaultBook
 from runware_flow.emulator.service.models import Models, load_models
@@ -70,6 +72,10 @@ class Emulator:
             )
         if isinstance(latency, str):
             raise TypeError(f"latency= is seconds, a range (low, high) or either by task type, not {latency!r}")
+        for name in ("allow_origin", "allow_host"):
+            if isinstance(settings.get(name), str):
+                settings[name] = [settings[name]]  # a text is one of them, not its letters
+        OriginPolicy(origins=settings.get("allow_origin", ()))  # says now what is no origin
         self._host, self._port = host, port
         self._faults = FaultBook(faults, seed)
         self._settings = Settings(seed=seed, latency=latency, **settings)
@@ -87,7 +93,7 @@ class Emulator:
     def client_options(self) -> dict[str, Any]:
         """Keywords that point a `Client` at this emulator: its key and all its addresses."""
         return {
-            "api_key": self._settings.api_key,
+            "api_key": self._running().settings.api_key,
             "http_base_url": f"{self.base_url}/v1",
             "ws_base_url": f"ws{self.base_url.removeprefix('http')}/v1",
             "schemas_base_url": f"{self.base_url}/schemas",
@@ -135,14 +141,19 @@ class Emulator:
         try:
             host, port = listener.getsockname()[:2]
             self._base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            settings = replace(self._settings, base_url=self._base_url, epoch=time.time() - time.monotonic())
+            settings = replace(
+                self._settings,
+                api_key=self._settings.api_key or f"emulator-{secrets.token_hex(16)}",
+                base_url=self._base_url,
+                epoch=time.time() - time.monotonic(),
+            )
             models = await anyio.to_thread.run_sync(_prepare)
         except BaseException:
             listener.close()
             raise
         self._service = Service(settings, models, self._faults)
         driver = ServiceDriver(self._service)
-        server = Server(create_app(driver), listener, self._faults, settings.max_frame_bytes)
+        server = Server(create_app(driver, self._host), listener, self._faults, settings.max_frame_bytes)
         async with open_task_group() as workers:
             try:
                 await workers.start(driver.run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -34,8 +34,12 @@ class Settings:
     """What seeds, drawn latencies and faults by chance derive from."""
     latency: Latency = 0.05
     """What a task takes: a number, a range, or either by task type. The service's own times are not imitated."""
-    api_key: str = "emulator-key"
-    """The one key that is taken."""
+    api_key: str = ""
+    """The one key that is taken; empty: a new one is made at each start."""
+    allow_origin: Collection[str] = ()
+    """Origins of web pages that may use the emulator (`http://localhost:3000`); no page of another origin may."""
+    allow_host: Collection[str] = ()
+    """Host names it answers to besides `localhost` and every address: the name of a container, say."""
     base_url: str = "http://127.0.0.1"
     """Where pictures are served; set when the emulator starts."""
     epoch: float = 0.0

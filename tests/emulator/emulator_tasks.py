@@ -39,7 +39,7 @@ def poll(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_service(*faults: str, **settings: Any) -> Service:
-    settings = {"latency": 1.0, "base_url": "http://emulator", **settings}
+    settings = {"latency": 1.0, "api_key": "a-key", "base_url": "http://emulator", **settings}
     return Service(Settings(**settings), load_models(), FaultBook(faults))
 
 

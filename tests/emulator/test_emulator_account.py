@@ -43,7 +43,7 @@ def test_account_balance_falls_with_what_is_billed() -> None:
     details = account(service, "getDetails")
     assert details["balance"]["amount"] == pytest.approx(before - item["cost"])
     assert details["usage"]["total"] == {"credits": pytest.approx(item["cost"]), "requests": 1}
-    assert "emulator-key" not in str(details)
+    assert service.settings.api_key not in str(details)
 
 
 def test_account_usage_has_a_row_for_each_day() -> None:

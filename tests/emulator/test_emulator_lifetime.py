@@ -62,7 +62,7 @@ def test_emulator_stopped_with_open_connections_closes_them_going_away(run, capl
             opened = await client.__aenter__()
             await opened.send(image())
             half = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])))
-            half.sendall(b"POST /v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n[{")
+            half.sendall(b"POST /v1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n[{")
             await wait_until(lambda: emulator.log.frames_received == 2)
         with pytest.raises(ConnectionClosedOK) as caught:
             await opened.receive()

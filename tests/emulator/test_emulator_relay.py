@@ -128,7 +128,7 @@ def test_service_that_reads_slowly_holds_the_sender(run) -> None:
                 client.settimeout(0)
                 await anyio.sleep(0.02)
                 sent = client.send(
-                    b"POST /v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b" " * 8_000_000
+                    b"POST /v1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n" + b" " * 8_000_000
                 )
                 with pytest.raises(BlockingIOError):
                     while True:
@@ -197,7 +197,7 @@ def test_emulator_stops_with_half_open_connections(run) -> None:
                 port = int(emulator.base_url.rsplit(":", 1)[1])
                 for _ in range(5):
                     client = clients.enter_context(socket.create_connection(("127.0.0.1", port)))
-                    client.sendall(b"POST /v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[]")
+                    client.sendall(b"POST /v1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n[]")
                 await wait_until(lambda: emulator.log.posts == 5)
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0

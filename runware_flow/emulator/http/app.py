@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 
 from runware_flow.emulator.http.endpoints import Endpoints
+from runware_flow.emulator.http.origins import CorsSend, OriginPolicy
 from runware_flow.emulator.http.rest import RestEndpoint
 from runware_flow.emulator.http.websocket import serve_websocket
+from runware_flow.emulator.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.routing import Router
@@ -25,8 +28,9 @@ __all__ = ("App", "create_app")
 class App:
     """One service behind one port. `aclose` ends its connections before the server goes down."""
 
-    def __init__(self, driver: ServiceDriver, router: Router) -> None:
+    def __init__(self, driver: ServiceDriver, router: Router, origins: OriginPolicy) -> None:
         self._driver = driver
+        self._origins = origins
         self._router = router
         self._active = 0
         self._idle = anyio.Event()
@@ -35,7 +39,17 @@ class App:
         """Serve one connection (WebSocket) or request (HTTP)."""
         self._active += 1
         try:
-            if scope["type"] == "websocket":
+            headers = dict(scope["headers"])
+            refusal = self._origins.refusal(headers)
+            if refusal is not None:
+                await _refuse(scope, receive, send, refusal)
+                return
+            origin = self._origins.origin(headers)
+            if origin is not None and scope["type"] == "http":
+                send = CorsSend(send, origin).deliver
+            if scope["type"] == "http" and scope["method"] == "OPTIONS":
+                await _answer(send, 204, b"", self._origins.preflight(headers))
+            elif scope["type"] == "websocket":
                 await serve_websocket(self._driver, scope, receive, send)
             else:
                 await self._router(scope, receive, send)
@@ -53,10 +67,28 @@ class App:
                 await self._idle.wait()
 
 
-def create_app(driver: ServiceDriver) -> App:
-    """Build the application for a service."""
+async def _refuse(scope: Scope, receive: Receive, send: Send, why: str) -> None:
+    """Answer 403 and nothing more; a WebSocket is refused in its handshake."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": why})
+        return
+    body = msgspec.json.encode({"errors": [Problem("forbidden", why).entry()]})
+    await _answer(send, 403, body, [(b"content-type", b"application/json")])
+
+
+async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers = headers if status == 204 else [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def create_app(driver: ServiceDriver, host: str) -> App:
+    """Build the application for a service that listens on `host`."""
     from starlette.routing import Route, Router
 
+    settings = driver.service.settings
+    policy = OriginPolicy([host, *settings.allow_host], settings.allow_origin)
     endpoints = Endpoints(driver)
     routes = [
         Route("/v1", RestEndpoint(driver)),
@@ -68,4 +100,4 @@ def create_app(driver: ServiceDriver) -> App:
         Route("/serverless/v1/apps/{app}/{action}/{rest:path}", endpoints.apps, methods=["GET", "POST"]),
         Route("/{folder}/os/{rest:path}", endpoints.medium),
     ]
-    return App(driver, Router(routes=routes))
+    return App(driver, Router(routes=routes), policy)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from runware_flow.emulator.http.body import read_body
 from runware_flow.emulator.http.content import Content
 from runware_flow.emulator.http.schemas import request_schema, response_schema
 from runware_flow.emulator.problems import Problem
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from runware_flow.emulator.http.driver import ServiceDriver
 
 __all__ = ("Endpoints",)
+
+
+_MEDIA_HEADERS = {
+    "Cache-Control": "public, max-age=86400",
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+}
+"""An uploaded SVG or a file of any kind must not run as a page of the emulator's own origin."""
 
 
 class Endpoints:
@@ -42,7 +51,7 @@ class Endpoints:
             return PlainTextResponse("not found", status_code=404)
         self._service.log.fetches += 1
         data = await self._driver.open_medium(medium)
-        return Response(data, media_type=medium.content_type, headers={"Cache-Control": "public, max-age=86400"})
+        return Response(data, media_type=medium.content_type, headers=_MEDIA_HEADERS)
 
     async def content(self, request: Request) -> Response:
         """What the curated models are and cost (protocol facts, section 10)."""
@@ -84,13 +93,17 @@ class Endpoints:
                 raise Problem("taskNotFound", f"There is no task '{rest}' in the app '{app_id}'.", status=404)
             return 200, self._apps.get(app_id, rest, environment, time.monotonic(), _clock())
         if request.method == "GET" and action == "tasks":
-            limit = query.get("limit", "20")
-            size = int(limit) if limit.isdecimal() and int(limit) else 20
+            wanted = query.get("limit", "20")
+            size = int(wanted) if wanted.isdecimal() and int(wanted) else 20
             return 200, self._apps.list(app_id, size, query.get("cursor", ""), time.monotonic(), _clock())
         if request.method != "POST" or action not in ("invoke-async", "invoke-sync"):
             raise Problem("resourceNotFound", "There is nothing here.", status=404)
+        limit = self._service.settings.max_frame_bytes
+        raw = await read_body(dict(request.scope["headers"]), request.receive, limit)
+        if isinstance(raw, Problem):
+            raise raw
         try:
-            body = msgspec.json.decode(await request.body())
+            body = msgspec.json.decode(raw or b"")
         except (msgspec.DecodeError, RecursionError) as error:
             raise Problem("validationFailed", "The body is not valid JSON.", status=400) from error
         ready_at = self._apps.invoke(app_id, rest, environment, body, time.monotonic(), _clock())

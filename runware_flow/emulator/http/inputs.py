@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import anyio.to_thread
 
+from runware_flow.emulator.http.outbound import DownloadFailed
 from runware_flow.emulator.media.pictures import read_picture
 from runware_flow.emulator.media.store import Recipe
 from runware_flow.emulator.problems import Problem
@@ -71,28 +72,15 @@ class InputReader:
             raise
 
     async def _fetch(self, one: Input) -> bytes:
-        import httpx
-
-        client = await self._outbound.client()
-        chunks: list[bytes] = []
-        size = 0
         try:
-            async with client.stream("GET", one.value) as response:
-                if response.status_code != 200:
-                    raise _unreachable(one, f"it answers with HTTP {response.status_code}")
-                async for chunk in response.aiter_bytes():
-                    size += len(chunk)
-                    if size > _LIMIT:
-                        raise Problem("valueTooLarge", "The medium is larger than 64 MiB.", parameter=one.parameter)
-                    chunks.append(chunk)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _unreachable(one, type(error).__name__) from error
-        return b"".join(chunks)
-
-
-def _unreachable(one: Input, why: str) -> Problem:
-    shown = one.value if len(one.value) <= 200 else one.value[:199] + "…"
-    return Problem("downloadFailed", f"The media at '{shown}' could not be downloaded: {why}.", parameter=one.parameter)
+            return await self._outbound.fetch(one.value, _LIMIT)
+        except DownloadFailed as failure:
+            shown = one.value if len(one.value) <= 200 else one.value[:199] + "…"
+            message = f"The media at '{shown}' could not be downloaded: {failure}."
+            raise Problem("downloadFailed", message, parameter=one.parameter) from failure
+        except Problem as problem:
+            problem.parameter = one.parameter
+            raise
 
 
 def _decode_text(one: Input) -> bytes:

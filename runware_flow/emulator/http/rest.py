@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 
+from runware_flow.emulator.http.body import read_body
 from runware_flow.emulator.http.sockets import cut, is_closed
 from runware_flow.emulator.http.sse import stream_text
 from runware_flow.emulator.http.websocket import bare, read_tasks
@@ -35,7 +36,7 @@ class RestEndpoint:
         if scope["method"] != "POST":
             await _answer(send, 405, _errors(Problem("invalidParameter", "Use POST.")), allow="POST")
             return
-        raw = await _read_body(receive, self._service.settings.max_frame_bytes)
+        raw = await read_body(dict(scope["headers"]), receive, self._service.settings.max_frame_bytes)
         if raw is None:
             return
         self._service.log.posts += 1
@@ -121,25 +122,6 @@ class RestEndpoint:
 
 def _errors(problem: Problem) -> dict[str, Any]:
     return Frame(errors=[problem.entry()], shape=problem.shape).body()
-
-
-async def _read_body(receive: Receive, limit: int) -> bytes | Problem | None:
-    """Read the whole body; None if the client left in the middle of it."""
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size <= limit:
-            chunks.append(chunk)
-        if not message.get("more_body"):
-            break
-    if size > limit:
-        return Problem("valueTooLarge", f"A request holds at most {limit} bytes.", status=413)
-    return b"".join(chunks)
 
 
 async def _answer(send: Send, status: int, body: dict[str, Any] | bytes, **headers: str) -> None:

@@ -67,14 +67,6 @@ class WebhookSender:
 
     async def _send(self, method: str, url: str, body: bytes, content_type: str) -> int | None:
         """Make one call; None if no answer came in time."""
-        import httpx
-
-        client = await self._outbound.client()
-        try:
-            with anyio.move_on_after(self._service.settings.call_timeout):
-                headers = {"Content-Type": content_type}
-                response = await client.request(method, url, content=body, headers=headers, follow_redirects=False)
-                return response.status_code
-        except (httpx.HTTPError, httpx.InvalidURL):
-            return None
+        with anyio.move_on_after(self._service.settings.call_timeout):
+            return await self._outbound.send(method, url, body, content_type)
         return None

@@ -1,0 +1,96 @@
+"""Bodies of requests and replies, read within a bound: on the wire, and once more after they are unpacked."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from runware_flow.emulator.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runware_flow.emulator.http.asgi import Receive
+
+__all__ = ("BodyReader", "read_body")
+
+_STEP = 2**20
+
+
+class BodyReader:
+    """Collects a body of at most `limit` bytes, unpacked.
+
+    At most one content encoding is taken, gzip or deflate: two of them turn 3 KB into gigabytes.
+
+    Raises:
+        Problem: the body is too large (413), is encoded otherwise (415), or is damaged (400).
+    """
+
+    def __init__(self, encoding: str, limit: int) -> None:
+        encoding = encoding.strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            message = f"A body is sent as it is, or with the content encoding gzip or deflate, not {encoding[:40]!r}."
+            raise Problem("unsupportedContentEncoding", message, status=415)
+        self._encoding = encoding
+        # 32 and more: the zlib header or the gzip header, whichever comes
+        self._inflater = None if encoding in ("", "identity") else zlib.decompressobj(32 + zlib.MAX_WBITS)
+        self._limit = limit
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._is_begun = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes from the wire."""
+        self._is_begun = self._is_begun or bool(data)
+        if self._inflater is None:
+            self._add(data)
+            return
+        try:
+            while True:
+                # one step more than the limit at most, whatever the data claims to hold
+                piece = self._inflater.decompress(data, _STEP)
+                self._add(piece)
+                data = self._inflater.unconsumed_tail
+                if not data and len(piece) < _STEP:  # a full piece: there may be more in the inflater itself
+                    break
+        except zlib.error as error:
+            raise Problem("invalidContent", f"The body cannot be unpacked as {self._encoding}.") from error
+
+    def _add(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise Problem("valueTooLarge", f"A body holds at most {self._limit} bytes, unpacked.", status=413)
+        self._chunks.append(data)
+
+    def finish(self) -> bytes:
+        """Return the whole body."""
+        if self._inflater is not None and self._is_begun and not self._inflater.eof:
+            raise Problem("invalidContent", f"The body ends in the middle of its {self._encoding} data.")
+        return b"".join(self._chunks)
+
+
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes | Problem | None:
+    """Read the whole body of a request; None if the client left in the middle of it."""
+    problem: Problem | None = None
+    reader: BodyReader | None = None
+    try:
+        reader = BodyReader(headers.get(b"content-encoding", b"").decode("latin-1"), limit)
+    except Problem as refused:
+        problem = refused
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        if problem is None and reader is not None:
+            try:
+                reader.feed(message.get("body", b""))
+            except Problem as refused:
+                problem = refused  # what follows is read and dropped: the client reads no answer before it has sent all
+        if not message.get("more_body"):
+            break
+    if problem is not None or reader is None:
+        return problem
+    try:
+        return reader.finish()
+    except Problem as refused:
+        return refused
