@@ -43,6 +43,17 @@ Params: TypeAlias = Annotated[
     typer.Option("--param", "-p", help="A parameter of the function that builds the flow.", metavar="KEY=VALUE"),
 ]
 
+Origins: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A web page's origin that may use it, as http://localhost:3000. Pages of others may not.",
+        metavar="ORIGIN",
+    ),
+]
+HostNames: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(help="A host name it answers to, besides localhost and addresses.", metavar="NAME"),
+]
 Faults: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -133,6 +144,9 @@ def serve(
     ] = "unknown",
     fault: Faults = None,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
+    api_key: Annotated[str, typer.Option(help="The key it takes; without it a new one is made.", metavar="KEY")] = "",
+    allow_origin: Origins = None,
+    allow_host: HostNames = None,
 ) -> None:
     """Serve the emulator until interrupted.
 
@@ -148,6 +162,7 @@ def serve(
 
     taken, faults = _latency(latency), _faults(fault)
     settings: dict[str, Any] = {"seed": seed, "capacity": capacity, "closed_task": closed_task}
+    settings |= {"api_key": api_key, "allow_origin": allow_origin or (), "allow_host": allow_host or ()}
     raise typer.Exit(serve_command(host=host, port=port, latency=taken, faults=faults, backend=backend, **settings))
 
 
@@ -162,6 +177,7 @@ def emulate(
     ] = "0.05",
     seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
     fault: Faults = None,
+    allow_origin: Origins = None,
 ) -> None:
     """Run a command with RUNWARE_* set to an emulator.
 
@@ -177,7 +193,10 @@ def emulate(
 
     if not command.args:
         raise typer.BadParameter("name the command to run: runware-flow emulate -- python examples/poster.py")
-    raise typer.Exit(emulate_command(command.args, latency=_latency(latency), seed=seed, faults=_faults(fault)))
+    taken, faults = _latency(latency), _faults(fault)
+    raise typer.Exit(
+        emulate_command(command.args, latency=taken, seed=seed, faults=faults, allow_origin=allow_origin or ())
+    )
 
 
 @app.command()
