@@ -40,7 +40,8 @@ def request_schema(models: Models, air: str) -> dict[str, Any] | None:
     }
     if "deliveryMethod" in properties:
         properties["deliveryMethod"] = {"oneOf": [{"const": one} for one in kind.deliveries]}
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **schema, "properties": properties}
+    # No `$schema`: validators that know only later drafts fail on one that names draft-07 [sdk].
+    return {**{name: rule for name, rule in schema.items() if name != "$schema"}, "properties": properties}
 
 
 def _property(name: str, rule: Mapping[str, Any], limit: Mapping[str, Any], *, loose: bool) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
         return
     if isinstance(value, str) and name in {"outputFormat", "outputType"} and value.upper() in choices:
         return  # older pages show lower case [doc]
-    if name.endswith("scheduler"):
+    if name.endswith(("scheduler", ".model")):
         return  # more names are taken than any list shows
     listed = ", ".join(map(str, choices))
     raise invalid(name, f"It must be one of: {listed}.", allowedValues=list(choices))
@@ -65,6 +65,8 @@ def bounds(name: str, limit: Mapping[str, Any], *, loose: bool) -> tuple[Any, An
         return 0, 2**63 - 1, None
     if name in {"positivePrompt", "negativePrompt"}:
         return 2, 45_000 if loose else limit.get("max"), None
+    if name in {"CFGScale", "duration"} and loose:
+        return limit.get("min"), None, None  # providers document a CFGScale of 60 and films of 12 seconds [doc]
     return limit.get("min"), limit.get("max"), limit.get("multipleOf")
 
 
@@ -134,7 +136,8 @@ def _check_members(path: str, value: dict[str, Any], inner: Mapping[str, Any], *
     for name, rule in inner.items():
         at = f"{path}.{name}"
         if name not in value or value[name] is None:
-            if rule.get("required") and not loose and not path.startswith("inputs"):
+            is_older = name == "guideImages" and "guideImage" in value  # one image, flat, in the API of 2025 [doc]
+            if rule.get("required") and not loose and not path.startswith("inputs") and not is_older:
                 message = f"Missing value for '{at}' parameter."
                 raise Problem("missingParameter", message, parameter=at, type=rule.get("type"))
             continue

@@ -77,6 +77,7 @@ LEGACY = {
     "imageCaption": "caption",
     "imageBackgroundRemoval": "removeBackground",
     "imageControlNetPreProcess": "controlNetPreprocess",
+    "photoMaker": "imageInference",
 }
 """Names of older clients; replies carry the name that was asked with."""
 

@@ -15,6 +15,23 @@ if TYPE_CHECKING:
 __all__ = ("Models", "load_models")
 
 
+_OLDER = {
+    "imageInference": (
+        "bfl:1@1 bfl:1@5 google:2@1 google:2@2 google:4@1 ideogram:3@3 openai:2@2 openai:2@3 "
+        "runware:103@1 runware:110@1 sourceful:1@0 sourceful:1@1 sourceful:1@2"
+    ),
+    "videoInference": (
+        "bytedance:1@1 google:2@0 google:3@0 google:3@1 klingai:1@1 klingai:1@2 klingai:2@1 klingai:2@2 "
+        "klingai:3@1 klingai:3@2 klingai:4@3 klingai:5@1 klingai:5@2 klingai:5@3 lightricks:2@0 "
+        "lightricks:2@1 openai:3@1 openai:3@2 runware:200@6 vidu:1@5"
+    ),
+    "audioInference": ("elevenlabs:1@1"),
+}
+"""Models of the documentation of 2025 that the catalog does not list any more; the service still takes them."""
+
+OLDER_MODELS = {air: task_type for task_type, airs in _OLDER.items() for air in airs.split()}
+
+
 @dataclass(frozen=True)
 class Models:
     """Registry, schemas and limits of the service, as plain data.
@@ -30,9 +47,9 @@ class Models:
     slugs: dict[str, str] = field(default_factory=dict[str, str])
 
     def task_type(self, air: str) -> str | None:
-        """Return the task type of a model of the catalog."""
+        """Return the task type of a model of the catalog, or of an older one."""
         entry = self.registry["models"].get(air)
-        return entry["taskType"] if entry else None
+        return entry["taskType"] if entry else OLDER_MODELS.get(air)
 
     def slug(self, air: str) -> str | None:
         """Return the short name of a model of the catalog."""

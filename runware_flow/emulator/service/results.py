@@ -29,7 +29,7 @@ _FOLDERS = {
 
 _INPUT_FIELDS = (
     *("image", "images", "seedImage", "referenceImages", "referenceImage", "maskImage", "guideImage"),
-    *("inputImage", "inputImages", "frameImages", "video", "inputVideo", "media"),
+    *("inputImage", "inputImages", "frameImages", "video", "inputVideo", "inputMedia", "media"),
 )
 
 

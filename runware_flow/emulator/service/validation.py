@@ -42,7 +42,19 @@ _LEGACY_NAMES = frozenset(
     | {"highThresholdCanny", "includeHandsAndFaceOpenPose", "dryRun", "vae", "photoMaker", "usePromptWeighting"}
     | {"ipAdapters", "embeddings", "checkNsfw", "inputVideo", "alphaMattingForegroundThreshold"}
     | {"alphaMattingBackgroundThreshold", "alphaMattingErodeSize", "confidence", "maxDetections", "maskPadding"}
-    | {"maskBlur", "prompts", "referenceVoices", "referenceVideos", "audioSettings", "speech", "returnBase64"}
+    | {
+        "puLID",
+        "controlnet",
+        "inputAudios",
+        "inputMedia",
+        "maskBlur",
+        "prompts",
+        "referenceVoices",
+        "referenceVideos",
+        "audioSettings",
+        "speech",
+        "returnBase64",
+    }
 )
 """Flat names of the older API, still taken [doc]."""
 
@@ -86,8 +98,8 @@ def check_task(task: Mapping[str, Any], models: Models, settings: Settings) -> P
 def _check_model(task: Mapping[str, Any], kind: Kind, models: Models, settings: Settings) -> dict[str, Any] | None:
     air = task.get("model")
     if air is None:
-        if kind.task_type == "promptEnhance" or "preProcessorType" in task:
-            return None  # older requests name no model [doc]
+        if kind.task_type in {"promptEnhance", "upscale"} or "preProcessorType" in task:
+            return None  # older requests name no model [doc]; nor does an upscale have to [3p]
         raise Problem("missingModel", "Missing value for 'model' parameter.", parameter="model", type="string")
     if not isinstance(air, str) or _AIR.fullmatch(air) is None:
         raise invalid("model", "A model is named by its AIR, source:id@version.", type="string")
@@ -113,7 +125,23 @@ def _check_names(task: Mapping[str, Any], kind: Kind, models: Models) -> None:
 
 
 def _check_required(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None) -> None:
-    legacy = {"inputs": ("inputImage", "inputImages", "inputVideo", "seedImage", "referenceImages", "positivePrompt")}
+    legacy = {
+        "positivePrompt": ()
+        if kind.task_type != "videoInference"
+        else ("frameImages", "inputs", "inputAudios", "speech"),
+        "inputs": (
+            "frameImages",
+            "inputAudios",
+            "inputMedia",
+            "referenceVideos",
+            "inputImage",
+            "inputImages",
+            "inputVideo",
+            "seedImage",
+            "referenceImages",
+            "positivePrompt",
+        ),
+    }
     required = list((schema or {}).get("required", ()))
     if schema is None and kind.task_type in {"caption", "upscale", "removeBackground", "imageMasking"}:
         required.append("inputs")
