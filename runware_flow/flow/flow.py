@@ -335,7 +335,7 @@ class Flow:
             JournalError: the journal cannot be used, or another run uses it.
         """
         async with self._open(client, **overrides) as runner:
-            return await runner.begin().wait()
+            return await _begin(runner).wait()
 
     def start(
         self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
@@ -349,7 +349,7 @@ class Flow:
         is dropped: then the run is abandoned, as by a cancel, and releases its journal within 5 s. Builders and
         functions of the flow run in a copy of the context of the task that entered the block.
         """
-        return HostedBlock(lambda: self._open(client, **overrides), lambda runner: runner.begin())
+        return HostedBlock(lambda: self._open(client, **overrides), _begin)
 
     def _open(
         self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
@@ -403,7 +403,7 @@ class Flow:
 
         async def main() -> RunResult:
             async with self._open(None, **overrides) as runner:
-                run = runner.begin()
+                run = _begin(runner)
                 begun.append(run.result)
                 return await run.wait()
 
@@ -469,6 +469,13 @@ class Flow:
         from runware_flow.view.notebook import flow_html
 
         return flow_html(self.name, self.declaration)
+
+
+def _begin(runner: Runner) -> Run:
+    from runware_flow.runner.handle import Run
+
+    runner.begin()
+    return Run(runner)
 
 
 def _has_running_loop() -> bool:

@@ -1,4 +1,4 @@
-"""What is known of an attempt while it runs."""
+"""What is known of an attempt while it runs, and of its request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.admission import Permit
     from runware_flow.runner.records import NodeRecord
 
-__all__ = ("AttemptState",)
+__all__ = ("AttemptState", "SentRequest", "may_hedge")
 
 
 class AttemptState:
@@ -23,7 +23,7 @@ class AttemptState:
         entry: what the journal has of it, once it is written down.
         is_sent: the service may have the request, and nobody has booked it.
         was_sent_before: an earlier run may have sent it.
-        grant: what it was admitted with; see `Admission`.
+        permit: what it was admitted with; see `Admission`.
         paid: all that it was for, which a cancel may not take away again.
         on_news: to be called whenever something is heard of it, where a policy asks for that.
     """
@@ -48,3 +48,32 @@ class AttemptState:
         """Something was heard of it."""
         if self.on_news is not None:
             self.on_news()
+
+
+class SentRequest:
+    """A request of a node, which may be one of two.
+
+    Attributes:
+        task: what it was made of.
+        turn: since the service has refused to take it: its turn among those that were refused.
+        results: what came of it; `None` if nothing did.
+        error: why it failed.
+    """
+
+    __slots__ = ("entry", "error", "request", "results", "state", "task", "turn")
+
+    def __init__(self, request: Any, state: AttemptState, entry: Entry | None, task: Any) -> None:
+        self.request = request
+        self.state = state
+        self.entry = entry
+        self.task = task
+        self.turn: int | None = None
+        self.results: list[Any] | None = None
+        self.error: Exception | None = None
+
+
+def may_hedge(sent: SentRequest) -> bool:
+    """Tell whether a request may have a second one beside it."""
+    # What an earlier run sent is asked for, not bought; pieces of two texts would be told as one.
+    is_old = sent.entry is not None and sent.entry.advice.action != "buy"
+    return not is_old and sent.request.wire.get("deliveryMethod") != "stream"

@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from runware_flow.errors import RunwareError
+    from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import FanRun, ScopeRun
+    from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.records import NodeRecord
     from runware_flow.runner.reference import ManyReference
-    from runware_flow.runner.runner import Runner
     from runware_flow.view.progress import ProgressBoard
 
 __all__ = ("EventBus", "attach", "report")
@@ -65,9 +66,21 @@ class EventBus:
     whoever waits, and its waiting does not count.
     """
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._machine = runner.machine
+    def __init__(
+        self,
+        name: str,
+        machine: FlowMachine,
+        accounts: Accounts,
+        refused_count: Callable[[], int],
+        admit: Callable[[bool], None],
+    ) -> None:
+        """Args: admit: opens or closes the run's gate; refused_count: how many of its requests wait for the service."""
+        self._name = name
+        self._machine = machine
+        self._accounts = accounts
+        self._refused_count = refused_count
+        self._admit_run = admit
+        self._is_finished = False
         self._start = anyio.current_time()
         self._events: list[weakref.ref[EventStream]] = []
         self._completions: list[weakref.ref[CompletionStream[Any]]] = []
@@ -92,7 +105,7 @@ class EventBus:
         """Begin a reader of events."""
         reader = EventStream(self._admit)
         self.add_reader(reader)
-        if self._runner.is_finished:
+        if self._is_finished:
             reader.is_over = True
         return reader
 
@@ -106,7 +119,7 @@ class EventBus:
         reader: CompletionStream[Any] = CompletionStream(many, self._machine.concurrency, find, self._admit)
         self._completions.append(weakref.ref(reader, self._forget))
         self._machine.watch = True
-        if self._runner.is_finished:
+        if self._is_finished:
             reader.is_over = True
         return reader
 
@@ -132,7 +145,7 @@ class EventBus:
         is_held = any(reader.is_holding for reader in readers) and not self._machine.is_finished
         if is_held and (self._waiting_count or any(reader.is_waiting and not reader.is_own for reader in readers)):
             is_held = any(reader.is_holding and reader.is_own for reader in readers)
-        self._runner.admit(is_open=not is_held)
+        self._admit_run(not is_held)
 
     @contextmanager
     def waiting(self) -> Generator[None]:
@@ -156,8 +169,7 @@ class EventBus:
     def run_started(self) -> None:
         """Tell that the run begins."""
         if self._events:
-            runner = self._runner
-            self._put(RunStarted(self.time(), runner.declaration.name, runner.settings.concurrency))
+            self._put(RunStarted(self.time(), self._name, self._machine.concurrency))
 
     def note_request(self, run: ScopeRun, step: Step, wire: Any) -> None:
         """Remember what a node asks for until it has settled, if there is anybody to tell."""
@@ -209,7 +221,7 @@ class EventBus:
                 run.path(step),
                 step.spec.name,
                 error.message,
-                self._runner.admission.refused_count(),
+                self._refused_count(),
                 index=None if run.fan is None else run.index,
                 key=run.key,
                 model=record.model if record else None,
@@ -296,6 +308,7 @@ class EventBus:
     def run_finished(self, end: str) -> None:
         """Tell of the rest, and that there will be no more."""
         machine = self._machine
+        self._is_finished = True
         self.publish()
         self._put(
             RunFinished(
@@ -305,7 +318,7 @@ class EventBus:
                 machine.failed_count,
                 machine.skipped_count,
                 machine.abandoned_count,
-                self._runner.accounts.total(),
+                self._accounts.total(),
             )
         )
         for reader in self._readers:

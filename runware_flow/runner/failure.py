@@ -11,10 +11,13 @@ from runware_flow.graph.scope_run import FanRun
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runware_flow.graph.declaration import Declaration
+    from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.records import NodeRecord
-    from runware_flow.runner.runner import Runner
+    from runware_flow.runner.result import RunResult
 
 __all__ = ("flow_failed",)
 
@@ -32,7 +35,17 @@ _NEXT = {
 _MAY_PASS = "this may pass: give the node a retry= or a fallback="
 
 
-def flow_failed(runner: Runner, run: ScopeRun, step: Step, error: Exception) -> FlowFailed:
+def flow_failed(
+    result: RunResult,
+    declaration: Declaration,
+    machine: FlowMachine,
+    accounts: Accounts,
+    run: ScopeRun,
+    step: Step,
+    error: Exception,
+    *,
+    has_journal: bool,
+) -> FlowFailed:
     """Make the error that a run ends with, of the node whose failure ended it."""
     spec = step.spec
     place, said = run.place(step), str(error) or type(error).__name__
@@ -41,17 +54,17 @@ def flow_failed(runner: Runner, run: ScopeRun, step: Step, error: Exception) -> 
     elif place != spec.path:
         said = f"{place!r}: {said}"
     record: NodeRecord | None = run.record(step.slot)
-    lines = [f"flow {runner.declaration.name!r}: {said}"]
+    lines = [f"flow {declaration.name!r}: {said}"]
     if record is not None:
         lines.append(f"request: {_request(record, error)}")
     lines += [f"note: {note}" for note in getattr(error, "__notes__", ())]
-    lines.append(f"kept: {_kept(runner)}")
-    lines += [f"may be billed: {told}" for told in _may_be_billed(runner)]
-    lines.append(f"next: {_next(runner, error)}")
+    lines.append(f"kept: {_kept(machine, accounts)}")
+    lines += [f"may be billed: {told}" for told in _may_be_billed(machine, accounts)]
+    lines.append(f"next: {_next(error, has_journal=has_journal)}")
     failed = FlowFailed(
         "\n  ".join(lines),
-        result=runner.result,
-        node=runner.declaration.reference_of(spec),
+        result=result,
+        node=declaration.reference_of(spec),
         path=run.path(step),
         where=str(spec.where),
         task_type=record.task_type if record else None,
@@ -71,22 +84,22 @@ def _request(record: NodeRecord, error: Exception) -> str:
     return f"{record.task_type}{model}, taskUUID {record.task_uuid}, attempt {record.attempts}{code}"
 
 
-def _kept(runner: Runner) -> str:
-    count = runner.machine.ok_count
+def _kept(machine: FlowMachine, accounts: Accounts) -> str:
+    count = machine.ok_count
     if not count:
         return "nothing had finished"
-    cost = runner.accounts.total()
+    cost = accounts.total()
     spent = "" if not cost else f", for ${cost:.4f}"
     return f"{count} finished node{'' if count == 1 else 's'} in .result{spent}"
 
 
-def _may_be_billed(runner: Runner) -> list[str]:
+def _may_be_billed(machine: FlowMachine, accounts: Accounts) -> list[str]:
     """Name the requests that were abandoned; a request that only timed out is counted."""
-    left = [place for place in _abandoned(runner.machine.root) if place] if runner.machine.abandoned_count else []
+    left = [place for place in _abandoned(machine.root) if place] if machine.abandoned_count else []
     told = [f"{path}, taskUUID {task_uuid}" for path, task_uuid in left[:_SHOWN_TASKS]]
     if len(left) > _SHOWN_TASKS:
         told.append(f"and {len(left) - _SHOWN_TASKS} more that were abandoned, see the outcomes in .result")
-    unknown = sum(line.unknown_count for line in runner.accounts.lines()) - len(left)
+    unknown = sum(line.unknown_count for line in accounts.lines()) - len(left)
     if unknown > 0:
         told.append(f"{unknown} request{'' if unknown == 1 else 's'} whose end is not known")
     return told
@@ -104,11 +117,9 @@ def _abandoned(root: ScopeRun) -> Iterator[tuple[str, str]]:
                 yield run.place(step), value.task_uuid
 
 
-def _next(runner: Runner, error: Exception) -> str:
-    again = (
-        "run it again" if runner.settings.journal is not None else "run it again (with journal=, no task is paid twice)"
-    )
-    if runner.settings.journal is not None:
+def _next(error: Exception, *, has_journal: bool) -> str:
+    again = "run it again" if has_journal else "run it again (with journal=, no task is paid twice)"
+    if has_journal:
         again += " with the same journal: what has finished is not bought again, what was sent is asked for"
     if isinstance(error, BudgetExceeded):
         return f"give a larger budget=; then {again}"

@@ -10,7 +10,7 @@ from runware_flow.client.refusal import TaskRefused
 from runware_flow.errors import RunwareError
 from runware_flow.graph.policies import is_verdict
 from runware_flow.lifetime import open_task_group
-from runware_flow.runner.attempt_state import AttemptState
+from runware_flow.runner.attempt_state import AttemptState, SentRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,32 +19,17 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
-    from runware_flow.journal.store import Entry
     from runware_flow.runner.request_runner import RequestRunner
 
-__all__ = ("Hedge", "SentRequest", "first_of", "may_hedge")
+__all__ = ("Hedge", "first_of", "send_hedged")
 
 
-class SentRequest:
-    """A request of a node, which may be one of two.
-
-    Attributes:
-        task: what it was made of.
-        turn: since the service has refused to take it: its turn among those that were refused.
-        results: what came of it; `None` if nothing did.
-        error: why it failed.
-    """
-
-    __slots__ = ("entry", "error", "request", "results", "state", "task", "turn")
-
-    def __init__(self, request: Any, state: AttemptState, entry: Entry | None, task: Any) -> None:
-        self.request = request
-        self.state = state
-        self.entry = entry
-        self.task = task
-        self.turn: int | None = None
-        self.results: list[Any] | None = None
-        self.error: Exception | None = None
+async def send_hedged(
+    request_runner: RequestRunner, run: ScopeRun, step: Step, task: Any, attempt: int, sent: SentRequest
+) -> list[Any]:
+    """Send a request of a node, and a second one beside it once the first has taken `hedge_after` seconds."""
+    assert step.spec.policy.hedge_after is not None
+    return await Hedge(request_runner, run, step, task, attempt).ask(sent, step.spec.policy.hedge_after)
 
 
 class Hedge:
@@ -128,13 +113,6 @@ class Hedge:
         request_runner.event_bus.node_started(run, step, self._attempt, record)
         state.is_sent = True
         return SentRequest(request, state, entry, self._task)
-
-
-def may_hedge(sent: SentRequest) -> bool:
-    """Tell whether a request may have a second one beside it."""
-    # What an earlier run sent is asked for, not bought; pieces of two texts would be told as one.
-    is_old = sent.entry is not None and sent.entry.advice.action != "buy"
-    return not is_old and sent.request.wire.get("deliveryMethod") != "stream"
 
 
 async def first_of(

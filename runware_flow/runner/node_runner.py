@@ -12,6 +12,7 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import SETTLED
 from runware_flow.runner.attempt_state import AttemptState
+from runware_flow.runner.hedge import send_hedged
 from runware_flow.runner.request_runner import HELD, PARKED, RequestRunner
 from runware_flow.runner.timing import in_time, seconds_left
 from runware_flow.runner.user_code import call, pick
@@ -59,7 +60,9 @@ class NodeRunner:
         self._retries = RetryBudget() if retries is None else retries
         self._attempts: dict[tuple[ScopeRun, Step], Attempts] = {}
         """Of the nodes that have begun and whose policy needs more than the number of attempts."""
-        self._request_runner = RequestRunner(machine, accounts, event_bus, run_admission, client, ledger, single_flight)
+        self._request_runner = RequestRunner(
+            machine, accounts, event_bus, run_admission, client, ledger, single_flight, send_hedged
+        )
 
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.

@@ -20,7 +20,7 @@ from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
 from runware_flow.graph.scope_run import SETTLED
 from runware_flow.journal.values import decode_error, decode_item
-from runware_flow.runner.hedge import Hedge, SentRequest, may_hedge
+from runware_flow.runner.attempt_state import AttemptState, SentRequest, may_hedge
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
 from runware_flow.runner.sending import Sender
@@ -29,6 +29,8 @@ from runware_flow.runner.user_code import build
 from runware_flow.types import UNSET
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from runware_flow.cache.single_flight import SingleFlight
     from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.declaration import NodeSpec
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from runware_flow.journal.store import Entry
     from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.admission import RunAdmission
-    from runware_flow.runner.attempt_state import AttemptState
     from runware_flow.runner.event_bus import EventBus
 
 __all__ = ("HELD", "PARKED", "RequestRunner")
@@ -65,10 +66,13 @@ class RequestRunner:
         event_bus: EventBus,
         run_admission: RunAdmission,
         client: Any,
-        ledger: Ledger | None = None,
-        single_flight: SingleFlight | None = None,
+        ledger: Ledger | None,
+        single_flight: SingleFlight | None,
+        hedge: Callable[..., Awaitable[list[Any]]],
     ) -> None:
+        """Args: hedge: sends a request of a node, and a second one beside it if the first takes long."""
         self.machine = machine
+        self._hedge = hedge
         self.event_bus = event_bus
         self.run_admission = run_admission
         self.ledger = ledger
@@ -128,8 +132,7 @@ class RequestRunner:
         state.is_sent = True
         try:
             if spec.policy.hedge_after is not None and may_hedge(sent):
-                hedge = Hedge(self, run, step, _without_uuid(sent.task), attempt)
-                results = await hedge.ask(sent, spec.policy.hedge_after)
+                results = await self._hedge(self, run, step, _without_uuid(sent.task), attempt, sent)
             else:
                 results = await self.ask(run, step, sent)
         except TaskRefused as refused:

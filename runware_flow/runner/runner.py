@@ -25,7 +25,6 @@ from runware_flow.runner.admission import Admission, RunAdmission
 from runware_flow.runner.context import RunContext, current_worker
 from runware_flow.runner.event_bus import EventBus, attach, report
 from runware_flow.runner.failure import flow_failed
-from runware_flow.runner.handle import Run
 from runware_flow.runner.node_runner import NodeRunner
 from runware_flow.runner.opening import open_admission, open_client, open_journal, open_ledger
 from runware_flow.runner.pauses import Pauses
@@ -94,7 +93,7 @@ async def open_run(
                 yield runner
                 await runner.wait_for_end()
             finally:
-                note_end(runner)
+                note_end(runner.machine, runner.accounts)
         runner.raise_failure()
 
 
@@ -127,7 +126,13 @@ class Runner:
         self.origin: tuple[int, str] | None = None
         """Position and key of the item of a batch that this run is for."""
         self._claims: dict[str, str] = {}
-        self.event_bus = EventBus(self)
+        self.event_bus = EventBus(
+            declaration.name,
+            self.machine,
+            self.accounts,
+            admission.refused_count,
+            lambda is_open: self.admit(is_open=is_open),
+        )
         self.pauses = Pauses(self.machine)
         self._attends = attends
         self.admission = admission
@@ -147,7 +152,7 @@ class Runner:
             self._single_flight,
         )
         self._perform = traced(self.node_runner.perform)
-        self.puller = Puller(self)
+        self.puller = Puller(self.machine, self.event_bus, self.start_puller, self.tell)
         self._client = client
         self._missing = missing
         self._end = anyio.Event()
@@ -165,7 +170,7 @@ class Runner:
 
     # The life of a run
 
-    def begin(self) -> Run:
+    def begin(self) -> None:
         """Start the run's tasks, which run from the next turn of the event loop on."""
         task_group = self.task_group
         assert task_group is not None
@@ -179,7 +184,6 @@ class Runner:
             display = self._show_progress(progress)
             task_group.start_soon(display.run)
         task_group.start_soon(self._supervise)
-        return Run(self)
 
     def _show_progress(self, progress: bool | str) -> ProgressDisplay:
         from runware_flow.runner.progress import ProgressDisplay  # not needed without
@@ -248,7 +252,14 @@ class Runner:
             return
         self._is_failure_told = True
         if self._failure is None:
-            self._failure = flow_failed(self, *failure)
+            self._failure = flow_failed(
+                self.result,
+                self.declaration,
+                self.machine,
+                self.accounts,
+                *failure,
+                has_journal=self.settings.journal is not None,
+            )
         raise self._failure
 
     @property

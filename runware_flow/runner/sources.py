@@ -15,11 +15,12 @@ from runware_flow.graph.fingerprint import Ordinals, item_key
 from runware_flow.runner.cancels import own_cancels
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.scope_run import FanRun
-    from runware_flow.runner.runner import Runner
+    from runware_flow.runner.event_bus import EventBus
 
 __all__ = ("Puller",)
 
@@ -37,9 +38,14 @@ class SourceError(RunwareFlowError):
 class Puller:
     """Pulls items for a run, when a worker has nothing else to do."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._machine = runner.machine
+    def __init__(
+        self, machine: FlowMachine, event_bus: EventBus, start: Callable[..., None], tell: Callable[[], None]
+    ) -> None:
+        """Args: start: starts the task of an async source; tell: carries out what follows from what has happened."""
+        self._machine = machine
+        self._event_bus = event_bus
+        self._start = start
+        self._tell = tell
         self._opened: dict[FanRun, Any] = {}
         self._waiting: dict[FanRun, anyio.Event] = {}
         self._scopes: dict[FanRun, anyio.CancelScope] = {}
@@ -98,7 +104,7 @@ class Puller:
                 source.close()
             except Exception as error:  # noqa: BLE001 - user code
                 _note_closing(fan, error)
-        self._runner.event_bus.source_ended()
+        self._event_bus.source_ended()
 
     def _ask(self, fan: FanRun, source: _AsyncSource) -> None:
         asked = self._waiting.pop(fan, None)
@@ -106,15 +112,15 @@ class Puller:
             asked.set()
         else:
             self._scopes[fan] = anyio.CancelScope()
-            self._runner.start_puller(self._pull_async, fan, source.iterator)
+            self._start(self._pull_async, fan, source.iterator)
 
     async def _pull_async(self, fan: FanRun, iterator: AsyncIterator[Any]) -> None:
-        machine, runner = self._machine, self._runner
+        machine = self._machine
         try:
             with self._scopes[fan], own_cancels(fan.step.spec):
                 async for item in iterator:
                     machine.item_pulled(fan, item, _key(fan, item))
-                    runner.tell()
+                    self._tell()
                     if fan.is_ended:
                         break
                     asked = self._waiting[fan] = anyio.Event()
@@ -134,7 +140,7 @@ class Puller:
                         _note_closing(fan, error)
             del self._scopes[fan]
             self._ended(fan)
-            runner.tell()
+            self._tell()
 
 
 def _note_closing(fan: FanRun, error: Exception) -> None:

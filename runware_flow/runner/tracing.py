@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span, Tracer
 
+    from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
+    from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.context import RunContext
-    from runware_flow.runner.runner import Runner
 
     Perform = Callable[[ScopeRun, Step, RunContext], Awaitable[None]]
 
@@ -30,21 +31,24 @@ _TRACED = frozenset({NodeKind.TASK, NodeKind.BUILD, NodeKind.CALL})
 
 
 @contextmanager
-def trace_run(name: str) -> Generator[Callable[[Runner], None]]:
+def trace_run(name: str) -> Generator[Callable[[FlowMachine, Accounts], None]]:
     """A span around a run, current for what it starts; yields what writes the run's end into it."""
     tracer = find_tracer()
     if tracer is None:
-        yield lambda _: None
+        yield _note_nothing
         return
     from opentelemetry.trace import use_span
 
     span = tracer.start_span(f"flow {name}", attributes={"runware.flow": name})
     with use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
-        yield lambda runner: _note_end(span, runner)
+        yield lambda machine, accounts: _note_end(span, machine, accounts)
 
 
-def _note_end(span: Span, runner: Runner) -> None:
-    machine = runner.machine
+def _note_nothing(machine: FlowMachine, accounts: Accounts) -> None:
+    pass
+
+
+def _note_end(span: Span, machine: FlowMachine, accounts: Accounts) -> None:
     span.set_attributes(
         {
             "runware.ok": machine.ok_count,
@@ -53,7 +57,7 @@ def _note_end(span: Span, runner: Runner) -> None:
             "runware.abandoned": machine.abandoned_count,
         }
     )
-    cost = runner.accounts.total()
+    cost = accounts.total()
     if cost is not None:
         span.set_attribute("runware.cost", cost)
     if machine.failure is not None:
