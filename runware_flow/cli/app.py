@@ -50,6 +50,18 @@ Origins: TypeAlias = Annotated[
         metavar="ORIGIN",
     ),
 ]
+Answers: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--answer",
+        help="What a language model says to a message with TEXT in it; @FILE sends the JSON in a file.",
+        metavar="TEXT=ANSWER",
+    ),
+]
+ExtraModels: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="A model beyond the catalog, such as acme:1@1=caption.", metavar="AIR=TASKTYPE"),
+]
 HostNames: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(help="A host name it answers to, besides localhost and addresses.", metavar="NAME"),
@@ -146,6 +158,8 @@ def serve(
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
     api_key: Annotated[str, typer.Option(help="The key it takes; without it a new one is made.", metavar="KEY")] = "",
     allow_origin: Origins = None,
+    answer: Answers = None,
+    model: ExtraModels = None,
     allow_host: HostNames = None,
 ) -> None:
     """Serve the emulator until interrupted.
@@ -163,6 +177,7 @@ def serve(
     taken, faults = _latency(latency), _faults(fault)
     settings: dict[str, Any] = {"seed": seed, "capacity": capacity, "closed_task": closed_task}
     settings |= {"api_key": api_key, "allow_origin": allow_origin or (), "allow_host": allow_host or ()}
+    settings |= _scripted(answer, model)
     raise typer.Exit(serve_command(host=host, port=port, latency=taken, faults=faults, backend=backend, **settings))
 
 
@@ -178,6 +193,8 @@ def emulate(
     seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
     fault: Faults = None,
     allow_origin: Origins = None,
+    answer: Answers = None,
+    model: ExtraModels = None,
 ) -> None:
     """Run a command with RUNWARE_* set to an emulator.
 
@@ -194,9 +211,8 @@ def emulate(
     if not command.args:
         raise typer.BadParameter("name the command to run: runware-flow emulate -- python examples/poster.py")
     taken, faults = _latency(latency), _faults(fault)
-    raise typer.Exit(
-        emulate_command(command.args, latency=taken, seed=seed, faults=faults, allow_origin=allow_origin or ())
-    )
+    settings: dict[str, Any] = {"seed": seed, "allow_origin": allow_origin or (), **_scripted(answer, model)}
+    raise typer.Exit(emulate_command(command.args, latency=taken, faults=faults, **settings))
 
 
 @app.command()
@@ -366,6 +382,15 @@ def _faults(texts: list[str] | None) -> list[Any]:
 
     try:
         return [parse_fault(text) for text in texts or ()]
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _scripted(answers: list[str] | None, models: list[str] | None) -> dict[str, Any]:
+    from runware_flow.emulator.commands import parse_answers, parse_models
+
+    try:
+        return {"answers": parse_answers(answers or ()), "models": parse_models(models or ())}
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

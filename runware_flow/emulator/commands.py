@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from runware_flow.emulator.emulator import Emulator, run_in_thread
+from runware_flow.emulator.service.kinds import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from runware_flow.emulator.network.faults import Fault
     from runware_flow.emulator.settings import Latency
 
-__all__ = ("emulate_command", "environment", "parse_latency", "serve_command")
+__all__ = ("emulate_command", "environment", "parse_answers", "parse_latency", "parse_models", "serve_command")
 
 
 def parse_latency(text: str) -> Latency:
@@ -37,6 +40,44 @@ def parse_latency(text: str) -> Latency:
         pairs = (part.partition("=") for part in text.split(","))
         return {name.strip(): _parse_span(span) for name, _, span in pairs}
     return _parse_span(text)
+
+
+def parse_answers(texts: Iterable[str]) -> dict[str, Any]:
+    """Read scripted answers of language models: `TEXT=ANSWER`, or `TEXT=@FILE` for the JSON in a file.
+
+    Raises:
+        ValueError: one has no `=` or no text before it, or its file is not there or no JSON.
+    """
+    answers: dict[str, Any] = {}
+    for text in texts:
+        part, equals, said = text.partition("=")
+        if not part or not equals:
+            raise ValueError(f"{text!r} is no answer: write TEXT=ANSWER, or TEXT=@FILE for the JSON in a file")
+        if said.startswith("@"):
+            try:
+                answers[part] = json.loads(Path(said[1:]).expanduser().read_text(encoding="utf-8"))
+            except OSError as error:
+                raise ValueError(f"cannot read {said[1:]!r}: {error.strerror or error}") from None
+            except ValueError:
+                raise ValueError(f"{said[1:]!r} is not JSON") from None
+        else:
+            answers[part] = said
+    return answers
+
+
+def parse_models(texts: Iterable[str]) -> dict[str, str]:
+    """Read models beyond the catalog, `AIR=taskType`.
+
+    Raises:
+        ValueError: one is written otherwise, or its task type does not exist.
+    """
+    models: dict[str, str] = {}
+    for text in texts:
+        air, _, task_type = text.partition("=")
+        if not re.fullmatch(r"[^:@\s]+:[^@\s]+@\S+", air) or task_type not in KINDS:
+            raise ValueError(f"{text!r} is no model: write AIR=taskType, with one of {', '.join(KINDS)}")
+        models[air] = task_type
+    return models
 
 
 def _parse_span(text: str) -> float | tuple[float, float]:

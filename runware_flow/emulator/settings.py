@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 __all__ = ("Latency", "Settings", "draw")
 
@@ -104,6 +104,9 @@ class Settings:
     """Tasks that are remembered; the oldest are forgotten first (a guess)."""
     models: Mapping[str, str] = field(default_factory=dict[str, str])
     """Models beyond the catalog, by AIR, with their task type."""
+
+    answers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What language models say: answers by a part of the last message; what is no text is sent as JSON."""
 
     def latency_of(self, task_type: str, task_uuid: str, index: int) -> float:
         """Return the seconds that result `index` of a task takes; the same for the same task and seed."""

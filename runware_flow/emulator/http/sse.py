@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runware_flow.emulator.http.asgi import Send
     from runware_flow.emulator.http.driver import ServiceDriver
     from runware_flow.emulator.service.jobs import Job
+    from runware_flow.emulator.settings import Settings
 
 __all__ = ("stream_text",)
 
@@ -49,7 +50,7 @@ async def stream_text(driver: ServiceDriver, job: Job, send: Send) -> None:
         return
     driver.service.sent(Frame(delivers=[(job, slot)]), time.monotonic())
     if driver.service.faults.trigger("truncate-stream", job.task) is None:
-        for event in _ending(job, separate=driver.service.settings.stream_usage == "separate"):
+        for event in _ending(job, driver.service.settings):
             await writer.event(event)
         await writer.write(b"data: [DONE]\n\n")
     await send({"type": "http.response.body", "body": b""})
@@ -85,14 +86,14 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\S+\s*", text)
 
 
-def _ending(job: Job, *, separate: bool) -> list[dict[str, Any]]:
+def _ending(job: Job, settings: Settings) -> list[dict[str, Any]]:
     slot = job.slots[0]
     if slot.problem is not None:
         entry = slot.problem.entry(job.task_type, job.task_id)
         return [{"error": entry} if slot.problem_shape == "error" else {"errors": [entry]}]
-    said = texts.answer(job.task, 0)
+    said = texts.answer(job.task, 0, settings.answers)
     ending = {"taskUUID": job.task_id, "finishReason": said.finish_reason}
     used: dict[str, Any] = {"usage": said.usage}
     if job.task.get("includeCost") is True:
         used["cost"] = job.cost / 1_000_000
-    return [ending, {"taskUUID": job.task_id, **used}] if separate else [{**ending, **used}]
+    return [ending, {"taskUUID": job.task_id, **used}] if settings.stream_usage == "separate" else [{**ending, **used}]

@@ -270,7 +270,7 @@ def _caption(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) 
 
 def _text(job: Job, slot: Slot, _recipes: list[Recipe], _settings: Settings) -> dict[str, Any]:
     """Text, why it ended, and the usage when asked for; no id of its own, whatever numberResults is [sdk]."""
-    said = texts.answer(job.task, slot.index)
+    said = texts.answer(job.task, slot.index, _settings.answers)
     item: dict[str, Any] = {"text": said.text, "finishReason": said.finish_reason}
     if job.task.get("includeUsage") is True or _settings.usage == "always":
         item["usage"] = said.usage

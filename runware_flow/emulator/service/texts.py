@@ -70,13 +70,20 @@ def enhance(prompt: str, version: int, words: int | None, *seeds: object) -> str
     return " ".join(text.split()[:words]) if words else text
 
 
-def answer(task: Mapping[str, Any], index: int) -> Answer:
-    """Answer the last message of the user, at most `settings.maxTokens` words long."""
+def answer(task: Mapping[str, Any], index: int, script: Mapping[str, Any]) -> Answer:
+    """Answer the last message of the user, at most `settings.maxTokens` words long.
+
+    `script` has answers by a part of that message; the first part that is in it decides. What is no text is sent as
+    JSON. Without a scripted answer one is made up; one that fits the `jsonSchema`, if the task has one.
+    """
     messages: list[Any] = task["messages"]
     asked = _plain(messages[-1].get("content"))
     seed = task.get("seed", 0)
     limit = as_object(task.get("settings")).get("maxTokens")
-    if task.get("outputFormat") == "JSON" or task.get("jsonSchema"):
+    scripted = next((said for part, said in script.items() if part in asked), None)
+    if scripted is not None:
+        text = scripted if isinstance(scripted, str) else json.dumps(scripted, ensure_ascii=False)
+    elif task.get("outputFormat") == "JSON" or task.get("jsonSchema"):
         text = json.dumps(_structured(task.get("jsonSchema"), asked), ensure_ascii=False)
     else:
         opening = _OPENINGS[int(draw("opening", asked, seed, index) * len(_OPENINGS))]
@@ -116,18 +123,80 @@ def _structured(schema: Any, asked: str) -> Any:
         except ValueError:
             schema = {}
     rules = as_object(schema)
-    return _example(as_object(rules.get("schema")) or rules, asked) if rules else {"answer": asked}
+    root = as_object(rules.get("schema")) or rules
+    return _example(root, root, asked, 0) if rules else {"answer": asked}
 
 
-def _example(schema: Mapping[str, Any], asked: str) -> Any:
-    if schema.get("enum"):
-        return schema["enum"][0]
-    kind = schema.get("type", "object" if "properties" in schema else None)
+_DEEPEST = 12
+"""A schema that contains itself is followed so far; optional members end it before."""
+
+
+def _example(rule: Mapping[str, Any], root: Mapping[str, Any], asked: str, depth: int) -> Any:
+    if "const" in rule or rule.get("enum"):
+        return rule["const"] if "const" in rule else rule["enum"][0]
+    if "$ref" in rule:
+        return _example(_resolve(str(rule["$ref"]), root), root, asked, depth + 1) if depth < _DEEPEST else None
+    for several in ("anyOf", "oneOf", "allOf"):
+        choices = [as_object(one) for one in as_list(rule.get(several))]
+        if choices and several == "allOf":
+            return _example({**rule, **_merged(choices), "allOf": None}, root, asked, depth)
+        if choices:
+            plain = next((one for one in choices if one.get("type") == "null"), None) if depth > 3 else None
+            return _example(plain or choices[0], root, asked, depth + 1)
+    kinds = as_list(rule.get("type")) or [rule.get("type")]
+    kind = kinds[0] or ("object" if "properties" in rule else "array" if "items" in rule else None)
     if kind == "object":
-        properties = as_object(schema.get("properties"))
-        return {name: _example(as_object(rule), asked) for name, rule in properties.items()}
+        required = as_list(rule.get("required"))
+        members = as_object(rule.get("properties")).items()
+        wanted = [(name, as_object(one)) for name, one in members if depth < 4 or name in required]
+        return {name: _example(one, root, asked, depth + 1) for name, one in wanted}
     if kind == "array":
-        return [_example(as_object(schema.get("items")), asked)]
-    if kind is None:
-        return {"answer": asked}
-    return {"string": asked, "integer": 1, "number": 1.0, "boolean": True, "null": None}.get(str(kind), asked)
+        least = rule.get("minItems")
+        count = least if isinstance(least, int) else (1 if depth < 4 else 0)
+        return [_example(as_object(rule.get("items")), root, asked, depth + 1) for _ in range(min(count, 100))]
+    if kind in ("integer", "number"):
+        return _number(rule, whole=kind == "integer")
+    if kind == "string":
+        return _string(rule, asked)
+    return {"boolean": True, "null": None}.get(str(kind), {"answer": asked} if depth == 0 else asked)
+
+
+def _resolve(reference: str, root: Mapping[str, Any]) -> dict[str, Any]:
+    place: Any = root
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        place = as_object(place).get(part.replace("~1", "/").replace("~0", "~")) if part else place
+    return as_object(place)
+
+
+def _merged(rules: list[dict[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for rule in rules:
+        properties = {**as_object(merged.get("properties")), **as_object(rule.get("properties"))}
+        required = [*as_list(merged.get("required")), *as_list(rule.get("required"))]
+        merged = {**merged, **rule, "properties": properties, "required": required}
+    return merged
+
+
+def _number(rule: Mapping[str, Any], *, whole: bool) -> int | float:
+    low, above = rule.get("minimum"), rule.get("exclusiveMinimum")
+    high, below = rule.get("maximum"), rule.get("exclusiveMaximum")
+    step = 1 if whole else 0.5
+    value: float = 1
+    if isinstance(above, int | float):
+        value = max(value, above + step)
+    if isinstance(low, int | float):
+        value = max(value, low)
+    if isinstance(high, int | float):
+        value = min(value, high)
+    if isinstance(below, int | float):
+        value = min(value, below - step)
+    return int(value) if whole else float(value)
+
+
+def _string(rule: Mapping[str, Any], asked: str) -> str:
+    formats = {"date": "2026-01-31", "date-time": "2026-01-31T12:00:00Z", "uri": "https://example.com/"}
+    text = formats.get(str(rule.get("format")), asked)
+    least, most = rule.get("minLength"), rule.get("maxLength")
+    if isinstance(least, int) and len(text) < least:
+        text = text.ljust(min(least, 10_000), ".")
+    return text[:most] if isinstance(most, int) else text
