@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from runware_flow.errors import FlowFailed
     from runware_flow.graph.attempts import RetryBudget
     from runware_flow.graph.declaration import Declaration
+    from runware_flow.graph.machine import Decision
     from runware_flow.graph.plan import ScopePlan, Step
     from runware_flow.graph.scope_run import ScopeRun
-    from runware_flow.graph.spread import Decision
     from runware_flow.journal.ledger import Ledger
     from runware_flow.runner.budget import Budget, BudgetAccount
     from runware_flow.runner.event_stream import CompletionStream, EventStream
