@@ -6,13 +6,17 @@ what they share. It knows no transport and no clock.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NewType, TypeAlias, TypeVar
+from html import escape
+from math import isfinite
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NewType, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from os import PathLike
+    from typing import Self
 
 __all__ = (
     "UNSET",
@@ -73,24 +77,78 @@ class _TaskType(msgspec.StructMeta):
 
 def _misfit(task_class: Any, given: dict[str, Any]) -> str | None:
     """Say which parameter there is not, and what there is."""
-    names: tuple[str, ...] = task_class.__struct_fields__
-    name = next((one for one in given if one not in names), None)
+    name = next((one for one in given if one not in task_class.__struct_fields__), None)
     if name is None:
         return None
-    wire_names = dict(zip(task_class.__struct_encode_fields__, names, strict=True))
-    if name in wire_names:
-        like = [wire_names[name]]
-    else:
-        from difflib import get_close_matches
-
-        like = [one for one in names if name in one] or get_close_matches(name, names)
-    meant = f"; is it {' or '.join(sorted(like)[:3])}?" if like else ""
+    like = _fields_like(task_class, name)
+    meant = f"; is it {' or '.join(like)}?" if like else ""
     return (
         f"has no parameter {name!r}{meant or ';'} one newer than this package goes into extra={{...}}, by its wire name"
     )
 
 
-class Task(msgspec.Struct, Generic[R_co], metaclass=_TaskType, kw_only=True, repr_omit_defaults=True):
+def _fields_like(kind: Any, name: str) -> list[str]:
+    """The fields of a struct that may be meant by a name that is none: the one of that wire name, or similar ones."""
+    names: tuple[str, ...] = kind.__struct_fields__
+    wire_names = dict(zip(kind.__struct_encode_fields__, names, strict=True))
+    if name in wire_names:
+        return [wire_names[name]]
+    from difflib import get_close_matches
+
+    like = [one for one in names if name in one] or get_close_matches(name, names)
+    return sorted(like)[:3]
+
+
+_LONGEST_SHOWN = 200
+"""Characters of one value in a `repr`; of what is longer, the beginning and the length are shown."""
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, (str, bytes, bytearray)) and len(value) > _LONGEST_SHOWN:
+        unit = "characters" if isinstance(value, str) else "bytes"
+        return f"{value[:40]!r}... ({len(value):,} {unit})"
+    if isinstance(value, dict):
+        members = cast("Mapping[Any, Any]", value)
+        return _cut(f"{{{', '.join(f'{key!r}: {_show(inner)}' for key, inner in members.items())}}}")
+    if isinstance(value, list):
+        elements = cast("Sequence[Any]", value)
+        return _cut(f"[{', '.join(map(_show, elements))}]")
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 2 * _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({len(text):,} characters)"
+
+
+def _short_repr(self: Any) -> str:
+    """Show a struct by its fields that are set, in a text that stays short whatever they hold."""
+    return f"{type(self).__name__}({', '.join(f'{name}={_show(value)}' for name, value in _set_fields(self))})"
+
+
+def _short_rich_repr(self: Any) -> list[tuple[str, Any]]:
+    """The same for rich, which would print all of it."""
+    return [(name, _Text(_show(value))) for name, value in _set_fields(self)]
+
+
+class _Text(str):
+    """A text whose `repr` is itself."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _set_fields(struct: Any) -> list[tuple[str, Any]]:
+    set_to = [(name, getattr(struct, name)) for name in struct.__struct_fields__]
+    return [(name, value) for name, value in set_to if value is not UNSET and not _is_missing(value)]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value)
+
+
+class Task(msgspec.Struct, Generic[R_co], metaclass=_TaskType, kw_only=True):
     """One request to the service, whose results decode as `R_co`.
 
     Constructing a task validates nothing: the service is the authority, and `Client(validate=True)` asks its schemas.
@@ -109,8 +167,11 @@ class Task(msgspec.Struct, Generic[R_co], metaclass=_TaskType, kw_only=True, rep
     extra: dict[str, Any] | UnsetType = UNSET
     """Parameters newer than this library, by their wire names. They win over the fields of the struct."""
 
+    __repr__ = _short_repr
+    __rich_repr__ = _short_rich_repr
 
-class Result(msgspec.Struct, kw_only=True, frozen=True, dict=True, repr_omit_defaults=True):
+
+class Result(msgspec.Struct, kw_only=True, frozen=True, dict=True):
     """One terminal item that the service returned.
 
     Fields carry what the wire carries, under snake_case names; all but the two ids may be missing.
@@ -132,9 +193,97 @@ class Result(msgspec.Struct, kw_only=True, frozen=True, dict=True, repr_omit_def
             return {name: value for name, value in msgspec.to_builtins(self).items() if value is not None}
         return _decode(item)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON, by wire names: what the fields hold, without those that did not come.
+
+        Plain dicts, lists, strings and numbers, which `json.dumps` takes; changing it changes nothing else. What this
+        library has no field for is in `raw`.
+        """
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return {name: _plain(value) for name, value in values.items() if value is not None}
+
+    __repr__ = _short_repr
+    __rich_repr__ = _short_rich_repr
+
+    if not TYPE_CHECKING:  # type checkers know what there is
+        __iter__ = None  # or `__getitem__` would make it look like a sequence
+
+        def __getitem__(self, key: object) -> Any:
+            raise TypeError(f"{type(self).__name__} has attributes, no keys: {_instead_of(self, key)}")
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}: {_instead_of(self, name)}", name=name, obj=None
+            )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """How pydantic, and so FastAPI, takes and gives results: as `to_dict()`, in responses and in models."""
+        from pydantic_core import core_schema
+
+        read = core_schema.no_info_after_validator_function(cls._from_wire, core_schema.dict_schema())
+        return core_schema.json_or_python_schema(
+            json_schema=read,
+            python_schema=core_schema.union_schema([core_schema.is_instance_schema(cls), read]),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                cls.to_dict, return_schema=core_schema.dict_schema()
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> dict[str, Any]:
+        """The JSON schema of `to_dict()`, for OpenAPI."""
+        found: dict[str, Any] = next(iter(msgspec.json.schema(cls)["$defs"].values()))
+        return found
+
+    @classmethod
+    def _from_wire(cls, values: dict[str, Any]) -> Self:
+        """Make a result from what `to_dict()` gave.
+
+        Raises:
+            ValueError: a member has another type.
+        """
+        return attach_item(msgspec.convert(values, cls, strict=False), msgspec.json.encode(values))
+
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
-        return _restore, (type(self), values, self.__dict__.get("_item"))
+        beside = {name: value for name, value in vars(self).items() if name != "_item"}
+        return _restore, (type(self), values, vars(self).get("_item")), beside or None
+
+    def __copy__(self) -> Self:
+        copied = type(self)(**{name: getattr(self, name) for name in self.__struct_fields__})
+        vars(copied).update(vars(self))  # what msgspec's own copy leaves behind
+        return copied
+
+
+def _plain(value: Any) -> Any:
+    """JSON that any reader takes: a number that JSON does not have is null."""
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    if isinstance(value, dict):
+        members = cast("Mapping[str, Any]", value)
+        return {key: _plain(inner) for key, inner in members.items()}
+    if isinstance(value, list):
+        elements = cast("Sequence[Any]", value)
+        return [_plain(inner) for inner in elements]
+    return value
+
+
+def _instead_of(result: Result, name: object) -> str:
+    """Say what gives what was asked for by a name that is no field."""
+    if not isinstance(name, str):
+        return "client.run() gives a list of results, client.run_one() the result itself"
+    if name in result.__struct_fields__:
+        return f"use .{name}"
+    like = _fields_like(type(result), name)
+    if len(like) == 1:
+        return f"use .{like[0]}"
+    if name in result.raw:
+        return f"it came, but has no field; use .raw[{name!r}]"
+    given = like or [field for field, _ in _set_fields(result)]
+    return f"{'is it' if like else 'it has'} {', '.join(f'.{field}' for field in given)}{'?' if like else ''}"
 
 
 def _decode(item: bytes) -> dict[str, Any]:
@@ -239,6 +388,15 @@ class MediaResult(Result, kw_only=True, frozen=True):
                 return found
         raise ValueError(f"this {type(self).__name__} (task {self.task_uuid}) carries no medium")
 
+    def _repr_html_(self) -> str | None:
+        """The medium itself, in a notebook."""
+        for form in ("url", "data_uri", "base64_data"):
+            for kind in self.media_kinds or ("file",):
+                address = getattr(self, f"{kind}_{form}", None) if self.media_kinds else self._form(form)
+                if isinstance(address, str):
+                    return _element(kind, form, address)
+        return None
+
     def _form(self, form: str) -> str | None:
         for kind in self.media_kinds:
             value = getattr(self, f"{kind}_{form}", None)
@@ -253,3 +411,21 @@ class MediaResult(Result, kw_only=True, frozen=True):
         except (TypeError, LookupError):
             return None
         return value if isinstance(value, str) else None
+
+
+def _element(kind: str, form: str, address: str) -> str | None:
+    """The HTML element that shows a medium; `None` for an address that a page should not follow."""
+    kind = kind.rpartition("_")[2]
+    if form == "base64_data":  # browsers tell the format of pictures and films by the content, except for SVG
+        media_type = {"video": "video/mp4", "audio": "audio/mpeg"}.get(kind, "image/png")
+        address = f"data:{'image/svg+xml' if address.startswith(('PHN2', 'PD94')) else media_type};base64,{address}"
+    if not address.startswith(("https://", "http://", f"data:{kind}/")):
+        return None
+    quoted = escape(address, quote=True)
+    if kind == "video":
+        return f'<video src="{quoted}" controls loop style="max-width: 512px"></video>'
+    if kind == "audio":
+        return f'<audio src="{quoted}" controls></audio>'
+    if kind == "image":
+        return f'<img src="{quoted}" alt="" style="max-width: 512px">'
+    return f'<a href="{quoted}">{escape(address.rpartition("/")[2])}</a>' if form == "url" else None
