@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 import anyio
@@ -26,14 +27,16 @@ from runware_flow.runner.settings import Settings, read_settings
 from runware_flow.types import problem_of_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from typing_extensions import TypeVar as TypeVarWithDefault
 
+    from runware_flow.batch.plan import BatchPlan
     from runware_flow.flow.flow import Flow
     from runware_flow.flow.node import Node
     from runware_flow.flow.options import BatchOptions, Items
+    from runware_flow.graph.prices import PriceOption
     from runware_flow.runner.admission import Admission
     from runware_flow.runner.requester import Requester
 
@@ -167,6 +170,38 @@ class Batch(Generic[A, T, S]):
                 pass
         report: BatchReport = outcomes.report
         return report
+
+    def plan(
+        self,
+        items: Items[A],
+        *,
+        sample: int = 20,
+        prices: Mapping[str, PriceOption] | None = None,
+        shared: object = None,
+    ) -> BatchPlan:
+        """Tell what a run would send and cost, from a sample of the items. Sends nothing; see `Flow.plan`.
+
+        Args:
+            items: a list, something else that can be read again, or a callable that makes the iterator.
+            sample: how many items are looked at: from all over a sequence, else the first ones.
+            prices: by AIR, slug or task type, as for `Flow.plan`; others are learned from the batch's journal.
+            shared: what stands for the result of `shared=`, for a builder that takes it.
+
+        Raises:
+            DeclarationError: the items can be read only once, or an item's declaration makes no sense.
+        """
+        from runware_flow.batch.plan import plan_batch
+        from runware_flow.flow.plan import price_list
+
+        known = price_list(prices, self._settings.journal)
+        return plan_batch(self.name, self._builder, items, sample, known, shared)
+
+    def overridden(self, key: Callable[[Any], str] | None, **options: Any) -> Batch[A, T, S]:
+        """Make the same batch with other options; for the command line."""
+        other = copy(self)
+        other._key = key or self._key
+        other._settings = read_settings(self._settings, cast("Any", options), owner="Batch")
+        return other
 
     @asynccontextmanager
     async def _run(

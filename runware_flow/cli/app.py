@@ -244,13 +244,18 @@ def run(
     report: Annotated[Path | None, typer.Option(help="Write a page about the run, with the pictures in it.")] = None,
     budget: Annotated[float | None, typer.Option(help="USD that the run may spend at most.", min=0.0)] = None,
     concurrency: Annotated[int | None, typer.Option(help="Nodes in flight at most.", min=1)] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="The items of a Batch: a .csv, a .jsonl, or a text with a line for each.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="The column that names an item.", metavar="COLUMN")] = None,
+    limit: Annotated[int | None, typer.Option(help="Take so many items at most.", min=1)] = None,
     live: Annotated[bool, typer.Option("--live", help="Serve a page that follows the run, on 127.0.0.1.")] = False,
     port: Annotated[int, typer.Option(help="The port of the page; 0 takes a free one.", min=0, max=65535)] = 0,
     progress: Annotated[ProgressKind, typer.Option(help="What is shown on standard error.")] = "auto",
     is_json: Annotated[bool, typer.Option("--json", help="Print what came of each node as JSON.")] = False,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
-    """Run the flow in a Python file.
+    """Run the flow, or the batch, in a Python file.
 
     The flow is NAME, else what is called `flow`, else the only Flow of the file. NAME may be a function that builds
     one; --param gives its parameters, converted by their annotations. Options win over the keywords of the Flow.
@@ -261,6 +266,7 @@ def run(
       runware-flow run posters.py:build --param 'prompts=["a kite", "a boat"]' --param size=1024
       runware-flow run posters.py --journal posters.sqlite --budget 5
       runware-flow run posters.py --live                       (a page of pictures as they finish)
+      runware-flow run posters.py:batch --items rows.csv --key id --journal posters.sqlite
       runware-flow emulate -- runware-flow run poster.py      (no key, no cost)
 
     \b
@@ -268,25 +274,34 @@ def run(
     billed.
     Exit codes: 0 done, 1 a node failed, 2 wrong usage, 130 interrupted.
     """
+    from runware_flow.batch.batch import Batch
+    from runware_flow.cli.program import UsageError, find_target
     from runware_flow.cli.run import run_command
 
     shown: Any = {"auto": True, "off": None}.get(progress, progress)
     given = {"budget": budget, "concurrency": concurrency}
-    options = {name: value for name, value in given.items() if value is not None}
-    flow = _flow(target, param)
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    found = find_target(target, param or ())
     page = None
     if live:
         from runware_flow.cli.live import open_live_page
 
         shown = page = open_live_page(port)
-    code = run_command(
-        flow,
-        report=report,
-        journal=journal,
-        is_json=is_json,
-        backend=backend,
-        options={**options, "progress": shown},
-    )
+    options["progress"] = shown
+    if isinstance(found, Batch):
+        from runware_flow.cli.batch import read_items, run_batch_command
+
+        if items is None:
+            raise UsageError(f"the Batch {found.name!r} needs items: --items FILE, a .csv, a .jsonl or a text")
+        made, name = read_items(items, key=key, limit=limit)
+        if journal is not None:
+            options["journal"] = journal
+        batch = found.overridden(name, **options)
+        code = run_batch_command(batch, made, report=report, is_json=is_json, backend=backend)
+    elif items is not None or key is not None or limit is not None:
+        raise UsageError(f"--items, --key and --limit are for a Batch, and {target} is the Flow {found.name!r}")
+    else:
+        code = run_command(found, report=report, journal=journal, is_json=is_json, backend=backend, options=options)
     if page is not None:
         from runware_flow.cli.live import leave_open
 
@@ -348,6 +363,24 @@ def report(
     from runware_flow.cli.report import report_command
 
     echo(report_command(journal, out or beside(journal, ".html"), flow=flow, files=files or ()))
+
+
+@app.command(no_args_is_help=True)
+def export(
+    journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
+    kind: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="What is written.")] = "csv",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; by default standard output.")] = None,
+    flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,
+) -> None:
+    """Write a row for each item of a journal: key, input, state, error, cost, texts, files, URLs.
+
+    \b
+    Example:
+      runware-flow export posters.sqlite --format csv -o posters.csv
+    """
+    from runware_flow.cli.table import export_command
+
+    export_command(journal, kind=kind, out=out, flow=flow)
 
 
 @app.command(no_args_is_help=True)

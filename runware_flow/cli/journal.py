@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  # typer reads the annotations
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -14,9 +14,32 @@ __all__ = ("journal_app",)
 journal_app = typer.Typer(help="Look after the journals of runs.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@journal_app.callback()
-def _group() -> None:  # with a single command typer would make it the group itself
-    pass
+_Flow: TypeAlias = Annotated[str | None, typer.Option("--flow", help="Only this flow or batch, if there are several.")]
+_Path: TypeAlias = Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")]
+
+
+@journal_app.command("ls", no_args_is_help=True)
+def list_items(
+    journal: _Path,
+    failed: Annotated[bool, typer.Option("--failed", help="Only the items that failed.")] = False,
+    flow: _Flow = None,
+) -> None:
+    """Print a line for each item: key, state, cost, and what was asked."""
+    from runware_flow.cli.table import list_command
+
+    list_command(journal, failed=failed, flow=flow)
+
+
+@journal_app.command(no_args_is_help=True)
+def show(
+    journal: _Path,
+    key: Annotated[str, typer.Argument(help="The key of an item, as `journal ls` prints it.", metavar="KEY")],
+    flow: _Flow = None,
+) -> None:
+    """Print what became of each node of one item."""
+    from runware_flow.cli.table import show_command
+
+    show_command(journal, key, flow=flow)
 
 
 @journal_app.command()

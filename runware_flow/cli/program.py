@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType, TracebackType
 
-__all__ = ("UsageError", "UserError", "beside", "find_flow", "user_traceback")
+__all__ = ("UsageError", "UserError", "beside", "find_flow", "find_target", "user_traceback")
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -44,7 +44,18 @@ def beside(journal: Path, ending: str) -> Path:
 
 
 def find_flow(target: str, params: Sequence[str] = ()) -> Flow:
-    """Load `FILE[:NAME]` and return its flow.
+    """Load `FILE[:NAME]` and return its flow; errors are those of `find_target`, and a Batch is one."""
+    found = find_target(target, params)
+    if isinstance(found, Batch):
+        raise UsageError(
+            f"{target} has the Batch {found.name!r}, which needs items: `runware-flow run` takes one with --items FILE;"
+            " from a program, `batch.plan(items)` says what it would send"
+        )
+    return found
+
+
+def find_target(target: str, params: Sequence[str] = ()) -> Flow | Batch[Any, Any, Any]:
+    """Load `FILE[:NAME]` and return its flow, or its batch if it has no flow.
 
     NAME is a Flow, or a function that builds one. Without it: what is called `flow`, else the only Flow, else the only
     function that is annotated to return one. The file is read as a module, so what is under
@@ -57,10 +68,11 @@ def find_flow(target: str, params: Sequence[str] = ()) -> Flow:
     path, name = _split(target)
     module = _load(path)
     found = _choose(module, path, name)
-    if isinstance(found, Flow):
+    if _is_target(found):
         if params:
-            raise UsageError(f"--param is for a function that builds a flow, and {path} has the Flow {found.name!r}")
-        return found
+            kind = type(found).__name__
+            raise UsageError(f"--param is for a function that builds a flow, and {path} has the {kind} {found.name!r}")
+        return cast("Flow | Batch[Any, Any, Any]", found)
     return _build(found, path, params)
 
 
@@ -134,13 +146,23 @@ def _choose(module: ModuleType, path: Path, name: str) -> Any:
     if flows:
         listed = ", ".join(flows.values())
         raise UsageError(f"{path} has several flows ({listed}): name one, as in {path}:{next(iter(flows.values()))}")
-    for key, value in names.items():
-        if isinstance(value, Batch):
-            _refuse_batch(path, key)
+    batches = [key for key, value in names.items() if _is_batch(value)]
+    if len(batches) > 1:
+        raise UsageError(f"{path} has several batches ({', '.join(batches)}): name one, as in {path}:{batches[0]}")
+    if batches:
+        return names[batches[0]]
     raise UsageError(
         f"{path} has no Flow: make one outside of functions, or name the function that builds one, {path}:NAME; it is"
         " found without its name if it is annotated `-> Flow`"
     )
+
+
+def _is_batch(value: object) -> bool:
+    return isinstance(value, Batch)
+
+
+def _is_target(value: object) -> bool:
+    return isinstance(value, (Flow, Batch))
 
 
 def _is_flow_or_builder(value: object) -> bool:
@@ -159,18 +181,9 @@ def _offer(names: dict[str, Any]) -> str:
 
 
 def _checked(found: Any, path: Path, name: str) -> Any:
-    if isinstance(found, Batch):
-        _refuse_batch(path, name)
-    if not isinstance(found, Flow) and (not callable(found) or inspect.isclass(found)):
+    if not _is_target(found) and (not callable(found) or inspect.isclass(found)):
         raise UsageError(f"{path}:{name} is a {type(found).__name__}, not a Flow or a function that builds one")
     return found
-
-
-def _refuse_batch(path: Path, name: str) -> NoReturn:
-    raise UsageError(
-        f"{path}:{name} is a Batch, which needs items: run it from a program with `await {name}.collect(items)`, or"
-        " make a Flow with flow.map(items, ...)"
-    )
 
 
 def _build(function: Any, path: Path, params: Sequence[str]) -> Flow:

@@ -191,6 +191,18 @@ class RunResult:
             path,
         )
 
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return a row for each item, for a data frame or a spreadsheet.
+
+        Its members are `key`, `input`, `state`, `error`, `cost`, `texts`, `files` and `urls`.
+        An item is what one element of a fan-out became; nodes outside fan-outs that hang together are one. `cost` is in
+        USD, `None` if it is not known; `texts`, `files` and `urls` are lists.
+        """
+        from runware_flow.view.table import table_of
+
+        shape, rows = self.story()
+        return table_of(rows, shape)
+
     @property
     def end(self) -> str:
         """How the run ended: `"done"`, `"failed"`, `"stopped"` or `"cancelled"`; `"running"` while it goes on."""
