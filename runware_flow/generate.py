@@ -74,8 +74,9 @@ OUTPUTS_ARE_MEDIA = frozenset({"ThreeDInference", "Tools"})
 """Results whose media stand in `outputs.files`."""
 
 PREAMBLE = '''
-Media: TypeAlias = str | bytes | Path | MediaResult
-"""A medium: a URL, a UUID, a data URI or base64 as text, its bytes, a local file, or the result of an earlier task."""
+Media: TypeAlias = str | bytes | bytearray | memoryview | PathLike[str] | IO[bytes] | Picture | MediaResult
+"""A medium: a URL, a UUID, a data URI, base64 or the path of a local file as text, its bytes, a path, an open binary
+file, an image of Pillow, an array of numpy (H x W, H x W x 3 or 4, uint8), or the result of an earlier task."""
 
 Value: TypeAlias = Media | float | bool | Sequence["Value"] | Mapping[str, "Value"] | None
 """What may stand inside `inputs`: plain JSON values and media."""
@@ -344,9 +345,9 @@ def render_tasks() -> str:
         "What the service can be asked, one struct a task type: the union of what all its models take.",
         task_imports(
             TASKS,
-            "from pathlib import Path",
-            "from typing import Any, ClassVar, Literal, TypeAlias, TypedDict\n",
-            "from runware_flow.types import UNSET, MediaResult, Result, Task, UnsetType",
+            "from os import PathLike",
+            "from typing import IO, Any, ClassVar, Literal, TypeAlias, TypedDict\n",
+            "from runware_flow.types import UNSET, MediaResult, Picture, Result, Task, UnsetType",
         ),
         noqa="PYI051",
     )

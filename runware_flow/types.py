@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from html import escape
 from math import isfinite
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NewType, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NewType, Protocol, TypeAlias, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -22,6 +22,7 @@ __all__ = (
     "UNSET",
     "Delivery",
     "MediaResult",
+    "Picture",
     "Result",
     "Task",
     "TaskId",
@@ -40,6 +41,16 @@ Delivery: TypeAlias = Literal["sync", "async", "stream"]
 """How the results of a task reach the client; the wire's `deliveryMethod`."""
 
 R_co = TypeVar("R_co", covariant=True)
+
+
+class Picture(Protocol):
+    """A picture in memory: an image of Pillow, or an array of numpy."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """What the array holds, in numpy's form."""
+        ...
+
 
 _MOST_SECONDS = 600_000
 """About a week, and ten minutes in milliseconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +15,13 @@ import anyio.to_thread
 
 from runware_flow.errors import RunwareError
 from runware_flow.files import local_path
-from runware_flow.wire.codec import place
+from runware_flow.wire.codec import LocalMedia, place
 from runware_flow.wire.media_type import HEAD_BYTES, media_type_of
+from runware_flow.wire.pixels import Pixels
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
 
-    from runware_flow.wire.codec import LocalMedia
 
 __all__ = (
     "INLINE_LIMIT_BYTES",
@@ -30,6 +31,7 @@ __all__ = (
     "file_to_data_uri",
     "inline_media",
     "open_local",
+    "take_in",
 )
 
 INLINE_LIMIT_BYTES = 256 * 1024
@@ -39,6 +41,64 @@ PIECE_BYTES = 3 * 256 * 1024
 """Of an upload, read and encoded at a time; in base64 three bytes are four."""
 
 _REMEMBERED_UPLOADS = 4096
+
+
+def take_in(media: Sequence[LocalMedia]) -> tuple[LocalMedia, ...]:
+    """Replace open files by what they hold, so that a request can be known, and sent again, whatever becomes of them.
+
+    A file that can be sought in is taken whole, from its beginning, and its position stays. One on a disk that is open
+    for reading alone is known by its path and read when it is sent.
+
+    Raises:
+        RunwareError: `code="validation"`, naming the parameter: a file that is closed, empty or open for text, or an
+            array where there is no Pillow.
+    """
+    return tuple(LocalMedia(medium.path, _taken_in(medium)) for medium in media)
+
+
+def _taken_in(medium: LocalMedia) -> Any:
+    source = medium.source
+    if isinstance(source, Pixels) and importlib.util.find_spec("PIL") is None:
+        raise _invalid(medium, "a picture in an array is encoded by Pillow, which is not installed: pip install pillow")
+    if isinstance(source, (bytes, Path, Pixels)):
+        return source
+    if getattr(source, "closed", False):
+        raise _invalid(medium, "the file is closed; send it inside its `with` block, or give its path")
+    path = _path_of(source)
+    if path is not None:
+        return path
+    try:
+        content = _content_of(source)
+    except (OSError, ValueError) as error:
+        raise _invalid(medium, f"the file cannot be read: {error}") from error
+    if isinstance(content, str):
+        raise _invalid(medium, 'the file is open for text; open it with mode "rb"')
+    if not content:
+        raise _invalid(medium, "the file is empty, or has been read to its end already")
+    return bytes(content)
+
+
+def _path_of(file: Any) -> Path | None:
+    """The path of an open file, if reading that gives the same."""
+    name = getattr(file, "name", None)
+    if not isinstance(name, str) or getattr(file, "mode", None) not in ("rb", "rb+") or file.writable():
+        return None
+    try:
+        is_same = os.path.samestat(os.fstat(file.fileno()), os.stat(name))
+    except OSError:
+        return None
+    return Path(name).absolute() if is_same else None
+
+
+def _content_of(file: Any) -> Any:
+    if not (hasattr(file, "seekable") and file.seekable()):
+        return file.read()
+    position = file.tell()
+    file.seek(0)
+    try:
+        return file.read()
+    finally:
+        file.seek(position)
 
 
 async def file_to_data_uri(source: str | Path | bytes | BinaryIO, *, media_type: str | None = None) -> str:
@@ -134,7 +194,8 @@ class LocalMediaPlacer:
         """
         for medium in local_media:
             with _readable(medium):
-                reference = await (inline_media(medium) if inline else self._reference(medium))
+                encoded = await _encoded(medium)
+                reference = await (inline_media(encoded) if inline else self._reference(encoded))
             place(wire, medium.path, reference)
 
     async def _reference(self, medium: LocalMedia) -> str:
@@ -174,19 +235,30 @@ def _look_at(path: Path) -> LocalFile:
     return LocalFile(path, size, media_type_of(head, path.name))
 
 
+async def _encoded(medium: LocalMedia) -> LocalMedia:
+    """The medium with the file of a picture in memory, which a thread encodes."""
+    if not isinstance(medium.source, Pixels):
+        return medium
+    try:
+        return LocalMedia(medium.path, await anyio.to_thread.run_sync(medium.source.encode))
+    except (ImportError, OSError, ValueError, TypeError) as error:
+        raise _invalid(medium, f"the picture cannot be encoded: {error}") from error
+
+
 @contextmanager
 def _readable(medium: LocalMedia) -> Generator[None]:
     """Name the parameter whose file cannot be read."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise _invalid(medium, f"there is no file {local_path(medium.source).absolute()}") from error
     except OSError as error:
-        parameter = ".".join(str(step) for step in medium.path)
-        raise RunwareError(
-            f"{parameter}: cannot read {medium.source!s}: {error.strerror or error}",
-            code="validation",
-            raw_code="invalidParameter",
-            parameter=parameter,
-        ) from error
+        raise _invalid(medium, f"cannot read {medium.source!s}: {error.strerror or error}") from error
+
+
+def _invalid(medium: LocalMedia, problem: str) -> RunwareError:
+    parameter = ".".join(str(step) for step in medium.path)
+    return RunwareError(f"{parameter}: {problem}", code="validation", raw_code="invalidParameter", parameter=parameter)
 
 
 async def inline_media(medium: LocalMedia) -> str:
@@ -195,6 +267,7 @@ async def inline_media(medium: LocalMedia) -> str:
     Raises:
         RunwareError: `code="validation"`, naming the parameter, for a file that cannot be read.
     """
+    medium = await _encoded(medium)
     if isinstance(medium.source, bytes):
         return _data_uri(medium.source, media_type_of(medium.source))
     with _readable(medium):

@@ -10,6 +10,7 @@ import msgspec
 
 from runware_flow import catalog
 from runware_flow.catalog.documentation import add_documentation
+from runware_flow.client.media import take_in
 from runware_flow.errors import RunwareError
 from runware_flow.results import RESULT_TYPES
 from runware_flow.types import Delivery, Result, Task
@@ -141,7 +142,7 @@ def _prepare(
         wire.setdefault("includeCost", include_cost)
     wire = {"taskType": task_type, "taskUUID": task_id, **wire}
     request = build_request(wire, _result_type(task, task_type))
-    return Prepared(request, tuple(local_media))
+    return Prepared(request, take_in(local_media))
 
 
 def read_task_id(given: object, new_task_id: str | None = None) -> str:

@@ -127,9 +127,6 @@ def _next(error: Exception, *, has_journal: bool) -> str:
         where = f" as task {error.task_uuid}" if error.task_uuid else ""
         return f"what was sent may still finish{where}; give it more time, then {again}"
     if isinstance(error, RunwareError):
-        parameters = (error.parameter,) if isinstance(error.parameter, str) else error.parameter or ()
-        if error.code == "validation" and any(name.startswith("inputs") for name in parameters):
-            return f"correct the request (a file of your own is given as a Path, not as text); then {again}"
         what = _NEXT.get(error.code) or (_MAY_PASS if error.retryable else "see the error")
         return f"{what}; then {again}"
     return f"see the error itself, the __cause__ of this one; then {again}"

@@ -6,6 +6,8 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.wire.pixels import Pixels
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -15,13 +17,17 @@ __all__ = ("media_digests",)
 def media_digests(request: Any) -> Iterator[tuple[str, str]]:
     """Pair the place of each local medium of a prepared request with a hash of what it is.
 
-    Bytes are hashed. A file is known by its path, size and time of change, so that a large one is not read twice.
+    Bytes, and the pixels of pictures in memory, are hashed. A file is known by its path, size and time of change, so
+    that a large one is not read twice.
     """
     for medium in getattr(request, "local_media", ()):
         place = ".".join(str(part) for part in medium.path)
         source = medium.source
         if isinstance(source, bytes):
             yield place, hashlib.sha256(source).hexdigest()
+            continue
+        if isinstance(source, Pixels):
+            yield place, source.digest()
             continue
         try:
             status = os.stat(source)

@@ -6,18 +6,24 @@ meant to be: a struct, a node of a flow, NaN.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
 from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard, cast
+from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from runware_flow.errors import RunwareError
 from runware_flow.types import Delivery, MediaResult, Result, Task, TaskId, stand_in_of
+from runware_flow.wire.pixels import Pixels, array_problem, is_array, is_pillow_image
 
 __all__ = ("LocalMedia", "Request", "build_request", "delivery_of", "encode", "place", "slots_of", "to_wire")
 
@@ -43,6 +49,11 @@ _NEVER_MEDIA = frozenset(
         "webhookURL",
     }
 )
+_MEDIA_NAME = re.compile(r"(?:image|video|audio|media|\w+(?:Image|Video|Audio))s?")
+_PATH = re.compile(r"(?:~|\.{1,2})?[/\\]|[A-Za-z]:[/\\]|.*[^/\\]\.[A-Za-z0-9]{2,5}$", re.DOTALL)
+_NO_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|/9j/")  # a scheme, or a JPEG in base64
+_LONGEST_PATH = 4096
+
 _ASYNC_BY_DEFAULT = frozenset({"videoInference", "3dInference", "training"})
 _ASYNC_FOR_VIDEO = frozenset({"caption", "upscale", "removeBackground"})
 
@@ -52,7 +63,8 @@ class LocalMedia(Struct, frozen=True):
 
     path: Keys
     """Where in the wire dict it belongs; see `place`."""
-    source: bytes | Path
+    source: Any
+    """A path, the bytes, a picture in memory, or an open file."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -116,7 +128,7 @@ def _plan(task_type: type[Task[Any]]) -> tuple[tuple[int, str], ...]:
 
 def _put(target: dict[str, Any], key: str, value: Any, path: Keys, local: list[LocalMedia]) -> None:
     kind = cast("type[object]", type(value))
-    if kind is int or kind is bool or (kind is str and value.isascii()):  # most are: nothing to convert
+    if kind is int or kind is bool or (kind is str and value.isascii() and not _names_medium(key)):  # most are
         target[key] = value
         return
     converted = _convert(value, (*path, key), local)
@@ -138,13 +150,12 @@ def _convert(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
     if value is None or value is UNSET or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return _convert_text(value, path)
+        is_file = bool(path) and _looks_like_file(value) and _holds_media(path)
+        return _convert_local(Path(value), path, local) if is_file else _convert_text(value, path)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
-        if not isfinite(value):
-            raise _reject(path, f"is {value}, which JSON cannot carry")
-        return float(value)
+        return _convert_float(value, path)
     if hasattr(value, "__runware_node__"):
         raise _reject(path, "holds a node of a flow, not its result; use node.then(lambda result: ...) instead")
     if _is_mapping(value):
@@ -154,7 +165,77 @@ def _convert(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
     if _is_sequence(value):
         elements = [_convert(element, (*path, index), local) for index, element in enumerate(value)]
         return [None if element is UNSET else element for element in elements]
-    return _convert_result(value, path, local)
+    return _convert_object(value, path, local)
+
+
+def _convert_float(value: float, path: Keys) -> float:
+    if not isfinite(value):
+        raise _reject(path, f"is {value}, which JSON cannot carry")
+    return float(value)
+
+
+@lru_cache(maxsize=1024)
+def _names_medium(key: str) -> bool:
+    return _MEDIA_NAME.fullmatch(key) is not None
+
+
+def _holds_media(path: Keys) -> bool:
+    """Whether the parameter at this place, or the list around it, takes media."""
+    return _names_medium(next((key for key in reversed(path) if isinstance(key, str)), ""))
+
+
+def _looks_like_file(text: str) -> bool:
+    """Tell the path of a local file from a URL, a UUID, a data URI and base64."""
+    return len(text) <= _LONGEST_PATH and _PATH.match(text) is not None and _NO_PATH.match(text) is None
+
+
+def _convert_object(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
+    """Give the JSON form of an object of another library, or of a result."""
+    if isinstance(value, (type, Struct)):
+        return _convert_result(value, path, local)
+    if is_pillow_image(value) or hasattr(value, "read"):
+        return _convert_local(value, path, local)
+    if is_array(value):
+        return _convert_array(value, path, local)
+    if isinstance(value, Enum):
+        return _convert(value.value, path, local)
+    if isinstance(value, UUID):
+        return str(value)
+    if hasattr(value, "model_fields_set"):
+        return _convert_mapping(_pydantic_members(value), path, local)
+    if is_dataclass(value):
+        return _convert_mapping({field.name: getattr(value, field.name) for field in fields(value)}, path, local)
+    number = _number(value)
+    return _convert_result(value, path, local) if number is None else _convert(number, path, local)
+
+
+def _convert_array(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
+    """A scalar or a row of numbers is plain JSON; what has more dimensions is a picture."""
+    if value.ndim < 2:
+        return _convert(value.tolist(), path, local)
+    problem = array_problem(value)
+    if problem is not None:
+        raise _reject(path, problem)
+    return _convert_local(value, path, local)
+
+
+def _number(value: Any) -> int | float | None:
+    kind = cast("Any", type(value))
+    if hasattr(kind, "__index__"):
+        return int(kind.__index__(value))
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return int(value)
+    return float(value) if hasattr(kind, "__float__") else None
+
+
+def _pydantic_members(model: Any) -> dict[str, Any]:
+    """The members of a pydantic model that were set, by the names that it gives them in JSON."""
+    members: dict[str, Any] = dict(model.model_extra or {})
+    declared: Mapping[str, Any] = cast("Any", type(model)).model_fields
+    for name, field in declared.items():
+        if name in model.model_fields_set:
+            members[field.serialization_alias or field.alias or name] = getattr(model, name)
+    return members
 
 
 def _schema_of(kind: Any, path: Keys) -> dict[str, Any]:
@@ -190,9 +271,13 @@ def _convert_text(value: str, path: Keys) -> str:
     return str.__str__(value)
 
 
-def _convert_local(value: bytes | PathLike[str], path: Keys, local: list[LocalMedia]) -> Any:
+def _convert_local(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
     _expect_media(value, path)
-    source = Path(fspath(value)) if isinstance(value, PathLike) else bytes(value)
+    source: Any = value
+    if _is_local(value):
+        source = Path(fspath(value)) if isinstance(value, PathLike) else bytes(value)
+    elif is_array(value):
+        source = Pixels(value)
     local.append(LocalMedia(path, source))
     return UNSET
 

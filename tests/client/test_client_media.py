@@ -101,7 +101,7 @@ def test_run_large_local_medium_is_uploaded_once_for_many_tasks(run, open_pair, 
 def test_run_missing_file_names_the_parameter_and_sends_nothing(run, open_pair, tmp_path):
     async def main():
         async with open_pair() as (emulator, client):
-            with pytest.raises(RunwareError, match=r"inputs\.image: cannot read .*nowhere\.png") as caught:
+            with pytest.raises(RunwareError, match=r"inputs\.image: there is no file .*nowhere\.png") as caught:
                 await client.run(Caption(model="runware:150@2", inputs={"image": tmp_path / "nowhere.png"}))
             assert caught.value.parameter == "inputs.image"
             assert not emulator.log.tasks

@@ -139,13 +139,13 @@ def test_flow_failed_names_an_item_by_its_position_for_people_and_by_its_identit
     run(main)
 
 
-def test_flow_failed_of_an_input_says_how_to_give_a_file(run):
+def test_flow_failed_of_an_input_says_to_correct_it(run):
     flow = Flow()
     flow.then(caption("kite.jpg"))
     wrong = RunwareError("no medium", code="validation", parameter="inputs.image")
 
     async def main():
-        with pytest.raises(FlowFailed, match=r"next: correct the request \(a file of your own is given as a Path"):
+        with pytest.raises(FlowFailed, match="next: correct the request; then"):
             await flow.execute(Service(lambda request, count: wrong))
 
     run(main)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from runware_flow.client.media import inline_media
+from runware_flow.client.media import inline_media, take_in
 from runware_flow.client.options import check_seconds
 from runware_flow.client.request import read_task_id
 from runware_flow.errors import RunwareError, RunwareTimeoutError
@@ -61,7 +61,7 @@ class Apps:
         wire, local_media = to_wire(payload)
         path = rules.invoke_path(app_id, endpoint_path, environment, waits=sync and wait)
         with anyio.move_on_after(seconds):
-            for medium in local_media:
+            for medium in take_in(local_media):
                 place(wire, medium.path, await inline_media(medium))
             body = rules.encode_invocation(task_id, wire)
             task = await self._submit(path, body, task_id, waits=sync and wait)
