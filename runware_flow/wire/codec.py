@@ -16,7 +16,6 @@ from math import isfinite
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard, cast
-from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -199,7 +198,7 @@ def _convert_object(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
         return _convert_array(value, path, local)
     if isinstance(value, Enum):
         return _convert(value.value, path, local)
-    if isinstance(value, UUID):
+    if hasattr(value, "urn"):  # a uuid.UUID
         return str(value)
     if hasattr(value, "model_fields_set"):
         return _convert_mapping(_pydantic_members(value), path, local)
