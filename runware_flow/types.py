@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NewType, Prot
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from runware_flow.tracebacks import trim
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
@@ -83,7 +85,9 @@ class _TaskType(msgspec.StructMeta):
             try:
                 return _construct(cls, *args, **kwargs)  # a little faster than `super()`
             except TypeError as error:
-                raise TypeError(f"{cls.__name__} {_misfit(cls, kwargs) or f'cannot be made: {error}'}") from None
+                error.args = (f"{cls.__name__} {_misfit(cls, kwargs) or f'cannot be made: {error}'}",)
+                trim(error)
+                raise
 
 
 def _misfit(task_class: Any, given: dict[str, Any]) -> str | None:

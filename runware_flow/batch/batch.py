@@ -24,6 +24,7 @@ from runware_flow.runner.accounts import Accounts
 from runware_flow.runner.interrupted import journal_file
 from runware_flow.runner.opening import open_admission, open_journal
 from runware_flow.runner.settings import Settings, read_settings
+from runware_flow.tracebacks import border
 from runware_flow.types import problem_of_seconds
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ class Batch(Generic[A, T, S]):
     async def collect(
         self, items: Items[A], client: Requester | None = None, *, shared: Callable[[Flow], Node[S]]
     ) -> BatchReport: ...
+    @border
     async def collect(
         self, items: Items[A], client: Requester | None = None, *, shared: Callable[[Flow], Node[Any]] | None = None
     ) -> BatchReport:

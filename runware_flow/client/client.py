@@ -21,8 +21,9 @@ from runware_flow.client.services import Services
 from runware_flow.client.stream import TextStream, follow
 from runware_flow.client.transport_selector import TransportSelector
 from runware_flow.client.utilities import Utilities
-from runware_flow.errors import ClientStateError, RunwareTimeoutError
+from runware_flow.errors import ClientStateError, RunwareError, RunwareTimeoutError
 from runware_flow.lifetime import Worker, Workers
+from runware_flow.tracebacks import border, trim
 from runware_flow.types import Result, Task
 
 if TYPE_CHECKING:
@@ -71,7 +72,11 @@ class Client(Utilities):
         Raises:
             RunwareError: there is no key (`auth`), or an option cannot work (`validation`).
         """
-        self._settings = read_settings({"api_key": api_key, **options})
+        try:
+            self._settings = read_settings({"api_key": api_key, **options})
+        except RunwareError as error:
+            trim(error)
+            raise
         self._driver: SessionDriver | None = None
         self._home: tuple[int, int, object] | None = None
         self._workers: Workers | None = None
@@ -137,6 +142,7 @@ class Client(Utilities):
         if self._driver is not None:
             self._is_failure_told = self._driver.fail(error)
 
+    @border
     async def connect(self) -> None:
         """Open the connection now, and wait until the key is accepted. Over REST there is nothing to open.
 
@@ -181,6 +187,7 @@ class Client(Utilities):
         delivery: DeliveryMethod | None = None,
         validate: bool | None = None,
     ) -> list[Result]: ...
+    @border
     async def run(
         self,
         task: Task[Any] | Mapping[str, Any],
@@ -238,6 +245,7 @@ class Client(Utilities):
         delivery: DeliveryMethod | None = None,
         validate: bool | None = None,
     ) -> Result: ...
+    @border
     async def run_one(
         self,
         task: Task[Any] | Mapping[str, Any],

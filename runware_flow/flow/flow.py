@@ -15,6 +15,7 @@ from runware_flow.graph.declaration import Declaration, NodeKind, has_method
 from runware_flow.interrupts import run_interruptible
 from runware_flow.lifetime import HostedBlock
 from runware_flow.runner.settings import Settings, read_settings
+from runware_flow.tracebacks import trim
 from runware_flow.types import Result, Task
 
 if TYPE_CHECKING:
@@ -334,8 +335,12 @@ class Flow:
             DeclarationError: the declaration has a cycle, or an override makes no sense.
             JournalError: the journal cannot be used, or another run uses it.
         """
-        async with self._open(client, **overrides) as runner:
-            return await _begin(runner).wait()
+        try:
+            async with self._open(client, **overrides) as runner:
+                return await _begin(runner).wait()
+        except Exception as error:
+            trim(error)
+            raise
 
     def start(
         self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
@@ -414,6 +419,9 @@ class Flow:
                 from runware_flow.runner.interrupted import tell_interrupted  # rarely needed
 
                 tell_interrupted(interrupt, self.name, begun[0], overrides.get("journal", self.settings.journal))
+            raise
+        except Exception as error:
+            trim(error)
             raise
 
     def plan(self, *, journal: JournalOption = None, prices: Mapping[str, PriceOption] | None = None) -> Plan:
