@@ -10,7 +10,7 @@ import msgspec
 
 from runware_flow.catalog.registry import Registry
 
-__all__ = ("limits", "load_registry", "model_schema", "schemas")
+__all__ = ("known_inputs", "limits", "load_registry", "model_schema", "schemas")
 
 
 def _read(name: str) -> bytes:
@@ -33,6 +33,13 @@ def schemas() -> dict[str, Any]:
 def limits() -> dict[str, Any]:
     """Known bounds, defaults and notes of parameters by task type; keys that begin with `_` are no task types."""
     return msgspec.json.decode(_read("limits.json"), type=dict[str, Any])
+
+
+@cache
+def known_inputs(task_type: str) -> frozenset[str]:
+    """The members of `inputs` that some model of a task type takes; none if nothing is known of them."""
+    facts: dict[str, Any] = limits().get(task_type, {}).get("inputs") or {}
+    return frozenset(facts.get("items") or ())
 
 
 def model_schema(air: str) -> dict[str, Any] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import msgspec
@@ -13,11 +14,12 @@ from runware_flow.catalog.documentation import add_documentation
 from runware_flow.client.media import take_in
 from runware_flow.errors import RunwareError
 from runware_flow.results import RESULT_TYPES
+from runware_flow.tasks import TASK_TYPES
 from runware_flow.types import Delivery, Result, Task
 from runware_flow.wire.codec import LocalMedia, Request, build_request, slots_of, to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from runware_flow.catalog import Registry
 
@@ -132,6 +134,7 @@ def _prepare(
     wire, local_media = to_wire(task)
     wire = catalog.resolve(wire, registry)
     task_type: str = wire["taskType"]
+    check_names(wire, task_type, catalog.known_inputs(task_type))
     del wire["taskType"]
     task_id = read_task_id(wire.pop("taskUUID", None), new_task_id)
     if streams or (streams is None and delivery is None and wire.get("deliveryMethod") == "stream"):
@@ -170,6 +173,36 @@ def check_single(prepared: Prepared) -> None:
             name,
             f"run_one() gives one result, but {name} asks for {prepared.slots}: use client.run(), which lists them",
         )
+
+
+def check_names(wire: Mapping[str, Any], task_type: str, known_inputs: frozenset[str]) -> None:
+    """Find parameters, and members of `inputs`, that are a slip for one that the catalog knows.
+
+    A name that is like no known one is sent: it may be newer than this package.
+
+    Raises:
+        RunwareError: code `validation`, with the name that is meant.
+    """
+    task = TASK_TYPES.get(task_type)
+    if task is not None:
+        _check_members(wire, task.__struct_encode_fields__, "")
+    inputs: Any = wire.get("inputs")
+    if isinstance(inputs, dict) and known_inputs:
+        _check_members(cast("dict[str, Any]", inputs), known_inputs, "inputs.")
+
+
+def _check_members(given: Mapping[str, Any], known: Collection[str], prefix: str) -> None:
+    for name in given.keys() - frozenset(known):
+        meant = _meant(name, known)
+        if meant is not None:
+            place = f"{prefix}{name}"
+            raise _invalid(place, f"there is no parameter {place!r}; is it {prefix + meant!r}?")
+
+
+def _meant(name: str, known: Collection[str]) -> str | None:
+    plain = name.replace("_", "").lower()
+    same = next((one for one in known if one.lower() == plain), None)
+    return same or next(iter(get_close_matches(name, known, 1, 0.85)), None)
 
 
 def _choose_delivery(wire: dict[str, Any], task_type: str, delivery: Delivery | None) -> None:

@@ -1,0 +1,47 @@
+"""Names that are a slip for a known one are found before a request is sent; those that are like none are sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from runware_flow import RunwareError, catalog
+from runware_flow.client.request import prepare
+from runware_flow.tasks import ImageInference
+
+DRAW = {"model": "runware:400@1", "positivePrompt": "a kite"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"positive_prompt": "a kite"}, "positivePrompt"),
+        ({"positivPrompt": "a kite"}, "positivePrompt"),
+        ({"cfgScale": 5}, "CFGScale"),
+        ({"number_results": 2}, "numberResults"),
+        ({"inputs": {"referenceImage_s": ["u"]}}, "inputs.referenceImages"),
+        ({"inputs": {"seed_image": "u"}}, "inputs.seedImage"),
+        ({"inputs": {"seedImge": "u"}}, "inputs.seedImage"),
+    ],
+)
+def test_misspelt_name_is_an_error_that_names_the_right_one(given, meant):
+    with pytest.raises(RunwareError, match=f"is it {meant!r}") as caught:
+        prepare({**DRAW, **given})
+    assert caught.value.code == "validation"
+
+
+def test_misspelt_input_of_a_struct_is_found_too():
+    with pytest.raises(RunwareError, match="seedImage"):
+        prepare(ImageInference(model="m", positive_prompt="a kite", inputs={"seedimage": "u"}))
+
+
+def test_name_that_is_like_none_is_sent():
+    prepared = prepare({**DRAW, "brandNewThing": 1, "inputs": {"hologram": "u"}})
+    assert prepared.wire["brandNewThing"] == 1
+
+
+def test_no_name_of_the_catalog_is_taken_for_a_slip():
+    for task_type, parameters in catalog.limits().items():
+        if task_type.startswith("_") or "model" not in parameters:
+            continue
+        inputs = dict.fromkeys(catalog.known_inputs(task_type), "u")
+        prepare({"taskType": task_type, "model": "m:1@1", "inputs": inputs})
