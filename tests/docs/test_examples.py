@@ -296,3 +296,15 @@ def test_streaming_prints_the_answer_and_what_it_used(example):
 
 def test_webhooks_shows_each_picture_as_it_is_announced(example):
     assert example("webhooks", faults=["drop-poll"]) == "ready: True\n" * 3
+
+
+def test_product_photos_writes_a_table_of_what_came_of_each(example, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (96, 64), colour).save(tmp_path / "photos" / f"{name}.png")
+    assert example("product_photos", "photos", "out").startswith("2 photos")
+    header, *rows = (tmp_path / "out" / "photos.csv").read_text().splitlines()
+    assert header == "photo,file,text"
+    assert [row.split(",")[0] for row in rows] == ["a.png", "b.png"]
+    assert all("A picture" in row for row in rows)
+    assert size(tmp_path / "out" / "0.png") == (96, 64)
