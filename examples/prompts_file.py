@@ -1,4 +1,4 @@
-"""Many prompts, a bounded number at a time: one JSON line for each, as it finishes; a failure stops nobody else.
+"""Many prompts, a bounded number at a time: one JSON line for each, as it finishes; a failure stops no other.
 
 Try it: `runware-flow emulate -- python examples/prompts_file.py prompts.txt captions.jsonl`
 """

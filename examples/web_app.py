@@ -20,7 +20,7 @@ from runware_flow.tasks import Caption, ImageInference
 
 
 class EventStream(StreamingResponse):
-    """Runs a flow for as long as somebody listens."""
+    """Runs a flow for as long as a client listens."""
 
     def __init__(self, flow: Flow, client: Client) -> None:
         self.run = flow.start(client, on_error="continue")

@@ -24,7 +24,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     given = Path(os.fspath(path))
     try:
         return given.expanduser()
-    except RuntimeError:  # ~name of nobody, or a system without home folders
+    except RuntimeError:  # ~name without a user, or a system without home folders
         return given
 
 

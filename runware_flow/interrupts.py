@@ -2,7 +2,7 @@
 
 Python raises KeyboardInterrupt between any two instructions. Inside an event loop that is also between the start of a
 worker thread and its registration, or in the middle of closing a journal: the process then waits for ever, at its end,
-for a thread that nobody stops. So while an event loop of ours runs, an interrupt is a call on that loop.
+for a thread that is never stopped. So while an event loop of ours runs, an interrupt is a call on that loop.
 """
 
 from __future__ import annotations

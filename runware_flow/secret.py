@@ -1,4 +1,4 @@
-"""A key that shows itself to nobody by accident."""
+"""A key that is not shown by accident."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ class BatchReport:
 
 
 class Outbox(Generic[A, T]):
-    """The outcomes that nobody has read yet, between the workers of a batch and its reader.
+    """The outcomes that are not read yet, between the workers of a batch and its reader.
 
     Attributes:
         ended: set once there will be no more.
@@ -171,7 +171,7 @@ class Outbox(Generic[A, T]):
             await self._room.wait()
 
     def put(self, item: BatchItem[A, T]) -> None:
-        """Hand an outcome to the reader; once the reader has left, to nobody."""
+        """Hand an outcome to the reader; once the reader has left, drop it."""
         if self._is_left:
             return
         self._unread.append(item)
@@ -204,7 +204,7 @@ class Outbox(Generic[A, T]):
         raise FlowFailed(f"batch {self._name!r}: {told}", result=self.report, node=None) from error
 
     def leave(self) -> None:
-        """There is nobody any more who reads."""
+        """The reader has left."""
         self._is_left = True
         self._unread.clear()
         self._room.set()

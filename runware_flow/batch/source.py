@@ -1,4 +1,4 @@
-"""The source of a batch: one item at a time, whoever asks, each with its position and its key."""
+"""The source of a batch: one item at a time, each with its position and its key."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ __all__ = ("BatchWatch",)
 
 
 class BatchWatch:
-    """Stands where a run of a flow has its `EventBus`: it has the time, and whoever watches the batch."""
+    """Stands where a run of a flow has its `EventBus`: it has the time, and what watches the batch."""
 
     def __init__(self, name: str, settings: Settings, items: Any, accounts: Accounts) -> None:
         self._name = name

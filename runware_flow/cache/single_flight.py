@@ -98,7 +98,7 @@ class ResultCache:
         return available
 
     async def keep(self, key: str, request: Any, results: list[Any], cost: float | None) -> None:
-        """Keep what a request brought. What cannot be kept is told once, and nobody fails for it."""
+        """Keep what a request brought. What cannot be kept is logged once, and fails nothing."""
         if not results:
             return
         with anyio.move_on_after(_KEEP_SECONDS, shield=True):  # it has been paid for, so a cancel waits
@@ -173,7 +173,7 @@ class ResultCache:
 
     @property
     def kept_count(self) -> int:
-        """How many answers were kept so far; whoever found none looks again if it has changed."""
+        """How many answers were kept so far; a look that found none is repeated if it has changed."""
         return self._kept_count
 
 
@@ -213,7 +213,7 @@ class SingleFlight:
         lead = result_cache.lead_of(key)
         assert lead is not None
         self._machine.park(run, step)
-        if (run, step) in self._machine.waiting:  # else it was settled at once, since nobody needs it any more
+        if (run, step) in self._machine.waiting:  # else it was settled at once, since nothing needs it any more
             lead.waiting.append((self, run, step))
         return False
 
@@ -229,7 +229,7 @@ class SingleFlight:
             self.result_cache.end(key, (run, step))
 
     def close(self, *, is_over: bool = False) -> None:
-        """The run has stopped: whoever waits elsewhere for one of its nodes goes on. Doing it twice is fine.
+        """The run has stopped: what waits elsewhere for one of its nodes goes on. Doing it twice is fine.
 
         Args:
             is_over: its nodes that are in flight are not any more; until then they leave by themselves.

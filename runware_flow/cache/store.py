@@ -23,7 +23,7 @@ __all__ = ("Cache", "CacheStore", "Cached", "is_cache_store", "read_cache")
 _FORMAT = 1
 _KEY = re.compile("[0-9a-f]{64}")
 _UNFINISHED_SECONDS = 3600.0
-"""A file that nobody has written to for so long is no longer being written."""
+"""A file that was not written to for so long is no longer being written."""
 
 
 class Cached(msgspec.Struct, frozen=True):

@@ -30,7 +30,7 @@ class DemoReport(msgspec.Struct, frozen=True):
 
     Attributes:
         pictures: each picture and its caption, in the order of the prompts.
-        cost: USD, as the emulator bills it: nobody pays.
+        cost: USD, as the emulator bills it; nothing is paid.
         page: the report of the run.
     """
 

@@ -33,7 +33,7 @@ def open_live_page(port: int) -> LivePage:
 
 
 def leave_open(page: LivePage) -> None:
-    """Keep the page of a run that is over for whoever sits at the terminal; elsewhere it ends."""
+    """Keep the page of a run that is over for the user at the terminal; elsewhere it ends."""
     if sys.stdin is not None and sys.stdin.isatty():
         say("the run is over; its page stays until Ctrl-C")
         _wait()

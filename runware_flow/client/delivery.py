@@ -219,7 +219,7 @@ class Delivery(Generic[R]):
         self._wake()
 
     def expire(self, refusal: RunwareError | None = None) -> None:
-        """The time for waiting is over: whoever reads gets what has come, then an error.
+        """The time for waiting is over: a reader gets what has come, then an error.
 
         Args:
             refusal: why the service has not taken the task yet.

@@ -56,7 +56,7 @@ class Link(Protocol):
         ...
 
     def forget(self, task_id: TaskId) -> None:
-        """Nobody waits for this task any more: what serves it alone may end."""
+        """This task is not waited for any more: what serves it alone may end."""
         ...
 
     async def run(self, report: Report, fail: Fail) -> None:
@@ -81,7 +81,7 @@ class Outbox:
         self._entries.clear()
 
     async def take(self) -> list[Outgoing]:
-        """Wait until something is there, give everybody who is ready one turn to join it, and take all."""
+        """Wait until something is there, give all that are ready one turn to join it, and take all."""
         while not self._entries:
             self._arrived = anyio.Event()
             await self._arrived.wait()
@@ -118,7 +118,7 @@ class SocketLink:
         self._outbox.put(entries)
 
     def forget(self, task_id: TaskId) -> None:
-        """The connection serves everybody; it stays."""
+        """The connection serves all; it stays."""
 
     async def run(self, report: Report, fail: Fail) -> None:
         while True:

@@ -149,7 +149,7 @@ def _prepare(
 
 
 def read_task_id(given: object, new_task_id: str | None = None) -> str:
-    """The id that was given, in canonical form, or `new_task_id`, or else one that nobody had before.
+    """The id that was given, in canonical form, or `new_task_id`, or else a new one.
 
     Raises:
         RunwareError: code `validation`: it is no UUID.

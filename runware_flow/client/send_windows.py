@@ -94,7 +94,7 @@ class SendWindows:
         return self._driver is not None and self._driver.is_refusing(model)
 
     def has_room(self, model: str) -> bool:
-        """Tell whether a task may be sent now, before which nobody waits."""
+        """Tell whether a task may be sent now, before which nothing waits."""
         return self._driver is None or self._driver.has_room(model)
 
     def take(self, model: str) -> Slot | None:

@@ -117,7 +117,7 @@ class SessionDriver:
             raise waiter.error
 
     def close(self) -> None:
-        """End the session: whoever waits for a task, or for the connection, gets an error. Closing twice is fine."""
+        """End the session: what waits for a task, or for the connection, gets an error. Closing twice is fine."""
         self.handle(events.SessionClosed(anyio.current_time()))
         if self._connecting:
             message = "the client was closed before there was a connection"
@@ -201,7 +201,7 @@ class SessionDriver:
             case commands.EndSession(error):
                 self._end_connecting(error)
             case _:
-                raise AssertionError(f"the session asks for {command!r}, which nobody here can do")
+                raise AssertionError(f"the session asks for {command!r}, which no code here can do")
 
     def _end_connecting(self, error: BaseException | None) -> None:
         for waiter in self._connecting:
@@ -249,7 +249,7 @@ class SessionDriver:
 
 
 def _ignore(model: str, waiter: int) -> None:
-    """Nobody waits for slots."""
+    """Nothing waits for slots."""
 
 
 class _Connecting:

@@ -33,7 +33,7 @@ class TextStream:
     """The answer of a text model, as it comes.
 
     `text` and `reasoning` give a reader of their own each time they are asked for: every reader sees everything from
-    the beginning, whoever else reads. An error of the stream is raised to each reader after the pieces before it.
+    the beginning, whatever others do. An error of the stream is raised to each reader after the pieces before it.
     """
 
     def __init__(

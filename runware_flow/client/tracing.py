@@ -53,7 +53,7 @@ def mark_failed(span: Span, error: BaseException | None, word: str | None = None
 
 
 def trace_session() -> SessionTracing | None:
-    """What follows one session; None if nobody traces."""
+    """What follows one session; None without tracing."""
     tracer = find_tracer()
     return None if tracer is None else SessionTracing(tracer)
 
@@ -96,7 +96,7 @@ class SessionTracing:
             self._tasks[submission.task_id] = _Task(span)
 
     def withdrawn(self, task_id: TaskId, *, is_late: bool) -> None:
-        """End the span of a task that nobody waits for any more; it may run on, and be billed."""
+        """End the span of a task that is not waited for any more; it may run on, and be billed."""
         task = self._tasks.pop(task_id, None)
         if task is None:
             return
@@ -185,7 +185,7 @@ def _ids(frame: Frame) -> set[TaskId]:
 
 @contextmanager
 def trace_stream(prepared: Prepared) -> Generator[None]:
-    """A span for the time of a stream's block, if somebody traces."""
+    """A span for the time of a stream's block, with tracing."""
     tracer = find_tracer()
     if tracer is None:
         yield

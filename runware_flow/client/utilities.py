@@ -215,7 +215,7 @@ class Utilities:
         return await self._first(task, timeout)
 
     async def get_response(self, task_uuid: str, *, timeout: float | None = None) -> TaskState:
-        """Ask once how a task stands, whoever sent it: status, progress, finished results, failures. Waits for nothing.
+        """Ask once how a task stands, of any program: status, progress, finished results, failures. Waits for nothing.
 
         Always by a POST of its own, so it may be asked of a task that this client is waiting for. A failed task is a
         state, not an exception. The service forgets finished tasks after a while, and at once those it answered

@@ -59,7 +59,7 @@ class WebhookReceiver:
             address: where this application can be reached from outside, without the token.
             token: a secret of yours; by default a new one. Give one that stays the same where results may come after a
                 restart, or to another process.
-            on_notice: called once for each result or failure of a task that nobody here waits for. Sync or async, for
+            on_notice: called once for each result or failure of a task that is not waited for here. Sync or async, for
                 4 seconds at most; what it raises makes the service call again.
 
         Raises:
@@ -69,7 +69,7 @@ class WebhookReceiver:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise _invalid("address", f"a webhook's address starts with https:// or http://, not {address!r}")
         if token == "":
-            raise _invalid("token", "a webhook without a token is open to everybody")
+            raise _invalid("token", "a webhook without a token is open to all")
         self._client = client
         self._token = token or secrets.token_urlsafe(32)
         self._on_notice = on_notice

@@ -248,7 +248,7 @@ def _returns_task(work: Any) -> bool:
 
 def _instead(value: Any) -> str:
     if inspect.iscoroutine(value):
-        value.close()  # or Python would warn that nobody awaited it
+        value.close()  # or Python would warn that it was never awaited
         return "was given a coroutine that is already called: give the async function itself"
     if is_node(value):
         return f"was given {value!r} where a builder belongs: nodes come first, the builder last"

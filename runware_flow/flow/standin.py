@@ -1,4 +1,4 @@
-"""Values that stand for what nobody knows before a run: real results with made-up contents, which record questions.
+"""Values that stand for what is not known before a run: real results with made-up contents, which record questions.
 
 A builder that only passes such a value on does not notice. One that *asks* it something (is this caption empty? does it
 contain "cat"?) gets the answer that the `Recorder` has in its script, so that each way it may go can be tried.
@@ -62,7 +62,7 @@ class Recorder:
 
 
 class MadeUpText(str):
-    """A text that nobody knows yet."""
+    """A text that is not known yet."""
 
     name: str
     recorder: Recorder
@@ -105,7 +105,7 @@ class Anything(MadeUpText):
 
 
 class MadeUpWhole(int):
-    """A whole number, or a truth, that nobody knows yet."""
+    """A whole number, or a truth, that is not known yet."""
 
     name: str
     recorder: Recorder
@@ -114,7 +114,7 @@ class MadeUpWhole(int):
 
 
 class MadeUpNumber(float):
-    """A number that nobody knows yet."""
+    """A number that is not known yet."""
 
     name: str
     recorder: Recorder
@@ -123,7 +123,7 @@ class MadeUpNumber(float):
 
 
 class MadeUpDict(dict[str, Any]):
-    """An object of which nobody knows the members."""
+    """An object whose members are not known."""
 
     def __init__(self, name: str, recorder: Recorder) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ def stand_in(kind: type[Result], task_type: str, name: str, recorder: Recorder) 
     """Make a result of that type: its media have addresses, its texts say whose they are, its costs are unknown.
 
     Args:
-        name: what it is called where it is told that somebody asked it something.
+        name: what it is called in a plan that says it was asked something.
     """
     made: dict[str, Any] = {}
     item: dict[str, str] = {}

@@ -19,7 +19,7 @@ _EARNED = 0.2
 
 
 class RetryBudget:
-    """How many second attempts a run may still make, so that an outage is not multiplied by everybody's retries.
+    """How many second attempts a run may still make, so that an outage is not multiplied by the retries of all.
 
     There are fifty to begin with, and each first attempt earns a fifth of one: a service that fails every sixth request
     can be borne for ever, one that fails all of them is soon asked little more than once for each node. Only attempts

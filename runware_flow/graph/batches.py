@@ -14,7 +14,7 @@ class Tolerance:
 
     Args:
         share: from 0, where the first failure is one too many, to 1.
-        total: how many items there are; `None` if nobody knows. Then, so that one early failure is not taken for a
+        total: how many items there are; `None` if that is not known. Then, so that one early failure is not taken for a
             share of a half, a share is of a hundred items at least until the end.
     """
 
@@ -75,7 +75,7 @@ class BatchStatistics(msgspec.Struct, frozen=True):
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at this rate; `None` if nobody knows."""
+        """How long the rest takes at this rate; `None` if that is not known."""
         if self.total is None or not self.rate:
             return None
         return max(0, self.total - self.settled) / self.rate

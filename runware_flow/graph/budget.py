@@ -7,12 +7,12 @@ All amounts are whole micro-USD. A request asks with its task type, its model an
   and is *refused* as soon as nothing in flight could help.
 * no price is known: one such request is in flight at a time, until the first cost is known. Nothing can be reserved for
   it, so it goes while anything is left at all. Once one has ended and its cost was not reported, all others of the kind
-  are refused: nobody could tell what they spend.
+  are refused: what they spend would not be known.
 
 Whatever may have been billed without a known cost (a timeout, a cancel) stays reserved for good; where no price is
 known, from when one is.
 
-Nobody waits without an end: who waits, waits for a request in flight; each of those ends once, and then `settle`,
+No wait is without an end: a waiter waits for a request in flight; each of those ends once, and then `settle`,
 `release` or `hold` name who is to ask again.
 """
 
@@ -128,7 +128,7 @@ class BudgetMachine:
 
     @property
     def held(self) -> int:
-        """What is kept for requests that may have been billed, and of which nobody will hear any more."""
+        """What is kept for requests that may have been billed, and whose end will not be known."""
         unpriced = (self.estimate(Asking(*kind, count)) or 0 for kind, count in self._held_results.items())
         return self._held + sum(unpriced)
 
@@ -155,7 +155,7 @@ class BudgetMachine:
     def reserve(self, asking: Asking, waiter: Any) -> Reservation | Refused | None:
         """Reserve for a request, or say that it never will be; `None`: `waiter` is to ask again when it is named.
 
-        Without a waiter, nobody waits.
+        Without a waiter, nothing waits.
         """
         need = self.estimate(asking)
         if need is None and asking.kind in self._unreported:
@@ -271,7 +271,7 @@ class BudgetMachine:
         return self.recheck()
 
     def _next_probes(self) -> list[Any]:
-        """Name one waiter for each kind that nobody tries any more; all of them once nothing is left to try with."""
+        """Name one waiter for each kind that is not tried any more; all of them once nothing is left to try with."""
         named: list[Any] = []
         if self.left + self.reserved < 1:
             queues, self._behind_probes = self._behind_probes, {}

@@ -30,7 +30,7 @@ _BY_SEED = frozenset({"3dInference", "audioInference", "imageInference", "textIn
 """They start from a random number, so without a seed ten equal requests are meant to give ten results."""
 
 _ELSEWHERE = frozenset({"uploadEndpoint", "webhookURL"})
-"""Parameters that have somebody else hear of the result, which a cache would not do."""
+"""Parameters by which the result goes elsewhere as well, which a cache would not do."""
 
 
 def may_be_cached(wire: Mapping[str, Any], policy: bool | None = None) -> bool:

@@ -1,6 +1,6 @@
 """What a run tells its readers: typed events, in the order in which things happened.
 
-Times are seconds of the run's clock, from its start. With nobody reading, no event is made.
+Times are seconds of the run's clock, from its start. Without a reader, no event is made.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Limits on what runs at the same time, and the line of those that wait for a place. Nobody holds a part of a need.
+"""Limits on what runs at the same time, and the line of those that wait for a place. None holds a part of a need.
 
 A node needs a place of every limit that its task falls under: its modality, its type, its model, and the one that it
-names itself. It gets all of them at once or none, so nodes that need several cannot wait for each other. Whoever is
+names itself. It gets all of them at once or none, so nodes that need several cannot wait for each other. What is
 refused waits in a `Line`; when places are given back, those that can go now are found in order of arrival, at a cost
 that depends on how many different needs there are, not on how many wait.
 """
@@ -93,7 +93,7 @@ _KEYS = (
 
 
 def check_limits(plan: ScopePlan, limits: Mapping[str, int] | None, *, may_be_unused: bool = False) -> None:
-    """Check that nodes name only limits that exist and, unless they `may_be_unused`, that each is meant by somebody.
+    """Check that nodes name only limits that exist and, unless they `may_be_unused`, that each is named by a node.
 
     Raises:
         DeclarationError: one of them is not.
@@ -130,7 +130,7 @@ class Need:
     Attributes:
         limits: keys of limits.
         model: the model whose send window is asked too; `None` for a function.
-        keys: everything by which somebody else's release may let it go.
+        keys: everything by which a release elsewhere may let it go.
     """
 
     __slots__ = ("keys", "limits", "model", "waiting")
@@ -207,7 +207,7 @@ class Line(Generic[T]):
         return bool(self._by_key)
 
     def add(self, need: Need, who: T, turn: int | None = None) -> Ticket[T]:
-        """Let somebody wait, at the end or, with a turn, before all that have none, in the order of the turns."""
+        """Let a waiter in, at the end or, with a turn, before all that have none, in the order of the turns."""
         self._count += 1
         ticket = Ticket(self._count if turn is None else turn - _TURNS, who)
         if not need.waiting:
@@ -229,7 +229,7 @@ class Line(Generic[T]):
         return sum(ticket.who is not None for need in self.needs(key) for ticket in need.waiting)
 
     def call(self, keys: Iterable[str], can_go: Callable[[Need], bool]) -> tuple[Need, T] | None:
-        """Take out the first who waits for one of `keys` and can go; `None` if nobody can."""
+        """Take out the first who waits for one of `keys` and can go; `None` if none can."""
         first: Need | None = None
         for key in keys:
             for need in list(self._by_key.get(key, ())):
@@ -250,7 +250,7 @@ class Line(Generic[T]):
         return bool(need.waiting) and self._skip_gone(need)
 
     def keys(self) -> list[str]:
-        """All that somebody waits for."""
+        """All that is waited for."""
         return list(self._by_key)
 
     def needs(self, key: str) -> list[Need]:
@@ -258,7 +258,7 @@ class Line(Generic[T]):
         return [need for need in list(self._by_key.get(key, ())) if self._skip_gone(need)]
 
     def _skip_gone(self, need: Need) -> bool:
-        """Forget those at the head that have left; tell whether somebody is there."""
+        """Forget those at the head that have left; tell whether any is left."""
         waiting = need.waiting
         while waiting and waiting[0].who is None:
             waiting.popleft()

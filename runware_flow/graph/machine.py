@@ -104,9 +104,9 @@ class FlowMachine:
     """The state of one run.
 
     Attributes:
-        watch: collect settled nodes in `settled`, for a shell that tells somebody.
+        watch: collect settled nodes in `settled`, for a shell that has readers.
         settled: nodes that settled since the shell last emptied it, in order; filled only while `watch` is set.
-        dropped: what the shell is to end since nobody needs it any more: running nodes to cancel, which are abandoned
+        dropped: what the shell is to end since nothing needs it any more: running nodes to cancel, which are abandoned
             as in any cancel, fan-outs whose sources to close, and nodes that were parked or ready and are skipped.
         failure: the first node that failed for good, while failures stop the run.
         stopped: why nothing new is started any more, or `None`.
@@ -344,7 +344,7 @@ class FlowMachine:
     # Looking in
 
     def may_send(self, run: ScopeRun, step: Step) -> bool:
-        """Tell whether a running node may still begin to send something: the run goes on, and somebody needs it."""
+        """Tell whether a running node may still begin to send something: the run goes on, and something needs it."""
         return self.stopped is None and (not step.role.serves_choice or self._is_wanted(run, step))
 
     def arguments(self, run: ScopeRun, step: Step) -> list[Any]:
@@ -474,7 +474,7 @@ class FlowMachine:
             self._settle_one(*todo[done])
             done += 1
             if done > 256:
-                del todo[1:done]  # the first entry stays: it says that somebody is at it
+                del todo[1:done]  # the first entry stays: it says that this loop is running
                 done = 1
         todo.clear()
 

@@ -37,7 +37,7 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class Abandoned(msgspec.Struct, frozen=True):
-    """The node was in flight when its run was cancelled, and nobody waited for its end.
+    """The node was in flight when its run was cancelled, and its end was not waited for.
 
     Attributes:
         task_uuid: the request's taskUUID, by which its result can still be collected; `None` if it has none yet, and

@@ -79,7 +79,7 @@ class Step:
         next: the steps of the same scope that wait for this one, last declared first, once for each argument.
         is_watched: steps of inner scopes wait for this one too.
         gathers: which gathers of this scope's fan-out collect this step.
-        is_silent: it stands for something else, so nobody counts it or is told of it.
+        is_silent: it stands for something else, so it is neither counted nor reported.
         role: what nodes that choose make of it.
     """
 
@@ -185,7 +185,7 @@ def compile_plan(declaration: Declaration) -> ScopePlan:
 
 
 def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
-    """Find out whose failure may be done without, and who may lose a race. Whoever waits was declared later."""
+    """Find the nodes that others can do without, and those that may lose a race. What waits was declared later."""
     waiting: dict[NodeSpec, list[NodeSpec]] = {}
     for spec in reversed(declaration.order):
         step = plans[spec.scope].steps[spec.slot]

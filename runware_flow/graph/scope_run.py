@@ -189,8 +189,8 @@ class FanRun:
         items: the runs of its items, in order.
         live: those that are unfinished, by position.
         counts: for each gather, how many items have settled the node that it collects.
-        is_queued: it waits to be pulled from; `is_lent`: somebody is pulling.
-        problem_outcome: why there are not all items: the source failed, or the run was stopped first, or nobody needs
+        is_queued: it waits to be pulled from; `is_lent`: it is being pulled from.
+        problem_outcome: why there are not all items: the source failed, or the run was stopped first, or nothing needs
             them any more.
         length: how many items there will be, where that is known before.
         failed: the positions of its items that failed, and `failure` the first such node, if some are tolerated.

@@ -22,7 +22,7 @@ __all__ = ("JournalWriter", "open_writer")
 
 
 class _Group:
-    """Changes that are written together; whoever gave one waits for all."""
+    """Changes that are written together; each caller that gave one waits for all."""
 
     __slots__ = ("answers", "changes", "done", "error", "is_taken")
 

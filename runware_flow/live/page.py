@@ -43,7 +43,7 @@ class LivePage:
         port: on which it is served; 0 takes a free one.
 
     Attributes:
-        url: its address. It has a token in it that lets whoever has it look at the run and stop it.
+        url: its address. It has a token in it that lets its holder look at the run and stop it.
 
     Raises:
         OSError: the port is taken.

@@ -107,7 +107,7 @@ class LiveServer:
         Args:
             source: what the page shows.
             port: 0 takes a free one.
-            fetches: pictures that are only at the service are fetched for the page, if somebody looks at it.
+            fetches: pictures that are only at the service are fetched for the page, if the page is open.
         """
         self._source = source
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -165,7 +165,7 @@ class LiveServer:
             tasks.cancel_scope.cancel()
 
     async def _look(self) -> None:
-        """Render what is new while somebody reads it; without a reader, only take it in."""
+        """Render what is new while it is read; without a reader, only take it in."""
         ready_at = 0.0
         while not self._stop.is_set():
             if anyio.current_time() >= ready_at:

@@ -2,7 +2,7 @@
 
 What is asked, in this order and in one synchronous step: the limits of the flow, its budget, the send window of the
 task's model. A node gets all that it needs or nothing. If it has to wait, it is parked: what is kept of it is where it
-stands, and its builder is called again once it may go. Then its places are taken already, so whoever comes meanwhile
+stands, and its builder is called again once it may go. Then its places are taken already, so one that comes meanwhile
 does not overtake it. A node whose task the service refuses to take is parked too; it comes before those that were not
 sent yet, and keeps what the budget reserved for it.
 
@@ -87,7 +87,7 @@ class Admission:
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything was given back, and nobody waits for a slot."""
+        """Whether everything was given back, and nothing waits for a slot."""
         return not any(self._limits.taken.values()) and not self._waiter.wanted and not self._waiter.offered
 
     @property
@@ -122,7 +122,7 @@ class Admission:
         return Need(self._limits.keys_of(*kind), window)
 
     def has_room(self, need: Need) -> bool:
-        """Tell whether all that is needed is there, and nobody waits for the same."""
+        """Tell whether all that is needed is there, and nothing waits for the same."""
         if not need.keys:
             return True
         return not self._is_held and not self._line.has(need) and self._could_go(need) and self._window_has_room(need)
@@ -148,7 +148,7 @@ class Admission:
         if self._line:
             self._serve(permit.need.limits)
 
-    # Whoever waits
+    # What waits
 
     @property
     def event(self) -> WakeEvent:
@@ -164,7 +164,7 @@ class Admission:
         while self._waiter.offered and self._windows is not None:
             model, slot = next(iter(self._waiter.offered.items()))
             self._serve([window_key(model)])
-            if self._waiter.offered.get(model) is slot:  # nobody can use it now
+            if self._waiter.offered.get(model) is slot:  # nothing can use it now
                 del self._waiter.offered[model]
                 slot.close()
 
@@ -175,7 +175,7 @@ class Admission:
             self.catch_up()
 
     def hold(self) -> None:
-        """Let nobody go, since nobody would take it up."""
+        """Pause grants: no worker would use them."""
         self._is_held = True
         self.close()
 
@@ -273,7 +273,7 @@ class RunAdmission:
             self._admission.account.end(reservation, None, may_be_billed=False, task_uuid=None)
 
     def ask(self, run: ScopeRun, step: Step, request: PreparedTask | None, bought: str | None = None) -> Permit | None:
-        """Admit a node, or park it until it is; a run that has stopped admits nobody, and nobody who is not
+        """Admit a node, or park it until it is; a run that has stopped admits none, and none that is not
         needed any more.
 
         Args:
@@ -298,7 +298,7 @@ class RunAdmission:
             permit.reservation = reservation
             return permit
         self._machine.park(run, step)
-        if (run, step) in self._machine.waiting:  # else it was settled at once, since nobody needs it any more
+        if (run, step) in self._machine.waiting:  # else it was settled at once, since nothing needs it any more
             self._tickets[run, step] = admission.wait(need, (self, run, step))
         return None
 
@@ -393,7 +393,7 @@ class RunAdmission:
         self.release(run, step)
 
     def close(self) -> None:
-        """Leave the line, and give back what nobody has taken up: the run has stopped. Doing it twice is fine."""
+        """Leave the line, and give back what is not taken up: the run has stopped. Doing it twice is fine."""
         tickets, self._tickets = self._tickets, {}
         for ticket in tickets.values():
             ticket.who = None

@@ -21,7 +21,7 @@ class AttemptState:
         arrived: results that are there while others of the same task are not.
         record: what is known of its request, once that is prepared.
         entry: what the journal has of it, once it is written down.
-        is_sent: the service may have the request, and nobody has booked it.
+        is_sent: the service may have the request, and it is not booked yet.
         was_sent_before: an earlier run may have sent it.
         permit: what it was admitted with; see `Admission`.
         paid: all that it was for, which a cancel may not take away again.

@@ -163,7 +163,7 @@ class BudgetAccount:
     """What the nodes of a run, or of all items of a batch, draw on a budget with.
 
     A waiter is `(window, run, step)`, and `window.ask_again(run, step)` is called when it is its turn; it tells whether
-    there is still somebody.
+    there is still a waiter.
     """
 
     def __init__(self, budget: Budget) -> None:

@@ -17,7 +17,7 @@ __all__ = ("own_cancels",)
 class own_cancels:  # noqa: N801 - used as a function; a class, since each function node enters one
     """Let a cancel of the scopes around through; any other is a failure of the user's code in the block.
 
-    On asyncio, awaiting a task that somebody has cancelled raises the same exception as being cancelled. Let through,
+    On asyncio, awaiting a task that was cancelled elsewhere raises the same exception as being cancelled. Let through,
     it would end the worker in silence.
 
     Raises:

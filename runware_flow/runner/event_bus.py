@@ -60,10 +60,10 @@ def attach(callback: Callable[[Event], Any], stop: Callable[[], None]) -> None:
 class EventBus:
     """The readers of a run. With none, nothing is made and nothing is kept.
 
-    The run is held, that is, it starts nothing new, while a reader has too much unread and nobody waits for the run: no
-    `wait()`, no block that is being left, no reader that has read all it was told. So a reader that nobody reads any
-    more holds up nobody but the code that goes on beside it. The reader of `progress=` is the run's own: it holds
-    whoever waits, and its waiting does not count.
+    The run is held, that is, it starts nothing new, while a reader has too much unread and nothing waits for it: no
+    `wait()`, no block that is being left, no reader that has read all it was told. So a reader that is not read any
+    more holds up only the code that goes on beside it. The reader of `progress=` is the run's own: it holds
+    what waits, and its waiting does not count.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class EventBus:
         return reader
 
     def add_reader(self, reader: EventStream) -> None:
-        """Put events into a reader from here on, as long as somebody holds it."""
+        """Put events into a reader from here on, as long as it is referenced."""
         self._events.append(weakref.ref(reader, self._forget))
         self._machine.watch = True
 
@@ -149,7 +149,7 @@ class EventBus:
 
     @contextmanager
     def waiting(self) -> Generator[None]:
-        """Mark that somebody waits for the run."""
+        """Mark that a task waits for the run."""
         self._waiting_count += 1
         self._admit()
         try:

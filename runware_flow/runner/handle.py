@@ -45,7 +45,7 @@ class Run:
         """Read the events of the run from here on.
 
         Starts and settles are complete and in order; progress is not, only its newest value is. With more than 1,024
-        unread events the run starts nothing new until they are read, unless somebody waits for the run: in `wait()`, on
+        unread events the run starts nothing new until they are read, unless a task waits for the run: in `wait()`, on
         leaving the block, or for the next thing of another reader. Then the unread ones pile up. To stop reading early,
         `close()` the reader or drop it.
         """
@@ -55,7 +55,7 @@ class Run:
         """Read the index and the outcome of each item of `many` as it is settled, those that already are first.
 
         With more unread outcomes than the flow's `concurrency`, the run starts nothing new until they are read, unless
-        somebody waits for the run, as for `events`.
+        a task waits for the run, as for `events`.
 
         Raises:
             NodeNotAvailable: `many` belongs to another flow, or is made anew for each item around it.

@@ -114,7 +114,7 @@ class Runner:
         *,
         attends: bool = False,
     ) -> None:
-        """Args: attends: the admission is this run's own, and nobody else's to attend to."""
+        """Args: attends: the admission is this run's own, so the run attends to it."""
         self.declaration = declaration
         self.settings = settings
         self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
@@ -246,7 +246,7 @@ class Runner:
         return self.result
 
     def raise_failure(self, *, again: bool = False) -> None:
-        """Raise `FlowFailed` if the run failed and, unless `again`, nobody was told."""
+        """Raise `FlowFailed` if the run failed and, unless `again`, it was not raised yet."""
         failure = self.machine.failure
         if failure is None or (self._is_failure_told and not again):
             return

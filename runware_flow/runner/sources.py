@@ -85,7 +85,7 @@ class Puller:
             scope.cancel()
 
     def drop(self, fan: FanRun) -> None:
-        """Stop pulling from one source: nobody needs its items any more."""
+        """Stop pulling from one source: nothing needs its items any more."""
         if fan in self._scopes:
             self._scopes[fan].cancel()
         elif fan in self._opened:

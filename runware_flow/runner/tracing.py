@@ -65,7 +65,7 @@ def _note_end(span: Span, machine: FlowMachine, accounts: Accounts) -> None:
 
 
 def traced(perform: Perform) -> Perform:
-    """The same function with a span around each attempt of a node; the function itself if nobody traces."""
+    """The same function with a span around each attempt of a node; the function itself without tracing."""
     tracer = find_tracer()
     if tracer is None:
         return perform

@@ -61,7 +61,7 @@ def build(step: Step, args: list[Any]) -> Any:
 def _wrong_task(task: Any, spec: NodeSpec) -> DeclarationError:
     name = type(task).__name__
     if inspect.iscoroutine(task):
-        task.close()  # or Python would warn that nobody awaited it
+        task.close()  # or Python would warn that it was never awaited
         what = "a coroutine: give the async function itself to then, or return a task"
     elif task is None:
         what = "None: is a `return` missing?"
@@ -80,7 +80,7 @@ def _wrong_value(value: Any, spec: NodeSpec) -> DeclarationError:
             f"the function of {spec.describe()}, returned {value!r}: nodes are declared before the run"
         )
     return DeclarationError(
-        f"the function of {spec.describe()}, is async but returned a task, which nobody sends: make it a plain `def`,"
+        f"the function of {spec.describe()}, is async but returned a task, which is not sent: make it a plain `def`,"
         " or await the task in it with `current_run().client.run(task)`"
     )
 

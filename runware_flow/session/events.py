@@ -159,7 +159,7 @@ class ConnectionRefused(msgspec.Struct, frozen=True):
 
 
 class ConnectionLost(msgspec.Struct, frozen=True):
-    """The connection is gone, whoever ended it: also the answer to `CloseConnection`.
+    """The connection is gone, whichever side ended it: also the answer to `CloseConnection`.
 
     Whatever the caller had not written yet must be forgotten: the machine sends again what is still wanted.
     """

@@ -1,6 +1,6 @@
 """The connection's side of a session: opened, authenticated, kept alive, replaced when lost.
 
-    IDLE            nobody has wanted a connection yet, or the last attempts were given up
+    IDLE            no connection was wanted yet, or the last attempts were given up
     CONNECTING      the driver opens one
     AUTHENTICATING  it stands; the key is sent, the answer is not here
     OPEN            tasks may be sent
@@ -138,7 +138,7 @@ class Link:
             raise ClientStateError(f"a session in state {self.state.name} cannot take {happening!r}") from None
 
     def want(self, at: float) -> None:
-        """Somebody needs a connection."""
+        """A connection is needed."""
         if self.state is LinkState.OPEN:
             return
         self._is_wanted = True

@@ -135,7 +135,7 @@ class SessionMachine:
         return entry.sends > 0 or entry.submission.sent_before != "no"
 
     def has_room(self, model: str, at: float) -> bool:
-        """Whether a model's send window has room for one more, before which nobody waits; then it may be taken."""
+        """Whether a model's send window has room for one more, before which nothing waits; then it may be taken."""
         return self._tracker.windows.is_open(model) or self._tracker.windows.of(model).has_room(at)
 
     def refusal(self, task_id: TaskId) -> RunwareError | None:

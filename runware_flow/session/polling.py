@@ -112,7 +112,7 @@ class History:
         self._sorted: dict[DurationKey, list[float]] = {}
 
     def record(self, key: DurationKey, lower: float, upper: float) -> None:
-        """Remember that a task took more than `lower` and at most `upper` seconds; `lower` 0: nobody asked before."""
+        """Remember that a task took more than `lower` and at most `upper` seconds; `lower` 0: not asked before."""
         duration = 0.6 * upper if lower <= 0.0 else (lower + upper) / 2
         recent = self._recent.pop(key, None)
         if recent is None:

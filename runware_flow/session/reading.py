@@ -333,7 +333,7 @@ def _read_item(tracker: Tracker, entry: Entry, item: Item, summary: ReplySummary
     if phase == "done":
         summary.has_terminal = True
     else:
-        # A status that nobody has heard of is no proof of work going on, but it is an answer: ask again.
+        # An unknown status is no proof of work going on, but it is an answer: ask again.
         summary.pending = True
         if entry.told != (item.progress, item.status):
             entry.told = (item.progress, item.status)

@@ -114,7 +114,7 @@ class Tracker:
         self.offer_all()
 
     def offer_all(self) -> None:
-        """Give everybody the slot that they wait for: there is nothing left to wait for, and they are told so then."""
+        """Give all the slot that they wait for: there is nothing left to wait for, and they are told so then."""
         for window in self.windows.closed.values():
             while (who := window.waiting.pop()) is not None:
                 if not isinstance(who, str):
@@ -330,7 +330,7 @@ class Tracker:
         entry.retries += 1
         if entry.retries > self.options.max_retries:
             if entry.may_have_arrived:
-                # It may be bought: whoever pays for it wants to know, and asking is free.
+                # It may be billed, and asking is free.
                 entry.fallback = error
                 entry.move("no reply, no retries left")
                 self.ask_now(entry, at)
@@ -380,7 +380,7 @@ class Tracker:
         self._asks.set(entry.task_id, max(first, at))
 
     def look_up(self, entry: Entry, at: float, fallback: RunwareError | None, delay: float = 0.0) -> None:
-        """The answer to a sync task is lost: find out what became of it, and say `fallback` if nobody knows."""
+        """The answer to a sync task is lost: find out what became of it, and say `fallback` if that cannot be found."""
         entry.fallback = entry.fallback or fallback
         entry.has_history = True
         entry.move("sync answer lost or overdue")

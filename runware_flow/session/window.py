@@ -17,7 +17,7 @@ A refused task was not accepted, so it costs nothing but the frame that carried 
 So at a steady capacity a round costs one refusal, and a window is fully open within half a minute after the service
 accepts again: steps double, so that ten of them are enough for a thousand tasks.
 
-A window reads no clock and holds nobody: times come in, and the tracker sends what `next_waiting` gives.
+A window reads no clock and holds no task: times come in, and the tracker sends what `next_waiting` gives.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Window:
         return self.limit == inf
 
     def has_room(self, at: float) -> bool:
-        """Tell whether one more may be sent now, and nobody waits for the same."""
+        """Tell whether one more may be sent now, and nothing waits for the same."""
         return self.limit == inf or (not self.waiting and self._can_go(at))
 
     def is_failing(self, at: float) -> bool:
@@ -191,7 +191,7 @@ class Window:
                 self._refusing_since = None
         self._step_at = max(at, self.held_until) + STEP
 
-    # Whoever waits
+    # What waits
 
     def next_waiting(self, at: float, *, has_connection: bool) -> Waiting | None:
         """Take out who is next, if there is room; the caller lets it go, and counts it in `in_flight`."""
@@ -257,7 +257,7 @@ class Windows:
         return min((window.next_at(has_connection=has_connection) for window in self.closed.values()), default=inf)
 
     def let_go(self, at: float, *, has_connection: bool) -> Iterator[tuple[Window, Waiting]]:
-        """Give everybody who may go now, in their order; what waits for one model never holds up another's.
+        """Give all who may go now, in their order; what waits for one model never holds up another's.
 
         Args:
             at: the time now.

@@ -41,7 +41,7 @@ CLOSE_TIMEOUT = 1.0
 """Seconds that closing waits for the other side before the socket is dropped."""
 
 Headers: TypeAlias = Mapping[str, str | Secret]
-"""A value that nobody may see by accident is a `Secret`; it is revealed to the HTTP library and to no frame of ours."""
+"""A value not to be shown by accident is a `Secret`; it is revealed to the HTTP library and to no frame of ours."""
 
 TransportFailure: TypeAlias = Literal["refused", "timeout", "tls", "lost", "closed", "too-large", "invalid"]
 """What went wrong with a connection.

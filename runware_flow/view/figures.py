@@ -44,7 +44,7 @@ class Figures(msgspec.Struct):
 
     @property
     def state(self) -> str:
-        """How the box as a whole stands: what somebody should look at comes first."""
+        """How the box as a whole stands: what needs a look comes first."""
         order = ("failed", "running", "abandoned", "waiting", "ok", "skipped")
         return next((state for state in order if self.counts.get(state)), "waiting")
 

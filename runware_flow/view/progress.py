@@ -27,7 +27,7 @@ class Stage:
     """The counts of one label: the nodes that have it, in whatever item.
 
     Attributes:
-        total: how many there will be; `None` while nobody can know.
+        total: how many there will be; `None` while that cannot be known.
     """
 
     __slots__ = ("abandoned", "failed", "label", "ok", "running", "skipped", "total")
@@ -59,7 +59,7 @@ class ProgressBoard:
         name: the flow's or the batch's.
         concurrency: how many nodes (of a batch: items) are in flight at most.
         items: of a batch, its items, which `rate` and `eta` then speak of; its nodes are the stages.
-        queued: nodes that are ready and wait for their turn; whoever drives the board sets it. `None`: not known.
+        queued: nodes that are ready and wait for their turn; set by what drives the board. `None`: not known.
         refused: nodes that wait because the service has too much to do to take their tasks; set like `queued`.
         cost, unknown_count: what was spent so far, in USD, and how many tasks' costs are not known; set like `queued`.
         budget: USD, or `None` for none.

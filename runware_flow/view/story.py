@@ -1,6 +1,6 @@
 """What happened in a run, node by node, as plain data that pages and diagrams are made of.
 
-A run keeps little: outcomes, and of each request a record. The rest is worked out here, when somebody looks: a node was
+A run keeps little: outcomes, and of each request a record. The rest is worked out here, on demand: a node was
 ready when the last thing it waited for was there, and what it asked for is what its builder returns once more. What
 cannot be known is `None`.
 """

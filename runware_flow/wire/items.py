@@ -69,7 +69,7 @@ class Item(Struct, frozen=True, kw_only=True):
     is_result: bool = False
     """A terminal success: status `success` (`ready` of a model upload), or no status and something besides the ids."""
     raw: bytes = b"{}"
-    """The item's own copy of its bytes: a JSON object; a member that nobody has read yet may turn out unreadable."""
+    """The item's own copy of its bytes: a JSON object; a member that was not read yet may turn out unreadable."""
 
     @property
     def phase(self) -> Phase:
@@ -77,7 +77,7 @@ class Item(Struct, frozen=True, kw_only=True):
 
         `accepted` is the placeholder that acknowledges a submit, `pending` a status of work that goes on, `step` a
         milestone of a model upload, `done` a result and `failed` an error. `unknown` is a status that this library has
-        never heard of: it is neither a result nor proof of work going on, so whoever waits keeps the deadline that is
+        never heard of: it is neither a result nor proof of work going on, so a waiting task keeps the deadline that is
         running and does not extend it.
         """
         if self.error is not None:

@@ -1,4 +1,4 @@
-"""Work that several callers wait for and none of them owns: it runs in the client's scope, so a cancel harms nobody."""
+"""Work that several callers wait for and none of them owns: it runs in the client's scope, so a cancel harms none."""
 
 from __future__ import annotations
 
