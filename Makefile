@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types unit docs browser images bench clean
+.PHONY: demo test lint types unit docs browser cluster images bench clean
 
 demo: $(READY)
 	$(BIN)/runware-flow demo
@@ -31,6 +31,12 @@ docs: $(VENV)/.docs-ready
 # What needs a browser: Debian's Chromium, installed where there is none, driven by playwright.
 browser: $(VENV)/.browser-ready
 	RUNWARE_FLOW_BROWSER=1 $(BIN)/pytest tests/browser
+
+# What needs a database: Debian's PostgreSQL, installed where there is none; the tests start it as an unprivileged user.
+cluster: $(READY)
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
+	RUNWARE_FLOW_CLUSTER=1 $(BIN)/pytest -m cluster tests/journal
 
 # The pictures in docs/images, made of real runs on the emulator.
 images: $(VENV)/.browser-ready

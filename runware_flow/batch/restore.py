@@ -35,7 +35,7 @@ async def restore(items: Sequence[Restorer], writer: JournalWriter) -> None:
     waiting = [(item, key) for item in items if (key := item.advance()) is not None]
     while waiting:
         now = time.time()
-        entries = await writer.write_all([Begin(key, now) for _, key in waiting])
+        entries = await writer.write_all([Begin(key, now, slot=item.slot(key)) for item, key in waiting])
         followed = [item for (item, _), entry in zip(waiting, entries, strict=True) if item.take(entry)]
         waiting = [(item, key) for item in followed if (key := item.advance()) is not None]
 
@@ -113,6 +113,10 @@ class Restorer:
             return False
         self._ledger.has_restored = True
         return True
+
+    def slot(self, key: NodeKey) -> int:
+        """What the journal gave this item for a request when it was looked up before."""
+        return self._ledger.slot(key)
 
     def book(self, accounts: Accounts) -> None:
         """Count what the item bought in earlier runs."""

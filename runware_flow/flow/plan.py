@@ -19,6 +19,7 @@ from runware_flow.graph.declaration import DECIDED, SENDS, NodeKind, NodeSpec, h
 from runware_flow.graph.forecast import Plan, Tally, Way, times
 from runware_flow.graph.outcomes import Ok
 from runware_flow.graph.prices import Price, PriceList, read_price_text
+from runware_flow.journal.address import DatabaseAddress, is_database
 from runware_flow.journal.store import is_store
 from runware_flow.runner.budget import read_prices
 from runware_flow.types import Task
@@ -301,7 +302,7 @@ def price_list(prices: Mapping[str, PriceOption] | None, journal: JournalOption)
     """Bring together the prices that a caller gives and those that a journal has seen."""
     given = read_prices(prices)
     path: Any = getattr(journal, "path", None if is_store(journal) else journal)
-    if path is None:
+    if path is None or isinstance(path, DatabaseAddress) or is_database(path):
         return PriceList(given)
     from runware_flow.journal.costs import seen_prices  # SQLite is not needed without
 

@@ -67,10 +67,21 @@ class Advice(msgspec.Struct, frozen=True):
 class Claims:
     """Which slots of a journal the requests of a run have taken: a bit for each record."""
 
-    __slots__ = ("_bits",)
+    __slots__ = ("_bits", "_latest")
 
     def __init__(self) -> None:
         self._bits = bytearray()
+        self._latest: list[int] = []
+
+    def begin(self) -> None:
+        """Begin a transaction, which `roll_back` undoes."""
+        self._latest.clear()
+
+    def roll_back(self) -> None:
+        """Give back what was taken since `begin`."""
+        for slot in self._latest:
+            self._bits[slot >> 3] &= ~(1 << (slot & 7))
+        self._latest.clear()
 
     def __contains__(self, slot: int) -> bool:
         place = slot >> 3
@@ -78,6 +89,8 @@ class Claims:
 
     def add(self, slot: int) -> None:
         """Take a slot."""
+        if slot not in self:
+            self._latest.append(slot)
         place = slot >> 3
         if place >= len(self._bits):
             self._bits.extend(bytes(place + 1 + (place >> 3) - len(self._bits)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import msgspec
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareError
     from runware_flow.graph.choice_records import ChoiceKind, ChoiceRecord
     from runware_flow.graph.declaration import NodeSpec
-    from runware_flow.journal.store import JournalStore
+    from runware_flow.journal.store import Change, JournalStore
     from runware_flow.journal.writer import JournalWriter
     from runware_flow.runner.requester import PreparedTask
 
 __all__ = ("Ledger", "settlement")
+
+ChangeT = TypeVar("ChangeT", bound="Change")
 
 _SECRET = frozenset({"uploadEndpoint", "webhookURL"})
 """Parameters whose addresses often carry a token; a journal does without them."""
@@ -54,6 +56,7 @@ class Ledger:
     Attributes:
         is_fresh: a node was asked for that is not on record as finished.
         has_restored: a node was that is.
+        lease: the number of the lease on the item; 0 without.
     """
 
     def __init__(self, writer: JournalWriter, flow: str, prefix: str = "", item: str = "") -> None:
@@ -66,6 +69,7 @@ class Ledger:
         self._taken_choices: set[int] = set()
         self.is_fresh = False
         self.has_restored = False
+        self.lease = 0
 
     @property
     def store(self) -> JournalStore:
@@ -93,7 +97,7 @@ class Ledger:
             request.task_type,
             request.model,
             body,
-            slot=self._slot(key),
+            slot=self.slot(key),
             is_hedge=is_hedge,
         )
         entry = None
@@ -119,13 +123,13 @@ class Ledger:
         if cost is not None:
             change = msgspec.structs.replace(change, cost=cost)
         with anyio.CancelScope(shield=True):
-            await self._writer.write(change)
+            await self._put(change)
 
     async def abandon(self, *entries: Entry, is_hedge: bool = False) -> None:
         """Note that nothing waits for these requests any more, since a choice was made without them."""
         with anyio.CancelScope(shield=True):
             numbers = tuple(entry.number for entry in entries)
-            await self._writer.write(Abandon(numbers, time.time(), is_hedge=is_hedge))
+            await self._put(Abandon(numbers, time.time(), is_hedge=is_hedge))
 
     async def fail(self, entry: Entry, error: RunwareError) -> None:
         """Make a verdict of the service durable. After any other error the request stays open, to be asked for."""
@@ -140,7 +144,7 @@ class Ledger:
             is_own: only what was asked for at this very path last time counts.
             may_adopt: an open request for the same thing may become this node's, whatever its flow and item.
         """
-        begin = Begin(key, time.time(), slot=self._slot(key), is_own=is_own, may_adopt=may_adopt)
+        begin = Begin(key, time.time(), slot=self.slot(key), is_own=is_own, may_adopt=may_adopt)
         entry = await self._write(begin)
         self.has_restored = self.has_restored or entry.advice.action == "restore"
         return entry
@@ -151,7 +155,7 @@ class Ledger:
         if found is None:
             if not self.has_past:
                 return ()
-            entry = await self._writer.write(Recall(self._flow, f"{self._item}{item}"))
+            entry = await self._put(Recall(self._flow, f"{self._item}{item}"))
             assert entry is not None
             found = self._choices[item] = entry.choices
         return found
@@ -160,7 +164,7 @@ class Ledger:
         """Make a choice durable."""
         choice = msgspec.structs.replace(choice, path=self._whole_path(choice.path))
         with anyio.CancelScope(shield=True):
-            await self._writer.write(Decide(self._flow, f"{self._item}{item}", time.time(), choice))
+            await self._put(Decide(self._flow, f"{self._item}{item}", time.time(), choice))
 
     def record_of_choice(
         self, records: tuple[ChoiceRecord, ...], kind: ChoiceKind, path: str, fingerprint: str | None
@@ -180,7 +184,7 @@ class Ledger:
         if not self.has_past:
             self.is_fresh = True
             return Call(key, request=request)
-        entry = await self._write(Begin(key, time.time(), slot=self._slot(key)))
+        entry = await self._write(Begin(key, time.time(), slot=self.slot(key)))
         self._note(entry)
         if entry.advice.action != "restore":
             return Call(key, request=request)
@@ -215,8 +219,8 @@ class Ledger:
         if call.key is not None and encoded is not None:
             amount = purchases.micro_usd() if purchases is not None and bought else None
             cost = None if amount is None else amount / 1_000_000
-            keep = Keep(call.key, time.time(), encoded, call.request, self._slot(call.key), cost)
-            await self._writer.write_surely(keep)
+            keep = Keep(call.key, time.time(), encoded, call.request, self.slot(call.key), cost)
+            await self._writer.write_surely(self._leased(keep))
 
     def _note(self, entry: Entry) -> None:
         if entry.advice.action == "restore":
@@ -225,7 +229,7 @@ class Ledger:
             self.is_fresh = True
 
     async def _write(self, begin: Begin) -> Entry:
-        entry = await self._writer.write(begin)
+        entry = await self._put(begin)
         assert entry is not None
         self.note_slot(begin.key, entry)
         return entry
@@ -242,12 +246,22 @@ class Ledger:
     def _whole_path(self, path: str) -> str:
         return f"{self._prefix}/{path}" if self._prefix else path
 
+    async def _put(self, change: Change) -> Entry | None:
+        return await self._writer.write(self._leased(change))
+
+    def _leased(self, change: ChangeT) -> ChangeT:
+        """Name the lease, without which nothing is written of an item that processes share."""
+        if not self.lease or isinstance(change, Recall):
+            return change
+        return msgspec.structs.replace(change, lease=self.lease)
+
     def note_slot(self, key: NodeKey, entry: Entry) -> None:
         """Remember what the journal gave a node, for when the same node asks again."""
         if entry.slot:
             self._slots[key.path, key.fingerprint] = entry.slot
 
-    def _slot(self, key: NodeKey) -> int:
+    def slot(self, key: NodeKey) -> int:
+        """What the journal gave a node for a request; 0 if it has not asked."""
         return self._slots.get((key.path, key.fingerprint), 0)
 
 

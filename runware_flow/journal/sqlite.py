@@ -5,31 +5,27 @@ The format is described in docs/reference/journal-format.md; `FORMAT` is its ver
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sqlite3
-import uuid
 from contextlib import closing, contextmanager
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.files import local_path, make_private_file
-from runware_flow.graph.choice_records import ChoiceRecord
-from runware_flow.graph.prices import micro_usd
-from runware_flow.graph.resume import Advice, Claims, Purchase, PurchaseState, choose
+from runware_flow.graph.resume import Claims
 from runware_flow.journal.media import MediaFolder, sync_folder
-from runware_flow.journal.migration import FIRST_SCHEMA, copy_rows, has_unknown_items, row_name
+from runware_flow.journal.migration import FIRST_SCHEMA, copy_rows, has_unknown_items
 from runware_flow.journal.place import network_file_system
-from runware_flow.journal.store import Abandon, Begin, Change, Decide, Entry, Keep, NodeKey, Recall, Settle
-from runware_flow.wire import salvage
+from runware_flow.journal.rows import FOUND, INSERTED, STATES, RowStore, items_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
+
+    from runware_flow.journal.store import Change, Entry
 
 __all__ = (
     "APPLICATION_ID",
@@ -51,11 +47,6 @@ READABLE = (1, 2)
 """Formats that can be read; one that is written is brought to the last."""
 APPLICATION_ID = 0x52464A4C
 """What `PRAGMA application_id` says of a journal: "RFJL"."""
-
-STATES: tuple[PurchaseState, ...] = ("open", "done", "failed", "abandoned")
-_ENCODER = msgspec.json.Encoder()
-_JSON = msgspec.json.Decoder()
-_OPEN, _DONE, _FAILED, _ABANDONED = range(4)
 
 _CHECKED_BYTES = 64 * 1024 * 1024
 """Up to this size a journal is checked page by page when it is opened; a larger one as it is read."""
@@ -82,51 +73,12 @@ _CHOICE = (
 """Made with the first choice."""
 COLUMNS = """id, name, flow, item, path, fingerprint, ordinal, attempt, hedge, lost, task_uuid, task_type, model,
     request, state, asked_at, settled_at, micro_usd, items, error"""
-_FIND = """SELECT name, flow, item, fingerprint, id, attempt, state, task_uuid, ordinal, path, hedge, lost, items,
-    error, micro_usd FROM node WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"""
-_INSERT = """INSERT INTO node (name, flow, item, fingerprint, path, ordinal, attempt, hedge, task_uuid, task_type,
-    model, request, state, asked_at, settled_at, items, micro_usd)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
-
+_FIND = f"SELECT {FOUND} FROM node WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"
+_INSERT = f"INSERT INTO node ({INSERTED}) VALUES ({', '.join('?' * 17)})"
 _KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in (*_SCHEMA, *FIRST_SCHEMA, _PLACE, *_CHOICE))
 """All that a journal may have in its schema. A journal may come from elsewhere, and a view, a trigger, a generated
 column, a check or an index of an expression would run in the process that opens it."""
 _OWN_TABLES = re.compile(r"sqlite_(sequence|stat[0-9])")
-
-_Found: TypeAlias = tuple[
-    int,
-    str,
-    str | None,
-    bytes,
-    int,
-    int,
-    int,
-    str | None,
-    int,
-    str,
-    int,
-    int,
-    bytes | None,
-    bytes | None,
-    int | None,
-]
-"""What the columns of `_FIND` hold in a journal that is not damaged; SQLite itself holds anything."""
-
-_ITEMS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-def items_of(blob: object) -> tuple[bytes, ...]:
-    """Split a JSON array into its raw items.
-
-    Raises:
-        msgspec.MsgspecError: it is none.
-    """
-    if blob is None:
-        return ()
-    if not isinstance(blob, bytes):  # SQLite keeps any type in any column
-        raise msgspec.ValidationError(f"what stands in the place of items is of type {type(blob).__name__}")
-    return tuple(bytes(raw) for raw in _ITEMS.decode(blob))
 
 
 def file_of_journal(path: str | os.PathLike[str]) -> Path:
@@ -151,12 +103,6 @@ def file_of_journal(path: str | os.PathLike[str]) -> Path:
 def is_writable(path: Path) -> bool:
     """Tell whether a journal that is there can be written: the file and, for what lies beside it, its folder."""
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-
-
-def _state(number: int) -> PurchaseState:
-    if number not in range(len(STATES)):
-        raise sqlite3.DatabaseError(f"{number!r} is no state of a request")
-    return STATES[number]
 
 
 def _is_text(path: Path) -> bool:
@@ -352,7 +298,7 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-class SqliteStore:
+class SqliteStore(RowStore):
     """A `JournalStore` in the file `path`.
 
     A journal that cannot be written is opened for reading: what is finished in it is restored, and anything else is an
@@ -365,16 +311,12 @@ class SqliteStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = file_of_journal(path)
+        super().__init__(MediaFolder(self.path))
         self.is_new = False
-        self._is_read_only = False
-        self._media = MediaFolder(self.path)
         self._connection: sqlite3.Connection | None = None
         self._lock: sqlite3.Connection | None = None
         self._files: dict[str, tuple[int, int] | None] = {}
         """The journal, its log and its lock, as they were when it was opened."""
-        self._claims = Claims()
-        self._has_unknown_items = False
-        self._has_choices = False
 
     def open(self) -> None:
         """Lock the journal, open it, and make it, and its folder, if there is none.
@@ -465,9 +407,7 @@ class SqliteStore:
         with translated(self.path):
             connection.execute("BEGIN" if self._is_read_only else "BEGIN IMMEDIATE")
             try:
-                asked = [_row_key(change.key) for change in changes if isinstance(change, (Begin, Keep))]
-                known = self._find(connection, asked)
-                answers = [self._apply(connection, change, known) for change in changes]
+                answers = self._apply_all(connection, changes)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -476,252 +416,18 @@ class SqliteStore:
         self._check_files()  # after the commit: what is called durable was in the file that the next run will open
         return answers
 
-    def _find(self, connection: sqlite3.Connection, keys: list[_RowKey]) -> _Known:
-        """Look up what is on record of all these requests at once, which takes a third of the time of one by one."""
-        known = _Known()
-        if keys:
-            names = msgspec.json.encode([key[0] for key in keys]).decode()
-            for found in connection.execute(_FIND, (names,)):
-                row = msgspec.convert(found, _Found)
-                if row[2] is not None:
-                    known.add((row[0], row[1], row[2], row[3]), row[4:])
-        return known
+    def _select(self, connection: sqlite3.Connection, names: list[int]) -> Iterable[Any]:
+        return connection.execute(_FIND, (msgspec.json.encode(names).decode(),))
 
-    def _apply(self, connection: sqlite3.Connection, change: Change, known: _Known) -> Entry | None:
-        if isinstance(change, Begin):
-            return self._begin(connection, change, known)
-        if isinstance(change, Recall):
-            return Entry(Advice("buy", 1), choices=self._recall(connection, change))
-        if self._is_read_only:
-            raise self._not_written()
-        if isinstance(change, Settle):
-            items = b"[" + b",".join(self._media.put_away(_readable(item)) for item in change.items) + b"]"
-            cost = micro_usd(change.cost)
-            state = _DONE if change.is_done else _FAILED
-            connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
-            known.forget(change.number)
-        elif isinstance(change, Abandon):
-            self._abandon(connection, change.numbers, known, is_hedge=change.is_hedge, is_free=change.is_free)
-        elif isinstance(change, Decide):
-            self._decide(connection, change)
-        else:
-            key = _row_key(change.key)
-            history = [_purchase(row) for row in self._rows(connection, key, change.key.path, known)]
-            advice = choose(history, change.key.path, self._claims, change.slot)
-            attempt = 1 + max((one.attempt for one in history if one.ordinal == advice.ordinal), default=0)
-            place = (*key, change.key.path, advice.ordinal, attempt, 0)
-            row = (*place, None, None, None, change.request, _DONE, change.at, change.at)
-            value = b"[" + self._media.put_away(change.value) + b"]"
-            number = connection.execute(_INSERT, (*row, value, micro_usd(change.cost))).lastrowid
-            self._take(number, advice)
-            known.rows[key] = None
-        return None
+    def _insert(self, connection: sqlite3.Connection, values: tuple[Any, ...]) -> int:
+        return connection.execute(_INSERT, values).lastrowid or 0
 
-    def _begin(self, connection: sqlite3.Connection, change: Begin, known: _Known) -> Entry:
-        key, path = _row_key(change.key), change.key.path
-        rows = self._rows(connection, key, path, known)
-        is_taken = False
-        if not rows and change.may_adopt and not self._is_read_only:
-            is_taken = self._adopt(connection, key, path) is False
-            known.rows[key] = None
-            rows = self._rows(connection, key, path, known)
-        history = [_purchase(row) for row in rows]
-        advice = choose(history, path, self._claims, change.slot, is_own=change.is_own)
-        slot = [one for one in history if one.ordinal == advice.ordinal]
-        if not self._is_read_only:
-            self._tidy(connection, slot, path, advice, known)
-        elif change.task_uuid is not None and advice.action != "restore":
-            raise self._not_written()
-        if change.is_hedge and advice.action == "collect":
-            hedge = next((one for one in slot if one.is_hedge and one.attempt == advice.attempt), None)
-            action: Any = "buy" if hedge is None else "collect"
-            advice = Advice(action, advice.attempt, hedge, advice.slot, advice.ordinal)
-        if (found := advice.purchase) is not None:
-            row = next(row for row in rows if row[0] == found.number)
-            items = tuple(self._media.bring_back(item) for item in items_of(row[8])) if found.state == "done" else ()
-            cost = None if row[10] is None else row[10] / 1_000_000
-            return Entry(advice, row[0], row[3], items, row[9], cost)
-        if change.task_uuid is None:
-            failed = next((row for row in reversed(rows) if slot and row[0] == slot[-1].number), None)
-            return Entry(advice, error=None if failed is None else failed[9], is_taken=is_taken)
-        used = {purchase.task_uuid for purchase in history}
-        task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
-        request = self._media.put_away(change.request)
-        place = (*key, path, advice.ordinal, advice.attempt, int(change.is_hedge))
-        values = (*place, task_uuid, change.task_type, change.model, request, _OPEN, change.at, None, None, None)
-        number = connection.execute(_INSERT, values).lastrowid
-        self._take(number, advice)
-        known.rows[key] = None
-        return Entry(advice, number or 0, task_uuid)
-
-    def _tidy(
-        self, connection: sqlite3.Connection, slot: list[Purchase], path: str, advice: Advice, known: _Known
-    ) -> None:
-        """Note where the node of a slot stands now; and if it has its answer, that nothing waits for the other one."""
-        moved = [one.number for one in slot if one.path != path]
-        if moved:
-            numbers = msgspec.json.encode(moved).decode()
-            connection.execute("UPDATE node SET path = ? WHERE id IN (SELECT value FROM json_each(?))", (path, numbers))
-            known.forget(moved[0])
-        if advice.action == "restore":
-            self._abandon(connection, [one.number for one in slot if one.state == "open"], known, is_hedge=True)
-
-    def _rows(self, connection: sqlite3.Connection, key: _RowKey, path: str, known: _Known) -> list[Any]:
-        """Return what is on record of a request, anew if this very group has changed it."""
-        if self._has_unknown_items:
-            self._move_unknown(connection, key, path, known)
-        rows = known.rows.get(key, [])
-        if rows is None:
-            rows = known.rows[key] = self._find(connection, [key]).rows.get(key) or []
-        return rows
-
-    def _move_unknown(self, connection: sqlite3.Connection, key: _RowKey, path: str, known: _Known) -> None:
-        """Find what an earlier format knew by its path alone, and give it the item."""
-        _, flow, item, fingerprint = key
-        [(ordinal,)] = connection.execute("SELECT coalesce(max(ordinal), -1) + 1 FROM node WHERE name = ?", key[:1])
-        for is_hedge, old in enumerate((path, f"{path}#2")):
-            cursor = connection.execute(
-                "UPDATE node SET name = ?, item = ?, ordinal = ?, hedge = ?, path = ? WHERE name = ? AND item IS NULL",
-                (key[0], item, ordinal, is_hedge, path, row_name(flow, old, fingerprint)),
-            )
-            if cursor.rowcount:
-                known.rows[key] = None
-
-    def _adopt(self, connection: sqlite3.Connection, key: _RowKey, path: str) -> bool | None:
-        """Let an open request for the same thing be this node's; `False` if other nodes of this run have them all."""
-        is_taken = None
-        query = "SELECT id FROM node WHERE fingerprint = ? AND state IN (0, 3) AND task_uuid IS NOT NULL ORDER BY id"
-        for (number,) in connection.execute(query, (key[3],)).fetchall():
-            [(slot,)] = connection.execute(
-                """SELECT min(o.id) FROM node n, node o WHERE n.id = ? AND o.name = n.name AND o.flow = n.flow
-                    AND o.item IS n.item AND o.fingerprint = n.fingerprint AND o.ordinal = n.ordinal""",
-                (number,),
-            )
-            is_taken = False
-            if slot not in self._claims:
-                name, flow, item, _ = key
-                connection.execute(
-                    """UPDATE node SET name = ?, flow = ?, item = ?, path = ?, ordinal = 0, attempt = 1, hedge = 0,
-                        lost = 0 WHERE id = ?""",
-                    (name, flow, item, path, number),
-                )
-                return True
-        return is_taken
-
-    def _abandon(
-        self,
-        connection: sqlite3.Connection,
-        numbers: Sequence[int],
-        known: _Known,
-        *,
-        is_hedge: bool,
-        is_free: bool = False,
-    ) -> None:
-        for number in numbers:
-            connection.execute(
-                """UPDATE node SET lost = max(lost, ?), micro_usd = CASE WHEN ? AND state IN (0, 3) THEN 0
-                    ELSE micro_usd END, state = CASE state WHEN 0 THEN 3 ELSE state END WHERE id = ?""",
-                (int(is_hedge), is_free, number),
-            )
-            known.forget(number)
-
-    def _recall(self, connection: sqlite3.Connection, change: Recall) -> tuple[ChoiceRecord, ...]:
-        if not self._has_choices:
-            return ()
-        query = """SELECT id, kind, path, contestants, winners FROM choice
-            WHERE name = ? AND flow = ? AND item = ? ORDER BY id"""
-        rows = connection.execute(query, (row_name(change.flow, change.item, b""), change.flow, change.item))
-        names = ("number", "kind", "path", "contestants", "winners")
-        return tuple(
-            msgspec.convert(
-                dict(zip(names, (*row[:3], *(_JSON.decode(column) for column in row[3:])), strict=True)), ChoiceRecord
-            )
-            for row in rows
-        )
-
-    def _decide(self, connection: sqlite3.Connection, change: Decide) -> None:
-        if not self._has_choices:
-            for statement in _CHOICE:
-                connection.execute(statement)
-            self._has_choices = True
-        choice = change.choice
-        connection.execute(
-            "INSERT OR REPLACE INTO choice VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                choice.number or None,
-                row_name(change.flow, change.item, b""),
-                change.flow,
-                change.item,
-                choice.kind,
-                choice.path,
-                _ENCODER.encode(choice.contestants),
-                _ENCODER.encode(choice.winners),
-                change.at,
-            ),
-        )
-
-    def _take(self, number: int | None, advice: Advice) -> None:
-        assert number is not None
-        self._claims.add(advice.slot or number)
+    def _make_choices(self, connection: sqlite3.Connection) -> None:
+        for statement in _CHOICE:
+            connection.execute(statement)
 
     def _not_written(self) -> JournalError:
         return JournalError(
             f"the journal {self.path} cannot be written, so that only what is finished in it can be restored, and this"
             " run has more to do: use a copy that can be written"
         )
-
-
-_RowKey: TypeAlias = tuple[int, str, str, bytes]
-"""What requests are looked up by: a hash of what follows, flow, item and fingerprint."""
-
-
-class _Known:
-    """What is on record of the requests of a group, by the key of their rows; `None` for what the group has changed."""
-
-    __slots__ = ("_owners", "rows")
-
-    def __init__(self) -> None:
-        self.rows: dict[_RowKey, list[Any] | None] = {}
-        self._owners: dict[int, _RowKey] = {}
-
-    def add(self, key: _RowKey, row: Any) -> None:
-        rows = self.rows.setdefault(key, [])
-        assert rows is not None
-        rows.append(row)
-        self._owners[row[0]] = key
-
-    def forget(self, number: int) -> None:
-        key = self._owners.get(number)
-        if key is not None:
-            self.rows[key] = None
-
-
-def _row_key(key: NodeKey) -> _RowKey:
-    fingerprint = bytes.fromhex(key.fingerprint)
-    return row_name(key.flow, key.item, fingerprint), key.flow, key.item, fingerprint
-
-
-def _purchase(row: Any) -> Purchase:
-    number, attempt, state, task_uuid, ordinal, path, hedge, lost = row[:8]
-    return Purchase(int(number), int(attempt), _state(state), task_uuid, ordinal, path, bool(hedge), bool(lost))
-
-
-def _readable(item: bytes) -> bytes:
-    """Give an item that strict JSON can read: what came may hold a broken text, or a number like 1e999."""
-    try:
-        msgspec.json.decode(item)
-    except salvage.UNREADABLE:
-        pass
-    else:
-        return item
-    try:
-        loose: Any = json.loads(item.decode("utf-8", "replace"), strict=False, parse_constant=str, parse_float=_finite)
-        return salvage.to_bytes(json.dumps(loose, ensure_ascii=False))
-    except (ValueError, RecursionError):  # thousands of digits, or of brackets: such members become texts
-        found = salvage.mapping(item)
-        return b"{}" if found is None else found[1]
-
-
-def _finite(digits: str) -> float | str:
-    number = float(digits)
-    return number if isfinite(number) else digits

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
+from runware_flow.errors import JournalError
 from runware_flow.graph.choice_records import ChoiceRecord  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.graph.resume import Advice  # noqa: TC001  # help() reads the annotations of a struct
 
@@ -21,6 +22,9 @@ __all__ = (
     "Entry",
     "JournalStore",
     "Keep",
+    "Lease",
+    "LeaseLost",
+    "LeasingStore",
     "NodeKey",
     "Recall",
     "Settle",
@@ -57,6 +61,7 @@ class Begin(msgspec.Struct, frozen=True):
         is_hedge: it is sent beside the request that is open in the slot.
         is_own: only a slot that was its own path's last time is looked at.
         may_adopt: an open request for the same thing, whatever its flow and item, may become this node's.
+        lease: the number of the lease on the item, without which nothing is written of it; 0 if there is none.
     """
 
     key: NodeKey
@@ -69,6 +74,7 @@ class Begin(msgspec.Struct, frozen=True):
     is_hedge: bool = False
     is_own: bool = False
     may_adopt: bool = False
+    lease: int = 0
 
 
 class Settle(msgspec.Struct, frozen=True):
@@ -88,6 +94,7 @@ class Settle(msgspec.Struct, frozen=True):
     items: tuple[bytes, ...] = ()
     error: bytes | None = None
     cost: float | None = None
+    lease: int = 0
 
 
 class Keep(msgspec.Struct, frozen=True):
@@ -105,6 +112,7 @@ class Keep(msgspec.Struct, frozen=True):
     request: bytes | None = None
     slot: int = 0
     cost: float | None = None
+    lease: int = 0
 
 
 class Abandon(msgspec.Struct, frozen=True):
@@ -120,6 +128,7 @@ class Abandon(msgspec.Struct, frozen=True):
     at: float
     is_hedge: bool = False
     is_free: bool = False
+    lease: int = 0
 
 
 class Recall(msgspec.Struct, frozen=True):
@@ -140,6 +149,7 @@ class Decide(msgspec.Struct, frozen=True):
     item: str
     at: float
     choice: ChoiceRecord
+    lease: int = 0
 
 
 Change: TypeAlias = Begin | Settle | Keep | Abandon | Recall | Decide
@@ -172,6 +182,24 @@ class Entry(msgspec.Struct):
         return self.advice.slot or (self.number if self.advice.purchase is None else 0)
 
 
+class LeaseLost(JournalError):
+    """Another process has the item now: this one sends and writes nothing more for it."""
+
+
+class Lease(msgspec.Struct):
+    """An item of a batch, as far as processes that share a journal are concerned.
+
+    Attributes:
+        number: of the lease that this process has now; 0 if another one has it, or has finished the item.
+        has_ended: another process has finished the item since this one began, without a result.
+        error: why; JSON, as in `Settle`.
+    """
+
+    number: int = 0
+    has_ended: bool = False
+    error: bytes | None = None
+
+
 class JournalStore(Protocol):
     """Keeps journals. Its methods block, are called from one thread at a time, and raise `JournalError`."""
 
@@ -179,12 +207,39 @@ class JournalStore(Protocol):
         """Take the journal for this process; an error if another one has it."""
         ...
 
-    def apply(self, changes: Sequence[Change]) -> list[Entry | None]:
-        """Carry out all changes in order, or none; when it returns they are durable. `Begin` gives an `Entry`."""
+    def apply(self, changes: Sequence[Change]) -> Sequence[Entry | LeaseLost | None]:
+        """Carry out all changes in order, or none; when it returns they are durable. `Begin` gives an `Entry`.
+
+        A store with leases gives a `LeaseLost` in the place of the answer to a change whose lease another process has;
+        the others are carried out.
+        """
         ...
 
     def close(self) -> None:
         """Give the journal back."""
+        ...
+
+
+@runtime_checkable
+class LeasingStore(JournalStore, Protocol):
+    """A store that several processes may use at once. These methods are called as those of `JournalStore` are.
+
+    Attributes:
+        lease_seconds: how long a lease lasts after it was taken or renewed.
+    """
+
+    lease_seconds: float
+
+    def take_leases(self, flow: str, items: Sequence[str]) -> list[Lease]:
+        """Take the items that no other process has, or whose owner has not renewed its lease in time."""
+        ...
+
+    def renew_leases(self, numbers: Sequence[int]) -> list[int]:
+        """Renew leases; returns the numbers of those that are lost."""
+        ...
+
+    def end_leases(self, ended: Sequence[tuple[int, bytes | None]]) -> None:
+        """Give leases back, each with why its item has no result, if it has none."""
         ...
 
 

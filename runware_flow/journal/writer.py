@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from runware_flow.errors import JournalError
+from runware_flow.journal.address import DatabaseAddress, is_database
 from runware_flow.journal.sqlite import SqliteStore
-from runware_flow.journal.store import is_store
+from runware_flow.journal.store import LeaseLost, is_store
 from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from runware_flow.journal.store import Change, Entry, JournalStore
+
+R = TypeVar("R")
 
 __all__ = ("JournalWriter", "open_writer")
 
@@ -31,12 +34,24 @@ class _Group:
         """`None` in the place of one that was taken back."""
         self.is_taken = False
         self.done = anyio.Event()
-        self.answers: list[Entry | None] = []
+        self.answers: list[Entry | LeaseLost | None] = []
         self.error: JournalError | None = None
 
-    def raise_error(self) -> None:
+    def take(self, place: int, count: int) -> list[Entry | None]:
+        """The answers to the changes from a place on.
+
+        Raises:
+            JournalError: the group failed.
+            LeaseLost: one of these changes was refused.
+        """
         if self.error is not None:
             raise JournalError(str(self.error)) from self.error
+        taken: list[Entry | None] = []
+        for answer in self.answers[place : place + count]:
+            if isinstance(answer, LeaseLost):
+                raise LeaseLost(str(answer))
+            taken.append(answer)
+        return taken
 
 
 class JournalWriter:
@@ -64,6 +79,7 @@ class JournalWriter:
 
         Raises:
             JournalError: the store failed, now or before.
+            LeaseLost: another process has the item of this change.
         """
         [answer] = await self.write_all((change,))
         return answer
@@ -77,22 +93,31 @@ class JournalWriter:
             if not group.is_taken:
                 group.changes[place : place + len(changes)] = [None] * len(changes)
             raise
-        group.raise_error()
-        return group.answers[place : place + len(changes)]
+        return group.take(place, len(changes))
 
     async def write_surely(self, change: Change) -> None:
         """Make a change durable; a cancel waits for that.
 
         A shield around each change would double what a step costs, so there is one only when a cancel comes.
         """
-        group, _ = self._join((change,))
+        group, place = self._join((change,))
         try:
             await group.done.wait()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await group.done.wait()
             raise
-        group.raise_error()
+        group.take(place, 1)
+
+    async def call(self, function: Callable[..., R], *args: Any) -> R:
+        """Call a method of the store, between two groups.
+
+        Raises:
+            JournalError: the store failed, now or before.
+        """
+        if self._failure is not None:
+            raise JournalError(str(self._failure)) from self._failure
+        return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
 
     def _join(self, changes: Sequence[Change]) -> tuple[_Group, int]:
         """Put changes into the group that gathers; returns it and where they stand in it."""
@@ -139,14 +164,22 @@ class JournalWriter:
         self._arrived.set()
 
 
+def _open_store(journal: Any) -> JournalStore:
+    if isinstance(journal, DatabaseAddress) or is_database(journal):
+        from runware_flow.journal.postgres import PostgresStore  # not needed by a file
+
+        return PostgresStore(journal)
+    return SqliteStore(journal)
+
+
 @asynccontextmanager
 async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
-    """Open a journal for the time of a block: a path, or a store.
+    """Open a journal for the time of a block: a path, the address of a database, or a store.
 
     Raises:
         JournalError: it cannot be opened, or another run has it.
     """
-    store: JournalStore = journal if is_store(journal) else SqliteStore(journal)
+    store: JournalStore = journal if is_store(journal) else _open_store(journal)
     await anyio.to_thread.run_sync(store.open)
     try:
         writer = JournalWriter(store)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from runware_flow.files import local_path
+from runware_flow.journal.address import is_database
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +22,8 @@ _SHOWN_TASKS = 5
 
 def journal_file(journal: JournalOption) -> Path | None:
     """The file that a `journal=` names, if it names one."""
+    if is_database(journal):
+        return None
     return local_path(journal) if isinstance(journal, (str, os.PathLike)) else None
 
 

@@ -13,6 +13,7 @@ from runware_flow.errors import DeclarationError, RunwareError
 from runware_flow.graph.events import Event
 from runware_flow.graph.limits import read_limits
 from runware_flow.graph.policies import OnError
+from runware_flow.journal.address import DatabaseAddress, is_database
 from runware_flow.journal.store import JournalStore, is_store
 from runware_flow.runner.budget import Budget, read_budget
 from runware_flow.runner.progress import check_progress
@@ -25,7 +26,7 @@ second; a callable gets each event of the run. All on standard error."""
 
 
 JournalOption: TypeAlias = str | PathLike[str] | JournalStore | None
-"""The path of a journal's file, or what keeps one."""
+"""The path of a journal's file, the `postgresql://` URL of a database, or what keeps one."""
 
 BudgetOption: TypeAlias = float | Budget | None
 """USD for one run, or a `Budget` to share."""
@@ -84,9 +85,16 @@ def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> 
     wrong = check_progress(progress)
     if wrong is not None:
         raise DeclarationError(wrong)
-    journal = given.get("journal", base.journal)
-    if not (journal is None or isinstance(journal, (str, PathLike)) or is_store(journal)) or journal == "":
-        raise DeclarationError(f"journal= is the path of a file, or a JournalStore, not {journal!r}")
+    journal: Any = given.get("journal", base.journal)
+    if (
+        not (journal is None or isinstance(journal, (str, PathLike, DatabaseAddress)) or is_store(journal))
+        or journal == ""
+    ):
+        raise DeclarationError(
+            f"journal= is the path of a file, a postgresql:// URL, or a JournalStore, not {journal!r}"
+        )
+    if isinstance(journal, str) and is_database(journal):
+        journal = DatabaseAddress(journal)  # whose text has no password
     budget = given.get("budget", base.budget)
     read_budget(budget)
     limits = _read_limits(given["limits"]) if given.get("limits") is not None else base.limits

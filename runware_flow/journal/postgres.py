@@ -1,0 +1,344 @@
+"""A journal in a PostgreSQL database, which any number of processes may use at once (extra `postgres`).
+
+The tables are those of a journal's file, in a schema named `runware_flow`, with a lease for each item that a process
+works on. psycopg is used in its synchronous form, in the writer's thread, so that asyncio and trio are alike; asyncpg
+knows asyncio alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from runware_flow.errors import JournalError
+from runware_flow.graph.resume import Claims
+from runware_flow.journal.address import DatabaseAddress, load_psycopg
+from runware_flow.journal.rows import FOUND, INSERTED, RowStore
+from runware_flow.journal.store import Lease, LeaseLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from runware_flow.journal.rows import RowKey
+    from runware_flow.journal.store import Change, Entry
+
+__all__ = ("DATABASE_FORMAT", "PostgresStore")
+
+R = TypeVar("R")
+
+DATABASE_FORMAT = 1
+"""The version of the tables; a database of an earlier one is brought to it when it is opened."""
+_LOCK = 0x52464A4C
+"""The advisory lock under which the tables are made and changed: "RFJL"."""
+_MOST_CONFLICTS = 20
+
+_VERSIONS: Final = (
+    (
+        """CREATE TABLE node (
+            id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name BIGINT NOT NULL, flow TEXT NOT NULL, item TEXT,
+            path TEXT NOT NULL, fingerprint BYTEA NOT NULL, ordinal INTEGER NOT NULL, attempt INTEGER NOT NULL,
+            hedge INTEGER NOT NULL, lost INTEGER NOT NULL DEFAULT 0, task_uuid TEXT, task_type TEXT, model TEXT,
+            request BYTEA, state INTEGER NOT NULL, asked_at DOUBLE PRECISION NOT NULL, settled_at DOUBLE PRECISION,
+            micro_usd BIGINT, items BYTEA, error BYTEA)""",
+        # The first process that inserts an attempt makes it; any other one fails and finds it.
+        "CREATE UNIQUE INDEX node_attempt ON node (name, ordinal, attempt, hedge)",
+        "CREATE INDEX node_open ON node (id) WHERE state = 0",
+        """CREATE TABLE choice (
+            id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name BIGINT NOT NULL, flow TEXT NOT NULL,
+            item TEXT NOT NULL, kind TEXT NOT NULL, path TEXT NOT NULL, contestants BYTEA NOT NULL,
+            winners BYTEA NOT NULL, made_at DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX choice_name ON choice (name)",
+        """CREATE TABLE place (
+            id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, began_at DOUBLE PRECISION NOT NULL,
+            folder TEXT NOT NULL, cache TEXT)""",
+        "CREATE SEQUENCE lease_number",
+        """CREATE TABLE lease (
+            flow TEXT NOT NULL, item TEXT NOT NULL, owner TEXT NOT NULL, number BIGINT NOT NULL UNIQUE,
+            expires_at TIMESTAMPTZ NOT NULL, ended_at TIMESTAMPTZ, error BYTEA, PRIMARY KEY (flow, item))""",
+    ),
+)
+"""The statements that make each version of the tables out of the one before."""
+
+_FIND = f"SELECT {FOUND} FROM node WHERE name = ANY(?::bigint[]) ORDER BY id"
+_INSERT = f"INSERT INTO node ({INSERTED}) VALUES ({', '.join('?' * 17)}) RETURNING id"
+_TAKE = """INSERT INTO lease (flow, item, owner, number, expires_at)
+    SELECT ?, wanted, ?, nextval('lease_number'), clock_timestamp() + make_interval(secs => ?)
+        FROM unnest(?::text[]) AS wanted
+    ON CONFLICT (flow, item) DO UPDATE SET owner = excluded.owner, number = excluded.number,
+        expires_at = excluded.expires_at, ended_at = NULL, error = NULL
+        WHERE lease.ended_at < ? OR lease.ended_at IS NULL AND lease.expires_at < clock_timestamp()
+    RETURNING item, number"""
+_RENEW = """UPDATE lease SET expires_at = clock_timestamp() + make_interval(secs => ?)
+    WHERE number = ANY(?) AND ended_at IS NULL RETURNING number"""
+
+
+@lru_cache(maxsize=256)
+def _statement(query: str) -> bytes:
+    return query.replace("?", "%s").encode()
+
+
+class _Statements:
+    """A connection whose statements have `?` for values."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
+        return self._connection.execute(_statement(query), values or None)
+
+
+class _InRow:
+    """Large texts stay in the row: PostgreSQL moves them out of the way itself."""
+
+    def put_away(self, item: bytes) -> bytes:
+        return item
+
+    def bring_back(self, item: bytes) -> bytes:
+        return item
+
+
+class PostgresStore(RowStore):
+    """A `JournalStore` in a PostgreSQL database, for any number of processes.
+
+    While the database does not answer nothing new is sent; for `patience` seconds it is tried again. What was sent
+    meanwhile is written down once it is back, or collected by the next run.
+
+    Args:
+        address: a `postgresql://` URL. The password is better in `PGPASSWORD` or a service file; it is never shown.
+        lease: seconds after which the items of a process that has died or hangs are taken by others. It is renewed
+            three times as often.
+        patience: seconds for which a database that is lost is tried again.
+    """
+
+    is_new = False
+
+    def __init__(self, address: str | DatabaseAddress, *, lease: float = 30.0, patience: float = 60.0) -> None:
+        super().__init__(_InRow())
+        self.address = address if isinstance(address, DatabaseAddress) else DatabaseAddress(address)
+        self.lease_seconds = lease
+        self._patience = patience
+        self._owner = f"{os.uname().nodename if hasattr(os, 'uname') else ''}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._connection: Any = None
+        self._opened_at: Any = None
+        self._is_open = False
+
+    def __repr__(self) -> str:
+        return f"<PostgresStore {self.address}>"
+
+    def open(self) -> None:
+        """Connect, and make the tables if there are none.
+
+        Raises:
+            JournalError: the database cannot be reached or used, or its tables are of a newer version.
+        """
+        self._claims = Claims()
+        self._has_choices = True
+        psycopg = load_psycopg()
+        try:
+            self._connect()
+            self._migrate()
+            [self._opened_at] = self._execute("SELECT clock_timestamp()").fetchone()
+        except psycopg.Error as error:
+            self._drop()
+            raise self._failed(error) from None
+        except BaseException:
+            self._drop()
+            raise
+        self._is_open = True
+
+    def close(self) -> None:
+        """Give the leases back that are left, and disconnect; doing it twice does no harm."""
+        if self._connection is not None and self._is_open:
+            with suppress(load_psycopg().Error):  # they expire
+                self._execute("DELETE FROM lease WHERE owner = ? AND ended_at IS NULL", (self._owner,))
+        self._is_open = False
+        self._drop()
+
+    def apply(self, changes: Sequence[Change]) -> list[Entry | LeaseLost | None]:
+        """Carry out all changes in one transaction, but for those whose lease is lost; durable when this returns."""
+        leases = sorted({number for change in changes if (number := getattr(change, "lease", 0))})
+
+        def work() -> list[Entry | LeaseLost | None]:
+            lost = self._lost(leases)
+            if not lost:
+                return [*self._apply_all(_Statements(self._connection), changes)]
+            held = [change for change in changes if getattr(change, "lease", 0) not in lost]
+            answers = iter(self._apply_all(_Statements(self._connection), held))
+            return [_lease_lost() if getattr(change, "lease", 0) in lost else next(answers) for change in changes]
+
+        return self._transact(work)
+
+    def note_place(self, at: float, folder: str, cache: str | None) -> None:
+        """Write down where a run is, unless that is where the last one was."""
+
+        def work() -> None:
+            last = self._execute("SELECT folder, cache FROM place ORDER BY id DESC LIMIT 1").fetchone()
+            if last != (folder, cache):
+                self._execute("INSERT INTO place (began_at, folder, cache) VALUES (?, ?, ?)", (at, folder, cache))
+
+        self._transact(work)
+
+    def take_leases(self, flow: str, items: Sequence[str]) -> list[Lease]:
+        """Take the items that no other process has, or whose owner has not renewed its lease in time."""
+        wanted = sorted(set(items))  # in one order, so that two processes never wait for each other
+
+        def work() -> list[Lease]:
+            values = (flow, self._owner, self.lease_seconds, wanted, self._opened_at)
+            found = {item: Lease(number) for item, number in self._execute(_TAKE, values)}
+            left = [item for item in wanted if item not in found]
+            query = "SELECT item, number, owner, ended_at, error FROM lease WHERE flow = ? AND item = ANY(?)"
+            for item, number, owner, ended_at, error in self._execute(query, (flow, left)) if left else ():
+                if owner == self._owner and ended_at is None:
+                    found[item] = Lease(number)  # by this very call, before its answer was lost
+                elif ended_at is not None:
+                    found[item] = Lease(0, has_ended=True, error=error)
+            return [found.get(item) or Lease() for item in items]
+
+        return self._transact(work)
+
+    def renew_leases(self, numbers: Sequence[int]) -> list[int]:
+        """Renew leases; returns the numbers of those that are lost."""
+
+        def work() -> list[int]:
+            kept = {number for (number,) in self._execute(_RENEW, (self.lease_seconds, list(numbers)))}
+            return [number for number in numbers if number not in kept]
+
+        return self._transact(work)
+
+    def end_leases(self, ended: Sequence[tuple[int, bytes | None]]) -> None:
+        """Give leases back, each with why its item has no result, if it has none."""
+
+        def work() -> None:
+            done = [number for number, error in ended if error is None]
+            if done:
+                self._execute("DELETE FROM lease WHERE number = ANY(?)", (done,))
+            for number, error in ended:
+                if error is not None:
+                    query = "UPDATE lease SET ended_at = clock_timestamp(), error = ? WHERE number = ?"
+                    self._execute(query, (error, number))
+
+        self._transact(work)
+
+    # The rows.
+
+    def _select(self, connection: Any, names: list[int]) -> Iterable[Any]:
+        found: Iterable[Any] = connection.execute(_FIND, (names,))
+        return found
+
+    def _insert(self, connection: Any, values: tuple[Any, ...]) -> int:
+        [number] = connection.execute(_INSERT, values).fetchone()
+        return int(number)
+
+    def _make_choices(self, connection: Any) -> None:
+        """The table is there from the beginning."""
+
+    def _adopt(self, connection: Any, key: RowKey, path: str) -> bool | None:
+        """Adopt nothing: an open request may be another process's, which waits for it."""
+        return None
+
+    def _not_written(self) -> JournalError:
+        return JournalError(f"the journal {self.address} cannot be written")
+
+    def _lost(self, leases: list[int]) -> set[int]:
+        """Find which leases are not held any more; the others cannot be taken before the transaction ends."""
+        if not leases:
+            return set()
+        query = "SELECT number FROM lease WHERE number = ANY(?) AND ended_at IS NULL ORDER BY number FOR SHARE"
+        return set(leases) - {number for (number,) in self._execute(query, (leases,))}
+
+    # The connection.
+
+    def _execute(self, query: str, values: Sequence[Any] = ()) -> Any:
+        return self._connection.execute(_statement(query), values or None)
+
+    def _connect(self) -> Any:
+        self._connection = connection = self.address.connect()
+        # A process that freezes inside a transaction holds no other up for longer than this.
+        self._execute("SET idle_in_transaction_session_timeout = '10s'")
+        self._execute(f"SET statement_timeout = {int(self._patience * 1000)}")
+        self._execute("SET search_path = runware_flow")
+        return connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(Exception):
+                connection.close()
+
+    def _migrate(self) -> None:
+        with self._connection.transaction():
+            self._execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
+            [there] = self._execute("SELECT to_regclass('runware_flow.format')").fetchone()
+            version = 0
+            if there is not None:
+                [version] = self._execute("SELECT version FROM format").fetchone()
+            if version > DATABASE_FORMAT:
+                raise JournalError(
+                    f"the journal {self.address} has format {version}, and this version of runware_flow knows formats"
+                    f" up to {DATABASE_FORMAT}"
+                )
+            if version == DATABASE_FORMAT:
+                return
+            if there is None:
+                self._execute("CREATE SCHEMA IF NOT EXISTS runware_flow")
+                self._execute("CREATE TABLE format (version INTEGER NOT NULL)")
+                self._execute("INSERT INTO format VALUES (0)")
+            for statements in _VERSIONS[version:]:
+                for statement in statements:
+                    self._execute(statement)
+            self._execute("UPDATE format SET version = ?", (DATABASE_FORMAT,))
+
+    def _transact(self, work: Callable[[], R]) -> R:
+        """Do work in a transaction, again if another process was faster or the database was lost.
+
+        Raises:
+            JournalError: it is closed, or the database refuses the work, or is not back within the patience.
+        """
+        if not self._is_open:
+            raise JournalError(f"the journal {self.address} is closed")
+        psycopg = load_psycopg()
+        conflicts = 0
+        until: float | None = None
+        self._is_second_try = False
+        while True:
+            self._claims.begin()
+            try:
+                connection: Any = self._connection or self._connect()
+                with connection.transaction():
+                    return work()
+            except (psycopg.errors.UniqueViolation, psycopg.errors.DeadlockDetected) as error:
+                conflicts += 1
+                if conflicts > _MOST_CONFLICTS:
+                    raise self._failed(error) from None
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                self._drop()
+                self._is_second_try = True
+                until = time.monotonic() + self._patience if until is None else until
+                if time.monotonic() > until:
+                    raise self._lost_database(error) from None
+                time.sleep(0.2)
+            except (psycopg.Error, UnicodeEncodeError) as error:
+                raise self._failed(error) from None
+            self._claims.roll_back()
+
+    def _failed(self, error: Exception) -> JournalError:
+        return JournalError(f"the journal {self.address} cannot be used: {self.address.told(error)}")
+
+    def _lost_database(self, error: Exception) -> JournalError:
+        return JournalError(
+            f"the journal's database {self.address} has not answered for {self._patience:g} s"
+            f" ({self.address.told(error)}): nothing more is sent, and the next run collects what is in flight"
+        )
+
+
+def _lease_lost() -> LeaseLost:
+    return LeaseLost(
+        "another process has this item now, since this one did not renew its lease in time: it sends nothing more for"
+        " it, and takes the outcome from the journal"
+    )

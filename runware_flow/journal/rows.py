@@ -1,0 +1,367 @@
+"""The rows of a journal in a database, whichever that is: what a group of changes reads and writes.
+
+The SQL here is what SQLite and PostgreSQL have in common, with `?` for a value.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from abc import ABC, abstractmethod
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import msgspec
+
+from runware_flow.graph.choice_records import ChoiceRecord
+from runware_flow.graph.prices import micro_usd
+from runware_flow.graph.resume import Advice, Claims, Purchase, PurchaseState, choose
+from runware_flow.journal.migration import row_name
+from runware_flow.journal.store import Abandon, Begin, Change, Decide, Entry, Keep, NodeKey, Recall, Settle
+from runware_flow.wire import salvage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from runware_flow.errors import JournalError
+
+__all__ = ("FOUND", "INSERTED", "STATES", "Known", "RowKey", "RowStore", "items_of", "row_key")
+
+STATES: tuple[PurchaseState, ...] = ("open", "done", "failed", "abandoned")
+_ENCODER = msgspec.json.Encoder()
+_JSON = msgspec.json.Decoder()
+_OPEN, _DONE, _FAILED, _ABANDONED = range(4)
+
+FOUND = """name, flow, item, fingerprint, id, attempt, state, task_uuid, ordinal, path, hedge, lost, items, error,
+    micro_usd"""
+INSERTED = """name, flow, item, fingerprint, path, ordinal, attempt, hedge, task_uuid, task_type, model, request, state,
+    asked_at, settled_at, items, micro_usd"""
+_SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
+
+_Found: TypeAlias = tuple[
+    int,
+    str,
+    str | None,
+    bytes,
+    int,
+    int,
+    int,
+    str | None,
+    int,
+    str,
+    int,
+    int,
+    bytes | None,
+    bytes | None,
+    int | None,
+]
+"""What the columns of `_FIND` hold in a journal that is not damaged; SQLite itself holds anything."""
+
+_ITEMS: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def items_of(blob: object) -> tuple[bytes, ...]:
+    """Split a JSON array into its raw items.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    if blob is None:
+        return ()
+    if not isinstance(blob, bytes):  # SQLite keeps any type in any column
+        raise msgspec.ValidationError(f"what stands in the place of items is of type {type(blob).__name__}")
+    return tuple(bytes(raw) for raw in _ITEMS.decode(blob))
+
+
+def _state(number: int) -> PurchaseState:
+    if number not in range(len(STATES)):
+        raise msgspec.ValidationError(f"{number!r} is no state of a request")
+    return STATES[number]
+
+
+class Connection(Protocol):
+    """What runs SQL."""
+
+    def execute(self, query: str, values: Sequence[Any] = ..., /) -> Any:
+        """Run a statement with `?` for its values; the rows can be iterated over."""
+        ...
+
+
+class Media(Protocol):
+    """Where large texts of an item go."""
+
+    def put_away(self, item: bytes, /) -> bytes: ...
+    def bring_back(self, item: bytes, /) -> bytes: ...
+
+
+class RowStore(ABC):
+    """What the stores have in common. Each has its own way to find rows and to insert one."""
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        self._claims = Claims()
+        self._is_read_only = False
+        self._has_unknown_items = False
+        self._has_choices = False
+        self._is_second_try = False
+        """The group may have been carried out already: the answer to its commit was lost."""
+
+    @abstractmethod
+    def _select(self, connection: Any, names: list[int]) -> Iterable[Any]:
+        """Select `FOUND` of the rows with these names, in their order."""
+
+    @abstractmethod
+    def _insert(self, connection: Any, values: tuple[Any, ...]) -> int:
+        """Insert a row of `INSERTED`; returns its number."""
+
+    @abstractmethod
+    def _make_choices(self, connection: Any) -> None:
+        """Make the table of choices, if there is none."""
+
+    @abstractmethod
+    def _not_written(self) -> JournalError:
+        """Say that the journal cannot be written."""
+
+    def _apply_all(self, connection: Any, changes: Sequence[Change]) -> list[Entry | None]:
+        """Carry out all changes inside a transaction."""
+        self._claims.begin()
+        known = self._find(connection, [row_key(change.key) for change in changes if isinstance(change, (Begin, Keep))])
+        return [self._apply(connection, change, known) for change in changes]
+
+    def _find(self, connection: Connection, keys: list[RowKey]) -> Known:
+        """Look up what is on record of all these requests at once, which takes a third of the time of one by one."""
+        known = Known()
+        if keys:
+            for found in self._select(connection, [key[0] for key in keys]):
+                row = msgspec.convert(found, _Found)
+                if row[2] is not None:
+                    known.add((row[0], row[1], row[2], row[3]), row[4:])
+        return known
+
+    def _apply(self, connection: Connection, change: Change, known: Known) -> Entry | None:
+        if isinstance(change, Begin):
+            return self._begin(connection, change, known)
+        if isinstance(change, Recall):
+            return Entry(Advice("buy", 1), choices=self._recall(connection, change))
+        if self._is_read_only:
+            raise self._not_written()
+        if isinstance(change, Settle):
+            items = b"[" + b",".join(self._media.put_away(_readable(item)) for item in change.items) + b"]"
+            cost = micro_usd(change.cost)
+            state = _DONE if change.is_done else _FAILED
+            connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
+            known.forget(change.number)
+        elif isinstance(change, Abandon):
+            self._abandon(connection, change.numbers, known, is_hedge=change.is_hedge, is_free=change.is_free)
+        elif isinstance(change, Decide):
+            self._decide(connection, change)
+        else:
+            key = row_key(change.key)
+            history = [_purchase(row) for row in self._rows(connection, key, change.key.path, known)]
+            advice = choose(history, change.key.path, self._claims, change.slot)
+            attempt = 1 + max((one.attempt for one in history if one.ordinal == advice.ordinal), default=0)
+            place = (*key, change.key.path, advice.ordinal, attempt, 0)
+            row = (*place, None, None, None, change.request, _DONE, change.at, change.at)
+            value = b"[" + self._media.put_away(change.value) + b"]"
+            number = self._insert(connection, (*row, value, micro_usd(change.cost)))
+            self._take(number, advice)
+            known.rows[key] = None
+        return None
+
+    def _begin(self, connection: Connection, change: Begin, known: Known) -> Entry:
+        key, path = row_key(change.key), change.key.path
+        rows = self._rows(connection, key, path, known)
+        is_taken = False
+        if not rows and change.may_adopt and not self._is_read_only:
+            is_taken = self._adopt(connection, key, path) is False
+            known.rows[key] = None
+            rows = self._rows(connection, key, path, known)
+        history = [_purchase(row) for row in rows]
+        advice = choose(history, path, self._claims, change.slot, is_own=change.is_own)
+        slot = [one for one in history if one.ordinal == advice.ordinal]
+        if not self._is_read_only:
+            self._tidy(connection, slot, path, advice, known)
+        elif change.task_uuid is not None and advice.action != "restore":
+            raise self._not_written()
+        if change.is_hedge and advice.action == "collect":
+            hedge = next((one for one in slot if one.is_hedge and one.attempt == advice.attempt), None)
+            action: Any = "buy" if hedge is None else "collect"
+            advice = Advice(action, advice.attempt, hedge, advice.slot, advice.ordinal)
+        if (found := advice.purchase) is not None:
+            row = next(row for row in rows if row[0] == found.number)
+            items = tuple(self._media.bring_back(item) for item in items_of(row[8])) if found.state == "done" else ()
+            cost = None if row[10] is None else row[10] / 1_000_000
+            if self._is_second_try and row[3] == change.task_uuid and found.state == "open":
+                return Entry(Advice("buy", found.attempt, None, advice.slot, advice.ordinal), row[0], row[3])
+            return Entry(advice, row[0], row[3], items, row[9], cost)
+        if change.task_uuid is None:
+            failed = next((row for row in reversed(rows) if slot and row[0] == slot[-1].number), None)
+            return Entry(advice, error=None if failed is None else failed[9], is_taken=is_taken)
+        used = {purchase.task_uuid for purchase in history}
+        task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
+        request = self._media.put_away(change.request)
+        place = (*key, path, advice.ordinal, advice.attempt, int(change.is_hedge))
+        values = (*place, task_uuid, change.task_type, change.model, request, _OPEN, change.at, None, None, None)
+        number = self._insert(connection, values)
+        self._take(number, advice)
+        known.rows[key] = None
+        return Entry(advice, number, task_uuid)
+
+    def _tidy(self, connection: Connection, slot: list[Purchase], path: str, advice: Advice, known: Known) -> None:
+        """Note where the node of a slot stands now; and if it has its answer, that nothing waits for the other one."""
+        moved = [one.number for one in slot if one.path != path]
+        if moved:
+            for number in moved:
+                connection.execute("UPDATE node SET path = ? WHERE id = ?", (path, number))
+            known.forget(moved[0])
+        if advice.action == "restore":
+            self._abandon(connection, [one.number for one in slot if one.state == "open"], known, is_hedge=True)
+
+    def _rows(self, connection: Connection, key: RowKey, path: str, known: Known) -> list[Any]:
+        """Return what is on record of a request, anew if this very group has changed it."""
+        if self._has_unknown_items:
+            self._move_unknown(connection, key, path, known)
+        rows = known.rows.get(key, [])
+        if rows is None:
+            rows = known.rows[key] = self._find(connection, [key]).rows.get(key) or []
+        return rows
+
+    def _move_unknown(self, connection: Connection, key: RowKey, path: str, known: Known) -> None:
+        """Find what an earlier format knew by its path alone, and give it the item."""
+        _, flow, item, fingerprint = key
+        [(ordinal,)] = connection.execute("SELECT coalesce(max(ordinal), -1) + 1 FROM node WHERE name = ?", key[:1])
+        for is_hedge, old in enumerate((path, f"{path}#2")):
+            cursor = connection.execute(
+                "UPDATE node SET name = ?, item = ?, ordinal = ?, hedge = ?, path = ? WHERE name = ? AND item IS NULL",
+                (key[0], item, ordinal, is_hedge, path, row_name(flow, old, fingerprint)),
+            )
+            if cursor.rowcount:
+                known.rows[key] = None
+
+    def _adopt(self, connection: Connection, key: RowKey, path: str) -> bool | None:
+        """Let an open request for the same thing be this node's; `False` if other nodes of this run have them all."""
+        is_taken = None
+        query = "SELECT id FROM node WHERE fingerprint = ? AND state IN (0, 3) AND task_uuid IS NOT NULL ORDER BY id"
+        for (number,) in connection.execute(query, (key[3],)).fetchall():
+            [(slot,)] = connection.execute(
+                """SELECT min(o.id) FROM node n, node o WHERE n.id = ? AND o.name = n.name AND o.flow = n.flow
+                    AND (o.item = n.item OR o.item IS NULL AND n.item IS NULL)
+                    AND o.fingerprint = n.fingerprint AND o.ordinal = n.ordinal""",
+                (number,),
+            )
+            is_taken = False
+            if slot not in self._claims:
+                name, flow, item, _ = key
+                connection.execute(
+                    """UPDATE node SET name = ?, flow = ?, item = ?, path = ?, ordinal = 0, attempt = 1, hedge = 0,
+                        lost = 0 WHERE id = ?""",
+                    (name, flow, item, path, number),
+                )
+                return True
+        return is_taken
+
+    def _abandon(
+        self,
+        connection: Connection,
+        numbers: Sequence[int],
+        known: Known,
+        *,
+        is_hedge: bool,
+        is_free: bool = False,
+    ) -> None:
+        for number in numbers:
+            connection.execute(
+                """UPDATE node SET lost = CASE WHEN ? = 1 THEN 1 ELSE lost END,
+                    micro_usd = CASE WHEN ? = 1 AND state IN (0, 3) THEN 0 ELSE micro_usd END,
+                    state = CASE state WHEN 0 THEN 3 ELSE state END WHERE id = ?""",
+                (int(is_hedge), int(is_free), number),
+            )
+            known.forget(number)
+
+    def _recall(self, connection: Connection, change: Recall) -> tuple[ChoiceRecord, ...]:
+        if not self._has_choices:
+            return ()
+        query = """SELECT id, kind, path, contestants, winners FROM choice
+            WHERE name = ? AND flow = ? AND item = ? ORDER BY id"""
+        rows = connection.execute(query, (row_name(change.flow, change.item, b""), change.flow, change.item))
+        names = ("number", "kind", "path", "contestants", "winners")
+        return tuple(
+            msgspec.convert(
+                dict(zip(names, (*row[:3], *(_JSON.decode(column) for column in row[3:])), strict=True)), ChoiceRecord
+            )
+            for row in rows
+        )
+
+    def _decide(self, connection: Connection, change: Decide) -> None:
+        if not self._has_choices:
+            self._make_choices(connection)
+            self._has_choices = True
+        choice = change.choice
+        made = (choice.kind, choice.path, _ENCODER.encode(choice.contestants), _ENCODER.encode(choice.winners))
+        if choice.number:
+            query = "UPDATE choice SET kind = ?, path = ?, contestants = ?, winners = ?, made_at = ? WHERE id = ?"
+            connection.execute(query, (*made, change.at, choice.number))
+            return
+        query = """INSERT INTO choice (name, flow, item, kind, path, contestants, winners, made_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+        name = row_name(change.flow, change.item, b"")
+        connection.execute(query, (name, change.flow, change.item, *made, change.at))
+
+    def _take(self, number: int, advice: Advice) -> None:
+        self._claims.add(advice.slot or number)
+
+
+RowKey: TypeAlias = tuple[int, str, str, bytes]
+"""What requests are looked up by: a hash of what follows, flow, item and fingerprint."""
+
+
+class Known:
+    """What is on record of the requests of a group, by the key of their rows; `None` for what the group has changed."""
+
+    __slots__ = ("_owners", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[RowKey, list[Any] | None] = {}
+        self._owners: dict[int, RowKey] = {}
+
+    def add(self, key: RowKey, row: Any) -> None:
+        rows = self.rows.setdefault(key, [])
+        assert rows is not None
+        rows.append(row)
+        self._owners[row[0]] = key
+
+    def forget(self, number: int) -> None:
+        key = self._owners.get(number)
+        if key is not None:
+            self.rows[key] = None
+
+
+def row_key(key: NodeKey) -> RowKey:
+    fingerprint = bytes.fromhex(key.fingerprint)
+    return row_name(key.flow, key.item, fingerprint), key.flow, key.item, fingerprint
+
+
+def _purchase(row: Any) -> Purchase:
+    number, attempt, state, task_uuid, ordinal, path, hedge, lost = row[:8]
+    return Purchase(int(number), int(attempt), _state(state), task_uuid, ordinal, path, bool(hedge), bool(lost))
+
+
+def _readable(item: bytes) -> bytes:
+    """Give an item that strict JSON can read: what came may hold a broken text, or a number like 1e999."""
+    try:
+        msgspec.json.decode(item)
+    except salvage.UNREADABLE:
+        pass
+    else:
+        return item
+    try:
+        loose: Any = json.loads(item.decode("utf-8", "replace"), strict=False, parse_constant=str, parse_float=_finite)
+        return salvage.to_bytes(json.dumps(loose, ensure_ascii=False))
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets: such members become texts
+        found = salvage.mapping(item)
+        return b"{}" if found is None else found[1]
+
+
+def _finite(digits: str) -> float | str:
+    number = float(digits)
+    return number if isfinite(number) else digits

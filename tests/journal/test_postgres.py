@@ -1,0 +1,211 @@
+"""A journal in PostgreSQL: several processes at once, a database that is lost, a password that is not shown."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+import psycopg
+import pytest
+from postgres_server import PostgresServer
+
+from runware_flow import Batch, DeclarationError, Flow, JournalError
+from runware_flow.journal.address import DatabaseAddress
+from runware_flow.journal.postgres import PostgresStore
+from runware_flow.journal.store import Begin, NodeKey, Settle
+
+sys.path.append(str(Path(__file__).parents[1] / "run"))
+from service import Service, art, caption, upscale
+
+pytestmark = pytest.mark.cluster
+
+
+def begin(number=0, task_uuid="uuid-1", lease=0):
+    return Begin(
+        NodeKey("flow", f"item[{number}]/node", "ab" * 32, f"[{number}]"), 1.0, task_uuid, "imageInference", lease=lease
+    )
+
+
+def opened(url, **more):
+    store = PostgresStore(url, **{"patience": 20, **more})
+    store.open()
+    return store
+
+
+@pytest.mark.parametrize("address", ["postgresql://me:S3cret@db.example/x", "postgres://me:S3cret@[::1]:5/x?a=b"])
+def test_address_shows_no_password(address):
+    shown = DatabaseAddress(address)
+    assert "S3cret" not in f"{shown} {shown!r} {shown.__dict__} {PostgresStore(address)!r}"
+    assert str(shown) == address.replace(":S3cret", "")
+    flow = Flow("f", journal=address)
+    assert "S3cret" not in f"{flow!r} {flow.settings!r} {Batch(lambda flow, item: flow.then(item), journal=address)!r}"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql://me:S3cret@127.0.0.1:1/x", "postgresql://me:S3cret@h:port/x", "postgresql://me:S3cret@h/x?a=b"],
+)
+def test_failure_to_connect_is_one_sentence_without_the_password(address):
+    with pytest.raises(JournalError) as caught:
+        PostgresStore(address).open()
+    error = caught.value.with_traceback(caught.tb.tb_next)  # without this test's own frame, which has the address
+    told = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    assert "S3cret" not in told
+    assert "\n" not in str(caught.value)
+    assert "me@" in str(caught.value)
+
+
+def test_password_as_a_parameter_is_refused_without_showing_it():
+    with pytest.raises((DeclarationError, JournalError), match="PGPASSWORD") as caught:
+        Flow("f", journal="postgresql://h/x?password=S3cret")
+    assert "S3cret" not in str(caught.value)
+
+
+def test_tables_of_a_newer_version_are_refused(database):
+    opened(database).close()
+    with psycopg.connect(database) as connection:
+        connection.execute("UPDATE runware_flow.format SET version = 99")
+    with pytest.raises(JournalError, match="has format 99"):
+        opened(database)
+
+
+def test_stores_opened_at_once_make_the_tables_once(database):
+    stores = [PostgresStore(database) for _ in range(4)]
+    threads = [threading.Thread(target=store.open) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, store in enumerate(stores):
+        store.apply([begin(number)])
+        store.close()
+
+
+def test_equal_request_of_two_processes_is_bought_once(database):
+    first, second = opened(database), opened(database)
+    answers = {}
+
+    def work(name, store):
+        answers[name] = [
+            store.apply([begin(number, f"{name}-{number}") for number in range(start, start + 10)])
+            for start in range(0, 100, 10)
+        ]
+
+    threads = [threading.Thread(target=work, args=pair) for pair in (("a", first), ("b", second))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    flat = {name: [entry for group in groups for entry in group] for name, groups in answers.items()}
+    for one, other in zip(flat["a"], flat["b"], strict=True):
+        assert {one.advice.action, other.advice.action} == {"buy", "collect"}
+        assert one.task_uuid == other.task_uuid
+    first.close()
+    second.close()
+
+
+def test_write_under_a_lease_that_was_taken_is_refused_and_others_are_carried_out(database):
+    slow, quick = opened(database, lease=0.0), opened(database, lease=60.0)
+    [mine, other] = slow.take_leases("flow", ["[0]", "[1]"])
+    [bought] = slow.apply([begin(0, "uuid-a", mine.number)])
+    [taken] = quick.take_leases("flow", ["[0]"])
+    assert taken.number > mine.number
+    refused, kept = slow.apply(
+        [Settle(bought.number, 2.0, is_done=True, lease=mine.number), begin(1, "b", other.number)]
+    )
+    assert "another process has this item" in str(refused)
+    assert kept.advice.action == "buy"
+    assert slow.renew_leases([mine.number, other.number]) == [mine.number]
+    [collected] = quick.apply([begin(0, "new", taken.number)])
+    assert (collected.advice.action, collected.task_uuid) == ("collect", "uuid-a")
+    assert slow.take_leases("flow", ["[0]"])[0].number == 0
+    quick.end_leases([(taken.number, b"{}")])
+    assert slow.take_leases("flow", ["[0]"])[0].has_ended
+    later = opened(database)
+    assert later.take_leases("flow", ["[0]"])[0].number  # a later run tries a failure again
+    for store in (slow, quick, later):
+        store.close()
+
+
+def test_store_outlives_a_crash_of_the_database():
+    with PostgresServer() as server:
+        store = opened(server.url())
+        entry = store.apply([begin(0, "uuid-a")])[0]
+        server.stop(signal.SIGQUIT)
+        later = threading.Timer(0.5, server.start)
+        later.start()
+        [again] = store.apply([begin(1, "uuid-b")])
+        later.join()
+        assert again.advice.action == "buy"
+        store.apply([Settle(entry.number, 2.0, is_done=True, items=(b"{}",))])
+        store.close()
+
+
+def test_database_that_stays_away_stops_everything_with_one_sentence():
+    with PostgresServer() as server:
+        store = opened(server.url(), patience=0.5)
+        server.stop()
+        with pytest.raises(JournalError, match=r"has not answered for 0\.5 s .*nothing more is sent") as caught:
+            store.apply([begin(1, "uuid-b")])
+        assert "\n" not in str(caught.value)
+        store.close()
+
+
+def test_answer_to_a_commit_that_was_lost_is_bought_once(database):
+    """The group is carried out, the connection breaks before its answer: the second try finds its own request."""
+    store = opened(database)
+    apply_all = store._apply_all
+    broken = []
+
+    def break_after_commit(connection, changes):
+        answers = apply_all(connection, changes)
+        if not broken:
+            broken.append(True)
+            connection._connection.execute("COMMIT")
+            raise psycopg.OperationalError("the connection broke")
+        return answers
+
+    store._apply_all = break_after_commit
+    [entry] = store.apply([begin(0, "uuid-a")])
+    assert (entry.advice.action, entry.task_uuid) == ("buy", "uuid-a")
+    store.close()
+    again = opened(database)
+    assert again.apply([begin(0, "new")])[0].task_uuid == "uuid-a"
+    again.close()
+
+
+def poster(flow, prompt):
+    return flow.then(art(prompt)).then(upscale).then(caption)
+
+
+def test_batch_on_a_database_run_again_sends_nothing(database, run):
+    async def main():
+        first, second = Service(), Service()
+        batch = Batch(poster, concurrency=4, journal=database)
+        prompts = [f"picture {number}" for number in range(10)]
+        report = await batch.collect(prompts, first)
+        assert (report.ok_count, len(first.sent)) == (10, 30)
+        report = await batch.collect(prompts, second)
+        assert (report.ok_count, report.restored_count, second.sent) == (10, 10, [])
+
+    run(main)
+
+
+def test_flow_on_a_database_that_is_lost_fails_with_the_sentence(run):
+    async def main():
+        with PostgresServer() as server:
+            store = PostgresStore(server.url(), patience=0.2)
+            flow = Flow("f", journal=store)
+            first = flow.then(art("a"))
+            service = Service(lambda request, count: server.stop())
+            flow_result = None
+            with pytest.raises(Exception, match="not answered") as caught:
+                flow_result = await flow.execute(service)
+            assert flow_result is None
+            assert first is not None
+            assert isinstance(caught.value.__cause__ or caught.value, JournalError)
+
+    run(main)

@@ -1,0 +1,131 @@
+"""What every store of a journal does, whatever it is kept in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from runware_flow import JournalError
+from runware_flow.graph.choice_records import ChoiceRecord, Contestant
+from runware_flow.journal.media import LARGE_BYTES
+from runware_flow.journal.store import Abandon, Begin, Decide, Keep, NodeKey, Recall, Settle, is_store
+
+
+def key(number=0, fingerprint="ab" * 32, flow="flow"):
+    return NodeKey(flow, f"item[{number}]/node", fingerprint, f"[{number}]")
+
+
+def begin(number=0, task_uuid="uuid-1", *, slot=0, is_hedge=False, **more):
+    wire = b'{"seed":1}'
+    return Begin(key(number, **more), 1.0, task_uuid, "imageInference", "runware:400@1", wire, slot, is_hedge=is_hedge)
+
+
+@pytest.fixture
+def store(make_store):
+    store = make_store()
+    assert is_store(store)
+    store.open()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def reopen(store, make_store):
+    """Close the store and open another one on the same journal."""
+    opened = []
+
+    def again():
+        store.close()
+        opened.append(make_store())
+        opened[-1].open()
+        return opened[-1]
+
+    yield again
+    for one in opened:
+        one.close()
+
+
+def ask(store, *args, **more):
+    [entry] = store.apply([begin(*args, **more)])
+    return entry
+
+
+def test_what_was_settled_is_restored_and_what_was_not_is_collected(store, reopen):
+    first, second = store.apply([begin(0, "uuid-a"), begin(1, "uuid-b")])
+    assert [first.advice.action, second.advice.action] == ["buy", "buy"]
+    assert store.apply([Settle(first.number, 2.0, is_done=True, items=(b'{"cost":0.5}',), cost=0.5)]) == [None]
+    again = reopen()
+    done, still_open = again.apply([begin(0, "new"), begin(1, "new")])
+    assert (done.advice.action, done.items, done.cost, done.task_uuid) == ("restore", (b'{"cost":0.5}',), 0.5, "uuid-a")
+    assert (still_open.advice.action, still_open.task_uuid) == ("collect", "uuid-b")
+
+
+def test_other_fingerprint_or_flow_is_another_request(store):
+    assert ask(store, 0, "uuid-a").advice.action == "buy"
+    assert ask(store, 0, "uuid-b", fingerprint="cd" * 32).advice.action == "buy"
+    assert ask(store, 0, "uuid-c", flow="other").advice.action == "buy"
+
+
+def test_after_a_failure_the_next_attempt_has_an_id_that_was_not_used(store):
+    first = ask(store, 0, "chosen")
+    store.apply([Settle(first.number, 2.0, is_done=False, error=b"{}")])
+    second = ask(store, 0, "chosen", slot=first.slot)
+    assert (second.advice.action, second.advice.attempt) == ("buy", 2)
+    assert second.task_uuid not in (None, "chosen")
+
+
+def test_equal_requests_have_slots_of_their_own_which_the_next_run_takes_in_order(store, reopen):
+    entries = store.apply([begin(0, "uuid-a"), begin(0, "uuid-b"), begin(0, "uuid-c")])
+    assert [entry.advice.ordinal for entry in entries] == [0, 1, 2]
+    again = reopen().apply([begin(0, "new-a"), begin(0, "new-b"), begin(0, "new-c"), begin(0, "new-d")])
+    assert [entry.task_uuid for entry in again] == ["uuid-a", "uuid-b", "uuid-c", "new-d"]
+
+
+def test_hedge_is_a_request_of_the_same_attempt_and_the_loser_is_abandoned(store, reopen):
+    first = ask(store, 0, "uuid-a")
+    hedge = ask(store, 0, "uuid-b", slot=first.slot, is_hedge=True)
+    assert (hedge.advice.action, hedge.advice.attempt, hedge.advice.ordinal) == ("buy", 1, 0)
+    store.apply([Settle(hedge.number, 2.0, is_done=True, items=(b"{}",)), Abandon((first.number,), 2.0, is_hedge=True)])
+    restored = ask(reopen(), 0, "new")
+    assert (restored.advice.action, restored.task_uuid) == ("restore", "uuid-b")
+
+
+def test_function_is_known_by_its_value(store, reopen):
+    [unknown] = store.apply([Begin(key(), 1.0)])
+    assert unknown.advice.action == "buy"
+    store.apply([Keep(key(), 1.0, b'{"value":3}')])
+    [known] = reopen().apply([Begin(key(), 1.0)])
+    assert (known.advice.action, known.items) == ("restore", (b'{"value":3}',))
+
+
+def test_choices_are_recalled_in_order_and_replaced_in_place(store, reopen):
+    contestants = (Contestant(None, "ab"), Contestant("k", None))
+    store.apply([Decide("flow", "[1]", 1.0, ChoiceRecord(0, "race", "r", contestants, (1,)))])
+    [entry] = store.apply([Recall("flow", "[1]")])
+    [choice] = entry.choices
+    store.apply([Decide("flow", "[1]", 2.0, ChoiceRecord(choice.number, "race", "r", contestants, (1, 0)))])
+    mine, other = reopen().apply([Recall("flow", "[1]"), Recall("flow", "[2]")])
+    assert [(one.contestants, one.winners) for one in mine.choices] == [(contestants, (1, 0))]
+    assert other.choices == ()
+
+
+def test_large_items_and_odd_ones_come_back(store):
+    large = json.dumps({"imageBase64Data": "x" * (LARGE_BYTES + 1)}).encode()
+    entry = ask(store)
+    store.apply([Settle(entry.number, 2.0, is_done=True, items=(large, b'{"a":1e999,"b":"\xff"}'))])
+    items = [json.loads(item) for item in ask(store, slot=entry.slot).items]
+    assert items == [json.loads(large), {"a": "1e999", "b": "\ufffd"}]
+
+
+def test_group_that_fails_is_undone_as_a_whole(store):
+    with pytest.raises(AttributeError):
+        store.apply([begin(0), None])
+    assert ask(store, 0, "later").task_uuid == "later"
+
+
+def test_store_that_is_closed_says_so(store):
+    store.close()
+    store.close()
+    with pytest.raises(JournalError, match="is closed"):
+        ask(store)
