@@ -336,7 +336,7 @@ class Flow:
             JournalError: the journal cannot be used, or another run uses it.
         """
         try:
-            async with self._open(client, **overrides) as runner:
+            async with self._open(client, self._settings_of(client, overrides)) as runner:
                 return await _begin(runner).wait()
         except Exception as error:
             trim(error)
@@ -354,14 +354,11 @@ class Flow:
         is dropped: then the run is abandoned, as by a cancel, and releases its journal within 5 s. Builders and
         functions of the flow run in a copy of the context of the task that entered the block.
         """
-        return HostedBlock(lambda: self._open(client, **overrides), _begin)
+        settings = self._settings_of(client, overrides)
+        return HostedBlock(lambda: self._open(client, settings), _begin)
 
-    def _open(
-        self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
-    ) -> AbstractAsyncContextManager[Runner]:
-        """Open a run, which the body begins, for a block that is left in the task that entered it."""
-        from runware_flow.runner.runner import open_run  # the shell is not needed to declare
-
+    def _settings_of(self, client: Requester | None, overrides: FlowOptions) -> Settings:
+        """Check what a run is given, at the line that gives it."""
         given: Any = client
         if given is not None and (isinstance(given, type) or not has_method(given, "prepare", "perform")):
             what = f"the class {given.__name__}" if isinstance(given, type) else f"one {type(given).__name__}"
@@ -369,7 +366,13 @@ class Flow:
                 f"the first argument of execute and start is an open client, not {what}: use `async with Client() as"
                 " client`, or leave it out to have one opened with the key in the environment"
             )
-        return open_run(self.declaration, client, read_settings(self.settings, overrides), self._least_cost)
+        return read_settings(self.settings, overrides)
+
+    def _open(self, client: Requester | None, settings: Settings) -> AbstractAsyncContextManager[Runner]:
+        """Open a run, which the body begins, for a block that is left in the task that entered it."""
+        from runware_flow.runner.runner import open_run  # the shell is not needed to declare
+
+        return open_run(self.declaration, client, settings, self._least_cost)
 
     def _least_cost(self, account: BudgetAccount) -> float:
         from runware_flow.flow.plan import least_cost  # only a budget asks
@@ -404,10 +407,11 @@ class Flow:
                 "flow.run() starts an event loop of its own, and one is running here: use `await flow.execute()`"
             )
 
+        settings = self._settings_of(None, overrides)
         begun: list[RunResult] = []
 
         async def main() -> RunResult:
-            async with self._open(None, **overrides) as runner:
+            async with self._open(None, settings) as runner:
                 run = _begin(runner)
                 begun.append(run.result)
                 return await run.wait()

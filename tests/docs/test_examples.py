@@ -147,7 +147,7 @@ def test_local_picture_is_described_and_enlarged(example, tmp_path):
 
 def test_local_picture_that_is_missing_is_one_sentence(example):
     sentence = example("local_picture", "nowhere.png", code=1)
-    assert sentence.startswith("validation: inputs.image: cannot read nowhere.png")
+    assert sentence.startswith("validation: inputs.image: there is no file ")
     assert len(sentence.splitlines()) == 1
 
 
