@@ -11,6 +11,7 @@ import anyio
 
 from runware_flow.batch.batch_runner import BatchRunner
 from runware_flow.batch.item import BatchContext, ItemRunner
+from runware_flow.batch.leases import ItemLeases, open_leases
 from runware_flow.batch.report import BatchOutcomes, BatchReport, Outbox
 from runware_flow.batch.source import BatchSource
 from runware_flow.batch.watch import BatchWatch
@@ -227,14 +228,29 @@ class Batch(Generic[A, T, S]):
             stack.callback(admission.close)
             watch.refused_count = admission.refused_count
             result_cache = await open_result_cache(settings.cache, client)
+            leases = open_leases(writer, self.name)
+            if leases is not None:
+                stack.push_async_callback(leases.close)
             context = BatchContext(
-                self.name, settings, client, writer, accounts, report, watch, admission, RetryBudget(), result_cache
+                self.name,
+                settings,
+                client,
+                writer,
+                accounts,
+                report,
+                watch,
+                admission,
+                RetryBudget(),
+                result_cache,
+                leases,
             )
             runner = ItemRunner(context, self._builder, self._deadline)
-            batch_runner = BatchRunner(runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch)
+            batch_runner = BatchRunner(
+                runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch, leases
+            )
             async with open_task_group() as workers:
                 watch.begin(workers, batch_runner.stop)
-                workers.start_soon(_work, batch_runner, shared, admission)
+                workers.start_soon(_work, batch_runner, shared, admission, leases)
                 try:
                     yield BatchOutcomes(outbox)
                 except BaseException:
@@ -246,9 +262,16 @@ class Batch(Generic[A, T, S]):
                     batch_runner.stop()
 
 
-async def _work(batch_runner: BatchRunner, shared: Callable[[Flow], Node[Any]] | None, admission: Admission) -> None:
+async def _work(
+    batch_runner: BatchRunner,
+    shared: Callable[[Flow], Node[Any]] | None,
+    admission: Admission,
+    leases: ItemLeases | None,
+) -> None:
     async with anyio.create_task_group() as beside:
         beside.start_soon(admission.attend)
+        if leases is not None:
+            beside.start_soon(leases.renew)
         await batch_runner.run(shared)
         beside.cancel_scope.cancel()
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from runware_flow.batch.leases import failed_elsewhere, is_lost
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyio.abc import TaskGroup
 
     from runware_flow.batch.item import BatchItem, ItemRunner, Work
+    from runware_flow.batch.leases import ItemLeases
     from runware_flow.batch.report import Outbox
     from runware_flow.batch.source import BatchSource
     from runware_flow.batch.watch import BatchWatch
@@ -43,6 +46,7 @@ class BatchRunner:
         settings: Settings,
         tolerance: Tolerance,
         watch: BatchWatch,
+        leases: ItemLeases | None = None,
     ) -> None:
         self._runner = runner
         self._source = source
@@ -50,6 +54,10 @@ class BatchRunner:
         self._settings = settings
         self._tolerance = tolerance
         self._watch = watch
+        self._leases = leases
+        self._elsewhere: list[Work] = []
+        """Items that other processes have; no more than these work on at once."""
+        self._is_waiting = False
         self._count = 0
         self._todo: deque[Work] = deque()
         self._open_count = 0
@@ -104,48 +112,116 @@ class BatchRunner:
             if not self._todo:
                 continue
             work = self._todo.popleft()
-            self._outbox.report.begin()
-            with self._watch.item() as told:
-                item = await self._runner.run(work)
-                told.append(item.outcome)
-            self._settle(item, workers)
+            self._begin(work)
+            item = await self._run(work)
+            if item is not None:
+                self._settle(item, workers)
             turn -= 1
             if not turn:
                 turn = _ITEMS_A_TURN
                 await anyio.lowlevel.checkpoint()
         self._count -= 1
 
+    async def _run(self, work: Work) -> BatchItem[Any, Any] | None:
+        """Run an item to its outcome; `None` if it is another process's before that."""
+        with self._watch.item() as told:
+            if self._leases is None:
+                item = await self._runner.run(work)
+                told.append(item.outcome)
+                return item
+            found: list[BatchItem[Any, Any]] = []
+            with self._leases.hold(work):
+                found.append(await self._runner.run(work))
+            if found and not is_lost(found[0]):
+                told.append(found[0].outcome)
+                self._leases.end(work, found[0])
+                return found[0]
+        self._leases.leave(work)
+        again = self._runner.declare(work.pulled)
+        again.ledger, again.is_begun = work.ledger, True  # the ledger knows which records are this item's
+        self._leave(again)
+        return None
+
+    def _begin(self, work: Work) -> None:
+        if not work.is_begun:
+            work.is_begun = True
+            self._outbox.report.begin()
+
+    def _leave(self, work: Work) -> None:
+        """Leave an item to the process that has it; it is looked at again later."""
+        self._open_count -= 1
+        self._elsewhere.append(work)
+
     async def _look_for_work(self, workers: TaskGroup) -> bool:
         """Pull items and restore those that are finished; tells whether there may be more."""
         await self._outbox.room()
         await self._watch.admitted()
         runner = self._runner
-        works: list[Work] = []
-        most = _ITEMS_AT_ONCE if runner.has_journal else 1
+        works = self._look_elsewhere()
+        await self._pull(works)
+        if not works:
+            return await self._wait_for_others()
+        if self._has_room and not self._is_over:
+            self._hire(workers)
+        if runner.has_journal:
+            done, works = await runner.restore(works)
+            for item, work in done:
+                self._begin(work)
+                self._settle(item, workers)
+        if self._is_stopped:
+            return False
+        if self._leases is not None and works:
+            works = await self._take(self._leases, works, workers)
+        self._todo += works
+        for _ in works[1:]:
+            self._hire(workers)
+        return True
+
+    async def _pull(self, works: list[Work]) -> None:
+        """Pull as many items as are looked up together."""
+        most = _ITEMS_AT_ONCE if self._runner.has_journal else 1
         while len(works) < most and not self._is_stopped and (not works or self._has_room):
             pulled = await self._source.pull()
             if pulled is None:
                 self._is_over = True
                 break
             self._open_count += 1
-            works.append(runner.declare(pulled))
+            works.append(self._runner.declare(pulled))
             if self._source.is_async:
                 break  # others wait for the next one meanwhile
-        if not works:
+
+    def _look_elsewhere(self) -> list[Work]:
+        """Take up, now and then, the items that other processes had."""
+        if self._leases is None or not self._elsewhere or not self._leases.may_look():
+            return []
+        self._leases.note_look()
+        works, self._elsewhere = self._elsewhere, []
+        self._open_count += len(works)
+        return works
+
+    async def _wait_for_others(self) -> bool:
+        """Wait for the items that other processes have, if nothing else is left; tells whether there are any."""
+        if self._leases is None or not self._elsewhere or self._is_waiting or self._is_stopped:
             return False
-        if self._has_room and not self._is_over:
-            self._hire(workers)
-        if runner.has_journal:
-            done, works = await runner.restore(works)
-            for item in done:
-                self._outbox.report.begin()
-                self._settle(item, workers)
-        if self._is_stopped:
-            return False
-        self._todo += works
-        for _ in works[1:]:
-            self._hire(workers)
-        return True
+        self._is_waiting = True
+        try:
+            await self._leases.wait()
+        finally:
+            self._is_waiting = False
+        return not self._is_stopped
+
+    async def _take(self, leases: ItemLeases, works: list[Work], workers: TaskGroup) -> list[Work]:
+        """Take what no other process has; what failed in another one is settled."""
+        mine: list[Work] = []
+        for work, lease in zip(works, await leases.take(works), strict=True):
+            if lease.number or work.ledger is None:
+                mine.append(work)
+            elif lease.has_ended:
+                self._begin(work)
+                self._settle(work.ended(failed_elsewhere(lease)), workers)
+            else:
+                self._leave(work)
+        return mine
 
     @property
     def _has_room(self) -> bool:

@@ -18,6 +18,7 @@ from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
 from runware_flow.graph.plan import ScopePlan, compile_plan
+from runware_flow.journal.store import LeaseLost
 from runware_flow.lifetime import open_task_group
 from runware_flow.runner.admission import RunAdmission
 from runware_flow.runner.context import RunContext, current_worker
@@ -30,6 +31,7 @@ from runware_flow.runner.tracing import traced
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runware_flow.batch.leases import ItemLeases
     from runware_flow.batch.report import BatchReport
     from runware_flow.batch.watch import BatchWatch
     from runware_flow.cache.single_flight import ResultCache
@@ -93,6 +95,11 @@ class BatchContext(NamedTuple):
     admission: Admission
     retries: RetryBudget
     result_cache: ResultCache | None
+    leases: ItemLeases | None = None
+
+    def has_lost(self, lease: int) -> bool:
+        """Tell whether a lease that was held is lost."""
+        return bool(lease) and self.leases is not None and not self.leases.has(lease)
 
 
 class ItemRunner:
@@ -147,8 +154,8 @@ class ItemRunner:
         self._check(flow, node, "the builder")
         return Work(pulled, flow, node, self._ledger(f"item[{pulled.key}]", f"[{pulled.key}]"))
 
-    async def restore(self, works: list[Work]) -> tuple[list[BatchItem[Any, Any]], list[Work]]:
-        """Find the items whose outcomes are in the journal, at once; returns their outcomes, and the others."""
+    async def restore(self, works: list[Work]) -> tuple[list[tuple[BatchItem[Any, Any], Work]], list[Work]]:
+        """Find the items whose outcomes are in the journal, at once; returns these with their works, and the others."""
         around = self._around
         asked: list[tuple[Work, Restorer]] = []
         for work in works:
@@ -156,12 +163,12 @@ class ItemRunner:
                 asked.append((work, Restorer(work.node, around.client, work.ledger)))
         if asked and around.writer is not None:
             await restore([found for _, found in asked], around.writer)
-        done: list[BatchItem[Any, Any]] = []
+        done: list[tuple[BatchItem[Any, Any], Work]] = []
         for work, found in asked:
             if found.is_known:
                 found.book(around.accounts)
                 around.watch.restored(work.flow.declaration.root)
-                done.append(work.ended(Ok(found.value)))
+                done.append((work.ended(Ok(found.value)), work))
         known = {work for work, found in asked if found.is_known}
         return done, [work for work in works if work not in known]
 
@@ -172,8 +179,11 @@ class ItemRunner:
             return work.ended(Failed(node))
         try:
             outcome = await self._in_time(work)
+        except LeaseLost:
+            raise
         except BaseException:
-            self._around.report.abandon(work.ended(work.abandoned()))
+            if work.ledger is None or not self._around.has_lost(work.ledger.lease):
+                self._around.report.abandon(work.ended(work.abandoned()))
             raise
         return work.ended(outcome)
 
@@ -282,9 +292,10 @@ class Work:
     Attributes:
         node: the one whose outcome is the item's; or what the builder raised.
         machine: of the run of its nodes, once there is one.
+        is_begun: it has been counted.
     """
 
-    __slots__ = ("flow", "ledger", "machine", "node", "pulled")
+    __slots__ = ("flow", "is_begun", "ledger", "machine", "node", "pulled")
 
     def __init__(self, pulled: Pulled, flow: Flow, node: Node[Any] | Exception, ledger: Ledger | None = None) -> None:
         self.pulled = pulled
@@ -292,6 +303,7 @@ class Work:
         self.node = node
         self.ledger = ledger
         self.machine: FlowMachine | None = None
+        self.is_begun = False
 
     def ended(self, outcome: Outcome[Any]) -> BatchItem[Any, Any]:
         """Say how the item ended."""
