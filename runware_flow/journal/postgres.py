@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.graph.resume import Claims
@@ -21,12 +23,12 @@ from runware_flow.journal.rows import FOUND, INSERTED, RowStore
 from runware_flow.journal.store import Lease, LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from runware_flow.journal.rows import RowKey
     from runware_flow.journal.store import Change, Entry
 
-__all__ = ("DATABASE_FORMAT", "PostgresStore")
+__all__ = ("DATABASE_FORMAT", "PAID_THERE", "TELLS_PRICE_THERE", "DatabaseReader", "InRow", "PostgresStore")
 
 R = TypeVar("R")
 
@@ -93,7 +95,7 @@ class _Statements:
         return self._connection.execute(_statement(query), values or None)
 
 
-class _InRow:
+class InRow:
     """Large texts stay in the row: PostgreSQL moves them out of the way itself."""
 
     def put_away(self, item: bytes) -> bytes:
@@ -101,6 +103,51 @@ class _InRow:
 
     def bring_back(self, item: bytes) -> bytes:
         return item
+
+
+PAID_THERE = "CASE WHEN micro_usd > 0 THEN micro_usd END"
+TELLS_PRICE_THERE = """(micro_usd > 0 OR micro_usd = 0 AND NOT EXISTS (
+    SELECT 1 FROM json_array_elements(convert_from(items, 'UTF8')::json) AS one
+        WHERE coalesce(one->>'cost', '') NOT IN ('0', '0.0')))"""
+"""What `PAID` and `TELLS_PRICE` are for a file."""
+
+
+class DatabaseReader:
+    """A journal in a database, opened for reading."""
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        self._address = address
+        with self.translated():
+            self._connection = address.connect()
+            try:
+                self._connection.execute(b"SET default_transaction_read_only = on")
+                self._connection.execute(b"SET search_path = runware_flow")
+                [there] = self._connection.execute(b"SELECT to_regclass('runware_flow.node')").fetchone()
+                if there is None:
+                    raise JournalError(f"there is no journal in {address}")
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """Run a statement with `?` for its values."""
+        return self._connection.execute(_statement(query), values or None)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._connection.close()
+
+    @contextmanager
+    def translated(self) -> Generator[None]:
+        """Turn errors of the database into one sentence.
+
+        Raises:
+            JournalError: instead of what psycopg raises, and of what no run wrote.
+        """
+        try:
+            yield
+        except (load_psycopg().Error, msgspec.MsgspecError) as error:
+            raise JournalError(f"the journal {self._address} cannot be read: {self._address.told(error)}") from None
 
 
 class PostgresStore(RowStore):
@@ -119,7 +166,7 @@ class PostgresStore(RowStore):
     is_new = False
 
     def __init__(self, address: str | DatabaseAddress, *, lease: float = 30.0, patience: float = 60.0) -> None:
-        super().__init__(_InRow())
+        super().__init__(InRow())
         self.address = address if isinstance(address, DatabaseAddress) else DatabaseAddress(address)
         self.lease_seconds = lease
         self._patience = patience

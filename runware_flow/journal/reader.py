@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -24,6 +24,7 @@ from runware_flow.errors import JournalError, RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.journal.address import DatabaseAddress, is_database
 from runware_flow.journal.costs import PAID, TELLS_PRICE
 from runware_flow.journal.ledger import settlement
 from runware_flow.journal.media import MediaFolder
@@ -39,9 +40,13 @@ from runware_flow.types import Result
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from os import PathLike
+    from pathlib import Path
     from typing import Self
 
+    from runware_flow.journal.postgres import DatabaseReader
+    from runware_flow.journal.rows import Media
     from runware_flow.journal.writer import JournalWriter
 
 __all__ = ("Collected", "Journal", "JournalEntry", "JournalSummary", "ModelUse", "Salvaged", "collect", "salvage")
@@ -143,13 +148,28 @@ class Journal:
         JournalError: on entering and by every method, if the file is no journal or is damaged.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = file_of_journal(path)
-        self._media = MediaFolder(self.path)
-        self._connection: sqlite3.Connection | None = None
+    def __init__(self, path: str | PathLike[str] | DatabaseAddress) -> None:
+        self.path: Path | DatabaseAddress
+        self._media: Media
+        if isinstance(path, DatabaseAddress) or is_database(path):
+            from runware_flow.journal.postgres import InRow  # not needed by a file
+
+            self.path = path if isinstance(path, DatabaseAddress) else DatabaseAddress(path)
+            self._media = InRow()
+        else:
+            self.path = file_of_journal(path)
+            self._media = MediaFolder(self.path)
+        self._connection: sqlite3.Connection | DatabaseReader | None = None
+        self._paid, self._tells_price = PAID, TELLS_PRICE
         self._is_earlier = False
 
     def __enter__(self) -> Self:
+        if isinstance(self.path, DatabaseAddress):
+            from runware_flow.journal.postgres import PAID_THERE, TELLS_PRICE_THERE, DatabaseReader
+
+            self._connection = DatabaseReader(self.path)
+            self._paid, self._tells_price = PAID_THERE, TELLS_PRICE_THERE
+            return self
         if not self.path.is_file():
             raise JournalError(f"there is no journal {self.path}")
         with translated(self.path):
@@ -181,47 +201,56 @@ class Journal:
         if self._is_earlier:
             columns = _COLUMNS.format(ordinal=0, hedge=0)
         rows = self._all(f"SELECT {columns} FROM node WHERE {condition} ORDER BY id LIMIT {_PAGE}", more)
-        with translated(self.path):
+        with self._translated():
             return [self._entry(row) for row in rows]
 
     def summary(self) -> JournalSummary:
         """Count what is in it, and sum up what it cost."""
         counts = dict.fromkeys(STATES, 0)
         micro_usd = unknown = 0
-        query = f"""SELECT state, count(*), sum({PAID}), sum(micro_usd IS NULL AND task_uuid IS NOT NULL)
-            FROM node GROUP BY state"""
+        query = f"""SELECT state, count(*), sum({self._paid}),
+            count(*) FILTER (WHERE micro_usd IS NULL AND task_uuid IS NOT NULL) FROM node GROUP BY state"""
         for state, count, known, missing in self._all(query):
             if state not in range(len(STATES)):
                 continue  # of a damaged row, which `entries` tells of
             counts[STATES[state]] = count
             if STATES[state] == "done":
-                micro_usd, unknown = known or 0, missing
+                micro_usd, unknown = int(known or 0), missing
         cost = None if unknown else micro_usd / 1_000_000
         return JournalSummary(counts["open"], counts["done"], counts["failed"], cost)
 
     def models(self) -> list[ModelUse]:
         """Return what each model took and cost, by task type and model."""
         query = f"""SELECT task_type, model, count(*), avg(settled_at - asked_at),
-            avg(micro_usd) FILTER (WHERE {TELLS_PRICE}) FROM node
+            avg(micro_usd) FILTER (WHERE {self._tells_price}) FROM node
             WHERE state = {STATES.index("done")} AND task_uuid IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2"""
         return [
-            ModelUse(task_type, model, count, seconds, None if micro_usd is None else micro_usd / 1_000_000)
+            ModelUse(task_type, model, count, seconds, None if micro_usd is None else float(micro_usd) / 1_000_000)
             for task_type, model, count, seconds, micro_usd in self._all(query)
         ]
 
     def places(self) -> list[tuple[str, str | None]]:
         """Return where its runs were, the last one first: the folder, and the folder of the cache if there was one."""
-        if not self._all("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'place'"):
+        if isinstance(self.path, DatabaseAddress):
+            rows = self._all("SELECT folder, cache FROM place ORDER BY id DESC LIMIT 100")
+        elif self._all("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'place'"):
+            rows = self._all("SELECT folder, cache FROM place ORDER BY rowid DESC LIMIT 100")
+        else:
             return []
-        rows = self._all("SELECT folder, cache FROM place ORDER BY rowid DESC LIMIT 100")
-        with translated(self.path):
+        with self._translated():
             return msgspec.convert(rows, list[tuple[str, str | None]])
 
     def _all(self, query: str, values: list[Any] | None = None) -> list[Any]:
         if self._connection is None:
             raise JournalError(f"the journal {self.path} is read inside its `with` block")
-        with translated(self.path):
-            return self._connection.execute(query, values or []).fetchall()
+        with self._translated():
+            found: list[Any] = self._connection.execute(query, values or []).fetchall()
+            return found
+
+    def _translated(self) -> AbstractContextManager[None]:
+        if isinstance(self.path, DatabaseAddress):
+            return cast("DatabaseReader", self._connection).translated()
+        return translated(self.path)
 
     def _entry(self, row: Any) -> JournalEntry:
         whole = msgspec.convert(row, _Row)
@@ -279,7 +308,7 @@ class Collected(msgspec.Struct, frozen=True):
 
 
 async def collect(
-    journal: str | PathLike[str],
+    journal: str | PathLike[str] | DatabaseAddress,
     client: Any = None,
     *,
     timeout: float = 30.0,
@@ -292,7 +321,7 @@ async def collect(
     and the rest is still open.
 
     Args:
-        journal: the path of its file.
+        journal: the path of its file, or the address of its database, which no run should use meanwhile.
         client: a `Client` to ask with, which stays open; by default one from the environment.
         timeout: seconds to wait for each task that still runs.
         concurrency: how many are asked for at once, at most.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import anyio.lowlevel
 import anyio.to_thread
 
-from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError
+from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError, JournalError
 from runware_flow.graph.budget import Asking, BudgetMachine, Past, Refused, Reservation
 from runware_flow.graph.prices import Price, dollars, micro_usd, read_price
+from runware_flow.journal.store import LeasingStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -176,6 +177,11 @@ class BudgetAccount:
 
         A `JournalStore` without a `path` cannot be asked: it counts for nothing.
         """
+        if isinstance(store, LeasingStore):
+            raise JournalError(
+                "budget= does not know yet what a journal in a database has spent, nor what other processes spend: run"
+                " with a journal in a file, or without a budget"
+            )
         path: Path | None = getattr(store, "path", None)
         if path is None:
             return

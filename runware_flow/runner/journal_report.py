@@ -64,7 +64,7 @@ def journal_report(
 
 def finder_of(reader: Journal, rows: Sequence[Row], files: Sequence[Path] | None) -> Finder:
     """Find the files that a journal names: below its own folder, and below `files`; with `None`, wherever they are."""
-    folder = reader.path.absolute().parent
+    folder = reader.path.absolute().parent if isinstance(reader.path, Path) else Path.cwd()
     places = reader.places()
     # A relative path is tried where its run was, and where the journal is now: both may have moved together.
     bases = [*(Path(place) for place, _ in places), folder, *(files or ())]

@@ -8,17 +8,19 @@ import threading
 import traceback
 from pathlib import Path
 
+import anyio
 import psycopg
 import pytest
 from postgres_server import PostgresServer
 
 from runware_flow import Batch, DeclarationError, Flow, JournalError
+from runware_flow.journal import Journal, collect
 from runware_flow.journal.address import DatabaseAddress
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.journal.store import Begin, NodeKey, Settle
 
 sys.path.append(str(Path(__file__).parents[1] / "run"))
-from service import Service, art, caption, upscale
+from service import Service, art, caption, fails, upscale
 
 pytestmark = pytest.mark.cluster
 
@@ -207,5 +209,66 @@ def test_flow_on_a_database_that_is_lost_fails_with_the_sentence(run):
             assert flow_result is None
             assert first is not None
             assert isinstance(caught.value.__cause__ or caught.value, JournalError)
+
+    run(main)
+
+
+def test_journal_in_a_database_is_read_and_collected(database, run):
+    async def main():
+        service = Service(lambda request, count: anyio.sleep_forever() if count > 29 else None)
+        batch = Batch(poster, concurrency=1, journal=database, name="b")
+        with anyio.move_on_after(1):
+            await batch.collect([f"picture {number}" for number in range(10)], service)
+        with Journal(database) as journal:
+            summary = journal.summary()
+            assert (summary.done_count, summary.open_count, summary.cost) == (29, 1, pytest.approx(29 * 0.0012))
+            [left] = journal.entries(state="open")
+            assert len(list(journal.entries(flow="b"))) == 30
+            assert [(use.count, use.cost) for use in journal.models()] == [
+                (9, pytest.approx(0.0012)),
+                (10, pytest.approx(0.0012)),
+                (10, pytest.approx(0.0012)),
+            ]
+            assert journal.places()[0][0] == str(Path.cwd())
+        [collected] = await collect(database, Service())
+        assert collected.entry.task_uuid == left.task_uuid
+        with Journal(database) as journal:
+            assert journal.summary().open_count == 0
+
+    run(main)
+
+
+def test_database_without_a_journal_says_so(database):
+    with pytest.raises(JournalError, match="there is no journal in postgresql://tester@"), Journal(database):
+        pass
+
+
+def test_budget_on_a_database_is_refused_and_not_ignored(database, run):
+    async def main():
+        with pytest.raises(JournalError, match="budget= does not know yet"):
+            await Batch(poster, journal=database, budget=1.0).collect(["a"], Service())
+
+    run(main)
+
+
+def test_batches_side_by_side_do_each_item_once_and_a_failure_too(database, run):
+    async def main():
+        service = Service(fails("picture 3"))
+        reports = []
+
+        async def take_part():
+            batch = Batch(poster, concurrency=3, journal=database, name="b", on_error="continue")
+            reports.append(await batch.collect([f"picture {number}" for number in range(20)], service))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(take_part)
+        assert [(report.ok_count, report.failed_count) for report in reports] == [(19, 1)] * 3
+        assert len(service.sent) == 19 * 3 + 1
+        assert all("providerError it is" in str(report.failures[0].error) for report in reports)
+        with psycopg.connect(database) as connection:
+            assert connection.execute("SELECT count(*) FROM runware_flow.lease WHERE ended_at IS NULL").fetchone() == (
+                0,
+            )
 
     run(main)
