@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ("ChoiceKind", "ChoiceRecord", "Contestant", "find_record", "winner_of")
 
-ChoiceKind: TypeAlias = Literal["race", "first", "fallback"]
+ChoiceKind: TypeAlias = Literal["race", "first", "fallback", "node_fallback"]
+"""`fallback`: of the keyword `fallback=`, inside of one node; `node_fallback`: of a node that has one."""
 
 
 class Contestant(NamedTuple):

@@ -64,6 +64,9 @@ PURE = frozenset({NodeKind.PICK, NodeKind.GATHER, NodeKind.SETTLED, NodeKind.FIR
 
 _UNGUARDED = DECIDED | {NodeKind.ITEM}
 
+RECORDED = (NodeKind.RACE, NodeKind.FIRST, NodeKind.FALLBACK)
+"""What they choose is written down in a journal."""
+
 CHOOSING = (NodeKind.RACE, NodeKind.FIRST)
 """Kinds that may do without some of the nodes before them, which are then not needed any more."""
 

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runware_flow.errors import TooFewSucceeded
 from runware_flow.graph.choice_records import ChoiceRecord, Contestant, winner_of
-from runware_flow.graph.declaration import CHOOSING, SENDS, NodeKind
+from runware_flow.graph.declaration import CHOOSING, RECORDED, SENDS, NodeKind
 from runware_flow.graph.fingerprint import Ordinals, item_key
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
 from runware_flow.graph.plan import MAX_WAITS, OPEN
@@ -484,9 +484,10 @@ class FlowMachine:
             return
         if cell == OK:
             self._settle_ok(run, step, outcome)
-            if step.kind in CHOOSING:
+            if step.kind in RECORDED:
                 self.chosen.pop((run, step), None)
                 self.leads.pop((run, step), None)
+            if step.kind in CHOOSING:
                 self._let_go(run, step)
             return
         run.cells[slot] = cell
@@ -726,7 +727,9 @@ class FlowMachine:
     def _decide_unless(self, run: ScopeRun, step: Step) -> None:
         [(around, one)] = _before(run, step)
         cell, outcome = around.cells[one.slot], around.values[one.slot]
-        if cell == OK:
+        if cell >= SETTLED and self._chosen(run, _fallback_after(step)) is not None and outcome is not self.stopped:
+            self._settle(run, step, OK, outcome)  # the fallback has answered in an earlier run
+        elif cell == OK:
             self._settle(run, step, SKIPPED, Skipped(f"{around.place(one)} succeeded"))
         elif cell == FAILED and may_fall_back(outcome.error, buys=one.kind in SENDS):
             self._settle(run, step, OK, outcome)
@@ -737,14 +740,25 @@ class FlowMachine:
 
     def _decide_fallback(self, run: ScopeRun, step: Step) -> None:
         (around, one), (_, other) = _before(run, step)
-        if around.cells[one.slot] == OK:
+        chosen = self._chosen(run, step)
+        if around.cells[one.slot] == OK and chosen is None:
             self._settle(run, step, OK, around.values[one.slot])
         elif around.cells[one.slot] >= SETTLED and run.cells[other.slot] >= SETTLED:
             cell, outcome = run.cells[other.slot], run.values[other.slot]
             if cell == OK:
-                self._settle(run, step, OK, outcome)
+                if chosen is None and self.is_recorded and (run, step) in self.leads:
+                    known = self.leads[run, step]
+                    contestants = [Contestant(None, known.get(place)) for place in range(2)]
+                    self._propose(run, step, "node_fallback", contestants, (1,))
+                elif chosen is None or chosen.is_durable:
+                    self._settle(run, step, OK, outcome)
+                return
+            if chosen is not None and outcome is not self.stopped and cell != ABANDONED:
+                self._void(run, step, chosen)
+            if around.cells[one.slot] == OK:
+                self._settle(run, step, OK, around.values[one.slot])
             elif cell == FAILED:
-                first = around.values[one.slot].error
+                first = getattr(around.values[one.slot], "error", None) or _said(around.values[one.slot])
                 outcome.error.add_note(f"this is the fallback's error; before it: {str(first) or type(first).__name__}")
                 self._fail(run, step, outcome.error)
             elif isinstance(outcome, Skipped) and outcome is not self.stopped and around.cells[one.slot] == FAILED:
@@ -854,15 +868,20 @@ class FlowMachine:
 
     def note_lead(self, run: ScopeRun, step: Step, place: int, fingerprint: str | None) -> None:
         """The first request of a contestant is known, by which a journal knows the choice."""
-        if run.cells[step.slot] < SETTLED:
-            self.leads.setdefault((run, step), {})[place] = fingerprint
+        if run.cells[step.slot] >= SETTLED:
+            return
+        self.leads.setdefault((run, step), {})[place] = fingerprint
+        chosen = self._chosen(run, step) if step.kind is NodeKind.FALLBACK else None
+        if chosen is not None and place == 1 and chosen.record.contestants[1].fingerprint != fingerprint:
+            self._void(run, step, chosen)  # what had answered is not there any more
+            self._decide_fallback(run, step)
 
     def know_choice(self, run: ScopeRun, step: Step, record: ChoiceRecord) -> None:
         """An earlier run has made this choice."""
         if run.cells[step.slot] >= SETTLED or (run, step) in self.chosen:
             return
         chosen = self.chosen[run, step] = Chosen(record, is_durable=True)
-        if step.kind is NodeKind.RACE:
+        if step.kind is not NodeKind.FIRST:
             return
         fan = _fan_of(run, step)
         if len(record.winning_keys(step.work)) < step.work:
@@ -879,6 +898,8 @@ class FlowMachine:
         chosen.is_durable = True
         if step.kind is NodeKind.RACE:
             self._decide_race(run, step)
+        elif step.kind is NodeKind.FALLBACK:
+            self._decide_fallback(run, step)
         else:
             fan = _fan_of(run, step)
             self._decide_first(fan, fan.plan.gathers.index(step))
@@ -895,22 +916,31 @@ class FlowMachine:
 
     def is_held(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether all that a node is for was chosen without it, so that it sends nothing."""
-        if not step.role.serves_choice:
-            return False
-        if not self.chosen:
-            return not self._is_wanted(run, step)
+        role = step.role
+        if not self.chosen or not role.is_optional:
+            return role.serves_choice and not self._is_wanted(run, step)
+        is_held = role.serves_choice
         todo = [(run, step)]
         while todo:
-            needing = self._needing(*todo.pop())
+            place = todo.pop()
+            needing = self._needing(*place)
             if needing is None:
                 return False
+            is_held = is_held or self._is_answered(*place)
             todo += needing
-        return True
+        return is_held
+
+    def _is_answered(self, run: ScopeRun, step: Step) -> bool:
+        """Tell whether a fallback of this very node has answered in an earlier run."""
+        return step.role.may_be_answered and any(
+            one.kind is NodeKind.FALLBACK and run.cells[one.slot] < SETTLED and not self._may_choose(run, one, step)
+            for one in step.next
+        )
 
     def _needing(self, run: ScopeRun, step: Step) -> list[tuple[ScopeRun, Step]] | None:
         """Find what may still come to need a node and serves a choice itself; `None` if the node is needed anyway."""
         cells, role, fan = run.cells, step.role, run.fan
-        if role.is_end or not role.serves_choice or any(cells[one.slot] < SETTLED for one in role.fans):
+        if role.is_end or not role.is_optional or any(cells[one.slot] < SETTLED for one in role.fans):
             return None
         found = [(run, one) for one in step.next if cells[one.slot] < SETTLED and self._may_choose(run, one, step)]
         if step.inner is not None:
@@ -921,7 +951,7 @@ class FlowMachine:
             gathers = [fan.plan.gathers[place] for place in step.gathers]
             open_ones = [one for one in gathers if fan.around.cells[one.slot] < SETTLED]
             found += [(fan.around, one) for one in open_ones if self._may_win(fan, one, run)]
-        return None if any(not one.role.serves_choice for _, one in found) else found
+        return None if any(not one.role.is_optional for _, one in found) else found
 
     def hold(self, run: ScopeRun, step: Step, outcome: Failed | Abandoned | None) -> None:
         """A running node is held: it waits for what was chosen, and goes on only if that does not succeed this time.
@@ -931,18 +961,26 @@ class FlowMachine:
         """
         self.in_flight -= 1
         self.tried.pop((run, step), None)
-        if self.stopped is None and not any(contest.step.kind is NodeKind.FIRST for contest in step.role.contests):
+        if self.stopped is None and not self._must_make_room(run, step):
             run.cells[step.slot] = WAITING
             self.waiting[run, step] = None
             self.held[run, step] = outcome
             if not self._is_wanted(run, step):  # the choice was made meanwhile
                 self._leave_out(run, step, Skipped(f"{run.place(step)} was not chosen"))
-        elif isinstance(outcome, Failed):  # items make room for others, among which the chosen ones may be
+        elif isinstance(outcome, Failed):
             self._settle(run, step, FAILED, outcome)
         elif outcome is not None:
             self._settle(run, step, ABANDONED, outcome)
         else:
             self._settle(run, step, SKIPPED, self.stopped or Skipped(f"{run.place(step)} was not chosen"))
+
+    def _must_make_room(self, run: ScopeRun, step: Step) -> bool:
+        """Tell whether a held node ends at once: others wait for that, among which the chosen ones may be."""
+        return any(
+            choice.kind is NodeKind.FIRST
+            or (choice.kind is NodeKind.FALLBACK and self._chosen(run.above(hops), choice) is not None)
+            for choice, hops, _, _, _ in step.role.contests
+        )
 
     def has_lost(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether a node that runs is cancelled because a race was decided without it."""
@@ -958,9 +996,13 @@ class FlowMachine:
         return winner_of(chosen.record, self.leads.get((run, step), {}), len(step.args))
 
     def _may_choose(self, run: ScopeRun, following: Step, step: Step) -> bool:
-        chosen = self._chosen(run, following) if following.kind is NodeKind.RACE else None
+        if following.kind is NodeKind.UNLESS:
+            return self._chosen(run, _fallback_after(following)) is None
+        chosen = self._chosen(run, following) if following.kind in (NodeKind.RACE, NodeKind.FALLBACK) else None
         if chosen is None:
             return True
+        if following.kind is NodeKind.FALLBACK:
+            return following.args[1] == (0, step.slot)
         place = self._winning_place(run, following, chosen)
         return place is None or following.args[place] == (0, step.slot)
 
@@ -992,6 +1034,9 @@ class FlowMachine:
             if self.is_recorded:
                 self.decisions.append(Decision(run, step, record))
             self._decide_first(fan, fan.plan.gathers.index(step))
+        elif step.kind is NodeKind.FALLBACK and self.is_recorded:
+            record = ChoiceRecord(chosen.record.number, "node_fallback", run.path(step), chosen.record.contestants, ())
+            self.decisions.append(Decision(run, step, record))
 
     def _check_winners(self, fan: FanRun, first: Step, chosen: Chosen) -> None:
         """No more items come: a choice of items that are not among them is void."""
@@ -1082,6 +1127,14 @@ def _before(run: ScopeRun, step: Step) -> list[tuple[ScopeRun, Step]]:
         around = run.above(hops)
         found.append((around, around.plan.steps[slot]))
     return found
+
+
+def _fallback_after(unless: Step) -> Step:
+    return next(one for work in unless.next for one in work.next if _stands_for(one, unless, work))
+
+
+def _stands_for(following: Step, unless: Step, work: Step) -> bool:
+    return following.kind is NodeKind.FALLBACK and following.spec.deps == (unless.spec.deps[0], work.spec)
 
 
 def _key(item: ScopeRun) -> str:

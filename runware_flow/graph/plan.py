@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runware_flow.graph.declaration import CHOOSING, DECIDED, PURE, SENDS, STANDING_IN, NodeKind, waits_for
+from runware_flow.graph.declaration import CHOOSING, DECIDED, PURE, RECORDED, SENDS, STANDING_IN, NodeKind, waits_for
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
@@ -31,9 +31,10 @@ class Contest(NamedTuple):
     """What a step that sends is to a choice that comes after it.
 
     Attributes:
-        step: the race or `first`.
+        step: the race, `first` or fallback.
         hops: how many scopes up that stands.
-        place: which of the contestants of a race the step is for; -1 for a `first`, whose contestants are items.
+        place: which of the contestants of a race or a fallback the step is for; -1 for a `first`, whose contestants are
+            items.
         is_lead: what it sends is the first request of its contestant, by which a journal knows the choice.
         has_lead: something is; else the choice is known by its path.
     """
@@ -52,6 +53,7 @@ class Role(NamedTuple):
         is_end: nothing waits for it, so it is wanted for itself.
         serves_choice: it may turn out not to be needed, since a race or a `first` comes after it.
         may_lose: it may be cancelled because that is a race.
+        may_be_answered: a fallback that comes after it may have the value, so that what failed stays failed.
         is_excused: whatever waits for it may do without, so its failure alone is no failure of the run.
         needs_fallback: it would not be excused but for a fallback, which answers only failures of some kinds.
         fans: the fan-outs of the same scope with steps that wait for this one.
@@ -61,10 +63,16 @@ class Role(NamedTuple):
     is_end: bool = False
     serves_choice: bool = False
     may_lose: bool = False
+    may_be_answered: bool = False
     is_excused: bool = False
     needs_fallback: bool = False
     fans: tuple[Step, ...] = ()
     contests: tuple[Contest, ...] = ()
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether a choice that is on record may be one without it."""
+        return self.serves_choice or self.may_be_answered
 
 
 NO_ROLE = Role()
@@ -200,6 +208,7 @@ def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
             is_end=not after,
             serves_choice=any(one.role.serves_choice or one.kind in CHOOSING for one in steps),
             may_lose=any(one.role.may_lose or one.kind is NodeKind.RACE for one in steps),
+            may_be_answered=any(one.role.may_be_answered or _is_first_choice(one, spec) for one in steps),
             is_excused=bool(after) and all(_excuses(one, spec) for one in steps),
             needs_fallback=any(one.role.needs_fallback or _stands_in(one, spec) for one in steps),
             fans=tuple(_fan_in(spec.scope, scope, plans) for scope in inside if scope.depth > spec.scope.depth),
@@ -208,7 +217,7 @@ def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
             waiting.setdefault(one, []).append(spec)
     contests: dict[NodeSpec, list[Contest]] = {}
     for spec in declaration.order:
-        if spec.kind in CHOOSING:
+        if spec.kind in RECORDED:
             _note_contests(spec, plans, contests)
     for spec, found in contests.items():
         step = plans[spec.scope].steps[spec.slot]
@@ -222,6 +231,8 @@ def _note_contests(
     step = plans[choice.scope].steps[choice.slot]
     scope = choice.scope if choice.of is None else choice.of.scope
     befores = [_before(one, scope) for one in (choice.deps if choice.of is None else (choice.of,))]
+    if choice.kind is NodeKind.FALLBACK:
+        befores[1] = {choice.deps[1]}  # it waits for the other one's failure, not for its value
     for place, before in enumerate(befores):
         mine = [
             one
@@ -258,6 +269,10 @@ def _excuses(waiting: Step, spec: NodeSpec) -> bool:
 def _stands_in(waiting: Step, spec: NodeSpec) -> bool:
     # What follows a fallback is judged by the node that has the value of either: it fails if both did.
     return waiting.kind in STANDING_IN and spec in waiting.spec.deps
+
+
+def _is_first_choice(waiting: Step, spec: NodeSpec) -> bool:
+    return waiting.kind is NodeKind.FALLBACK and waiting.spec.deps[0] is spec
 
 
 def _is_fed(step: Step, plan: ScopePlan) -> bool:

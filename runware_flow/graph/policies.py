@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from runware_flow.errors import RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.errors import RunwareError, RunwareFlowError, RunwareTimeoutError, TooFewSucceeded
 from runware_flow.types import problem_of_seconds
 
 if TYPE_CHECKING:
@@ -201,8 +201,11 @@ def may_fall_back(error: Exception, *, buys: bool) -> bool:
     """Tell whether a fallback may stand in for a node that has failed for good.
 
     Not for a mistake in the flow or a builder that raises, which are to be found; nor for a budget that is spent, a
-    journal that cannot be written or a client that is closed, after which nothing may be sent.
+    journal that cannot be written or a client that is closed, after which nothing may be sent. A race or a `first` of
+    which too few succeeded is judged by the errors of those.
     """
+    if isinstance(error, TooFewSucceeded):
+        return all(may_fall_back(one, buys=False) for one in error.errors)
     if isinstance(error, RunwareError):
         return True
     return not (buys or isinstance(error, RunwareFlowError))

@@ -53,6 +53,11 @@ HELD: Any = object()
 
 
 _UNKNOWN: Any = object()
+_CHOICE_KINDS: dict[NodeKind, ChoiceKind] = {
+    NodeKind.RACE: "race",
+    NodeKind.FIRST: "first",
+    NodeKind.FALLBACK: "node_fallback",
+}
 _ADOPTIONS = 3
 
 
@@ -243,13 +248,12 @@ class RequestRunner:
             known_by = fingerprint if is_lead else None
             item = place if place >= 0 else run.above(hops - 1).index  # of a `first`, items are the contestants
             machine.note_lead(around, choice, item, known_by)
-            if (around, choice) in machine.chosen:
-                continue
+            if (around, choice) in machine.chosen or (choice.kind is NodeKind.FALLBACK and place != 0):
+                continue  # equal fallbacks of several nodes do not tell which choice it was
             records = await ledger.choices(around.item())
             if (around, choice) in machine.chosen or around.cells[choice.slot] >= SETTLED:
                 continue
-            kind: ChoiceKind = "race" if choice.kind is NodeKind.RACE else "first"
-            found = ledger.record_of_choice(records, kind, around.path(choice), known_by)
+            found = ledger.record_of_choice(records, _CHOICE_KINDS[choice.kind], around.path(choice), known_by)
             if found is not None:
                 machine.know_choice(around, choice, found)
 

@@ -205,12 +205,14 @@ class Judge:
 
     def is_borne(self, spec: NodeSpec, indices: Indices) -> bool:
         """Whether a failure is none of the run: all that waits can do without, or a fan-out around tolerates it."""
-        error = self.end(spec, indices).error
-        is_answered = self.is_excused(spec) and (
-            not self.needs_fallback(spec) or may_fall_back(error, buys=spec.kind in SENDS)
-        )
-        return is_answered or any(
+        return self.is_answered(spec, self.end(spec, indices).error) or any(
             scope.fan is not None and scope.fan.tolerate is not None for scope in self.around(spec)
+        )
+
+    def is_answered(self, spec: NodeSpec, error: Exception) -> bool:
+        """Whether all that waits can do without a node that failed like this."""
+        return self.is_excused(spec) and (
+            not self.needs_fallback(spec) or may_fall_back(error, buys=spec.kind in SENDS)
         )
 
     def around(self, spec: NodeSpec) -> list[Any]:

@@ -126,9 +126,9 @@ def test_machine_each_outcome_follows_from_those_before_it_whatever_was_chosen(w
         assert machine.stopped is None
         assert all(judge.is_borne(*failure) for failure in failures), failures
     else:
-        run, step, _ = machine.failure
+        run, step, error = machine.failure
         assert isinstance(outcome_of(run, step.slot), Failed)
-        assert not judge.is_excused(step.spec)
+        assert not judge.is_answered(step.spec, error)
     assert machine.in_flight == 0
     assert not machine.active
     assert not machine.waiting

@@ -394,3 +394,87 @@ def test_request_equal_to_a_fallback_is_not_taken_for_it(run, path):
         assert result[node].image_url == "imageInference(first)"
 
     run(main)
+
+
+def answered(path, first="first", instead="instead", last=True):
+    """A flow whose first request is followed by another one, and by a fallback if that fails."""
+    flow = Flow("answered", journal=path)
+    node = flow.then(art(first)).then(lambda image: art(f"of {image.image_url}")).fallback(art(instead))
+    return flow, node, node.then(caption) if last else None
+
+
+@pytest.mark.parametrize("word", ["first", "of"])
+def test_fallback_that_has_answered_does_so_again(run, path, word):
+    async def main():
+        service = Scripted(**{word: BROKEN})
+        flow, node, _ = answered(path)
+        result = await flow.execute(service)
+        assert result[node].image_url == "imageInference(instead)"
+        for _ in range(3):
+            again = Scripted()
+            flow, node_again, _ = answered(path)
+            second = await flow.execute(again)
+            assert again.sent == []
+            assert second[node_again] == result[node]
+            assert second.cost == result.cost
+
+    run(main)
+
+
+def test_fallback_after_a_timeout_answers_again_and_the_open_request_is_abandoned(run, path):
+    def declare():
+        flow = Flow("answered", journal=path)
+        return flow, flow.then(art("slow"), timeout=0.01).fallback(art("quick"))
+
+    async def main():
+        await declare()[0].execute(Scripted(slow=5))
+        again = Scripted()
+        flow, node = declare()
+        assert (await flow.execute(again))[node].image_url == "imageInference(quick)"
+        assert again.sent == []
+        assert states(path) == {"slow": "abandoned", "quick": "done"}
+
+    run(main)
+
+
+def test_fallback_that_fails_when_it_is_edited_is_decided_anew_by_the_next_run(run, path):
+    async def main():
+        await answered(path, last=False)[0].execute(Scripted(first=BROKEN))
+        edited = Scripted(other=BROKEN)
+        result = await answered(path, instead="other", last=False)[0].execute(edited, on_error="continue")
+        assert edited.prompts == ["other"]
+        again = Scripted()
+        flow, node, _ = answered(path, instead="other", last=False)
+        result = await flow.execute(again)
+        assert result[node].image_url == "imageInference(of imageInference(first))"
+        assert again.prompts == ["first", "of imageInference(first)"]
+
+    run(main)
+
+
+def test_fallback_edited_before_it_is_decided_anew(run, path):
+    async def main():
+        await answered(path)[0].execute(Scripted(first=BROKEN))
+        again = Scripted()
+        flow, node, _ = answered(path, first="new")
+        assert (await flow.execute(again))[node].image_url == "imageInference(of imageInference(new))"
+
+    run(main)
+
+
+def test_fallbacks_of_many_items_answer_again(run, path):
+    def declare():
+        flow = Flow("answered", journal=path)
+        many = flow.map([str(number) for number in range(12)], lambda name: art(f"first {name}"))
+        return flow, many.fallback(art("instead"))
+
+    async def main():
+        flow, many = declare()
+        first = await flow.execute(Scripted(**{"first 3": BROKEN, "first 7": BROKEN}))
+        again = Scripted()
+        flow, many_again = declare()
+        second = await flow.execute(again)
+        assert again.sent == []
+        assert second[many_again] == first[many]
+
+    run(main)
