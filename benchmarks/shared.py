@@ -100,7 +100,7 @@ def measure(url: str, options: argparse.Namespace, count: int) -> dict[str, Any]
         processes = [start(url, options.items, environment, 30.0, options.concurrency) for _ in range(count)]
         firsts = [process.stdout.readline() for process in processes]
         began = time.monotonic()
-        said = [process.communicate()[0].splitlines() for process in processes]
+        said = [process.stdout.read().splitlines() for process in processes]
         seconds = time.monotonic() - began
         lines = [[json.loads(line) for line in [first, *rest]] for first, rest in zip(firsts, said, strict=True)]
         own = [sum(not line.get("restored", True) for line in one[:-1]) for one in lines]
