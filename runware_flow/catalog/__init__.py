@@ -6,8 +6,8 @@ one of the service (`Registry` is plain data); the service stays the authority i
 
 from __future__ import annotations
 
-from runware_flow.catalog.data_files import known_inputs, limits, load_registry, model_schema, schemas
-from runware_flow.catalog.registry import ModelEntry, Registry, resolve, resolve_model
+from runware_flow.catalog.data_files import known_inputs, limits, model_schema, schemas
+from runware_flow.catalog.registry import ModelEntry, Registry, load_registry, resolve, resolve_model
 
 __all__ = (
     "ModelEntry",

@@ -8,31 +8,24 @@ from typing import Any
 
 import msgspec
 
-from runware_flow.catalog.registry import Registry
-
-__all__ = ("known_inputs", "limits", "load_registry", "model_schema", "schemas")
+__all__ = ("known_inputs", "limits", "model_schema", "read", "schemas")
 
 
-def _read(name: str) -> bytes:
+def read(name: str) -> bytes:
+    """The bytes of one file of the catalog."""
     return files("runware_flow.catalog").joinpath("data", name).read_bytes()
-
-
-@cache
-def load_registry() -> Registry:
-    """The bundled registry: which models exist, by AIR and by slug, and which task type each takes."""
-    return Registry.from_json(_read("registry.json"))
 
 
 @cache
 def schemas() -> dict[str, Any]:
     """The bundled parameter schemas: by model, architecture, kind and utility, and the schemas of results."""
-    return msgspec.json.decode(_read("schemas.json"), type=dict[str, Any])
+    return msgspec.json.decode(read("schemas.json"), type=dict[str, Any])
 
 
 @cache
 def limits() -> dict[str, Any]:
     """Known bounds, defaults and notes of parameters by task type; keys that begin with `_` are no task types."""
-    return msgspec.json.decode(_read("limits.json"), type=dict[str, Any])
+    return msgspec.json.decode(read("limits.json"), type=dict[str, Any])
 
 
 @cache

@@ -57,7 +57,7 @@ def _model_page(model: str | None, registry: Registry | None) -> str | None:
     if model is None:
         return None
     if registry is None:
-        from runware_flow.catalog.data_files import load_registry
+        from runware_flow.catalog.registry import load_registry
 
         registry = load_registry()
     entry = registry.models.get(registry.airs.get(model, model))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
+from runware_flow.catalog.data_files import read
 from runware_flow.errors import RunwareError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("ModelEntry", "Registry", "resolve", "resolve_model")
+__all__ = ("ModelEntry", "Registry", "load_registry", "resolve", "resolve_model")
 
 
 class ModelEntry(Struct, frozen=True, rename="camel"):
@@ -85,7 +86,7 @@ def resolve_model(identifier: str, registry: Registry | None = None) -> tuple[st
     Raises:
         RunwareError: code `validation`, raw code `unknownModel`: no model has this slug.
     """
-    registry = _bundled() if registry is None else registry
+    registry = load_registry() if registry is None else registry
     entry = registry.models.get(identifier)
     if entry is not None:
         return identifier, entry.task_type
@@ -109,7 +110,7 @@ def resolve(wire: Mapping[str, Any], registry: Registry | None = None) -> dict[s
         RunwareError: code `validation`: the model is unknown and no task type is given (raw code `unknownModel`), one
             of them is no text (`invalidModel`, `invalidTaskType`), or there is neither (`missingModel`).
     """
-    registry = _bundled() if registry is None else registry
+    registry = load_registry() if registry is None else registry
     model, task_type = wire.get("model"), wire.get("taskType")
     if task_type is not None and not isinstance(task_type, str):
         raise _refuse(f"a taskType is a text, not {task_type!r}", "invalidTaskType", parameter="taskType")
@@ -127,10 +128,10 @@ def resolve(wire: Mapping[str, Any], registry: Registry | None = None) -> dict[s
     return {**wire, "taskType": known, "model": air}
 
 
-def _bundled() -> Registry:
-    from runware_flow.catalog.data_files import load_registry
-
-    return load_registry()
+@cache
+def load_registry() -> Registry:
+    """The bundled registry: which models exist, by AIR and by slug, and which task type each takes."""
+    return Registry.from_json(read("registry.json"))
 
 
 def _unknown(problem: str, identifier: str, registry: Registry) -> RunwareError:

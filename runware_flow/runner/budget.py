@@ -137,7 +137,7 @@ def read_prices(prices: Mapping[str, PriceOption] | None) -> dict[str, Price]:
     """
     if not prices:
         return {}
-    from runware_flow.catalog.data_files import load_registry
+    from runware_flow.catalog.registry import load_registry
 
     airs = load_registry().airs
     try:
