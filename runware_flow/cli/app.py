@@ -384,6 +384,31 @@ def export(
 
 
 @app.command(no_args_is_help=True)
+def redo(
+    journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
+    keys: Annotated[
+        list[str], typer.Argument(help="Keys of items, or names of nodes outside fan-outs.", metavar="KEY...")
+    ],
+    node: Annotated[str | None, typer.Option(help="Only this node of them, and what follows it.")] = None,
+    back: Annotated[bool, typer.Option("--back", help="Take the marks back.")] = False,
+) -> None:
+    """Mark items to be bought anew by the next run.
+
+    Says what they cost the last time. What was bought stays on record and on the receipt; what follows a node is
+    bought anew because it is given something else. A key may be cut to its first letters, as pages show it.
+
+    \b
+    Examples:
+      runware-flow redo posters.sqlite lighthouse 9f2c41aa
+      runware-flow redo posters.sqlite lighthouse --node upscale
+      runware-flow redo posters.sqlite lighthouse --back
+    """
+    from runware_flow.cli.redo import redo_command
+
+    redo_command(journal, keys, node=node, is_marked=not back)
+
+
+@app.command(no_args_is_help=True)
 def view(
     journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
     flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,

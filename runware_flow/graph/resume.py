@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ("Advice", "Claims", "Purchase", "PurchaseState", "advise", "choose")
 
-PurchaseState: TypeAlias = Literal["open", "done", "failed", "abandoned"]
+PurchaseState: TypeAlias = Literal["open", "done", "failed", "abandoned", "redo"]
 """`open`: it may have been sent, and what came of it is not known. `done`: its results are there. `failed`: the service
-said so. `abandoned`: it may have been sent, but a choice was made without it, so nothing waits for it."""
+said so. `abandoned`: it may have been sent, but a choice was made without it, so nothing waits for it. `redo`: its
+results are there and paid for, and it is marked to be bought anew."""
+
+
+_OVER = ("failed", "redo")
+"""States of records that answer no request any more."""
 
 
 class Purchase(msgspec.Struct, frozen=True):
@@ -122,7 +127,7 @@ def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0
             break
         if number in claims or (is_own and slot[-1].path != path):
             continue
-        found = 0 if slot[-1].path == path else 2 if all(one.state == "failed" for one in slot) else 1
+        found = 0 if slot[-1].path == path else 2 if all(one.state in _OVER for one in slot) else 1
         if found < rank:
             best, rank = slot, found
     if best is None:
@@ -136,7 +141,7 @@ def advise(slot: Sequence[Purchase]) -> Advice:
     number, ordinal = (slot[0].number, slot[0].ordinal) if slot else (0, 0)
     best: Purchase | None = None
     for purchase in slot:
-        if purchase.state != "failed" and (best is None or _rank(purchase) >= _rank(best)):
+        if purchase.state not in _OVER and (best is None or _rank(purchase) >= _rank(best)):
             best = purchase
     if best is not None:
         action: Literal["restore", "collect"] = "restore" if best.state == "done" else "collect"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ("FOUND", "INSERTED", "STATES", "Known", "RowKey", "RowStore", "items_of", "row_key")
 
-STATES: tuple[PurchaseState, ...] = ("open", "done", "failed", "abandoned")
+STATES: tuple[PurchaseState, ...] = ("open", "done", "failed", "abandoned", "redo")
 _ENCODER = msgspec.json.Encoder()
 _JSON = msgspec.json.Decoder()
 _OPEN, _DONE, _FAILED, _ABANDONED = range(4)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.errors import ClientStateError, JournalError
 from runware_flow.journal.reader import Journal
+from runware_flow.journal.redo import mark_nodes
 from runware_flow.live.server import LiveServer
 from runware_flow.runner.journal_report import finder_of, journal_notes, journal_remarks
 from runware_flow.runner.report import date_text
@@ -83,7 +84,7 @@ class _JournalSource:
             files=served_files(story.rows, finder, may_fetch=False),
             notes=journal_notes(self._journal, story),
             remarks=journal_remarks(story),
-            live=LivePart(),
+            live=LivePart(marks=story.marks),
         )
 
     def medium(self, row: int, place: int) -> tuple[Path | None, Any]:
@@ -96,7 +97,8 @@ class _JournalSource:
         raise ClientStateError("this page is about a journal: a run is stopped where it runs")
 
     def mark(self, paths: list[str], *, is_marked: bool) -> None:
-        raise ClientStateError("nothing can be marked here")
+        mark_nodes(self._journal, paths, is_marked=is_marked)
+        self._seen = ()
 
 
 def _state(path: Path) -> tuple[int, int]:

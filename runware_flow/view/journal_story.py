@@ -29,7 +29,8 @@ _LONGEST_PAUSE = 60.0
 
 
 class JournalStory(msgspec.Struct):
-    """Attributes: began_at: seconds since the epoch; cut_seconds: pauses that the time line leaves out."""
+    """Attributes: began_at: seconds since the epoch; cut_seconds: pauses that the time line leaves out; marks: paths of
+    nodes that are marked to be bought anew."""
 
     names: list[str]
     shape: Shape
@@ -38,6 +39,7 @@ class JournalStory(msgspec.Struct):
     began_at: float | None
     seconds: float
     cut_seconds: float
+    marks: frozenset[str] = frozenset()
 
 
 class JournalLine(msgspec.Struct):
@@ -57,6 +59,9 @@ def tell_journal(entries: Iterable[JournalEntry]) -> JournalStory:
     for entry in entries:
         teller.take(entry)
     return teller.tell()
+
+
+_STATES = {"done": "ok", "redo": "ok", "failed": "failed", "open": "abandoned", "abandoned": "abandoned"}
 
 
 class PathBoxes:
@@ -89,6 +94,7 @@ class _Teller:
         self._boxes = self._path_boxes.all
         self._receipt: dict[tuple[str, str, str | None], JournalLine] = {}
         self._origin: dict[str, tuple[str, str]] = {}
+        self._marks: set[str] = set()
         self._asked: dict[tuple[str, str], dict[str, Any]] = {}
 
     def take(self, entry: JournalEntry) -> None:
@@ -99,6 +105,7 @@ class _Teller:
         if before is not None:
             row.began = before.began
         self._rows[name] = row
+        (self._marks.add if entry.state == "redo" else self._marks.discard)(entry.path)
         self._asked[name] = entry.request
         if entry.task_uuid is not None:
             box.kind = "task"
@@ -132,7 +139,9 @@ class _Teller:
             row.box = by_id[row.box]
         seconds = max((row.settled or row.started or 0.0 for row in rows), default=0.0)
         names = list(dict.fromkeys(flow for flow, _ in self._rows))
-        return JournalStory(names, shape, rows, list(self._receipt.values()), began_at, seconds, cut)
+        return JournalStory(
+            names, shape, rows, list(self._receipt.values()), began_at, seconds, cut, frozenset(self._marks)
+        )
 
     def _link(self, rows: list[Row], numbers: dict[tuple[str, str], int]) -> None:
         order = {box.id: place for place, box in enumerate(self._boxes.values())}
@@ -154,7 +163,7 @@ def _row_of(entry: JournalEntry, box: str) -> Row:
         box=box,
         path=entry.path,
         place=short_path(entry.path),
-        state={"done": "ok", "failed": "failed", "open": "abandoned"}[entry.state],
+        state=_STATES[entry.state],
         settled=entry.settled_at,
         attempts=entry.attempt,
         cost=entry.cost,

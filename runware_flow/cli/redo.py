@@ -1,0 +1,40 @@
+"""What `runware-flow redo` does: marks for the next run, and what that will cost as far as it is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runware_flow.cli.program import UsageError
+from runware_flow.cli.terminal import echo
+from runware_flow.journal.redo import find_nodes, mark_nodes
+from runware_flow.view.progress import money
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ("redo_command",)
+
+
+def redo_command(journal: Path, keys: Sequence[str], *, node: str | None, is_marked: bool) -> None:
+    """Mark items, or one node of them, and say what they cost the last time; or take the marks back.
+
+    Raises:
+        UsageError: a key fits nothing, or several items; then nothing is marked.
+    """
+    found = find_nodes(journal, keys, node=node)
+    if found.missing:
+        of = "" if node is None else f" with a finished node {node!r}"
+        raise UsageError(f"the journal {journal} has no finished item{of} of key {', '.join(map(repr, found.missing))}")
+    if found.ambiguous:
+        raise UsageError(f"several items begin with {', '.join(map(repr, found.ambiguous))}: give more letters")
+    count = mark_nodes(journal, found.paths, is_marked=is_marked)
+    if not is_marked:
+        echo(f"{count} marks are taken back")
+        return
+    unknown = f" and {found.unknown_count} of unknown cost" if found.unknown_count else ""
+    follows = "" if node is None else ", and what follows them"
+    echo(
+        f"the next run with {journal} buys {found.tasks} tasks anew{follows}; these cost {money(found.cost)}{unknown}"
+        " the last time. --back takes the marks back"
+    )

@@ -1,0 +1,82 @@
+"""Which nodes of a journal a user means who wants an item once more, and what those cost the last time."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ("Bought", "Selection", "select")
+
+_KEYED = re.compile(r"^[^/\[]*\[([^\]]*)\]")
+_SHORTEST_KEY = 6
+
+
+class Bought(msgspec.Struct, frozen=True):
+    """A record of a journal. `is_task`: it was a request; `cost`: USD, `None` is unknown."""
+
+    path: str
+    is_task: bool
+    cost: float | None = None
+
+
+class Selection(msgspec.Struct):
+    """What was chosen.
+
+    Attributes:
+        paths: of the nodes to mark.
+        missing: keys that fit nothing.
+        ambiguous: keys that fit several items.
+        tasks: how many of the nodes are requests.
+        cost: USD that these cost the last time, the known ones together.
+        unknown_count: of how many that is not known.
+    """
+
+    paths: list[str] = []
+    missing: list[str] = []
+    ambiguous: list[str] = []
+    tasks: int = 0
+    cost: float = 0.0
+    unknown_count: int = 0
+
+
+def select(records: Iterable[Bought], keys: Sequence[str], node: str | None = None) -> Selection:
+    """Choose nodes by the keys of their items.
+
+    Args:
+        records: of a journal; of a path that is there twice, the last one counts.
+        keys: of items, whole or at least their first six letters; or paths of nodes outside fan-outs.
+        node: only nodes of this name. What follows them need not be marked: it is given something else by the next
+            run, and so asks for something else.
+    """
+    last = {record.path: record for record in records}
+    by_item: dict[str, list[Bought]] = {}
+    for record in last.values():
+        found = _KEYED.match(record.path)
+        by_item.setdefault(record.path if found is None else found[1], []).append(record)
+    chosen = Selection()
+    for key in dict.fromkeys(keys):
+        fits = [key] if key in by_item else []
+        if not fits and len(key) >= _SHORTEST_KEY:
+            fits = [name for name in by_item if name.startswith(key)]
+        if len(fits) > 1:
+            chosen.ambiguous.append(key)
+            continue
+        mine = [one for name in fits for one in by_item[name] if node is None or _name(one.path) == node]
+        if not mine:
+            chosen.missing.append(key)
+        for record in mine:
+            chosen.paths.append(record.path)
+            if record.is_task:
+                chosen.tasks += 1
+                chosen.cost = round(chosen.cost + (record.cost or 0.0), 6)
+                chosen.unknown_count += record.cost is None
+    return chosen
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,146 @@
+"""A second chance for single items: what is marked is bought anew, that and what depends on it, and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from runware_flow import Batch, Flow, JournalError
+from runware_flow.cli.program import UsageError
+from runware_flow.cli.redo import redo_command
+from runware_flow.graph.redo import Bought, select
+from runware_flow.graph.resume import Claims, Purchase, advise, choose
+from runware_flow.journal.reader import Journal
+from runware_flow.journal.redo import find_nodes, mark_nodes
+from runware_flow.journal.sqlite import SqliteStore
+from runware_flow.view.journal_story import tell_journal
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
+from service import Service, art, caption, upscale
+
+BACKENDS = ["asyncio", "trio"]
+
+
+class Fresh(Service):
+    """A service whose pictures have another address each time, as the real one's have."""
+
+    def result(self, request, slot=0, **more):
+        url = f"https://pictures.example/{request.task_id}-{slot}.jpg"
+        return super().result(request, slot, **({} if request.task_type == "caption" else {"imageURL": url}), **more)
+
+
+def poster(flow, prompt):
+    return flow.then(art(prompt), label="art").then(upscale, label="big").then(caption, label="text")
+
+
+def collect(journal, count, backend):
+    service = Fresh()
+    batch = Batch(poster, journal=journal, name="posters", key=str, concurrency=16)
+    report = anyio.run(lambda: batch.collect([f"poster {n}" for n in range(count)], service), backend=backend)
+    assert report.ok_count == count
+    return service.sent, report
+
+
+def test_a_marked_record_answers_nothing_and_another_attempt_is_bought():
+    marked = Purchase(1, 1, "redo", "a", path="art")
+    assert advise([marked]).action == "buy"
+    assert advise([marked]).attempt == 2
+    again = Purchase(2, 2, "done", "b", path="art")
+    assert advise([marked, again]).purchase == again
+    assert choose([marked], "art", Claims()).attempt == 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_redo_of_three_of_300_items_buys_exactly_those_and_what_depends_on_them(tmp_path, backend):
+    journal = tmp_path / "run.sqlite"
+    sent, _ = collect(journal, 300, backend)
+    assert len(sent) == 900
+    keys = ["poster 7", "poster 77", "poster 277"]
+    found = find_nodes(journal, keys)
+    assert (len(found.paths), found.tasks, found.cost) == (9, 9, pytest.approx(9 * 0.0012))
+    assert mark_nodes(journal, found.paths, is_marked=True) == 9
+    sent, _ = collect(journal, 300, backend)
+    assert sorted(one.wire["positivePrompt"] for one in sent if one.task_type == "imageInference") == sorted(keys)
+    assert len(sent) == 9
+    with Journal(journal) as reader:
+        assert reader.summary().cost == pytest.approx(909 * 0.0012), "what was bought stays on the receipt"
+        story = tell_journal(reader.entries())
+    assert len(story.rows) == 900
+    assert story.marks == frozenset()
+    assert sum(line.count for line in story.receipt) == 909
+    sent, _ = collect(journal, 300, backend)
+    assert sent == [], "a mark holds for one run"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_node_and_what_follows_it(tmp_path, backend):
+    journal = tmp_path / "run.sqlite"
+    collect(journal, 4, backend)
+    found = find_nodes(journal, ["poster 2"], node="big")
+    mark_nodes(journal, found.paths, is_marked=True)
+    sent, _ = collect(journal, 4, backend)
+    assert [one.task_type for one in sent] == ["upscale", "caption"]
+
+
+def test_a_mark_can_be_taken_back(tmp_path, capsys):
+    journal = tmp_path / "run.sqlite"
+    collect(journal, 4, "asyncio")
+    redo_command(journal, ["poster 1", "poster 2"], node=None, is_marked=True)
+    assert "buys 6 tasks anew; these cost $0.0072 the last time" in capsys.readouterr().out
+    with Journal(journal) as reader:
+        assert len(tell_journal(reader.entries()).marks) == 6
+    redo_command(journal, ["poster 1"], node=None, is_marked=False)
+    assert "3 marks are taken back" in capsys.readouterr().out
+    sent, _ = collect(journal, 4, "asyncio")
+    assert len(sent) == 3
+    redo_command(journal, ["poster 2"], node=None, is_marked=False)
+    assert "0 marks are taken back" in capsys.readouterr().out, "it has done its work"
+    assert collect(journal, 4, "asyncio")[0] == []
+
+
+def test_a_flow_s_own_nodes_are_marked_by_their_names(tmp_path):
+    flow = Flow("single", journal=tmp_path / "run.sqlite")
+    picture = flow.then(art("a kite"), label="art")
+    picture.then(caption, label="text")
+    anyio.run(flow.execute, Fresh())
+    mark_nodes(tmp_path / "run.sqlite", find_nodes(tmp_path / "run.sqlite", ["art"]).paths, is_marked=True)
+    service = Fresh()
+    anyio.run(flow.execute, service)
+    assert [one.task_type for one in service.sent] == ["imageInference", "caption"]
+
+
+def test_a_key_that_fits_nothing_or_several_marks_nothing(tmp_path):
+    journal = tmp_path / "run.sqlite"
+    collect(journal, 4, "asyncio")
+    with pytest.raises(UsageError, match="no finished item of key 'kite'"):
+        redo_command(journal, ["poster 1", "kite"], node=None, is_marked=True)
+    with pytest.raises(UsageError, match="several items begin with 'poster'"):
+        redo_command(journal, ["poster"], node=None, is_marked=True)
+    assert collect(journal, 4, "asyncio")[0] == []
+
+
+def test_a_journal_that_a_run_has_is_not_marked(tmp_path):
+    journal = tmp_path / "run.sqlite"
+    collect(journal, 1, "asyncio")
+    store = SqliteStore(journal)
+    store.open()
+    try:
+        with pytest.raises(JournalError, match="in use by another run"):
+            mark_nodes(journal, ["x"], is_marked=True)
+    finally:
+        store.close()
+
+
+def test_selection_counts_the_last_record_of_a_path():
+    records = [
+        Bought("a[k]/art", is_task=True, cost=0.1),
+        Bought("a[k]/art", is_task=True, cost=0.2),
+        Bought("a[k]/save", is_task=False),
+        Bought("x", is_task=True),
+    ]
+    found = select(records, ["k", "x", "y"])
+    assert (found.paths, found.missing, found.tasks) == (["a[k]/art", "a[k]/save", "x"], ["y"], 2)
+    assert (found.cost, found.unknown_count) == (0.2, 1)
