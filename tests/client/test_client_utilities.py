@@ -92,7 +92,7 @@ def test_uploads_take_bytes_and_paths_and_upload_them_once(run, open_pair, tmp_p
 def test_image_upload_of_a_missing_file_names_it(run, open_pair, tmp_path):
     async def main():
         async with open_pair() as (_, client):
-            with pytest.raises(RunwareError, match=r"image: cannot read .*nowhere\.png"):
+            with pytest.raises(RunwareError, match=r"image: there is no file .*nowhere\.png"):
                 await client.image_upload(tmp_path / "nowhere.png")
 
     run(main)
