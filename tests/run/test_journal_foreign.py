@@ -19,7 +19,8 @@ from runware_flow import Flow, FlowFailed, JournalError
 from runware_flow.journal import Journal, salvage
 from runware_flow.journal.costs import read_past, seen_prices
 from runware_flow.journal.media import LARGE_BYTES, MediaFolder
-from runware_flow.journal.sqlite import COLUMNS, SqliteStore, row_name
+from runware_flow.journal.migration import row_name
+from runware_flow.journal.sqlite import COLUMNS, SqliteStore
 from runware_flow.journal.store import Begin, Keep, NodeKey, Settle
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
