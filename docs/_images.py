@@ -107,7 +107,7 @@ def main() -> None:
         for name, width, scheme, place in (
             ("report.png", 1000, "light", None),
             ("report-time-line.png", 1000, "light", "timeline"),
-            ("report-dark.png", 1000, "dark", "pictures"),
+            ("report-dark.png", 1000, "dark", "gallery"),
             ("report-phone.png", 380, "light", "timeline"),
         ):
             page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)

@@ -20,9 +20,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_LIBRARIES = tuple(
-    path + os.sep for path in {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
+_STANDARD = tuple(path + os.sep for path in {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib")})
+_INSTALLED = tuple(path + os.sep for path in {sysconfig.get_paths()[name] for name in ("purelib", "platlib")})
+_BETWEEN = frozenset({"anyio", "exceptiongroup", "httpcore", "httpx", "outcome", "sniffio", "trio", "websockets"})
+"""Installed packages whose frames stand between the program and this library; others may be the program itself."""
 
 
 def border(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P, Coroutine[object, object, T]]:
@@ -86,7 +87,10 @@ def _kept(frames: TracebackType | None) -> list[TracebackType]:
 
 @lru_cache(maxsize=1024)
 def _is_library(file: str) -> bool:
-    return file.startswith(_LIBRARIES)
+    for folder in _INSTALLED:  # which may lie in that of the standard library
+        if file.startswith(folder):
+            return file.removeprefix(folder).partition(os.sep)[0] in _BETWEEN
+    return file.startswith(_STANDARD)
 
 
 def _linked(frames: list[TracebackType]) -> TracebackType | None:

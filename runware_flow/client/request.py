@@ -199,10 +199,20 @@ def _check_members(given: Mapping[str, Any], known: Collection[str], prefix: str
             raise _invalid(place, f"there is no parameter {place!r}; is it {prefix + meant!r}?")
 
 
+_DOCUMENTED = frozenset({"puLID", "controlnet"})
+"""Spellings of the service's documentation that differ from the catalog's."""
+
+
 def _meant(name: str, known: Collection[str]) -> str | None:
+    if name in _DOCUMENTED:
+        return None
     plain = name.replace("_", "").lower()
     same = next((one for one in known if one.lower() == plain), None)
-    return same or next(iter(get_close_matches(name, known, 1, 0.85)), None)
+    if same is not None:
+        return same
+    like = next(iter(get_close_matches(name, known, 1, 0.85)), None)
+    # One and many of a thing differ by an s: either may be newer than this package.
+    return None if like is None or like.removesuffix("s") == name.removesuffix("s") else like
 
 
 def _choose_delivery(wire: dict[str, Any], task_type: str, delivery: Delivery | None) -> None:

@@ -52,11 +52,13 @@ class Pixels:
     def digest(self) -> str:
         """A hash of the pixels, the same in all processes and with all versions of Pillow."""
         if is_pillow_image(self.source):
-            facts = f"{self.source.mode} {self.source.size} {self.source.getpalette()}"
+            image = self._prepared()
+            facts = f"{image.mode} {image.size} {image.getpalette()} {image.info.get('transparency')!r}"
+            pixels = image.tobytes()
         else:
-            facts = str(self.source.__array_interface__["shape"])
+            facts, pixels = str(self.source.__array_interface__["shape"]), self.source.tobytes()
         found = hashlib.sha256(facts.encode())
-        found.update(self.source.tobytes())
+        found.update(pixels)
         return found.hexdigest()
 
     def encode(self) -> bytes:
@@ -66,11 +68,15 @@ class Pixels:
             ImportError: an array, and there is no Pillow.
             OSError, ValueError: Pillow cannot read or write it.
         """
+        file = io.BytesIO()
+        self._prepared().save(file, "PNG", compress_level=1)
+        return file.getvalue()
+
+    def _prepared(self) -> Any:
+        """The picture as it is written: turned as its EXIF data say, in a mode that PNG has."""
         from PIL import Image, ImageOps
 
         image = ImageOps.exif_transpose(self.source if is_pillow_image(self.source) else Image.fromarray(self.source))
         if image.mode not in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
             image = image.convert("RGBA" if image.mode in ("RGBa", "PA", "La") else "RGB")
-        file = io.BytesIO()
-        image.save(file, "PNG", compress_level=1)
-        return file.getvalue()
+        return image

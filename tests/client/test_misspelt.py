@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from runware_flow import RunwareError, catalog
-from runware_flow.client.request import prepare
+from runware_flow.client.request import check_names, prepare
 from runware_flow.tasks import ImageInference
 
 DRAW = {"model": "runware:400@1", "positivePrompt": "a kite"}
@@ -45,3 +48,19 @@ def test_no_name_of_the_catalog_is_taken_for_a_slip():
             continue
         inputs = dict.fromkeys(catalog.known_inputs(task_type), "u")
         prepare({"taskType": task_type, "model": "m:1@1", "inputs": inputs})
+
+
+CASES = json.loads((Path(__file__).parents[1] / "cases" / "documented-requests.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['page']}:{case['line']}")
+def test_no_name_of_the_documentation_is_taken_for_a_slip(case):
+    wire = {name: value for name, value in case["request"].items() if name != "taskUUID"}
+    check_names(
+        wire, wire.get("taskType", "imageInference"), catalog.known_inputs(wire.get("taskType", "imageInference"))
+    )
+
+
+@pytest.mark.parametrize("name", ["seedImages", "referenceImage", "images"])
+def test_one_and_many_of_a_thing_are_no_slips(name):
+    check_names({"inputs": {name: "u"}}, "imageInference", catalog.known_inputs("imageInference"))

@@ -127,3 +127,19 @@ def test_all_frames_are_kept_on_demand(emulated, monkeypatch, backend):
     monkeypatch.setenv(FULL_TRACEBACKS, "1")
     _, ours = failure_of(MISTAKES["exception"][0], backend)
     assert ours > 10
+
+
+def test_frame_of_an_installed_program_is_kept():
+    from sysconfig import get_path
+
+    from runware_flow import Flow
+
+    file = os.path.join(get_path("purelib"), "myapp", "steps.py")
+    names: dict[str, object] = {}
+    exec(compile("async def look():\n    return {}['picture']\n", file, "exec"), names)
+    flow = Flow("installed")
+    flow.then(names["look"])
+    with pytest.raises(Exception, match="picture") as caught:
+        flow.run()
+    frames = traceback.extract_tb(caught.value.__cause__.__traceback__)
+    assert [frame.name for frame in frames if frame.filename == file] == ["look"]

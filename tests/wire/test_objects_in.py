@@ -22,6 +22,7 @@ from runware_flow.client.request import prepare
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.tasks import Caption, ImageInference
 from runware_flow.wire.codec import encode, to_wire
+from runware_flow.wire.pixels import Pixels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -210,3 +211,16 @@ print(digest(np.full((4, 6, 3), 7, np.uint8)), digest(Image.new("RGB", (6, 4), (
     assert again == [digest(picture) for picture in pictures]
     others = [np.full((6, 4, 3), 7, np.uint8), np.full((4, 6, 3), 8, np.uint8), Image.new("RGB", (4, 6), (7, 7, 7))]
     assert len({*again, *map(digest, others)}) == 5
+
+
+def test_pictures_that_are_sent_differently_have_different_digests():
+    plain = Image.new("RGB", (4, 2), "red")
+    plain.putpixel((0, 0), (0, 0, 255))
+    turned = plain.copy()
+    turned.getexif()[0x0112] = 6
+    palette = plain.convert("P")
+    clear = palette.copy()
+    clear.info["transparency"] = 0
+    pictures = [Pixels(image) for image in (plain, turned, palette, clear)]
+    assert len({one.encode() for one in pictures}) == len({one.digest() for one in pictures}) == 4
+    assert Pixels(plain.copy()).digest() == pictures[0].digest()
