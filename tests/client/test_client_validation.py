@@ -75,7 +75,7 @@ def test_validate_checks_a_task_before_its_local_media_are_read(run, tmp_path):
             task = Caption(model="runware:150@2", inputs={"image": missing}, extra={"prompt": 7})
             assert (await refuse(client, task)).validation_errors
             task = Caption(model="runware:150@2", inputs={"image": missing})
-            assert "cannot read" in (await refuse(client, task)).message
+            assert "there is no file" in (await refuse(client, task)).message
 
     run(main)
 

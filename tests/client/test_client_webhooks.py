@@ -227,7 +227,7 @@ def test_receiver_that_cannot_work_is_refused(run):
         async with Client("rw-key") as client:
             with pytest.raises(RunwareError, match="starts with https"):
                 WebhookReceiver(client, "me.example/hook")
-            with pytest.raises(RunwareError, match="open to everybody"):
+            with pytest.raises(RunwareError, match="open to all"):
                 WebhookReceiver(client, ADDRESS, token="")
 
     run(main)

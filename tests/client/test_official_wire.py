@@ -324,13 +324,15 @@ def ordered(entries):
 
 @pytest.mark.parametrize("transport", ["websocket", "rest"])
 def test_same_script_of_calls_sends_the_same_requests(run, transport, monkeypatch):
-    with run_in_thread(latency=0.02) as emulator:
+    with run_in_thread(latency=0.02, api_key="one-key") as emulator:
         point_at(emulator, monkeypatch)
         clear_validator_cache()  # which is that of the process
         expected = theirs(emulator, transport)
         asked = [entry.request for entry in emulator.log.asked]
         rejected = len(emulator.log.rejected)
-    with run_in_thread(latency=0.02) as emulator:  # on its own, the one taskUUID of the script is new again
+    with run_in_thread(
+        latency=0.02, api_key="one-key"
+    ) as emulator:  # on its own, the one taskUUID of the script is new again
         sent = ours(emulator, transport, run)
         assert ordered(scrub([entry.request for entry in emulator.log.asked])) == ordered(scrub(asked))
         assert len(emulator.log.rejected) == rejected

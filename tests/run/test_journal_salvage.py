@@ -75,7 +75,11 @@ def entries(path):
 
 def test_salvage_of_a_whole_journal_is_the_same_journal(damaged, tmp_path):
     found = salvage(damaged, tmp_path / "new.sqlite")
-    assert (found.counts, found.reopened, found.lost) == ({"open": 40, "done": 361, "failed": 0, "abandoned": 0}, 0, 0)
+    assert (found.counts, found.reopened, found.lost) == (
+        {"open": 40, "done": 361, "failed": 0, "abandoned": 0, "redo": 0},
+        0,
+        0,
+    )
     assert entries(found.path) == entries(damaged)
     assert len(entries(found.path)["item[1]/imageInference"].results[0].image_base64_data) == 2 * LARGE_BYTES
 
