@@ -27,7 +27,7 @@ _BETWEEN = frozenset({"anyio", "exceptiongroup", "httpcore", "httpx", "outcome",
 
 
 def border(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P, Coroutine[object, object, T]]:
-    """Trim what leaves a public coroutine function: an error shows the program's frames, and one of this library."""
+    """Trim what leaves a public coroutine function: an error shows the program's frames, and none of this library."""
 
     @wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
