@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ from runware_flow.types import Delivery, Result, Task
 from runware_flow.wire.codec import LocalMedia, Request, build_request, slots_of, to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from runware_flow.catalog import Registry
 
@@ -133,9 +134,8 @@ def _prepare(
 ) -> Prepared:
     wire, local_media = to_wire(task)
     wire = catalog.resolve(wire, registry)
-    task_type: str = wire["taskType"]
+    task_type: str = wire.pop("taskType")
     check_names(wire, task_type, catalog.known_inputs(task_type))
-    del wire["taskType"]
     task_id = read_task_id(wire.pop("taskUUID", None), new_task_id)
     if streams or (streams is None and delivery is None and wire.get("deliveryMethod") == "stream"):
         _stream(wire, task_type)
@@ -183,16 +183,22 @@ def check_names(wire: Mapping[str, Any], task_type: str, known_inputs: frozenset
     Raises:
         RunwareError: code `validation`, with the name that is meant.
     """
-    task = TASK_TYPES.get(task_type)
-    if task is not None:
-        _check_members(wire, task.__struct_encode_fields__, "")
+    known = _names_of(task_type)
+    if known:
+        _check_members(wire, known, "")
     inputs: Any = wire.get("inputs")
     if isinstance(inputs, dict) and known_inputs:
         _check_members(cast("dict[str, Any]", inputs), known_inputs, "inputs.")
 
 
-def _check_members(given: Mapping[str, Any], known: Collection[str], prefix: str) -> None:
-    for name in given.keys() - frozenset(known):
+@lru_cache(maxsize=64)
+def _names_of(task_type: str) -> frozenset[str]:
+    task = TASK_TYPES.get(task_type)
+    return frozenset() if task is None else frozenset(task.__struct_encode_fields__)
+
+
+def _check_members(given: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
+    for name in given.keys() - known:
         meant = _meant(name, known)
         if meant is not None:
             place = f"{prefix}{name}"
@@ -203,7 +209,8 @@ _DOCUMENTED = frozenset({"puLID", "controlnet"})
 """Spellings of the service's documentation that differ from the catalog's."""
 
 
-def _meant(name: str, known: Collection[str]) -> str | None:
+@lru_cache(maxsize=1024)  # a parameter that the catalog does not know comes with every task of its kind
+def _meant(name: str, known: frozenset[str]) -> str | None:
     if name in _DOCUMENTED:
         return None
     plain = name.replace("_", "").lower()

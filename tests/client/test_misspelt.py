@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from runware_flow import RunwareError, catalog
+from runware_flow.client import request
 from runware_flow.client.request import check_names, prepare
 from runware_flow.tasks import ImageInference
 
@@ -35,6 +36,14 @@ def test_misspelt_name_is_an_error_that_names_the_right_one(given, meant):
 def test_misspelt_input_of_a_struct_is_found_too():
     with pytest.raises(RunwareError, match="seedImage"):
         prepare(ImageInference(model="m", positive_prompt="a kite", inputs={"seedimage": "u"}))
+
+
+def test_names_are_compared_letter_by_letter_only_if_they_are_new(monkeypatch):
+    compared = []
+    monkeypatch.setattr(request, "get_close_matches", lambda name, *_: compared.append(name) or [])
+    for _ in range(3):
+        prepare({"taskType": "imageInference", "deliveryMethod": "sync", **DRAW, "aThingOfTomorrow": 1})
+    assert compared == ["aThingOfTomorrow"]
 
 
 def test_name_that_is_like_none_is_sent():
