@@ -101,12 +101,12 @@ class ExactlyIllustrative(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -171,12 +171,12 @@ class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -212,10 +212,10 @@ class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -226,32 +226,42 @@ class Flux1Dev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     true_cfg_scale: float | UnsetType = UNSET
-    """0 to 10. [doc]"""
+    """How closely the result follows the prompt, for models that read no plain CFG scale. 0 to 10. [doc]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     pulid: ImageInferencePulid | Mapping[str, Any] | UnsetType = UNSET
+    """Keeps the identity of a face (PuLID)."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -316,18 +326,18 @@ class Flux1KontextDev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     width: int | UnsetType = UNSET
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int | UnsetType = UNSET
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -335,17 +345,21 @@ class Flux1KontextDev(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     true_cfg_scale: float | UnsetType = UNSET
-    """0 to 10. [doc]"""
+    """How closely the result follows the prompt, for models that read no plain CFG scale. 0 to 10. [doc]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -377,12 +391,12 @@ class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -418,10 +432,10 @@ class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -432,26 +446,33 @@ class Flux1Schnell(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     true_cfg_scale: float | UnsetType = UNSET
-    """0 to 10. [doc]"""
+    """How closely the result follows the prompt, for models that read no plain CFG scale. 0 to 10. [doc]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -483,12 +504,12 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -524,10 +545,10 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -538,34 +559,45 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
+    """Textual inversions to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -579,6 +611,7 @@ class Illustrious(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """The media to work on."""
 
     vae: str | UnsetType = UNSET
+    """The VAE that decodes the image, by AIR."""
 
 
 class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -599,12 +632,12 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -640,10 +673,10 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -654,34 +687,45 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
+    """Textual inversions to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -695,6 +739,7 @@ class Noobai(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """The media to work on."""
 
     vae: str | UnsetType = UNSET
+    """The VAE that decodes the image, by AIR."""
 
 
 class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -715,12 +760,12 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -756,10 +801,10 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -770,34 +815,45 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
+    """Textual inversions to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -811,6 +867,7 @@ class Pony(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """The media to work on."""
 
     vae: str | UnsetType = UNSET
+    """The VAE that decodes the image, by AIR."""
 
 
 class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -831,12 +888,12 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -872,10 +929,10 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -886,32 +943,42 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
+    """Textual inversions to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -925,6 +992,7 @@ class Sd15(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """The media to work on."""
 
     vae: str | UnsetType = UNSET
+    """The VAE that decodes the image, by AIR."""
 
 
 class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -945,12 +1013,12 @@ class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -983,10 +1051,10 @@ class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -997,30 +1065,39 @@ class Sd15Distilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1047,12 +1124,12 @@ class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1085,10 +1162,10 @@ class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1099,30 +1176,39 @@ class Sd15Hyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1149,12 +1235,12 @@ class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1187,10 +1273,10 @@ class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1201,30 +1287,39 @@ class Sd15Lcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1251,12 +1346,12 @@ class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1289,10 +1384,10 @@ class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1303,26 +1398,33 @@ class Sd21(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1349,12 +1451,12 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1390,10 +1492,10 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1404,34 +1506,45 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
+    """Textual inversions to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1445,8 +1558,10 @@ class Sdxl(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """The media to work on."""
 
     photo_maker: Mapping[str, Any] | UnsetType = UNSET
+    """Keeps the identity of a person (PhotoMaker)."""
 
     vae: str | UnsetType = UNSET
+    """The VAE that decodes the image, by AIR."""
 
 
 class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1467,12 +1582,12 @@ class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1505,10 +1620,10 @@ class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1519,32 +1634,42 @@ class SdxlDistilled(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1571,12 +1696,12 @@ class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1609,10 +1734,10 @@ class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1623,32 +1748,42 @@ class SdxlHyper(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1675,12 +1810,12 @@ class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1713,10 +1848,10 @@ class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1727,32 +1862,42 @@ class SdxlLcm(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1779,12 +1924,12 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1820,10 +1965,10 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1834,34 +1979,45 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
+    """Textual inversions to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1875,6 +2031,7 @@ class SdxlLightning(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """The media to work on."""
 
     vae: str | UnsetType = UNSET
+    """The VAE that decodes the image, by AIR."""
 
 
 class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1895,12 +2052,12 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1936,10 +2093,10 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -1950,34 +2107,45 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
+    """Textual inversions to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1991,6 +2159,7 @@ class SdxlTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """The media to work on."""
 
     vae: str | UnsetType = UNSET
+    """The VAE that decodes the image, by AIR."""
 
 
 class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
@@ -2011,12 +2180,12 @@ class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -2052,10 +2221,10 @@ class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -2066,19 +2235,24 @@ class ZImage(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -2110,12 +2284,12 @@ class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -2151,10 +2325,10 @@ class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -2165,21 +2339,27 @@ class ZImageTurbo(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -2211,12 +2391,12 @@ class Krea2RawOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -2252,10 +2432,10 @@ class Krea2RawOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -2298,12 +2478,12 @@ class Krea2TurboOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -2336,7 +2516,7 @@ class Krea2TurboOss(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How the service routes the task; it documents no contents."""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -2379,12 +2559,12 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     width: int
-    """128 to 2048; in steps of 64; required with height unless reference images or resolution decide; step 16 on
-    FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; required with height unless reference
+    images or resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
     """
 
     height: int
-    """128 to 2048; in steps of 64; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; see width. [doc]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -2420,10 +2600,10 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; length in characters. [doc]"""
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; older max 30. [doc]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; older min 1; some models max
@@ -2434,34 +2614,45 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0. [doc]"""
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Per-model subset; unknown values may fall back to the model default. [sdk-types-1.8.0]"""
+    """The method of sampling. Per-model subset; unknown values may fall back to the model default.
+    [sdk-types-1.8.0]
+    """
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
+    """How weights in the prompt, such as `(word)1.5`, are read."""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply."""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
+    """Textual inversions to apply."""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them."""
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
+    """Reference images whose content or style guides the result."""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
+    """A second model that finishes the image."""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
+    """How many pixels to add on each side of the input."""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
+    """Makes a small image first and enlarges it, against doubled figures."""
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
+    """Finds faces and makes them anew in detail."""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
+    """Caches that save steps, at the cost of some quality."""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -2475,8 +2666,10 @@ class Sd3(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """The media to work on."""
 
     photo_maker: Mapping[str, Any] | UnsetType = UNSET
+    """Keeps the identity of a person (PhotoMaker)."""
 
     vae: str | UnsetType = UNSET
+    """The VAE that decodes the image, by AIR."""
 
 
 ARCHITECTURES: dict[str, type[Task[Any]]] = {

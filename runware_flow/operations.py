@@ -282,7 +282,7 @@ class PromptEnhance(Task[PromptEnhanceResult], kw_only=True, rename=WIRE_NAMES):
     """How the service routes the task; it documents no contents."""
 
     prompt_max_length: int | UnsetType = UNSET
-    """12 to 400; tokens; required in 2025 docs; 3p min 5 default 200. [doc-2025-10]"""
+    """The length of each version. 12 to 400; tokens; required in 2025 docs; 3p min 5 default 200. [doc-2025-10]"""
 
     prompt_versions: int | UnsetType = UNSET
     """How many results to make. 1 to 5; default 1; required in 2025 docs. [doc-2025-10]"""
@@ -449,13 +449,13 @@ class Training(Task[TrainingResult], kw_only=True, rename=WIRE_NAMES):
     """How the trained model enters the account."""
 
     learning_rate: float | UnsetType = UNSET
-    """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
+    """How far each step of the training changes the model. Taken by 5 of 6 models. [sdk-types-1.8.0]"""
 
     training_steps: int | UnsetType = UNSET
-    """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
+    """How many steps to train. Taken by 5 of 6 models. [sdk-types-1.8.0]"""
 
     trigger_word: str | UnsetType = UNSET
-    """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
+    """The word that will call up what the model learns. Taken by 5 of 6 models. [sdk-types-1.8.0]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -507,24 +507,26 @@ class Upscale(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """How the service routes the task; it documents no contents."""
 
     upscale_factor: float | UnsetType = UNSET
-    """Taken by 10 of 15 models; required in 2025 docs, optional in 1.8.0; 4 only on some models; free number on
-    four. [doc-2025-10]
+    """By how much to enlarge each side. Taken by 10 of 15 models; required in 2025 docs, optional in 1.8.0; 4
+    only on some models; free number on four. [doc-2025-10]
     """
 
     target_megapixels: int | UnsetType = UNSET
-    """Megapixels; taken by 1 of 15 models. [sdk-types-1.8.0]"""
+    """The size to enlarge to. Megapixels; taken by 1 of 15 models. [sdk-types-1.8.0]"""
 
     width: int | UnsetType = UNSET
-    """Taken by 2 of 15 models. [sdk-types-1.8.0]"""
+    """The width of what is made, in pixels. Taken by 2 of 15 models. [sdk-types-1.8.0]"""
 
     height: int | UnsetType = UNSET
-    """Taken by 2 of 15 models. [sdk-types-1.8.0]"""
+    """The height of what is made, in pixels. Taken by 2 of 15 models. [sdk-types-1.8.0]"""
 
     resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | str | UnsetType = UNSET
-    """Taken by 2 of 15 models. [sdk-types-1.8.0]"""
+    """The size of what is made, as a preset such as `1K` or `720p`, instead of width and height. Taken by 2 of
+    15 models. [sdk-types-1.8.0]
+    """
 
     fps: float | UnsetType = UNSET
-    """Frames a second; taken by 4 of 15 models. [sdk-types-1.8.0]"""
+    """The frame rate of the video. Frames a second; taken by 4 of 15 models. [sdk-types-1.8.0]"""
 
     settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
     """Settings of the model. Taken by 9 of 15 models; availability per model. [doc-2025-10]"""
@@ -579,10 +581,12 @@ class UpscaleImage(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """How the service routes the task; it documents no contents."""
 
     upscale_factor: float | UnsetType = UNSET
-    """Required in 2025 docs, optional in 1.8.0; 4 only on some models; free number on four. [doc-2025-10]"""
+    """By how much to enlarge each side. Required in 2025 docs, optional in 1.8.0; 4 only on some models; free
+    number on four. [doc-2025-10]
+    """
 
     target_megapixels: int | UnsetType = UNSET
-    """Megapixels; taken by 1 of 8 models. [sdk-types-1.8.0]"""
+    """The size to enlarge to. Megapixels; taken by 1 of 8 models. [sdk-types-1.8.0]"""
 
     settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
     """Settings of the model. Taken by 5 of 8 models; availability per model. [doc-2025-10]"""
@@ -634,21 +638,23 @@ class UpscaleVideo(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """How the service routes the task; it documents no contents."""
 
     upscale_factor: float | UnsetType = UNSET
-    """Taken by 2 of 7 models; required in 2025 docs, optional in 1.8.0; 4 only on some models; free number on
-    four. [doc-2025-10]
+    """By how much to enlarge each side. Taken by 2 of 7 models; required in 2025 docs, optional in 1.8.0; 4 only
+    on some models; free number on four. [doc-2025-10]
     """
 
     width: int | UnsetType = UNSET
-    """Taken by 2 of 7 models. [sdk-types-1.8.0]"""
+    """The width of what is made, in pixels. Taken by 2 of 7 models. [sdk-types-1.8.0]"""
 
     height: int | UnsetType = UNSET
-    """Taken by 2 of 7 models. [sdk-types-1.8.0]"""
+    """The height of what is made, in pixels. Taken by 2 of 7 models. [sdk-types-1.8.0]"""
 
     resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | str | UnsetType = UNSET
-    """Taken by 2 of 7 models. [sdk-types-1.8.0]"""
+    """The size of what is made, as a preset such as `1K` or `720p`, instead of width and height. Taken by 2 of 7
+    models. [sdk-types-1.8.0]
+    """
 
     fps: float | UnsetType = UNSET
-    """Frames a second; taken by 4 of 7 models. [sdk-types-1.8.0]"""
+    """The frame rate of the video. Frames a second; taken by 4 of 7 models. [sdk-types-1.8.0]"""
 
     settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
     """Settings of the model. Taken by 4 of 7 models; availability per model. [doc-2025-10]"""
@@ -700,10 +706,10 @@ class Vectorize(Task[VectorizeResult], kw_only=True, rename=WIRE_NAMES):
     """What to make. Taken by 4 of 6 models; text to vector models. [sdk-types-1.8.0]"""
 
     width: int | UnsetType = UNSET
-    """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
+    """The width of what is made, in pixels. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
 
     height: int | UnsetType = UNSET
-    """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
+    """The height of what is made, in pixels. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
 
     settings: Mapping[str, Any] | UnsetType = UNSET
     """Settings of the model. Taken by 4 of 6 models. [sdk-types-1.8.0]"""

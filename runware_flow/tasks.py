@@ -41,6 +41,7 @@ __all__ = (
     "AccountManagement",
     "AudioInference",
     "AudioInferenceAudioSettings",
+    "AudioInferenceSpeech",
     "Caption",
     "CaptionInputs",
     "ControlNetPreprocess",
@@ -77,6 +78,7 @@ __all__ = (
     "RemoveBackgroundSettings",
     "Scheduler",
     "TextInference",
+    "TextInferenceInputs",
     "TextInferenceMessage",
     "TextInferenceSettings",
     "ThreeDInference",
@@ -576,6 +578,15 @@ class VideoInferenceInputs(TypedDict, total=False):
     audios: Sequence[Media | Mapping[str, Value]]
 
 
+class AudioInferenceSpeech(TypedDict, total=False):
+    """Known members of `speech` of `AudioInference`, by wire name; the service may take others."""
+
+    text: str
+
+    voice: str
+    """By model; `design` where the prompt describes it. [doc]"""
+
+
 class AudioInferenceAudioSettings(TypedDict, total=False):
     """Known members of `audioSettings` of `AudioInference`, by wire name; the service may take others."""
 
@@ -618,6 +629,16 @@ class TextInferenceSettings(TypedDict, total=False):
 
     thinkingLevel: str
     """Off, low, ... by model. [doc]"""
+
+
+class TextInferenceInputs(TypedDict, total=False):
+    """Known members of `inputs` of `TextInference`, by wire name; the service may take others."""
+
+    images: Sequence[Media | Mapping[str, Value]]
+
+    videos: Sequence[Media | Mapping[str, Value]]
+
+    documents: Sequence[Any]
 
 
 class ThreeDInferenceInputs(TypedDict, total=False):
@@ -804,21 +825,28 @@ class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. 2 to 3000 characters; taken by 50 of 140 models; length in characters. [doc]"""
 
     width: int | UnsetType = UNSET
-    """128 to 2048; in steps of 64; taken by 122 of 140 models; required with height unless reference images or
-    resolution decide; step 16 on FLUX.2; fixed lists on provider models; older min 512. [doc]
+    """The width of what is made, in pixels. 128 to 2048; in steps of 64; taken by 122 of 140 models; required
+    with height unless reference images or resolution decide; step 16 on FLUX.2; fixed lists on provider
+    models; older min 512. [doc]
     """
 
     height: int | UnsetType = UNSET
-    """128 to 2048; in steps of 64; taken by 122 of 140 models; see width. [doc]"""
+    """The height of what is made, in pixels. 128 to 2048; in steps of 64; taken by 122 of 140 models; see width.
+    [doc]
+    """
 
     resolution: Literal["0.5K", "0.75K", "1K", "1.5K", "2K", "4K"] | str | UnsetType = UNSET
-    """Taken by 19 of 140 models; exclusive with width/height; per model subset. [sdk-types-1.8.0]"""
+    """The size of what is made, as a preset such as `1K` or `720p`, instead of width and height. Taken by 19 of
+    140 models; exclusive with width/height; per model subset. [sdk-types-1.8.0]
+    """
 
     steps: int | UnsetType = UNSET
-    """1 to 100; default 20; taken by 46 of 140 models. [doc]"""
+    """How many steps to sample; more take longer. 1 to 100; default 20; taken by 46 of 140 models. [doc]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; default 7; taken by 43 of 140 models; older max 30. [doc]"""
+    """How closely the result follows the prompt. 0 to 50; default 7; taken by 43 of 140 models; older max 30.
+    [doc]
+    """
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 0 to 9223372036854776000; taken by 77 of 140 models;
@@ -829,60 +857,68 @@ class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """How far the result may leave the input. 0 to 1; default 0.8; taken by 17 of 140 models. [doc]"""
 
     mask_margin: int | UnsetType = UNSET
-    """32 to 128; taken by 16 of 140 models. [doc]"""
+    """How many pixels around the mask are made anew at full detail. 32 to 128; taken by 16 of 140 models. [doc]"""
 
     clip_skip: int | UnsetType = UNSET
-    """0 to 2; default 0; taken by 2 of 140 models. [doc]"""
+    """How many of the last layers of the text encoder to leave out. 0 to 2; default 0; taken by 2 of 140 models.
+    [doc]
+    """
 
     scheduler: Scheduler | str | UnsetType = UNSET
-    """Taken by 32 of 140 models; per-model subset; unknown values may fall back to the model default.
-    [sdk-types-1.8.0]
+    """The method of sampling. Taken by 32 of 140 models; per-model subset; unknown values may fall back to the
+    model default. [sdk-types-1.8.0]
     """
 
     acceleration: Literal["none", "low", "medium", "high"] | str | UnsetType = UNSET
     """How much speed to buy with quality. Default none; taken by 11 of 140 models. [doc]"""
 
     prompt_weighting: Literal["compel", "sdEmbeds"] | str | UnsetType = UNSET
-    """Taken by 9 of 140 models. [sdk-types-1.8.0]"""
+    """How weights in the prompt, such as `(word)1.5`, are read. Taken by 9 of 140 models. [sdk-types-1.8.0]"""
 
     true_cfg_scale: float | UnsetType = UNSET
-    """0 to 10; taken by 9 of 140 models. [doc]"""
+    """How closely the result follows the prompt, for models that read no plain CFG scale. 0 to 10; taken by 9 of
+    140 models. [doc]
+    """
 
     upscale_factor: float | UnsetType = UNSET
-    """Taken by 1 of 140 models. [sdk-types-1.8.0]"""
+    """By how much to enlarge each side. Taken by 1 of 140 models. [sdk-types-1.8.0]"""
 
     lora: Sequence[ImageInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply. Taken by 35 of 140 models. [doc]"""
 
     embeddings: Sequence[ImageInferenceEmbedding | Mapping[str, Any]] | UnsetType = UNSET
-    """Taken by 1 of 140 models. [doc]"""
+    """Textual inversions to apply. Taken by 1 of 140 models. [doc]"""
 
     control_net: Sequence[ImageInferenceControlNet | Mapping[str, Any]] | UnsetType = UNSET
-    """Taken by 10 of 140 models. [doc]"""
+    """Guide images, as `ControlNetPreprocess` makes them, with the models that read them. Taken by 10 of 140
+    models. [doc]
+    """
 
     ip_adapters: Sequence[ImageInferenceIpAdapter | Mapping[str, Any]] | UnsetType = UNSET
-    """Taken by 8 of 140 models. [doc]"""
+    """Reference images whose content or style guides the result. Taken by 8 of 140 models. [doc]"""
 
     refiner: ImageInferenceRefiner | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 140 models. [doc]"""
+    """A second model that finishes the image. Taken by 1 of 140 models. [doc]"""
 
     outpaint: ImageInferenceOutpaint | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 19 of 140 models. [doc]"""
+    """How many pixels to add on each side of the input. Taken by 19 of 140 models. [doc]"""
 
     hires_fix: bool | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 9 of 140 models. [sdk-types-1.8.0]"""
+    """Makes a small image first and enlarges it, against doubled figures. Taken by 9 of 140 models.
+    [sdk-types-1.8.0]
+    """
 
     ultralytics: ImageInferenceUltralytics | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 20 of 140 models. [doc]"""
+    """Finds faces and makes them anew in detail. Taken by 20 of 140 models. [doc]"""
 
     accelerator_options: ImageInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 34 of 140 models. [doc]"""
+    """Caches that save steps, at the cost of some quality. Taken by 34 of 140 models. [doc]"""
 
     pulid: ImageInferencePulid | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 6 of 140 models. [doc]"""
+    """Keeps the identity of a face (PuLID). Taken by 6 of 140 models. [doc]"""
 
     ace_plus_plus: ImageInferenceAcePlusPlus | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 140 models. [doc]"""
+    """Keeps a person or an object of a reference image (ACE++). Taken by 1 of 140 models. [doc]"""
 
     safety: ImageInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -909,13 +945,13 @@ class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     photo_maker: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 140 models."""
+    """Keeps the identity of a person (PhotoMaker). Taken by 1 of 140 models."""
 
     structured_prompt: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 140 models."""
+    """The prompt as an object, such as an earlier result's `structured_prompt`. Taken by 1 of 140 models."""
 
     vae: str | UnsetType = UNSET
-    """Taken by 1 of 140 models."""
+    """The VAE that decodes the image, by AIR. Taken by 1 of 140 models."""
 
 
 class VideoInference(Task[VideoResult], kw_only=True, rename=WIRE_NAMES):
@@ -968,17 +1004,19 @@ class VideoInference(Task[VideoResult], kw_only=True, rename=WIRE_NAMES):
     """What to keep out. Taken by 21 of 98 models. [doc-2025-10]"""
 
     width: int | UnsetType = UNSET
-    """256 to 1920; in steps of 8; taken by 75 of 98 models; per model lists; exclusive with resolution on many.
-    [doc-2025-10]
+    """The width of what is made, in pixels. 256 to 1920; in steps of 8; taken by 75 of 98 models; per model
+    lists; exclusive with resolution on many. [doc-2025-10]
     """
 
     height: int | UnsetType = UNSET
-    """256 to 1080; in steps of 8; taken by 75 of 98 models. [doc-2025-10]"""
+    """The height of what is made, in pixels. 256 to 1080; in steps of 8; taken by 75 of 98 models. [doc-2025-10]"""
 
     resolution: (
         Literal["240p", "360p", "480p", "540p", "720p", "768p", "1080p", "1440p", "2k", "4k", "4K"] | str | UnsetType
     ) = UNSET
-    """Taken by 53 of 98 models. [sdk-types-1.8.0]"""
+    """The size of what is made, as a preset such as `1K` or `720p`, instead of width and height. Taken by 53 of
+    98 models. [sdk-types-1.8.0]
+    """
 
     duration: str | float | UnsetType = UNSET
     """The length of what is made. 1 to 10; seconds; taken by 74 of 98 models; newer models 1..15 or 3..15, some
@@ -986,12 +1024,12 @@ class VideoInference(Task[VideoResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     fps: int | UnsetType = UNSET
-    """15 to 60; frames a second; default 24; taken by 15 of 98 models; enumerated on 12 models: 24,25,48,50.
-    [doc-2025-10]
+    """The frame rate of the video. 15 to 60; frames a second; default 24; taken by 15 of 98 models; enumerated
+    on 12 models: 24,25,48,50. [doc-2025-10]
     """
 
     steps: int | UnsetType = UNSET
-    """10 to 50; taken by 2 of 98 models. [doc-2025-10]"""
+    """How many steps to sample; more take longer. 10 to 50; taken by 2 of 98 models. [doc-2025-10]"""
 
     seed: int | UnsetType = UNSET
     """The same seed and parameters make the same result. 1 to 9223372036854776000; taken by 48 of 98 models.
@@ -999,19 +1037,19 @@ class VideoInference(Task[VideoResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     cfg_scale: float | UnsetType = UNSET
-    """0 to 50; taken by 7 of 98 models. [doc-2025-10]"""
+    """How closely the result follows the prompt. 0 to 50; taken by 7 of 98 models. [doc-2025-10]"""
 
     acceleration: Literal["none", "low", "medium", "high"] | str | UnsetType = UNSET
     """How much speed to buy with quality. Default none; taken by 1 of 98 models. [doc-2025-10]"""
 
     accelerator_options: VideoInferenceAcceleratorOptions | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 1 of 98 models. [doc]"""
+    """Caches that save steps, at the cost of some quality. Taken by 1 of 98 models. [doc]"""
 
     lora: Sequence[VideoInferenceLora | Mapping[str, Any]] | UnsetType = UNSET
     """LoRAs to apply. Taken by 2 of 98 models. [doc-2025-10]"""
 
     speech: VideoInferenceSpeech | Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 5 of 98 models. [doc-2025-10]"""
+    """What to say: `text`, and where the model has voices, `voice`. Taken by 5 of 98 models. [doc-2025-10]"""
 
     safety: VideoInferenceSafety | Mapping[str, Any] | UnsetType = UNSET
     """Checks of the content, told by `nsfw_content` of the result."""
@@ -1085,18 +1123,21 @@ class AudioInference(Task[AudioResult], kw_only=True, rename=WIRE_NAMES):
     """
 
     steps: int | UnsetType = UNSET
-    """At least 1; taken by 6 of 20 models. [sdk-types-1.8.0]"""
+    """How many steps to sample; more take longer. At least 1; taken by 6 of 20 models. [sdk-types-1.8.0]"""
 
     strength: float | UnsetType = UNSET
     """How far the result may leave the input. 0 to 1; taken by 5 of 20 models. [sdk-types-1.8.0]"""
 
     cfg_scale: float | UnsetType = UNSET
-    """At least 0; taken by 4 of 20 models. [sdk-types-1.8.0]"""
+    """How closely the result follows the prompt. At least 0; taken by 4 of 20 models. [sdk-types-1.8.0]"""
 
-    speech: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 12 of 20 models; required on speech models. [sdk-types-1.8.0]"""
+    speech: AudioInferenceSpeech | Mapping[str, Any] | UnsetType = UNSET
+    """What to say: `text`, and where the model has voices, `voice`. Taken by 12 of 20 models; required on speech
+    models. [sdk-types-1.8.0]
+    """
 
     audio_settings: AudioInferenceAudioSettings | Mapping[str, Any] | UnsetType = UNSET
+    """Sample rate, bit rate and channels of the sound."""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
     """Settings of the model's provider, under the provider's name. Known members:
@@ -1152,18 +1193,20 @@ class TextInference(Task[TextResult], kw_only=True, rename=WIRE_NAMES):
     """The same seed and parameters make the same result. Taken by 15 of 22 models. [sdk-types-1.8.0]"""
 
     tools: Sequence[Mapping[str, Any]] | UnsetType = UNSET
-    """Taken by 21 of 22 models. [sdk-types-1.8.0]"""
+    """Functions that the model may ask to be called. Taken by 21 of 22 models. [sdk-types-1.8.0]"""
 
     tool_choice: Mapping[str, Any] | UnsetType = UNSET
-    """Taken by 21 of 22 models. [sdk-types-1.8.0]"""
+    """Whether the model must call a tool, and which one. Taken by 21 of 22 models. [sdk-types-1.8.0]"""
 
     json_schema: str | Mapping[str, Any] | type[Any] | UnsetType = UNSET
-    """Taken by 6 of 22 models; 6 models. [sdk-types-1.8.0]"""
+    """What the answer looks like: a type that msgspec knows (`list[Scene]`), or a JSON Schema. Taken by 6 of 22
+    models; 6 models. [sdk-types-1.8.0]
+    """
 
     include_usage: bool | UnsetType = UNSET
     """Whether each result tells its token usage. Default False. [sdk-types-1.8.0]"""
 
-    inputs: Mapping[str, Value] | UnsetType = UNSET
+    inputs: TextInferenceInputs | Mapping[str, Value] | UnsetType = UNSET
     """The media to work on. Taken by 19 of 22 models. [sdk-types-1.8.0]"""
 
     provider_settings: Mapping[str, Any] | UnsetType = UNSET
@@ -1290,24 +1333,26 @@ class Upscale(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """How the service routes the task; it documents no contents."""
 
     upscale_factor: float | UnsetType = UNSET
-    """Taken by 10 of 15 models; required in 2025 docs, optional in 1.8.0; 4 only on some models; free number on
-    four. [doc-2025-10]
+    """By how much to enlarge each side. Taken by 10 of 15 models; required in 2025 docs, optional in 1.8.0; 4
+    only on some models; free number on four. [doc-2025-10]
     """
 
     target_megapixels: int | UnsetType = UNSET
-    """Megapixels; taken by 1 of 15 models. [sdk-types-1.8.0]"""
+    """The size to enlarge to. Megapixels; taken by 1 of 15 models. [sdk-types-1.8.0]"""
 
     width: int | UnsetType = UNSET
-    """Taken by 2 of 15 models. [sdk-types-1.8.0]"""
+    """The width of what is made, in pixels. Taken by 2 of 15 models. [sdk-types-1.8.0]"""
 
     height: int | UnsetType = UNSET
-    """Taken by 2 of 15 models. [sdk-types-1.8.0]"""
+    """The height of what is made, in pixels. Taken by 2 of 15 models. [sdk-types-1.8.0]"""
 
     resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | str | UnsetType = UNSET
-    """Taken by 2 of 15 models. [sdk-types-1.8.0]"""
+    """The size of what is made, as a preset such as `1K` or `720p`, instead of width and height. Taken by 2 of
+    15 models. [sdk-types-1.8.0]
+    """
 
     fps: float | UnsetType = UNSET
-    """Frames a second; taken by 4 of 15 models. [sdk-types-1.8.0]"""
+    """The frame rate of the video. Frames a second; taken by 4 of 15 models. [sdk-types-1.8.0]"""
 
     settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
     """Settings of the model. Taken by 9 of 15 models; availability per model. [doc-2025-10]"""
@@ -1466,13 +1511,13 @@ class ControlNetPreprocess(Task[ControlNetPreprocessResult], kw_only=True, renam
         | str
         | UnsetType
     ) = UNSET
-    """Older API. [doc-2025-10]"""
+    """The kind of guide to make. Older API. [doc-2025-10]"""
 
     width: int | UnsetType = UNSET
-    """64 to 2048; older API. [3p]"""
+    """The width of what is made, in pixels. 64 to 2048; older API. [3p]"""
 
     height: int | UnsetType = UNSET
-    """64 to 2048; older API. [3p]"""
+    """The height of what is made, in pixels. 64 to 2048; older API. [3p]"""
 
 
 class PromptEnhance(Task[PromptEnhanceResult], kw_only=True, rename=WIRE_NAMES):
@@ -1500,7 +1545,7 @@ class PromptEnhance(Task[PromptEnhanceResult], kw_only=True, rename=WIRE_NAMES):
     """How the service routes the task; it documents no contents."""
 
     prompt_max_length: int | UnsetType = UNSET
-    """12 to 400; tokens; required in 2025 docs; 3p min 5 default 200. [doc-2025-10]"""
+    """The length of each version. 12 to 400; tokens; required in 2025 docs; 3p min 5 default 200. [doc-2025-10]"""
 
     prompt_versions: int | UnsetType = UNSET
     """How many results to make. 1 to 5; default 1; required in 2025 docs. [doc-2025-10]"""
@@ -1546,10 +1591,10 @@ class Vectorize(Task[VectorizeResult], kw_only=True, rename=WIRE_NAMES):
     """What to make. Taken by 4 of 6 models; text to vector models. [sdk-types-1.8.0]"""
 
     width: int | UnsetType = UNSET
-    """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
+    """The width of what is made, in pixels. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
 
     height: int | UnsetType = UNSET
-    """Taken by 4 of 6 models. [sdk-types-1.8.0]"""
+    """The height of what is made, in pixels. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
 
     settings: Mapping[str, Any] | UnsetType = UNSET
     """Settings of the model. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
@@ -1571,13 +1616,13 @@ class Training(Task[TrainingResult], kw_only=True, rename=WIRE_NAMES):
     """How the trained model enters the account."""
 
     learning_rate: float | UnsetType = UNSET
-    """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
+    """How far each step of the training changes the model. Taken by 5 of 6 models. [sdk-types-1.8.0]"""
 
     training_steps: int | UnsetType = UNSET
-    """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
+    """How many steps to train. Taken by 5 of 6 models. [sdk-types-1.8.0]"""
 
     trigger_word: str | UnsetType = UNSET
-    """Taken by 5 of 6 models. [sdk-types-1.8.0]"""
+    """The word that will call up what the model learns. Taken by 5 of 6 models. [sdk-types-1.8.0]"""
 
     webhook_url: str | UnsetType = UNSET
     """Where the service posts each finished result."""
@@ -1629,25 +1674,30 @@ class ModelSearch(Task[ModelSearchResult], kw_only=True, rename=WIRE_NAMES):
     result_type = ModelSearchResult
 
     search: str | UnsetType = UNSET
-    """Required in TS 1.6.8. [sdk-types-1.8.0]"""
+    """Words in the name of a model. Required in TS 1.6.8. [sdk-types-1.8.0]"""
 
     source: Literal["official", "community"] | str | UnsetType = UNSET
+    """Whose models to list."""
 
     category: Literal["checkpoint", "lora", "lycoris", "vae", "embeddings"] | str | UnsetType = UNSET
-    """2025 also controlnet. [sdk-types-1.8.0]"""
+    """The kind of model. 2025 also controlnet. [sdk-types-1.8.0]"""
 
     architecture: str | UnsetType = UNSET
+    """The architecture of the model, such as `sdxl`."""
 
     capabilities: Sequence[str] | UnsetType = UNSET
+    """Only models that can do all of this, by the ids of `client.content.list_capabilities()`."""
 
     visibility: Literal["public", "private", "favorite", "owned"] | str | UnsetType = UNSET
-    """2025: public, private, all (default all). [sdk-types-1.8.0]"""
+    """Whose models to list: public ones, or the account's own. 2025: public, private, all (default all).
+    [sdk-types-1.8.0]
+    """
 
     limit: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc]"""
+    """How many to list. 1 to 100; default 20. [doc]"""
 
     offset: int | UnsetType = UNSET
-    """At least 0; default 0. [doc]"""
+    """How many to leave out before the first one listed. At least 0; default 0. [doc]"""
 
     sort: (
         Literal[
@@ -1664,10 +1714,13 @@ class ModelSearch(Task[ModelSearchResult], kw_only=True, rename=WIRE_NAMES):
         | str
         | UnsetType
     ) = UNSET
+    """The order of the list."""
 
     tags: Sequence[Any] | UnsetType = UNSET
+    """Words to find the model by."""
 
     type: Literal["base", "inpainting", "refiner"] | str | UnsetType = UNSET
+    """The type of the model within its category."""
 
     conditioning: (
         Literal[
@@ -1696,6 +1749,7 @@ class ModelSearch(Task[ModelSearchResult], kw_only=True, rename=WIRE_NAMES):
         | str
         | UnsetType
     ) = UNSET
+    """The kind of ControlNet."""
 
 
 class ModelUpload(Task[ModelUploadResult], kw_only=True, rename=WIRE_NAMES):
@@ -1705,56 +1759,69 @@ class ModelUpload(Task[ModelUploadResult], kw_only=True, rename=WIRE_NAMES):
     result_type = ModelUploadResult
 
     category: Literal["checkpoint", "lora", "lycoris", "vae", "embeddings"] | str
-    """2025 also controlnet. [sdk-types-1.8.0]"""
+    """The kind of model. 2025 also controlnet. [sdk-types-1.8.0]"""
 
     architecture: str
+    """The architecture of the model, such as `sdxl`."""
 
     format: Literal["safetensors"] | str
+    """The format of the model's file."""
 
     name: str
+    """The name of the model."""
 
     version: str
+    """The version of the model."""
 
     download_url: str
+    """Where the service fetches the model's file."""
 
     type: Literal["base", "inpainting", "positive", "negative"] | str | UnsetType = UNSET
-    """2025 also refiner; required for checkpoint and embeddings. [sdk-types-1.8.0]"""
+    """The type of the model within its category. 2025 also refiner; required for checkpoint and embeddings.
+    [sdk-types-1.8.0]
+    """
 
     air: str | UnsetType = UNSET
+    """The AIR of a model: `source:id@version`."""
 
     unique_identifier: str | UnsetType = UNSET
+    """An id of yours; a second upload with the same one downloads nothing."""
 
     default_scheduler: str | UnsetType = UNSET
+    """The scheduler where a task gives none."""
 
     default_steps: int | UnsetType = UNSET
-    """1 to 100; default 20. [doc-2025-10]"""
+    """The steps where a task gives none. 1 to 100; default 20. [doc-2025-10]"""
 
     default_cfg: float | UnsetType = UNSET
-    """0 to 30; default 7. [doc-2025-10]"""
+    """The CFG scale where a task gives none. 0 to 30; default 7. [doc-2025-10]"""
 
     default_strength: float | UnsetType = UNSET
-    """0 to 1; default 0.8. [doc-2025-10]"""
+    """The strength where a task gives none. 0 to 1; default 0.8. [doc-2025-10]"""
 
     default_weight: float | UnsetType = UNSET
-    """-4 to 4; default 1. [doc-2025-10]"""
+    """The weight where a task gives none. -4 to 4; default 1. [doc-2025-10]"""
 
     private: bool | UnsetType = UNSET
-    """Default True. [doc-2025-10]"""
+    """Whether only this account sees the model. Default True. [doc-2025-10]"""
 
     hero_image_url: str | UnsetType = UNSET
+    """A picture that shows what the model does."""
 
     tags: Sequence[str] | UnsetType = UNSET
-    """0 to 100; unique, each at most 400 chars. [doc-2025-10]"""
+    """Words to find the model by. 0 to 100; unique, each at most 400 chars. [doc-2025-10]"""
 
     positive_trigger_words: str | UnsetType = UNSET
+    """Words that call up what the model has learned."""
 
     negative_trigger_words: str | UnsetType = UNSET
+    """Words that the embedding takes in a negative prompt."""
 
     short_description: str | UnsetType = UNSET
-    """2 to 40000 characters. [doc-2025-10]"""
+    """What the model does, in a few words. 2 to 40000 characters. [doc-2025-10]"""
 
     comment: str | UnsetType = UNSET
-    """2 to 1000 characters. [doc-2025-10]"""
+    """A note of the uploader. 2 to 1000 characters. [doc-2025-10]"""
 
 
 class ImageUpload(Task[ImageUploadResult], kw_only=True, rename=WIRE_NAMES):
@@ -1764,7 +1831,7 @@ class ImageUpload(Task[ImageUploadResult], kw_only=True, rename=WIRE_NAMES):
     result_type = ImageUploadResult
 
     image: Media
-    """URL, data URI or base64; stored at max 2048 px per side. [doc]"""
+    """The image to store. URL, data URI or base64; stored at max 2048 px per side. [doc]"""
 
 
 class MediaStorage(Task[MediaStorageResult], kw_only=True, rename=WIRE_NAMES):
@@ -1774,9 +1841,12 @@ class MediaStorage(Task[MediaStorageResult], kw_only=True, rename=WIRE_NAMES):
     result_type = MediaStorageResult
 
     operation: Literal["upload", "delete"] | str
+    """What to do."""
 
     media: Media
-    """Upload: URL/data URI/base64; delete: media UUID. [sdk-types-1.8.0]"""
+    """The medium to store, or the UUID of the one to delete. Upload: URL/data URI/base64; delete: media UUID.
+    [sdk-types-1.8.0]
+    """
 
 
 class AccountManagement(Task[AccountManagementResult], kw_only=True, rename=WIRE_NAMES):
@@ -1786,20 +1856,25 @@ class AccountManagement(Task[AccountManagementResult], kw_only=True, rename=WIRE
     result_type = AccountManagementResult
 
     operation: Literal["getDetails", "getUsageActivity", "getUsagePerformance", "getUsageErrors"] | str
+    """What to do."""
 
     start_date: str | UnsetType = UNSET
+    """The first day."""
 
     end_date: str | UnsetType = UNSET
-    """>= startDate, span at most 30 days. [sdk-types-1.8.0]"""
+    """The last day. >= startDate, span at most 30 days. [sdk-types-1.8.0]"""
 
     models: Sequence[str] | UnsetType = UNSET
+    """Only the usage of these models, by AIR."""
 
     api_keys: Sequence[str] | UnsetType = UNSET
+    """Only the usage of these keys, as the service masks them."""
 
     group_by: Sequence[Literal["date", "model", "apiKey"] | str] | UnsetType = UNSET
+    """How to divide the usage: by `date`, `model` or `apiKey`."""
 
     timezone: str | UnsetType = UNSET
-    """IANA. [sdk-types-1.8.0]"""
+    """The time zone in which days begin. IANA. [sdk-types-1.8.0]"""
 
 
 class GetResponse(Task[Result], kw_only=True, rename=WIRE_NAMES):

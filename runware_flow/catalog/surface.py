@@ -14,7 +14,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("Parameter", "narrow_surface", "operation_surface", "surface", "task_surface")
+__all__ = ("Parameter", "members_of", "narrow_surface", "operation_surface", "surface", "task_surface")
 
 _IDS = frozenset({"taskType", "taskUUID"})
 _VIDEO_FORMATS = frozenset({"MP4", "WEBM", "MOV"})
@@ -75,6 +75,19 @@ def narrow_surface(
             if parameter.facts.get("default") not in allowed:
                 parameter.facts["default"] = None
     return parameters
+
+
+def members_of(parameter: Parameter, creator: str = "") -> list[Parameter]:
+    """What is known of the members of an object, or of the objects of a list, each named by its path: `speech.voice`.
+
+    Args:
+        parameter: the object or the list.
+        creator: of settings under a provider's name, only those of this one are given if the catalog has any.
+    """
+    members: dict[str, Any] = parameter.facts.get("items") or {}
+    own = {name: facts for name, facts in members.items() if creator and name.startswith(f"{creator}.")}
+    prefix = f"{parameter.name}{'[]' if 'array' in parameter.types else ''}."
+    return [_from_limits(prefix + name, facts) for name, facts in (own or members).items()]
 
 
 def _values(members: Iterable[Mapping[str, Any]]) -> list[Any]:

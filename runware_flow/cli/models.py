@@ -14,8 +14,8 @@ from runware_flow.view.terminal import visible
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from runware_flow.catalog import Registry
     from runware_flow.catalog.changes import ModelChange, RegistryChanges
+    from runware_flow.catalog.search import ModelCard
     from runware_flow.catalog.surface import Parameter
     from runware_flow.client.client import Client
     from runware_flow.wire.content import ContentModel
@@ -32,34 +32,67 @@ _LONGEST_LIST = 8
 
 @models_app.command()
 def search(
-    text: Annotated[str, typer.Argument(help="Words in the name, the slug or the AIR.", metavar="TEXT")],
-    category: Annotated[
-        str | None, typer.Option(help="image, video, audio, text or 3d; with --community the kind of model.")
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(help="Words: a name, a slug, an AIR, or what the model does.", metavar="[TEXT]..."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=100)] = 20,
+    task: Annotated[str | None, typer.Option(help="A task type or an operation: caption, remove-background.")] = None,
+    modality: Annotated[str | None, typer.Option(help="What comes out: image, video, audio, text or 3d.")] = None,
+    creator: Annotated[str | None, typer.Option(help="Who makes it: google, bfl, black-forest-labs.")] = None,
+    capability: Annotated[str | None, typer.Option(help="What it can: io:text-to-image, text-to-speech.")] = None,
+    takes: Annotated[
+        list[str] | None,
+        typer.Option(help="A parameter that it takes, or NAME=VALUE: outputFormat=JSON.", metavar="NAME[=VALUE]"),
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="With --community the kind of model: checkpoint, lora, ...; else as --modality.")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 20,
     community: Annotated[bool, typer.Option("--community", help="Search all models that the account can use.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find curated models by name; needs no key.
+    """Find curated models by name, by what they do, and by what they take; needs no key.
 
-    With --community all others too, which needs RUNWARE_API_KEY.
+    Prints AIR, slug, task type and price. Without words it lists all that fit the options. With --community it searches
+    by name among all others too, which needs RUNWARE_API_KEY.
 
     \b
-    Example:
-      runware-flow models search flux --category image
+    Examples:
+      runware-flow models search remove background
+      runware-flow models search text to speech --creator google
+      runware-flow models search --takes outputFormat=JSON
     """
+    words = " ".join(text or ())
     if community:
-        found = _run(lambda client: _search_all(client, text, category, limit), needs_key=True)
+        filters = {"--task": task, "--modality": modality, "--creator": creator, "--capability": capability}
+        given = [name for name, value in {**filters, "--takes": takes}.items() if value]
+        if given:
+            raise typer.BadParameter(f"--community cannot be combined with {', '.join(given)}; use --category")
+        # The service takes no more than a hundred at once.
+        found = _run(lambda client: _search_all(client, words, category, min(limit, 100)), needs_key=True)
     else:
-        found = _run(lambda client: _search_curated(client, text, category, limit))
+        cards = _run(
+            lambda client: _search_curated(
+                client,
+                words,
+                task=task,
+                modality=modality or category,
+                creator=creator,
+                capability=capability,
+                takes=takes or (),
+            )
+        )
+        found = [_card(one) for one in cards[:limit]]
+        if len(cards) > limit and not as_json:
+            say(f"the first {limit} of {len(cards)}; --limit {len(cards)} shows all")
     if as_json:
         echo_json(found, indent=2)
     elif found:
-        _print_table(
-            [[one[name] or "" for name in ("air", "slug", "taskType", "architecture", "name")] for one in found]
-        )
+        _print_table([[one[name] or "" for name in ("air", "slug", "taskType", "price")] for one in found])
+    elif community:
+        echo(f"no model is called {words!r}")
     else:
-        echo(f"no model is called {text!r}")
+        echo(f"no curated model fits {words!r}; --community searches all others" if words else "no curated model fits")
     raise typer.Exit(0 if found else 1)
 
 
@@ -128,38 +161,44 @@ def _run(ask: Callable[[Client], Awaitable[Any]], *, needs_key: bool = False) ->
 async def _search_all(client: Client, text: str, category: str | None, limit: int) -> list[dict[str, Any]]:
     from msgspec import UNSET
 
+    from runware_flow.catalog.search import ModelCard
+
     found = await client.model_search(text, category=category or UNSET, limit=limit)
     registry = client.registry
-    return [_found(registry, one.get("air"), one.get("name"), one.get("architecture")) for one in found.results or ()]
+    cards: list[dict[str, Any]] = []
+    for one in found.results or ():
+        entry = registry.models.get(one.get("air") or "")
+        card = ModelCard(
+            air=one.get("air") or "",
+            slug=entry.slug if entry else None,
+            name=one.get("name"),
+            task_type=entry.task_type if entry else None,
+            architecture=one.get("architecture"),
+        )
+        cards.append(_card(card))
+    return cards
 
 
-async def _search_curated(client: Client, text: str, category: str | None, limit: int) -> list[dict[str, Any]]:
+async def _search_curated(client: Client, text: str, **filters: Any) -> list[ModelCard]:
+    from runware_flow.catalog import schemas
+    from runware_flow.catalog.search import list_models, search_models
     from runware_flow.errors import RunwareError
 
-    registry = client.registry
+    known = schemas()["modelParams"]
+    search_models(list_models(client.registry, known), text, **filters, schemas=known)  # a slip costs no request
     try:
-        listed = await client.content.list_models(search=text, category=category, limit=limit)
+        described = await client.content.list_models()
     except RunwareError as error:
-        say(f"only the catalog of this package is searched: {error}")
-        listed = []
-    found = [_found(registry, one.air, one.name, one.architecture) for one in listed]
-    known = {one["air"] for one in found}
-    lowered = text.lower()
-    by_id = [air for air, entry in registry.models.items() if lowered in air.lower() or lowered in entry.slug]
-    if category is None:
-        found += [_found(registry, air, None, None) for air in by_id if air not in known]
-    return found[:limit]
+        say(f"only the catalog of this package is searched, without prices: {error}")
+        described = []
+    return search_models(list_models(client.registry, known, described), text, **filters, schemas=known)
 
 
-def _found(registry: Registry, air: str | None, name: str | None, architecture: str | None) -> dict[str, Any]:
-    entry = registry.models.get(air or "")
-    return {
-        "air": air,
-        "slug": entry and entry.slug,
-        "taskType": entry and entry.task_type,
-        "architecture": architecture,
-        "name": name,
-    }
+def _card(card: ModelCard) -> dict[str, Any]:
+    import msgspec
+
+    plain: dict[str, Any] = msgspec.to_builtins(card)
+    return plain
 
 
 async def _describe(client: Client, model: str) -> dict[str, Any]:
@@ -179,6 +218,7 @@ async def _describe(client: Client, model: str) -> dict[str, Any]:
         say(f"without description and price: {error}")
     entry = client.registry.models.get(air)
     parameters = _parameters(air, task_type)
+    creator = air.partition(":")[0]
     return {
         "air": air,
         "slug": entry.slug if entry else content and content.model,
@@ -193,8 +233,22 @@ async def _describe(client: Client, model: str) -> dict[str, Any]:
             for one in (content.pricing_examples if content else ())
         ],
         "documentation": f"https://runware.ai/docs/models/{entry.slug}" if entry else None,
-        "parameters": None if parameters is None else [_plain(one) for one in parameters],
+        "parameters": None if parameters is None else [_plain(one, creator) for one in parameters],
+        "example": _example(air, task_type),
     }
+
+
+def _example(air: str, task_type: str | None) -> str | None:
+    from runware_flow.catalog import limits, load_registry, model_schema
+    from runware_flow.catalog.example import example_program
+    from runware_flow.catalog.search import list_models
+
+    schema = model_schema(air)
+    if schema is None or task_type is None:
+        return None
+    cards = list_models(load_registry(), {air: schema})
+    makes_video = any(one.modality == "video" for one in cards if one.air == air)
+    return example_program(air, task_type, schema, limits().get(task_type, {}), makes_video=makes_video)
 
 
 def _parameters(air: str, task_type: str | None) -> list[Parameter] | None:
@@ -211,8 +265,9 @@ def _parameters(air: str, task_type: str | None) -> list[Parameter] | None:
     return sorted(taken, key=lambda one: not one.is_required)
 
 
-def _plain(parameter: Parameter) -> dict[str, Any]:
+def _plain(parameter: Parameter, creator: str) -> dict[str, Any]:
     from runware_flow.catalog.description import MEANINGS, describe_range
+    from runware_flow.catalog.surface import members_of
 
     facts = parameter.facts
     return {
@@ -227,6 +282,7 @@ def _plain(parameter: Parameter) -> dict[str, Any]:
         "range": describe_range(parameter),
         "note": facts.get("note"),
         "meaning": MEANINGS.get(parameter.name),
+        "members": [_plain(one, creator) for one in members_of(parameter, creator)],
     }
 
 
@@ -261,16 +317,25 @@ def _print_model(found: dict[str, Any]) -> None:
         echo("Its parameters are not in the catalog of this package.")
     else:
         shown = [one for one in found["parameters"] if one["name"] != "model"]
-        _print_table([["", "parameter", "type", "range"], *map(_parameter_row, shown)])
+        rows = [row for one in shown for row in (one, *one["members"])]
+        _print_table([["", "parameter", "type", "range"], *map(_parameter_row, rows)])
         echo()
-        echo("* required. Ranges are those of the catalog; a model may allow less, and the service has the last word.")
+        echo(
+            "* required. Ranges, and what is inside `inputs` and `settings`, are those of all models of this task type;"
+        )
+        echo("a model may allow less, and the service has the last word.")
+    if found["example"]:
+        echo()
+        echo(found["example"].rstrip(), is_laid_out=True)
 
 
 def _parameter_row(parameter: dict[str, Any]) -> list[str]:
     values = [str(value) for value in parameter["values"]]
     more = f", and {len(values) - _LONGEST_LIST} more" if len(values) > _LONGEST_LIST else ""
     listed = "one of " + ", ".join(values[:_LONGEST_LIST]) + more if values else ""
-    said = "; ".join(filter(None, (listed, parameter["range"])))
+    said = "; ".join(
+        filter(None, (listed, parameter["range"], parameter["note"] if "." in parameter["name"] else None))
+    )
     return ["*" if parameter["required"] else "", parameter["name"], parameter["type"], said]
 
 

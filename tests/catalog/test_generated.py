@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from runware_flow import architectures, catalog, generate, operations, results, tasks
+from runware_flow.catalog.description import MEANINGS
 from runware_flow.generate import snake_case
 from runware_flow.types import UNSET, Result, Task
 from runware_flow.wire.codec import to_wire
@@ -33,6 +34,12 @@ def test_generate_check_tells_what_would_change(monkeypatch: pytest.MonkeyPatch,
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
     assert capsys.readouterr().out == "would change tasks.py\nwrote tasks.py\n"
+
+
+def test_every_field_says_what_goes_in() -> None:
+    for kind in tasks.TASK_TYPES.values():
+        wire_names = set(kind.__struct_encode_fields__) - {"model", "taskUUID", "extra"}
+        assert wire_names - MEANINGS.keys() == set(), kind
 
 
 @pytest.mark.parametrize("module", GENERATED)

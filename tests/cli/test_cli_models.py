@@ -45,11 +45,26 @@ def test_search_for_programs_and_by_category(call):
     found = json.loads(call("search", "kling", "--category", "video", "--json"))
     assert found
     assert {one["taskType"] for one in found} == {"videoInference"}
-    assert set(found[0]) == {"air", "slug", "taskType", "architecture", "name"}
+    assert set(found[0]) >= {"air", "slug", "taskType", "architecture", "name", "modality", "capabilities", "price"}
+
+
+def test_search_by_what_a_model_does_shows_its_price(call):
+    line = call("search", "remove", "background").splitlines()[0].split()
+    assert line[:3] == ["ideogram:remove-background@0", "ideogram-remove-background", "removeBackground"]
+    assert line[3] == "from"
+    assert line[4].startswith("$0.0")
+
+
+def test_search_without_words_lists_what_fits_the_options(call):
+    captions = json.loads(call("search", "--task", "caption", "--json"))
+    assert len(captions) == 7
+    assert json.loads(call("search", "--takes", "outputFormat=JSON", "--creator", "google", "--json"))
+    assert len(call("search", "--modality", "video", "--limit", "3").splitlines()) == 3
 
 
 def test_search_that_finds_nothing_says_so(call):
-    assert call("search", "no-such-model", code=1) == "no model is called 'no-such-model'\n"
+    said = call("search", "no-such-model", code=1)
+    assert said == "no curated model fits 'no-such-model'; --community searches all others\n"
 
 
 def test_search_of_all_models_needs_the_key(call, emulator, monkeypatch):
@@ -77,6 +92,14 @@ def test_show_for_programs_has_every_parameter(call):
     assert parameters["model"]["required"]
     assert parameters["includeCost"]["default"] is False
     assert shown["pricingExamples"][0]["price"]
+
+
+def test_show_spells_out_what_is_nested_and_ends_with_an_example(call):
+    shown = call("show", "xai:tts@0")
+    assert "speech.text" in shown
+    assert shown.endswith("print(flow.run()[made].url)\n")
+    rows = {line.split()[0]: line for line in call("show", "google-gemma-4-31b").splitlines() if "settings." in line}
+    assert "0 to 2" in rows["settings.temperature"]
 
 
 def test_show_model_that_is_newer_than_the_catalog_is_found(call):
@@ -120,7 +143,11 @@ def test_without_a_network_the_catalog_answers_and_says_so():
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["show", "bfl-flux-2-def"], "did you mean bfl-flux-2-dev"), (["refresh"], "127.0.0.1:9")],
+    [
+        (["show", "bfl-flux-2-def"], "did you mean bfl-flux-2-dev"),
+        (["refresh"], "127.0.0.1:9"),
+        (["search", "--task", "captoin"], "did you mean caption?"),
+    ],
 )
 def test_what_cannot_be_shown_is_one_sentence(arguments, sentence):
     done = offline(*arguments)

@@ -143,7 +143,7 @@ class Content:
         if kind.task_type == "imageInference" and "inputs" in schema.get("properties", {}):
             capabilities.append("io:image-to-image")
         day = int(draw("released", air) * 1000)
-        cost = f"${price(kind, {}) / 1_000_000:.4f}"
+        cost = f"${price(kind, {}) / 1_000_000:.6f}".rstrip("0")
         return {
             "model": entry["id"],
             "air": air,
