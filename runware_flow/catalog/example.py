@@ -93,9 +93,11 @@ def _value(
         "outpaint": {"left": 128, "right": 128},
         "duration": 5,
     }
-    facts = limits.get(wire) or {}
-    values = schema["properties"][wire].get("enum") or [facts.get("default")]
-    return plain.get(wire, values[0]), ""
+    if wire in plain:
+        return plain[wire], ""
+    facts: dict[str, Any] = limits.get(wire) or {}
+    values: list[Any] = schema["properties"][wire].get("enum") or [facts.get("default")]
+    return values[0], ""
 
 
 def _inputs(task_type: str, makes_video: bool) -> tuple[Any, str]:
@@ -113,5 +115,5 @@ def _python_name(wire: str) -> str:
 
 
 def _spell(value: Any) -> str:
-    """A literal with the quotation marks that formatters use; texts, numbers, lists and dicts of JSON are Python too."""
+    """A literal with the quotation marks that formatters use; texts, lists and dicts of JSON are Python too."""
     return json.dumps(value)
