@@ -7,9 +7,9 @@ import random
 import anyio
 import anyio.lowlevel
 import pytest
+from service import Service, art, caption
 
 from runware_flow import Batch, Budget, Flow, FlowFailed, RunwareError
-from tests.run.service import Service, art, caption
 
 PRICES = {"imageInference": (0.0, 0.003), "caption": 0.0012}
 ENDS = ("stop", "cancel", "continue")

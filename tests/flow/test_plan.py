@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from service import Service, art, caption, upscale
 
 from runware_flow import DeclarationError, Flow, Price
 from runware_flow.client.client import Client
 from runware_flow.emulator import Emulator
 from runware_flow.results import ImageResult
 from runware_flow.tasks import ImageInference, ModelSearch, TextInference, ThreeDInference
-from tests.run.service import Service, art, caption, upscale
 
 art_result = ImageResult(image_url="https://example.com/x.jpg")
 art_url = "https://example.com/x.jpg"

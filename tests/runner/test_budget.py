@@ -9,6 +9,7 @@ import threading
 import anyio
 import anyio.lowlevel
 import pytest
+from service import Service, art, caption
 
 from runware_flow import (
     Batch,
@@ -29,7 +30,6 @@ from runware_flow.emulator import Emulator
 from runware_flow.journal import Journal
 from runware_flow.results import AccountManagementResult
 from runware_flow.runner.budget import BudgetAccount
-from tests.run.service import Service, art, caption
 
 COST = 0.0012
 """What the service in memory takes for anything."""
