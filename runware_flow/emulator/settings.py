@@ -54,8 +54,15 @@ class Settings:
     """What getResponse says of a task it does not know; live traffic shows all three [3p], the default is a guess."""
     closed_task: Literal["unknown", "silent"] = "unknown"
     """What getResponse says of a sync task that was answered: as of an unknown one [3p], or nothing, by WebSocket."""
-    failure_shape: Literal["errors", "item"] = "errors"
-    """Where a failed generation is reported: beside `data` [doc], or as an item with status `error` [sdk]."""
+    failure_shape: Literal["item", "errors"] = "item"
+    """Where a failed result stands: as an item of `data` with status `error` [sdk], or in `errors` [doc].
+
+    A sync task of which nothing succeeded is answered in `errors` either way [doc].
+    """
+    result_names: Literal["asked", "legacy"] = "asked"
+    """The taskType of a result: as asked [doc], or `imageUpscale`, `imageCaption`, ... as recordings have it [3p]."""
+    input_uuid: bool = True
+    """What was made from one image names it in `inputImageUUID`, as the recorded replies do [doc]."""
     poll_frames: Literal["combined", "single"] = "combined"
     """Several getResponse tasks in one frame: one answer, or one for each task (a guess)."""
     retention: float | None = None

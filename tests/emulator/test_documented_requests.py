@@ -33,32 +33,69 @@ def test_documented_request_is_accepted(case) -> None:
     assert codes == ([] if expected is None else [expected])
 
 
-@pytest.mark.parametrize(
-    "task",
-    [
-        {"taskType": "upscale", "inputs": {"image": "https://example.com/photo.jpg"}, "upscaleFactor": 2},
-        {
-            "taskType": "photoMaker",
-            "model": "civitai:139562@344487",
-            "positivePrompt": "A red kite",
-            "inputImages": ["https://example.com/photo.jpg"],
-            "width": 1024,
-            "height": 1024,
-        },
-        {
-            "taskType": "imageInference",
-            "model": "runware:101@1",
-            "positivePrompt": "A red kite",
-            "seed": 9_202_427_981_074_766_178,
-            "width": 512,
-            "height": 512,
-        },
-    ],
-    ids=lambda task: task["taskType"],
-)
-def test_requests_seen_elsewhere_are_accepted(task) -> None:
+PICTURE = "https://example.com/photo.jpg"
+IMAGE = {
+    "taskType": "imageInference",
+    "model": "runware:101@1",
+    "positivePrompt": "A red kite",
+    "width": 512,
+    "height": 512,
+}
+FILM = {"taskType": "videoInference", "positivePrompt": "A red kite", "duration": 5}
+SEEN_ELSEWHERE = {
+    "upscale without a model": {"taskType": "upscale", "inputs": {"image": PICTURE}, "upscaleFactor": 2},
+    "puLID": {**IMAGE, "puLID": {"inputImages": [PICTURE], "idWeight": 1}},
+    "pulid": {**IMAGE, "pulid": {"inputImages": [PICTURE], "idWeight": 1}},
+    "startStep 0": {
+        **IMAGE,
+        "controlNet": [{"model": "runware:20@1", "guideImage": PICTURE, "weight": 1, "startStep": 0, "endStep": 9}],
+    },
+    "ipAdapters": {**IMAGE, "ipAdapters": [{"model": "runware:105@1", "guideImage": PICTURE, "weight": 0.5}]},
+    "inputAudios": {
+        "taskType": "videoInference",
+        "model": "bytedance:5@1",
+        "inputAudios": ["https://example.com/voice.mp3"],
+        "frameImages": [PICTURE],
+    },
+    "inputMedia": {
+        "taskType": "videoInference",
+        "model": "pixverse:lipsync@1",
+        "inputMedia": ["https://example.com/f.mp4"],
+    },
+    "flat frameImages": {**FILM, "model": "klingai:5@3", "frameImages": [{"inputImage": PICTURE, "frame": "first"}]},
+    "film of a picture without a prompt": {
+        "taskType": "videoInference",
+        "model": "klingai:3@2",
+        "duration": 5,
+        "frameImages": [PICTURE],
+    },
+    "photoMaker": {
+        "taskType": "photoMaker",
+        "model": "civitai:139562@344487",
+        "positivePrompt": "A red kite",
+        "inputImages": [PICTURE],
+        "width": 1024,
+        "height": 1024,
+    },
+    "a seed of 63 bits": {**IMAGE, "seed": 9_202_427_981_074_766_178},
+}
+
+
+@pytest.mark.parametrize("name", SEEN_ELSEWHERE)
+def test_requests_seen_elsewhere_are_accepted(name) -> None:
     service = make_service()
-    assert service.receive([{"taskUUID": str(uuid.uuid4()), **task}], 0.0).frame.errors == []
+    task = {"taskUUID": str(uuid.uuid4()), **SEEN_ELSEWHERE[name]}
+    assert service.receive([task], 0.0).frame.errors == []
+
+
+def test_a_seed_of_63_bits_comes_back_exactly() -> None:
+    service = make_service()
+    task = {"taskUUID": str(uuid.uuid4()), "deliveryMethod": "async", **SEEN_ELSEWHERE["a seed of 63 bits"]}
+    service.receive([task], 0.0)
+    service.advance(2.0)
+    item = service.jobs[task["taskUUID"]].slots[0].item
+    assert item is not None
+    assert item["seed"] == 9_202_427_981_074_766_178
 
 
 def test_a_photo_maker_task_is_answered_as_such() -> None:

@@ -236,7 +236,40 @@ def test_model_search_finds_by_words_category_architecture_and_source() -> None:
     assert len(official["results"]) == 100
     assert {one["category"] for one in find(service, category="lora")["results"]} == {"lora"}
     assert find(service, search="no such model")["results"] == []
-    assert find(service, capabilities=["task:caption"])["totalResults"] < 20
+    assert 0 < find(service, capabilities=["op:masking"])["totalResults"] < 20
+
+
+@pytest.mark.parametrize(
+    "searched",
+    [
+        {"search": "realistic", "tags": "photorealistic", "category": "checkpoint", "type": "base"}
+        | {"architecture": "sdxl", "visibility": "all", "offset": 0, "limit": 20},
+        {"search": "realistic"},
+        {"search": "juggernaut XL"},
+        {"search": "Juggernaut", "source": "community"},
+        {"capabilities": ["io:text-to-image"]},
+        {"capabilities": ["io:text-to-image", "io:image-to-image"], "source": "official"},
+        {"capabilities": ["IO:image-to-video"]},
+        {"architecture": "flux1d"},
+        {"category": "LoRA"},
+        {"category": "lora", "architecture": "SDXL", "tags": ["anime"]},
+        {"search": "portrait", "architecture": "sdxl"},
+        {"source": "featured"},
+    ],
+    ids=str,
+)
+def test_model_search_finds_what_examples_of_the_documentation_look_for(searched) -> None:
+    service = make_service()
+    found = find(service, **searched)
+    assert found["totalResults"] > 0
+    for model in found["results"]:
+        assert {"air", "name", "version", "category", "capabilities", "heroImage", "tags"} <= model.keys()
+
+
+def test_a_model_that_the_search_finds_can_be_used() -> None:
+    service = make_service()
+    for model in find(service, search="juggernaut", limit=100)["results"]:
+        assert submit(service, image(model=model["air"])).errors == []
 
 
 def test_model_search_pages_do_not_overlap_and_sorts_go_both_ways() -> None:

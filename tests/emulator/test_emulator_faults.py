@@ -61,7 +61,7 @@ def test_fault_every_kind_is_described() -> None:
 
 
 def test_failing_task_tells_its_code_beside_the_data() -> None:
-    service = make_service("fail:code=timeoutProvider,index=1")
+    service = make_service("fail:code=timeoutProvider,index=1,shape=errors")
     task = image(deliveryMethod="async", numberResults=3)
     submit(service, task)
     frame = ask(service, task, 1.0)

@@ -39,8 +39,8 @@ TASKS: list[tuple[str, str, dict[str, Any], set[str]]] = [
     ("3dInference", "", {**PROMPT, **PICTURE}, {"outputs", "seed"}),
     ("caption", "runware:150@2", PICTURE, {"text"}),
     ("caption", "memories:1@1", FILM, {"text"}),
-    ("upscale", "runware:504@1", {**PICTURE, "upscaleFactor": 2}, {"imageUUID", "imageURL"}),
-    ("removeBackground", "runware:109@1", PICTURE, {"imageUUID", "imageURL"}),
+    ("upscale", "runware:504@1", {**PICTURE, "upscaleFactor": 2}, {"imageUUID", "imageURL", "inputImageUUID"}),
+    ("removeBackground", "runware:109@1", PICTURE, {"imageUUID", "imageURL", "inputImageUUID"}),
     (
         "imageMasking",
         "runware:35@1",
@@ -79,7 +79,7 @@ def test_result_has_its_fields_and_its_files_open(run, task_type, model, paramet
             assert len(items) == parameters.get("promptVersions", 1)
             for item in items:
                 assert set(item) == {"taskType", "taskUUID", "status", "cost", *fields}
-                schema = response_schema(emulator.service.models, task["model"])
+                schema = response_schema(emulator.service.models, task["taskType"])
                 jsonschema.validate({key: value for key, value in item.items() if key != "status"}, schema)
                 urls = [value for key, value in item.items() if key.endswith("URL")]
                 urls += [file["url"] for file in item.get("outputs", {}).get("files", [])]

@@ -275,6 +275,12 @@ def test_official_client_reads_the_content_service(open_client) -> None:
             assert {one["id"] for one in await content.list_creators()} >= {"google", "openai"}
             assert (await content.get_creator("google"))["models"]
             assert await content.get_creator("nobody") is None
+            # what its README looks for
+            query = {"capability": "io:text-to-image", "category": "image", "creator": "black-forest-labs"}
+            assert await content.list_models({**query, "search": "flux"})
+            assert await content.get_model("alibaba-z-image-turbo")
+            assert await content.get_model_examples("flux-1-dev")
+            assert (await content.get_model_pricing("flux-1-dev"))["pricingExamples"]
 
     asyncio.run(main())
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.emulator.media.store import Medium, Recipe, make_uuid
 from runware_flow.emulator.service.kinds import KINDS, price
+from runware_flow.emulator.service.listing import CAPABILITIES, capabilities, cover, creator, display_name
 from runware_flow.emulator.settings import draw
 
 if TYPE_CHECKING:
@@ -17,24 +17,6 @@ if TYPE_CHECKING:
     from runware_flow.emulator.service.service import Service
 
 __all__ = ("Content",)
-
-_CAPABILITIES = {
-    "imageInference": ("io:text-to-image", "Text to image"),
-    "videoInference": ("io:text-to-video", "Text to video"),
-    "audioInference": ("io:text-to-audio", "Text to audio"),
-    "textInference": ("io:text-to-text", "Text to text"),
-    "3dInference": ("io:image-to-3d", "Image to 3D"),
-    "caption": ("io:image-to-text", "Image to text"),
-    "upscale": ("op:upscale", "Upscale"),
-    "removeBackground": ("op:remove-background", "Remove background"),
-    "imageMasking": ("op:masking", "Masking"),
-    "controlNetPreprocess": ("op:controlnet-preprocess", "ControlNet preprocessing"),
-    "promptEnhance": ("op:prompt-enhance", "Enhance a prompt"),
-    "vectorize": ("op:vectorize", "Vectorize"),
-    "training": ("op:training", "Training"),
-    "tools": ("op:tools", "Tools"),
-}
-_EXTRA = (("io:image-to-image", "Image to image"), ("form:checkpoint", "Checkpoint"))
 
 _SORT_KEYS: dict[str, tuple[str, bool]] = {
     "weight": ("weight", True),
@@ -54,9 +36,9 @@ class Content:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._models = [self._model(air, entry) for air, entry in service.models.registry["models"].items()]
-        self._by_id = {model["model"]: model for model in self._models} | {
-            model["air"]: model for model in self._models
-        }
+        # a short name is found without its creator in front too, as the documentation writes some [doc]
+        short = {model["model"].partition("-")[2]: model for model in reversed(self._models)}
+        self._by_id = {**short, **{model[name]: model for name in ("model", "air") for model in self._models}}
 
     def get(self, path: str, query: Mapping[str, str]) -> Any:
         """Answer one request."""
@@ -113,6 +95,8 @@ class Content:
             {"id": f"best-{category}", "name": f"Best of {category}", "order": order, "category": [category]}
             | {
                 "headline": f"{category} models",
+                "icon": category,
+                "coverImage": cover(self._service.state, f"best-{category}", category),
                 "models": [one for one in self._models if one["category"] == category][:6],
             }
             for order, category in enumerate(("image", "video", "audio", "text", "3d"))
@@ -123,8 +107,14 @@ class Content:
 
     def _creators(self, rest: str, _query: Mapping[str, str]) -> Any:
         ids = sorted({model["creator"] for model in self._models})
-        found = [
-            {"id": one, "name": one.title(), "models": [model for model in self._models if model["creator"] == one]}
+        found: list[dict[str, Any]] = [
+            {
+                "id": one,
+                "name": display_name(one),
+                "headline": f"Models by {display_name(one)}",
+                "logo": cover(self._service.state, one, one),
+                "models": [model for model in self._models if model["creator"] == one],
+            }
             for one in ids
             if rest in ("", one)
         ]
@@ -133,49 +123,40 @@ class Content:
         return found
 
     def _capabilities(self, rest: str, _query: Mapping[str, str]) -> Any:
-        return None if rest else [{"id": key, "label": label} for key, label in (*_CAPABILITIES.values(), *_EXTRA)]
+        return None if rest else [{"id": key, "label": label} for key, label in CAPABILITIES.items()]
 
     def _model(self, air: str, entry: dict[str, Any]) -> dict[str, Any]:
         kind = KINDS[entry["taskType"]]
-        name = entry["id"].replace("-", " ").title()
-        schema = self._service.models.schema(air) or {}
-        capabilities = [_CAPABILITIES[kind.task_type][0]]
-        if kind.task_type == "imageInference" and "inputs" in schema.get("properties", {}):
-            capabilities.append("io:image-to-image")
+        models = self._service.models
+        name, made_by = display_name(entry["id"]), creator(models, air)
         day = int(draw("released", air) * 1000)
         cost = f"${price(kind, {}) / 1_000_000:.6f}".rstrip("0")
         return {
             "model": entry["id"],
             "air": air,
             "name": name,
-            "creator": air.partition(":")[0],
+            "creator": made_by,
             "category": kind.modality,
-            "capabilities": capabilities,
+            "capabilities": capabilities(kind.task_type, models.schema(air), "checkpoint"),
+            "architecture": models.architecture(air),
             "hosted": air.startswith("runware:"),
             "status": "live",
             "releasedAt": f"{2024 + day // 360}-{day // 30 % 12 + 1:02}-{day % 28 + 1:02}",
             "weight": round(draw("weight", air) * 100, 1),
-            "headline": f"{name}, by {air.partition(':')[0]}",
+            "headline": f"{name}, by {display_name(made_by)}",
             "description": f"{name} does {kind.task_type}.",
-            "coverImage": self._cover(air, name),
+            "coverImage": cover(self._service.state, air, name),
             "pricingOverview": f"from {cost}",
             "pricingExamples": [{"configuration": "default", "price": cost}],
         }
 
-    def _cover(self, air: str, name: str) -> str:
-        medium_id = make_uuid("cover", air)
-        recipe = Recipe(process="generated", width=640, height=360, prompt=name)
-        path = f"/image/os/covers/{medium_id}.webp"
-        self._service.media_store.add(Medium(medium_id=medium_id, path=path, format="WEBP", recipe=recipe))
-        return self._service.settings.base_url + path
-
 
 def _fits(model: dict[str, Any], query: Mapping[str, str]) -> bool:
     words = query.get("q", "").lower().split()
-    text = f"{model['model']} {model['air']} {model['name']}".lower()
+    text = f"{model['model']} {model['air']} {model['name']} {model['creator']}".lower()
     return (
-        query.get("capability", model["capabilities"][0]) in model["capabilities"]
-        and all(query.get(name, model[name]) == model[name] for name in ("status", "category", "creator"))
+        query.get("capability", model["capabilities"][0]).lower() in model["capabilities"]
+        and all(query.get(name, model[name]).lower() == model[name] for name in ("status", "category", "creator"))
         and all(word in text for word in words)
     )
 

@@ -69,10 +69,10 @@ class ServiceDriver:
             with anyio.CancelScope(shield=True):
                 await self._outbound.aclose()
 
-    def receive(self, tasks: Sequence[Any], session: Session | None = None) -> PendingReply:
+    def receive(self, tasks: Sequence[Any], session: Session | None = None, *, dry_run: bool = False) -> PendingReply:
         """Give an array of tasks to the service and start what they need."""
         try:
-            reply = self.service.receive(tasks, time.monotonic(), session)
+            reply = self.service.receive(tasks, time.monotonic(), session, dry_run=dry_run)
         except Exception:
             _logger.exception("a request that the emulator could not handle")
             problem = Problem("internalServerError", "The request could not be handled.")

@@ -14,6 +14,7 @@ from runware_flow.emulator.http.body import read_body
 from runware_flow.emulator.http.content import Content
 from runware_flow.emulator.http.schemas import request_schema, response_schema
 from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.service.search import architecture
 from runware_flow.emulator.service.serverless import Serverless, problem_document
 
 if TYPE_CHECKING:
@@ -135,13 +136,17 @@ class Endpoints:
         models = self._service.models
         name = str(request.path_params["model"])
         air = models.slugs.get(name, name)
-        schema = request_schema(models, air)
+        state = self._service.state
+        uploaded = state.uploaded.get(air)
+        task_type = state.settings.models.get(air) or (None if uploaded is None else "imageInference")
+        schema = request_schema(models, air, task_type, architecture(state, air))
         if schema is None:
             return _json({"error": "unknown model"}, 404)
-        documentation = f"https://runware.ai/docs/models/{models.slug(air)}"
-        return _json(
-            {"requestSchema": schema, "responseSchema": response_schema(models, air), "documentation": documentation}
-        )
+        slug = models.slug(air)
+        answered = response_schema(models, schema["properties"]["taskType"]["const"])
+        # the pages of the community's models are one list [sdk]
+        documentation = "https://runware.ai/docs/models" + ("" if slug is None else f"/{slug}")
+        return _json({"requestSchema": schema, "responseSchema": answered, "documentation": documentation})
 
 
 def _clock() -> str:

@@ -26,14 +26,21 @@ _BOUNDS = {
 }
 
 
-def request_schema(models: Models, air: str) -> dict[str, Any] | None:
-    """Return the JSON Schema of a request to a model; None for a model that the catalog does not have."""
-    schema = models.schema(air)
-    kind = find_kind(models.task_type(air) or "")
+def request_schema(
+    models: Models, air: str, task_type: str | None = None, architecture: str | None = None
+) -> dict[str, Any] | None:
+    """Return the JSON Schema of a request to a model; None for a model that does not exist.
+
+    A model that the catalog does not have (an older one, a fine-tune, or one of `task_type`) takes what its
+    architecture takes, if that is known, else what anything of its task type takes.
+    """
+    task_type = models.task_type(air) or task_type or ("imageInference" if models.is_fine_tune(air) else "")
+    kind = find_kind(task_type)
+    schema = models.schema(air) or models.general_schema(task_type, architecture)
     if schema is None or kind is None:
         return None
     limits: dict[str, Any] = models.limits.get(kind.task_type, {})
-    loose = not air.startswith("runware:")
+    loose = models.schema(air) is None or not air.startswith("runware:")
     properties = {
         name: _property(name, rule, as_object(limits.get(name)), loose=loose)
         for name, rule in schema["properties"].items()
@@ -79,9 +86,8 @@ def _ranges(name: str, type_: str, limit: Mapping[str, Any], *, loose: bool) -> 
     return {key: value for key, value in ranges.items() if value is not None}
 
 
-def response_schema(models: Models, air: str) -> dict[str, Any] | None:
-    """Return the JSON Schema of a result of a model."""
-    task_type = models.task_type(air)
+def response_schema(models: Models, task_type: str) -> dict[str, Any] | None:
+    """Return the JSON Schema of a result of a task type."""
     for schema in models.schemas["results"].values():
         if as_object(as_object(schema.get("properties")).get("taskType")).get("const") == task_type:
             return dict(schema)

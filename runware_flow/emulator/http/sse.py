@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import msgspec
@@ -22,10 +22,22 @@ if TYPE_CHECKING:
     from runware_flow.emulator.service.jobs import Job
     from runware_flow.emulator.settings import Settings
 
-__all__ = ("stream_text",)
+__all__ = ("Events", "stream_text")
 
 
-async def stream_text(driver: ServiceDriver, job: Job, send: Send) -> None:
+class Events(Protocol):
+    """How another API writes the events of a text task."""
+
+    def deltas(self, job: Job, events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Return its events for the words of the answer."""
+        ...
+
+    def ending(self, job: Job, events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Return its events for the end of the answer."""
+        ...
+
+
+async def stream_text(driver: ServiceDriver, job: Job, send: Send, written_as: Events | None = None) -> None:
     """Send a text task's answer word by word, spread over the time the task takes, then why it ended, usage and cost.
 
     A task that fails does so in the middle of its text. A client that leaves ends the stream; the task is billed.
@@ -34,6 +46,8 @@ async def stream_text(driver: ServiceDriver, job: Job, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": fields})
     slot = job.slots[0]
     events = list(_deltas(job)) if slot.item is not None else []
+    if written_as is not None:
+        events = list(written_as.deltas(job, iter(events)))
     if slot.problem is not None:
         events = events[: len(events) // 2]
     writer = _Writer(driver, send)
@@ -50,7 +64,8 @@ async def stream_text(driver: ServiceDriver, job: Job, send: Send) -> None:
         return
     driver.service.sent(Frame(delivers=[(job, slot)]), time.monotonic())
     if driver.service.faults.trigger("truncate-stream", job.task) is None:
-        for event in _ending(job, driver.service.settings):
+        ending = _ending(job, driver.service.settings)
+        for event in ending if written_as is None else written_as.ending(job, ending):
             await writer.event(event)
         await writer.write(b"data: [DONE]\n\n")
     await send({"type": "http.response.body", "body": b""})

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 import anyio
 import msgspec
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from runware_flow.emulator.http.driver import ServiceDriver
     from runware_flow.emulator.service.sessions import Session
 
-__all__ = ("Connection", "bare", "read_tasks", "serve_websocket")
+__all__ = ("Connection", "bare", "is_dry_run", "read_tasks", "serve_websocket")
 
 _logger = logging.getLogger("runware_flow.emulator")
 
@@ -45,11 +46,18 @@ def bare(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "data": body["data"][0]} if len(body.get("data", ())) == 1 else body
 
 
+def is_dry_run(scope: Scope) -> bool:
+    """Tell whether the address asks to check the tasks and to carry out none [sdk]."""
+    wanted = parse_qs(scope["query_string"].decode("latin-1")).get("dryRun", [""])[-1]
+    return wanted.lower() in ("1", "true")
+
+
 class Connection:
     """One WebSocket connection, from its handshake to its end."""
 
-    def __init__(self, driver: ServiceDriver, send: Send) -> None:
+    def __init__(self, driver: ServiceDriver, send: Send, *, dry_run: bool = False) -> None:
         self._driver = driver
+        self._dry_run = dry_run
         self._service = driver.service
         self._send = send
         self._own: deque[Frame] = deque()
@@ -101,7 +109,7 @@ class Connection:
             else:
                 rest.append(element)
         if rest:
-            reply = self._driver.receive(rest, self._session)
+            reply = self._driver.receive(rest, self._session, dry_run=self._dry_run)
             for frame in (reply.frame, *reply.frames):
                 self._queue(frame, workers)
 
@@ -247,4 +255,4 @@ async def serve_websocket(driver: ServiceDriver, scope: Scope, receive: Receive,
     if str(scope["path"]).rstrip("/") != "/v1" or driver.closing.is_set():
         await send({"type": "websocket.close", "code": 1000})
         return
-    await Connection(driver, send).run(receive)
+    await Connection(driver, send, dry_run=is_dry_run(scope)).run(receive)

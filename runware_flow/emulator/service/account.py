@@ -17,12 +17,19 @@ if TYPE_CHECKING:
 
     from runware_flow.emulator.service.state import ServiceState
 
-__all__ = ("account",)
+__all__ = ("AIR_SOURCE", "account")
 
 _LONGEST = 30
 """Days between startDate and endDate at most [doc]."""
+AIR_SOURCE = "emulator"
+"""The source of the account's own models, the part of their AIR before the colon."""
 _GROUPS = {"date": "timeseries", "model": "model", "apiKey": "apiKey"}
-_HIDDEN_KEY = "****"
+
+
+def _masked(key: str) -> str:
+    """Return a key as the service shows it: the first half, 16 characters at most, then asterisks [doc]."""
+    shown = key[: min(16, len(key) // 2)]
+    return shown + "*" * (len(key) - len(shown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ def account(state: ServiceState, task: dict[str, Any]) -> dict[str, Any] | Probl
     models = as_list(task.get("models"))
     used = [one for one in _all_used(state, zone) if first <= one.day <= last and (not models or one.model in models)]
     keys = as_list(task.get("apiKeys"))
-    if keys and _HIDDEN_KEY not in keys and state.settings.api_key not in keys:
+    if keys and not {_masked(state.settings.api_key), state.settings.api_key} & set(map(str, keys)):
         used = []
     usage: dict[str, Any] = {}
     for group in as_list(task.get("groupBy")) or ["date"]:
@@ -70,7 +77,7 @@ def _details(state: ServiceState) -> dict[str, Any]:
     totals = {"credits": billed, "requests": len(state.log.tasks)}
     last_used = max((entry.asked_at for entry in state.log.asked), default=None)
     key = {
-        "apiKey": _HIDDEN_KEY,
+        "apiKey": _masked(state.settings.api_key),
         "name": "emulator",
         "description": "",
         "enabled": True,
@@ -80,6 +87,7 @@ def _details(state: ServiceState) -> dict[str, Any]:
         "operation": "getDetails",
         "organizationName": "Emulator",
         "organizationUUID": make_uuid("organization", state.settings.seed),
+        "AIRSource": AIR_SOURCE,
         "balance": {"amount": round(state.settings.balance - billed, 6), "freeBalance": 0.0, "currency": "USD"},
         "team": [{"name": "You", "email": "you@example.com", "roles": ["Owner"], "joinedAt": "2026-01-01T00:00:00Z"}],
         "apiKeys": [
@@ -158,7 +166,7 @@ def _rows(state: ServiceState, group: str, used: Sequence[_Used], first: date, l
             name = (state.models.slug(model) or model).replace("-", " ").title()
             rows.append({"model": model, "modelName": name, **_sums([one for one in used if one.model == model])})
     else:
-        rows.append({"apiKey": _HIDDEN_KEY, **_sums(used)})
+        rows.append({"apiKey": _masked(state.settings.api_key), **_sums(used)})
     return rows
 
 

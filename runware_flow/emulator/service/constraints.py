@@ -67,6 +67,8 @@ def bounds(name: str, limit: Mapping[str, Any], *, loose: bool) -> tuple[Any, An
         return 2, 45_000 if loose else limit.get("max"), None
     if name in {"CFGScale", "duration"} and loose:
         return limit.get("min"), None, None  # providers document a CFGScale of 60 and films of 12 seconds [doc]
+    if name.endswith(".startStep"):
+        return 0, limit.get("max"), None  # examples begin at step 0, the schemas at 1 [doc]
     return limit.get("min"), limit.get("max"), limit.get("multipleOf")
 
 

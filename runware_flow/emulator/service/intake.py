@@ -34,7 +34,10 @@ def refuse(state: ServiceState, task: dict[str, Any], now: float) -> Problem | N
         return utilities.check(task)
     if _is_taken(state, task["taskUUID"], now):
         return _conflict(state, task)
-    problem = utilities.check(task) if task_type in UTILITIES else check_task(task, state.models, state.settings)
+    if task_type in UTILITIES:
+        problem = utilities.check(task)
+    else:
+        problem = check_task(task, state.models, state.settings, state.uploaded)
     if problem is None:
         problem = _check_inputs(state, task, now)
     capacity = state.settings.capacity
@@ -122,7 +125,8 @@ def _plan_failures(state: ServiceState, job: Job) -> None:
         del job.slots[(fault.index or 0) + 1 :]  # the stages after the one that fails never come
         fault = replace(fault, index=len(job.slots) - 1)
     code = fault.code or "inferenceError"
-    for slot in job.slots:
-        if fault.index is None or fault.index == slot.index:
-            slot.problem = Problem(code, fault.message or "The task failed.", status=fault.status)
-            slot.problem_shape = fault.shape or state.settings.failure_shape
+    failing = [slot for slot in job.slots if fault.index is None or fault.index == slot.index]
+    for slot in failing:
+        slot.problem = Problem(code, fault.message or "The task failed.", status=fault.status)
+    for slot in failing:
+        slot.problem_shape = fault.shape or job.failure_shape(state.settings.failure_shape)

@@ -82,6 +82,10 @@ class Job:
         """Its taskType, as it was asked."""
         return str(self.task["taskType"])
 
+    def failure_shape(self, wanted: str) -> str:
+        """Return where its failures stand: as `wanted`, but a sync task of which nothing is left has `errors` [doc]."""
+        return "errors" if self.delivery != "async" and all(slot.problem for slot in self.slots) else wanted
+
     @property
     def is_settled(self) -> bool:
         """Whether all its results are there, as items or as errors."""
@@ -116,7 +120,7 @@ class Frame:
         self.errors += other.errors
         self.delivers += other.delivers
 
-    def add_result(self, job: Job, slot: Slot, *, polled: bool) -> None:
+    def add_result(self, job: Job, slot: Slot, *, polled: bool, shape: str | None = None) -> None:
         """Put a finished result, or its failure, into the frame; items carry a status only in poll answers [3p]."""
         status = {"status": "success"} if polled and job.kind.task_type != "modelUpload" else {}
         if slot.problem is None:
@@ -124,10 +128,9 @@ class Frame:
         elif job.kind.task_type == "modelUpload":
             ids = {"taskType": job.task_type, "taskUUID": job.task_id}
             self.data.append({**ids, "status": "failed", "message": slot.problem.message})
-        elif slot.problem_shape == "item":
-            error = {"code": slot.problem.code, "message": slot.problem.message}
+        elif (shape or slot.problem_shape) == "item":
             ids = {"taskType": job.task_type, "taskUUID": job.task_id}
-            self.data.append({**ids, "status": "error", "error": error})
+            self.data.append({**ids, "status": "error", "error": slot.problem.entry()})
         else:
             self.errors.append({**slot.problem.entry(job.task_type, job.task_id), "status": "error"})
         self.delivers.append((job, slot))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("KINDS", "UTILITIES", "Kind", "find_kind", "kind_of", "price", "result_count")
+__all__ = ("KINDS", "LEGACY_NAMES", "UTILITIES", "Kind", "find_kind", "kind_of", "price", "result_count")
 
 _BOTH = ("sync", "async")
 
@@ -80,6 +80,9 @@ LEGACY = {
     "photoMaker": "imageInference",
 }
 """Names of older clients; replies carry the name that was asked with."""
+
+LEGACY_NAMES = {name: older for older, name in LEGACY.items() if name != "imageInference"}
+"""The older name of a task type, which some recorded replies carry [3p]."""
 
 UTILITIES = frozenset(
     {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ("Models", "load_models")
 
@@ -26,10 +27,14 @@ _OLDER = {
         "lightricks:2@1 openai:3@1 openai:3@2 runware:200@6 vidu:1@5"
     ),
     "audioInference": ("elevenlabs:1@1"),
+    "caption": ("memories:1@1"),
 }
 """Models of the documentation of 2025 that the catalog does not list any more; the service still takes them."""
 
 OLDER_MODELS = {air: task_type for task_type, airs in _OLDER.items() for air in airs.split()}
+
+_OPEN_SOURCES = frozenset({"runware", "civitai", "rundiffusion", "exactly"})
+"""Sources with models that no catalog lists: fine-tunes of the community."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,36 @@ class Models:
         entry = self.registry["models"].get(air)
         return entry["taskType"] if entry else OLDER_MODELS.get(air)
 
+    def is_fine_tune(self, air: str) -> bool:
+        """Tell whether an AIR may name a fine-tune: those are of a few sources, and Runware's own have no number."""
+        source, _, rest = air.partition(":")
+        is_number = re.fullmatch(r"\d+@\d+", rest) is not None
+        return (
+            source in _OPEN_SOURCES and not (source == "runware" and is_number) and air not in self.registry["models"]
+        )
+
     def slug(self, air: str) -> str | None:
         """Return the short name of a model of the catalog."""
         entry = self.registry["models"].get(air)
         return entry["id"] if entry else None
 
+    def architecture(self, air: str) -> str | None:
+        """Return the architecture of a model of the catalog, if its short name says it."""
+        slug = self.slug(air) or ""
+        return max((one for one in self.registry["architectureTaskTypes"] if slug.endswith(one)), key=len, default=None)
+
     def schema(self, air: str) -> dict[str, Any] | None:
         """Return the request schema of a model of the catalog."""
         found: dict[str, Any] | None = self.schemas["modelParams"].get(air)
         return found
+
+    def general_schema(self, task_type: str, architecture: str | None = None) -> dict[str, Any] | None:
+        """Return the request schema of an architecture, else of a task type: what any of its models takes."""
+        found: dict[str, Any] | None = self.schemas["architectureParams"].get(architecture or "")
+        if found is not None:
+            return found
+        schemas: Iterable[dict[str, Any]] = self.schemas["kindParams"].values()
+        return next((one for one in schemas if one["properties"]["taskType"].get("const") == task_type), None)
 
     def registry_file(self, more: Mapping[str, str]) -> tuple[bytes, str]:
         """Return the registry as it is served, and its ETag, with `more` models (task types by AIR) in it.

@@ -9,7 +9,9 @@ from runware_flow.emulator.jsonvalues import as_list, as_object
 from runware_flow.emulator.media.store import MediaStore, Medium, Recipe, make_uuid
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.service import texts
+from runware_flow.emulator.service.account import AIR_SOURCE
 from runware_flow.emulator.service.jobs import Input, Job, Rendering, Slot
+from runware_flow.emulator.service.kinds import LEGACY_NAMES
 from runware_flow.emulator.settings import Settings, draw
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def produce(job: Job, recipes: list[Recipe], media_store: MediaStore, settings: 
     renderings: list[Rendering] = []
     for slot in job.slots:
         made = makers[job.kind.task_type](job, slot, recipes, settings)
-        item: dict[str, Any] = {"taskType": job.task_type, "taskUUID": job.task_id}
+        name = LEGACY_NAMES.get(job.task_type, job.task_type) if settings.result_names == "legacy" else job.task_type
+        item: dict[str, Any] = {"taskType": name, "taskUUID": job.task_id}
         if isinstance(made, Recipe):
             renderings += _publish(job, slot, made, item, media_store, settings)
         else:
@@ -110,7 +113,7 @@ def _publish(
     )
     slot.medium = medium
     url = settings.base_url + medium.path
-    item.update(_extras(job, slot, recipe))
+    item.update(_extras(job, slot, recipe, settings))
     if not medium_name:
         item["outputs"] = {"files": [{"uuid": medium_id, "url": url}]}
         return []
@@ -147,7 +150,10 @@ def _output_types(job: Job) -> list[str]:
     return [str(one) for one in as_list(asked) or [asked]]
 
 
-def _extras(job: Job, slot: Slot, recipe: Recipe) -> dict[str, Any]:
+_FROM_ONE_IMAGE = frozenset({"upscale", "removeBackground", "imageMasking", "controlNetPreprocess"})
+
+
+def _extras(job: Job, slot: Slot, recipe: Recipe, settings: Settings) -> dict[str, Any]:
     extras: dict[str, Any] = {}
     kind = job.kind.task_type
     if kind == "mediaStorage":
@@ -160,8 +166,9 @@ def _extras(job: Job, slot: Slot, recipe: Recipe) -> dict[str, Any]:
     checked = safety.get("checkContent") or safety.get("mode") in ("fast", "full")
     if checked or job.task.get("checkNSFW"):
         extras["NSFWContent"] = "nsfw" in recipe.prompt.lower()
-    if kind in {"imageMasking", "controlNetPreprocess"}:
-        extras["inputImageUUID"] = make_uuid("input", job.task_id)
+    if settings.input_uuid and kind in _FROM_ONE_IMAGE and job.kind.modality == "image" and job.inputs:
+        given = job.inputs[0].value
+        extras["inputImageUUID"] = given if len(given) == 36 else make_uuid("input", given)
     return extras
 
 
@@ -332,6 +339,16 @@ def _store(_job: Job, _slot: Slot, recipes: list[Recipe], settings: Settings) ->
 
 
 def _model_upload(job: Job, slot: Slot, _recipes: list[Recipe], _settings: Settings) -> dict[str, Any]:
-    stage = ("validated", "downloaded", "optimized", "stored", "ready")[slot.index]
-    air = job.task.get("air") or f"user:{make_uuid('model', job.task_id)[:8]}@1"
-    return {"status": stage, "message": f"The model is {stage}.", "air": air}
+    stage, message = _UPLOAD_STAGES[slot.index]
+    number = int(make_uuid("model", job.task_id)[:6], 16)
+    return {"status": stage, "message": message, "air": job.task.get("air") or f"{AIR_SOURCE}:{number}@1"}
+
+
+_UPLOAD_STAGES = (
+    ("validated", "The parameters of the model are valid; it is downloaded next."),
+    ("downloaded", "The model is downloaded; it is optimized next."),
+    ("optimized", "The model is optimized; it is stored next."),
+    ("stored", "The model is stored; it is made ready next."),
+    ("ready", "The model is ready to be used."),
+)
+"""Each stage comes with a message [doc]; the words are this emulator's."""

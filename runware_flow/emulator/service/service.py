@@ -51,6 +51,7 @@ class PendingReply:
     frames: list[Frame] = field(default_factory=list[Frame])
     started: list[Job] = field(default_factory=list[Job])
     waiting: list[Job] = field(default_factory=list[Job])
+    is_dry_run: bool = False
 
 
 @dataclass
@@ -88,19 +89,26 @@ class Service:
 
     def check_key(self, key: Any) -> Problem | None:
         """Say what is wrong with an API key."""
+        about: dict[str, Any] = {"parameter": "apiKey", "type": "string"}
         fault = self.faults.trigger("reject-key")
         if fault is not None:
             message, shape = fault.message or "Invalid API key.", fault.shape or "errors"
-            return Problem(fault.code or "invalidApiKey", message, parameter="apiKey", shape=shape)
+            return Problem(fault.code or "invalidApiKey", message, shape=shape, **about)
         if not isinstance(key, str) or not key:
-            return Problem("missingApiKey", "Missing value for 'apiKey' parameter.", parameter="apiKey")
+            return Problem("missingApiKey", "Missing value for 'apiKey' parameter.", **about)
         if key != self.settings.api_key:
-            return Problem("invalidApiKey", "Invalid API key.", parameter="apiKey")
+            return Problem("invalidApiKey", "Invalid API key.", **about)
         return None
 
-    def receive(self, tasks: Sequence[Any], now: float, session: Session | None = None) -> PendingReply:
-        """Take one array of tasks, from a session (WebSocket) or from a REST request (None)."""
-        reply = PendingReply(Frame(queued_at=now))
+    def receive(
+        self, tasks: Sequence[Any], now: float, session: Session | None = None, *, dry_run: bool = False
+    ) -> PendingReply:
+        """Take one array of tasks, from a session (WebSocket) or from a REST request (None).
+
+        In a dry run tasks are checked, and each good one is answered with its ids alone (a guess): nothing is carried
+        out, billed or remembered, and the taskUUID stays free. What only asks is answered as ever.
+        """
+        reply = PendingReply(Frame(queued_at=now), is_dry_run=dry_run)
         if any(as_object(task).get("taskType") == "getResponse" for task in tasks):
             self.log.poll_requests += 1
         for task in tasks:
@@ -125,6 +133,8 @@ class Service:
             self._poll(task, now, reply)
         elif task_type == "ping" and self.faults.trigger("swallow-pong") is not None:
             return
+        elif reply.is_dry_run and utilities.changes_something(task):
+            frame.data.append({"taskType": task_type, "taskUUID": task["taskUUID"]})
         elif utilities.is_immediate(task):
             answer = utilities.answer(self.state, task, now)
             if isinstance(answer, Problem):
@@ -228,7 +238,8 @@ class Service:
         """Let the whole job fail (its inputs cannot be read, say)."""
         for slot in job.slots:
             slot.item, slot.problem = None, problem
-            slot.problem_shape = self.settings.failure_shape
+        for slot in job.slots:
+            slot.problem_shape = job.failure_shape(self.settings.failure_shape)
         self.finish(job, now)
 
     def next_due(self) -> float | None:
@@ -283,6 +294,8 @@ class Service:
         entry = self.log.task(job.task_id)
         if slot.problem is None:
             self.log.billed_micro_usd += job.cost
+            if slot.item is not None and slot.item.get("status") == "ready":
+                self.state.keep_model(slot.item["air"], job.task)
         if entry is not None:
             entry.ready_at[slot.index] = now
             if slot.problem is None:

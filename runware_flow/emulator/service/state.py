@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runware_flow.emulator.media.store import MediaStore
 from runware_flow.emulator.network.faults import FaultBook
@@ -33,6 +33,8 @@ class ServiceState:
         self.queues = Queues(settings.parallel)
         self.jobs: OrderedDict[str, Job] = OrderedDict()
         """The accepted tasks by taskUUID, the oldest first."""
+        self.uploaded: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        """The account's own models: the modelUpload tasks by AIR, the oldest first."""
         self.running = 0
         """Jobs that are not settled."""
 
@@ -40,6 +42,12 @@ class ServiceState:
         """Tell whether getResponse has forgotten a finished job."""
         done_at = max((slot.done_at or 0.0 for slot in job.slots), default=0.0)
         return self.settings.retention is not None and job.is_settled and now - done_at > self.settings.retention
+
+    def keep_model(self, air: str, task: dict[str, Any]) -> None:
+        """Say that an uploaded model is ready for use."""
+        self.uploaded[air] = task
+        while len(self.uploaded) > self.settings.retained_tasks:
+            self.uploaded.popitem(last=False)
 
     def find_medium(self, value: str, now: float) -> Medium | None:
         """Return the stored medium that a UUID or an address of this service names, or None."""

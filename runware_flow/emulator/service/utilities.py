@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runware_flow.emulator.service.jobs import Job
     from runware_flow.emulator.service.state import ServiceState
 
-__all__ = ("IMMEDIATE", "STORAGE_KINDS", "answer", "check", "is_immediate", "poll")
+__all__ = ("IMMEDIATE", "STORAGE_KINDS", "answer", "changes_something", "check", "is_immediate", "poll")
 
 IMMEDIATE = frozenset({"ping", "getTaskDetails", "modelSearch", "accountManagement", "authentication"})
 
@@ -50,6 +50,11 @@ def check(task: dict[str, Any]) -> Problem | None:
 def is_immediate(task: dict[str, Any]) -> bool:
     """Tell whether a (checked) task is answered from the service's state alone."""
     return task["taskType"] in IMMEDIATE or (task["taskType"] == "mediaStorage" and task["operation"] == "delete")
+
+
+def changes_something(task: dict[str, Any]) -> bool:
+    """Tell whether a (checked) task does more than ask."""
+    return task["taskType"] not in IMMEDIATE
 
 
 def poll(state: ServiceState, task: dict[str, Any], now: float, frame: Frame) -> None:

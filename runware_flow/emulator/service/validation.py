@@ -23,7 +23,7 @@ from runware_flow.emulator.service.constraints import (
 from runware_flow.emulator.service.kinds import Kind, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from runware_flow.emulator.service.models import Models
     from runware_flow.emulator.settings import Settings
@@ -33,9 +33,6 @@ __all__ = ("check_task", "check_task_uuid", "is_uuid")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 _AIR = re.compile(r"[a-zA-Z0-9_.-]+:[a-zA-Z0-9_./-]+@[a-zA-Z0-9_.-]+")
-_OPEN_SOURCES = frozenset({"runware", "civitai", "rundiffusion", "exactly"})
-"""Sources with models that no catalog lists: fine-tunes and uploads of users."""
-
 _LEGACY_NAMES = frozenset(
     {"inputImage", "inputImages", "seedImage", "maskImage", "referenceImages", "guideImage", "frameImages", "rgba"}
     | {"postProcessMask", "returnOnlyMask", "alphaMatting", "preProcessorType", "lowThresholdCanny", "checkNSFW"}
@@ -53,6 +50,7 @@ _LEGACY_NAMES = frozenset(
         "referenceVideos",
         "audioSettings",
         "speech",
+        "style",
         "returnBase64",
     }
 )
@@ -77,14 +75,16 @@ def check_task_uuid(task: Mapping[str, Any]) -> Problem | None:
     return None
 
 
-def check_task(task: Mapping[str, Any], models: Models, settings: Settings) -> Problem | None:
-    """Return what is wrong with a generation task, or None."""
+def check_task(
+    task: Mapping[str, Any], models: Models, settings: Settings, uploaded: Collection[str] = ()
+) -> Problem | None:
+    """Return what is wrong with a generation task, or None. `uploaded` are the AIRs of the account's own models."""
     kind = kind_of(task)
     if kind is None:
         message = f"Unsupported task type {task.get('taskType')!r}."
         return Problem("unsupportedTaskType", message, parameter="taskType")
     try:
-        schema = _check_model(task, kind, models, settings)
+        schema = _check_model(task, kind, models, settings, uploaded)
         _check_names(task, kind, models)
         _check_values(task, kind, schema, models)
         _check_required(task, kind, schema)
@@ -95,19 +95,19 @@ def check_task(task: Mapping[str, Any], models: Models, settings: Settings) -> P
     return None
 
 
-def _check_model(task: Mapping[str, Any], kind: Kind, models: Models, settings: Settings) -> dict[str, Any] | None:
+def _check_model(
+    task: Mapping[str, Any], kind: Kind, models: Models, settings: Settings, uploaded: Collection[str]
+) -> dict[str, Any] | None:
     air = task.get("model")
     if air is None:
-        if kind.task_type in {"promptEnhance", "upscale"} or "preProcessorType" in task:
-            return None  # older requests name no model [doc]; nor does an upscale have to [3p]
+        if kind.task_type in {"promptEnhance", "upscale", "caption"} or "preProcessorType" in task:
+            return None  # older requests name no model [doc, sdk]; nor does an upscale have to [3p]
         raise Problem("missingModel", "Missing value for 'model' parameter.", parameter="model", type="string")
     if not isinstance(air, str) or _AIR.fullmatch(air) is None:
         raise invalid("model", "A model is named by its AIR, source:id@version.", type="string")
     known = settings.models.get(air) or models.task_type(air)
     if known is None:
-        source, _, rest = air.partition(":")
-        curated = source in models.sources and source not in _OPEN_SOURCES
-        if curated or (source == "runware" and re.fullmatch(r"\d+@\d+", rest)):
+        if not models.is_fine_tune(air) and air not in uploaded:
             raise Problem("modelNotFound", f"The model '{air}' does not exist.", parameter="model")
         return None
     if known != kind.task_type:

@@ -29,7 +29,7 @@ def has_callbacks(job: Job) -> bool:
 def webhook_body(settings: Settings, job: Job, slot: Slot) -> dict[str, Any]:
     """Return what the webhook gets for one result: the flat item, or what a reply would hold, as the switch says."""
     frame = Frame()
-    frame.add_result(job, slot, polled=False)
+    frame.add_result(job, slot, polled=False, shape="errors")  # code and message stand in the item itself [3p]
     if settings.webhook_shape == "wrapped":
         return {"errors": frame.errors} if frame.errors else {"data": frame.data}
     return (frame.errors or frame.data)[0]
