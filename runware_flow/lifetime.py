@@ -19,6 +19,7 @@ what it owns in a `finally`.
 from __future__ import annotations
 
 import contextvars
+import os
 import weakref
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-__all__ = ("CLOSE_SECONDS", "HostedBlock", "Worker", "Workers", "on_asyncio", "open_task_group")
+__all__ = ("CLOSE_SECONDS", "EventLoop", "HostedBlock", "Worker", "Workers", "on_asyncio", "open_task_group")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -104,6 +105,45 @@ def on_asyncio() -> bool:
     import asyncio
 
     return anyio.get_cancelled_exc_class() is asyncio.CancelledError
+
+
+class EventLoop:
+    """The running event loop, for an object that belongs to it; which library it is of is found out once.
+
+    `anyio.current_time()` and `anyio.lowlevel.current_token()` find that out again at each call, which costs more than
+    what they return.
+
+    Attributes:
+        time: the clock of the loop, `anyio.current_time` of it.
+    """
+
+    __slots__ = ("_current", "_loop", "_process", "time")
+
+    time: Callable[[], float]
+
+    def __init__(self) -> None:
+        """Raises: RuntimeError: no event loop runs here."""
+        self._process = os.getpid()
+        if on_asyncio():
+            import asyncio
+
+            self._current: Callable[[], object] = asyncio.get_running_loop
+            loop = asyncio.get_running_loop()
+            self._loop: object = loop
+            self.time = loop.time
+        else:
+            import trio
+
+            self._current = trio.lowlevel.current_trio_token
+            self._loop = trio.lowlevel.current_trio_token()
+            self.time = trio.current_time
+
+    def is_here(self) -> bool:
+        """Tell whether the caller runs in this event loop: in its thread, and in its process."""
+        try:
+            return self._current() is self._loop and os.getpid() == self._process
+        except RuntimeError:  # none runs here; asyncio says so in a process that was forked
+            return False
 
 
 class Worker:

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import weakref
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
 from msgspec.structs import replace
 
 from runware_flow.client import request as requests
+from runware_flow.client.cost_tracker import current_cost_tracker
+from runware_flow.client.delivery import Delivery, Progress
 from runware_flow.client.http.upload import upload
 from runware_flow.client.media import LocalMediaPlacer
-from runware_flow.client.options import read_settings
-from runware_flow.client.send_windows import SendWindows
-from runware_flow.client.sender import Sender, StreamBlock
+from runware_flow.client.options import check_seconds, read_settings
+from runware_flow.client.send_windows import SendWindows, window_of
 from runware_flow.client.services import Services
-from runware_flow.client.stream import TextStream, follow
+from runware_flow.client.stream import StreamBlock, StreamTurn, TextStream, follow, start_stream
+from runware_flow.client.tracing import trace_stream
 from runware_flow.client.transport_selector import TransportSelector
 from runware_flow.client.utilities import Utilities
 from runware_flow.errors import ClientStateError, RunwareError, RunwareTimeoutError
-from runware_flow.lifetime import Worker, Workers
+from runware_flow.lifetime import EventLoop, Worker, Workers
+from runware_flow.session.events import Submission
 from runware_flow.tracebacks import border, trim
 from runware_flow.types import Result, Task
+from runware_flow.wire.codec import encode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-    from contextlib import AbstractAsyncContextManager
+    from contextlib import AbstractAsyncContextManager, ExitStack
     from types import TracebackType
     from typing import Self, Unpack
 
-    from runware_flow.client.delivery import Delivery, Progress
     from runware_flow.client.media import LocalFile
     from runware_flow.client.options import ClientKeywords
     from runware_flow.client.send_windows import Slot
@@ -78,15 +80,13 @@ class Client(Utilities):
             trim(error)
             raise
         self._driver: SessionDriver | None = None
-        self._home: tuple[int, int, object] | None = None
         self._workers: Workers | None = None
         self._is_entered = False
         self._is_closed = False
         self._is_failure_told = False
         self._services = Services(self._settings, self._here)
         self._windows = SendWindows()
-        media = LocalMediaPlacer(self._upload)
-        self._sender = Sender(self._settings, self._services, self._windows, media, self._chosen)
+        self._media = LocalMediaPlacer(self._upload)
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else "not opened" if self._driver is None else "open"
@@ -116,7 +116,7 @@ class Client(Utilities):
         Raises:
             ClientStateError: from another event loop, thread or process than that of the client's first use.
         """
-        if self._driver is not None and self._home != _here():
+        if self._driver is not None and not self._event_loop.is_here():
             raise ClientStateError("a client is closed in the event loop, thread and process that opened it")
         self._is_closed = True
         if self._driver is None or self._workers is None:
@@ -127,11 +127,15 @@ class Client(Utilities):
         await self._services.web.aclose()
 
     def _open(self) -> SessionDriver:
-        self._home = _here()
+        try:
+            self._event_loop = EventLoop()
+        except RuntimeError:
+            raise ClientStateError("a client is used inside a running event loop") from None
         failed = weakref.WeakMethod(self._failed)
         self._workers = workers = Workers(lambda error: notice(error) if (notice := failed()) else None)
         self._services.open(workers)
-        self._selector = TransportSelector(self._settings, self._services, self._windows, workers)
+        clock = self._event_loop.time
+        self._selector = TransportSelector(self._settings, self._services, self._windows, workers, clock)
         self._driver = self._selector.start()
         for owned in (workers, self._services.web.workers):
             weakref.finalize(self, owned.stop_from_anywhere).atexit = False
@@ -221,9 +225,11 @@ class Client(Utilities):
             RunwareError: the task, or one of its results, failed; `.results` holds the finished ones.
             RunwareTimeoutError: the time is over; the task may still finish, and be billed.
         """
-        driver = self._here()
+        self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
-        return await self._sender.perform(driver, prepared, timeout, on_result, on_progress, validate=validate)
+        return await self.perform(
+            prepared, timeout=timeout, on_result=on_result, on_progress=on_progress, validate=validate
+        )
 
     @overload
     async def run_one(
@@ -260,11 +266,10 @@ class Client(Utilities):
         Raises:
             RunwareError: also `validation`, before anything is sent: the task asks for several results.
         """
-        driver = self._here()
+        self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
         requests.check_single(prepared)
-        results = await self._sender.perform(driver, prepared, timeout, None, on_progress, validate=validate)
-        return results[0]
+        return (await self.perform(prepared, timeout=timeout, on_progress=on_progress, validate=validate))[0]
 
     @overload
     def submit(
@@ -298,9 +303,9 @@ class Client(Utilities):
         Leaving the block early, or a cancel, ends the waiting only: what the service has accepted is finished
         and billed. Arguments and errors are those of `run`.
         """
-        driver = self._here()
+        self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
-        driver, submitted = await self._sender.send(driver, prepared, timeout, validate=validate)
+        driver, submitted = await self._submit(prepared, timeout, validate)
         try:
             yield submitted
         finally:
@@ -339,7 +344,7 @@ class Client(Utilities):
         async def start(stack: ExitStack) -> tuple[TextStream, Worker]:
             self._here()
             prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
-            return await self._sender.stream(stack, prepared, timeout, validate)
+            return await self._start_stream(stack, prepared, timeout, validate)
 
         return StreamBlock(start)
 
@@ -384,10 +389,16 @@ class Client(Utilities):
         A task that `parks` does not wait for its model's send window: `TaskRefused` is raised if the service refuses it
         or the window is closed, and it may be sent again as it is. `slot` is room that a run took for it.
         """
-        driver = self._here()
-        return await self._sender.perform(
-            driver, prepared, timeout, on_result, on_progress, sent_before, validate, slot, parks=parks
-        )
+        driver, delivery = await self._submit(prepared, timeout, validate, sent_before, slot, parks=parks)
+        try:
+            if on_result is not None or on_progress is not None:
+                while (event := await delivery.next_event()) is not None:
+                    callback: Any = on_progress if isinstance(event, Progress) else on_result
+                    if callback is not None and isawaitable(pending := callback(event)):
+                        await pending
+            return await delivery.wait_results()
+        finally:
+            driver.withdraw(delivery.request.task_id)
 
     async def perform_stream(
         self,
@@ -405,7 +416,7 @@ class Client(Utilities):
         """
         self._here()
         async with StreamBlock(
-            lambda stack: self._sender.stream(stack, prepared, timeout, slot=slot, parks=parks)
+            lambda stack: self._start_stream(stack, prepared, timeout, slot=slot, parks=parks)
         ) as stream:
             return [await follow(stream, prepared, on_delta)]
 
@@ -419,12 +430,92 @@ class Client(Utilities):
         """The send windows of this client, which the runs on it ask; `statistics()` tells what they know."""
         return self._windows
 
-    async def _chosen(self, driver: SessionDriver, deadline: float) -> SessionDriver:
-        """Give the session driver that takes tasks; until the transport is chosen, that is found out first."""
-        if not self._selector.is_chosen:
+    async def _submit(
+        self,
+        prepared: requests.Prepared,
+        timeout: float | None,
+        validate: bool | None,
+        sent_before: SentBefore = "no",
+        slot: Slot | None = None,
+        *,
+        parks: bool = False,
+    ) -> tuple[SessionDriver, Delivery[Any]]:
+        """Hand a task to the session; gives the session driver that has it now, from which the caller withdraws it."""
+        driver = self._here()
+        seconds = check_seconds(timeout, self._settings.poll_timeout)
+        deadline = self._event_loop.time() + seconds
+        if sent_before != "yes":
+            await self._make_ready(prepared, validate, seconds, deadline)
+        if not self._selector.is_chosen:  # that is found out first
             with anyio.CancelScope(deadline=deadline):
-                return await self._connect()
-        return driver
+                driver = await self._connect()
+        request = prepared.request
+        submission = Submission(
+            task_id=request.task_id,
+            body=encode(request.wire),
+            task_type=request.task_type,
+            model=request.model,
+            delivery="async" if request.delivery == "async" or "webhookURL" in request.wire else "sync",
+            slots=request.slots,
+            sent_before=sent_before,
+            is_journalled=prepared.is_journalled,
+            has_slot=slot is not None and slot.hand_on(),
+            parks=parks,
+        )
+        document = self._services.documenter(request.model)
+        delivery: Delivery[Any] = Delivery(
+            request, timeout=seconds, document=document, course=prepared.course, parks=parks
+        )
+        cost_tracker = current_cost_tracker.get()
+        if cost_tracker is not None and request.task_type not in requests.UTILITIES:
+            cost_tracker.add(delivery)
+        driver.submit(delivery, submission, deadline)
+        return driver, delivery
+
+    async def _start_stream(
+        self,
+        stack: ExitStack,
+        prepared: requests.Prepared,
+        timeout: float | None,
+        validate: bool | None = None,
+        slot: Slot | None = None,
+        *,
+        parks: bool = False,
+    ) -> tuple[TextStream, Worker]:
+        """Send a text task, and give what reads its answer; see `stream` and `perform_stream`.
+
+        Args:
+            stack: is closed when the stream's block is left.
+        """
+        seconds = check_seconds(timeout, self._settings.timeout)
+        deadline = self._event_loop.time() + seconds
+        await self._make_ready(prepared, validate, seconds, deadline)
+        document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
+        rest = await self._services.web.rest()
+        if (cost_tracker := current_cost_tracker.get()) is not None:
+            cost_tracker.add(None)
+        name = window_of(prepared.task_type, prepared.model)
+        turn = StreamTurn(self._windows, name, seconds, slot, parks=parks)
+        stack.enter_context(trace_stream(prepared))
+        left = max(deadline - self._event_loop.time(), 0.0)
+        workers = self._services.workers
+        return start_stream(rest, prepared, turn, workers, timeout=left, document=document, redact=redact)
+
+    async def _make_ready(
+        self, prepared: requests.Prepared, validate: bool | None, seconds: float, deadline: float
+    ) -> None:
+        """Check a request against its schema, if that is wanted, and place its local media, if it has any."""
+        validates = self._settings.validate if validate is None else validate
+        if not validates and not prepared.local_media:
+            return
+        with anyio.CancelScope(deadline=deadline):
+            if validates:
+                await self._services.check(prepared)
+            if prepared.local_media:
+                stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
+                await self._media.place(prepared.request.wire, prepared.local_media, inline=stores)
+            return
+        raise _not_sent(prepared, seconds)
 
     async def _connect(self) -> SessionDriver:
         driver = await self._selector.connect()
@@ -447,10 +538,8 @@ class Client(Utilities):
         if self._is_closed:
             raise ClientStateError("this client is closed; make another Client")
         if self._driver is None:
-            if _here()[2] is None:
-                raise ClientStateError("a client is used inside a running event loop")
             return self._open()
-        if self._home != _here():
+        if not self._event_loop.is_here():
             raise ClientStateError(
                 "a client is used in the event loop, thread and process that opened it; make another"
             )
@@ -459,9 +548,12 @@ class Client(Utilities):
         return self._driver
 
 
-def _here() -> tuple[int, int, object]:
-    try:
-        loop: object = anyio.lowlevel.current_token()
-    except RuntimeError:  # anyio's NoEventLoopError; asyncio's own after a fork, where its loop is gone
-        loop = None
-    return os.getpid(), threading.get_ident(), loop
+def _not_sent(prepared: requests.Prepared, seconds: float) -> RunwareTimeoutError:
+    what = "its local media were being uploaded" if prepared.local_media else "it was being checked"
+    return RunwareTimeoutError(
+        f"{prepared.task_type}: {seconds:g} s were over while {what}; it was not sent, and is not billed",
+        code="timeout",
+        raw_code="timeout",
+        task_type=prepared.task_type,
+        task_uuid=prepared.task_id,
+    )

@@ -93,8 +93,16 @@ class Outbox:
 class SocketLink:
     """One WebSocket at a time: a reader, a writer, and the worker that opens and closes."""
 
-    def __init__(self, connector: Connector, url: str, headers: Mapping[str, str], api_key: Secret) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        url: str,
+        headers: Mapping[str, str],
+        api_key: Secret,
+        clock: Callable[[], float],
+    ) -> None:
         self._connector = connector
+        self._clock = clock
         self._api_key = api_key
         self._url = url
         self._headers = headers
@@ -137,13 +145,13 @@ class SocketLink:
                     is_open = True
                     self._outbox.clear()
                     self._largest, self._is_too_large = (0, ()), False
-                    report(events.ConnectionOpened(anyio.current_time()))
+                    report(events.ConnectionOpened(self._clock()))
                     failure = await self._converse(connection, report)
             except TransportError as error:
                 failure = failure or error.message
         self._scope = None
         self._outbox.clear()
-        now, jitter = anyio.current_time(), random.random()
+        now, jitter = self._clock(), random.random()
         if self._closed_because is not None:
             report(events.ConnectionLost(now, self._closed_because, jitter))
         elif is_open:
@@ -181,7 +189,7 @@ class SocketLink:
             try:
                 while True:
                     data = await _translate(connection.receive)
-                    report(_frame_event(self._api_key.redact_bytes(data)))
+                    report(self._frame_event(self._api_key.redact_bytes(data)))
             except TransportError as error:
                 # Without a close code it is a message of the peer's that is too large.
                 is_ours = error.kind == "too-large" and error.close_code is not None
@@ -189,6 +197,12 @@ class SocketLink:
                 reasons.append(error.message)
                 workers.cancel_scope.cancel()
         return reasons[0]
+
+    def _frame_event(self, data: bytes) -> events.FrameReceived | events.FrameUnreadable:
+        try:
+            return events.FrameReceived(self._clock(), decode_frame(data))
+        except ProtocolError as error:
+            return events.FrameUnreadable(self._clock(), str(error))
 
 
 async def _translate(function: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -200,13 +214,6 @@ async def _translate(function: Callable[..., Awaitable[T]], *args: Any) -> T:
     except Exception as error:
         message = f"the connector failed: {type(error).__name__}: {error}"
         raise TransportError(message, kind="lost", sent=True) from error
-
-
-def _frame_event(data: bytes) -> events.FrameReceived | events.FrameUnreadable:
-    try:
-        return events.FrameReceived(anyio.current_time(), decode_frame(data))
-    except ProtocolError as error:
-        return events.FrameUnreadable(anyio.current_time(), str(error))
 
 
 class ExchangeLink:

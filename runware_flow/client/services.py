@@ -61,14 +61,13 @@ class Services:
                 raise
         return complete()
 
-    async def check(self, prepared: Prepared, validate: bool | None) -> None:
-        """Check a request against the schema of its model, if the call or the client says so."""
-        if self.settings.validate if validate is None else validate:
-            try:
-                await self.schemas.check(prepared, self.workers)
-            except RunwareError as error:
-                self.document(error, prepared.model)
-                raise
+    async def check(self, prepared: Prepared) -> None:
+        """Check a request against the schema of its model."""
+        try:
+            await self.schemas.check(prepared, self.workers)
+        except RunwareError as error:
+            self.document(error, prepared.model)
+            raise
 
     async def refresh_registry(self) -> None:
         """Fetch the registry now."""

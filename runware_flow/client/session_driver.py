@@ -37,12 +37,14 @@ class SessionDriver:
         self,
         machine: SessionMachine,
         link: Link,
+        clock: Callable[[], float],
         *,
         log: Log,
         tracing: SessionTracing | None = None,
     ) -> None:
         self._machine = machine
         self._tracing = tracing
+        self._clock = clock
         self._link = link
         self._log = log
         self._deliveries: dict[TaskId, Delivery[Any]] = {}
@@ -80,7 +82,7 @@ class SessionDriver:
             self._tracing.submitted(submission)
         self._expiries.set(task_id, deadline)
         self._wake_before(deadline)
-        self.handle(events.TaskSubmitted(anyio.current_time(), submission))
+        self.handle(events.TaskSubmitted(self._clock(), submission))
 
     def withdraw(self, task_id: TaskId) -> None:
         """Stop waiting for a task; what it has bought stays bought. Nothing happens if it has settled."""
@@ -88,12 +90,12 @@ class SessionDriver:
             self._expiries.drop(task_id)
             if self._tracing is not None:
                 self._tracing.withdrawn(task_id, is_late=delivery.is_late)
-            self.handle(events.TaskWithdrawn(anyio.current_time(), task_id))
+            self.handle(events.TaskWithdrawn(self._clock(), task_id))
             self._link.forget(task_id)
 
     def receive_webhook(self, frame: Frame) -> None:
         """Take in what a webhook was called with."""
-        self.handle(events.WebhookReceived(anyio.current_time(), frame))
+        self.handle(events.WebhookReceived(self._clock(), frame))
 
     def waits_for(self, task_id: str) -> bool:
         """Whether a caller waits for this task."""
@@ -107,7 +109,7 @@ class SessionDriver:
         """
         waiter = _Connecting()
         self._connecting.append(waiter)
-        self.handle(events.ConnectRequested(anyio.current_time()))
+        self.handle(events.ConnectRequested(self._clock()))
         try:
             await waiter.ended.wait()
         finally:
@@ -118,7 +120,7 @@ class SessionDriver:
 
     def close(self) -> None:
         """End the session: what waits for a task, or for the connection, gets an error. Closing twice is fine."""
-        self.handle(events.SessionClosed(anyio.current_time()))
+        self.handle(events.SessionClosed(self._clock()))
         if self._connecting:
             message = "the client was closed before there was a connection"
             self._end_connecting(RunwareError(message, code="aborted", raw_code="aborted"))
@@ -141,7 +143,7 @@ class SessionDriver:
 
     def has_room(self, model: str) -> bool:
         """Whether a task of this model may be sent now."""
-        return self._machine.has_room(model, anyio.current_time())
+        return self._machine.has_room(model, self._clock())
 
     def is_refusing(self, model: str) -> bool:
         """Whether the service has lately refused tasks of this model."""
@@ -240,7 +242,7 @@ class SessionDriver:
             self._timer_waits_until = min(self._due, self._expiries.next_at)
             with anyio.CancelScope(deadline=self._timer_waits_until):
                 await self._timer_set.wait()
-            now = anyio.current_time()
+            now = self._clock()
             if now >= self._due:
                 self._due = inf
                 self.handle(events.TimerFired(now))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, ExitStack
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
 from runware_flow.client.refusal import TaskRefused
-from runware_flow.errors import RunwareError, RunwareTimeoutError
+from runware_flow.errors import ClientStateError, RunwareError, RunwareTimeoutError
 from runware_flow.session.reading import is_busy
 from runware_flow.session.streaming import DeltaKind, StreamMachine, StreamResult
 from runware_flow.transport.connection import TransportError
@@ -19,14 +20,15 @@ from runware_flow.wire.problems import to_error
 from runware_flow.wire.results import decode_result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
 
     from runware_flow.client.request import Prepared
     from runware_flow.client.send_windows import SendWindows, Slot
     from runware_flow.lifetime import Worker, Workers
     from runware_flow.transport.rest import Reply, RestTransport
 
-__all__ = ("StreamTurn", "TextReader", "TextStream", "follow", "start_stream")
+__all__ = ("StreamBlock", "StreamTurn", "TextReader", "TextStream", "follow", "start_stream")
 
 
 class TextStream:
@@ -195,6 +197,35 @@ class StreamTurn:
             task_type="textInference",
             task_uuid=task_uuid,
         )
+
+
+class StreamBlock(AbstractAsyncContextManager[TextStream]):
+    """The time for which a stream is open: `async with client.stream(...) as stream`.
+
+    It may be left in another task than the one that entered it, as happens to an async generator that is dropped.
+    """
+
+    def __init__(self, start: Callable[[ExitStack], Awaitable[tuple[TextStream, Worker]]]) -> None:
+        self._start = start
+        self._worker: Worker | None = None
+
+    async def __aenter__(self) -> TextStream:
+        if self._worker is not None:
+            raise ClientStateError("the block of a stream is entered once; call client.stream() again")
+        with ExitStack() as stack:
+            stream, self._worker = await self._start(stack)
+            self._stack = stack.pop_all()
+        return stream
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            try:
+                await self._worker.wait_ended()
+            finally:
+                self._stack.__exit__(kind, error, traceback)
 
 
 def start_stream(

@@ -18,6 +18,8 @@ from runware_flow.session.options import SessionOptions
 from runware_flow.transport.websocket import open_websocket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runware_flow.client.options import Settings
     from runware_flow.client.send_windows import SendWindows
     from runware_flow.client.services import Services
@@ -34,8 +36,16 @@ class TransportSelector:
     rest of the client's life. What is sent never changes its transport, so nothing can be sent twice by the choice.
     """
 
-    def __init__(self, settings: Settings, services: Services, windows: SendWindows, workers: Workers) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        services: Services,
+        windows: SendWindows,
+        workers: Workers,
+        clock: Callable[[], float],
+    ) -> None:
         self._settings = settings
+        self._clock = clock
         self._windows = windows
         self._services = services
         self._workers = workers
@@ -80,7 +90,7 @@ class TransportSelector:
             connector: Connector = settings.connector or partial(
                 open_websocket, ssl_context=settings.ssl_context, trust_env=settings.trust_env
             )
-            return SocketLink(connector, settings.ws_base_url, headers, settings.api_key)
+            return SocketLink(connector, settings.ws_base_url, headers, settings.api_key, self._clock)
         return ExchangeLink(self._services.web.rest, settings.api_key, timeout=settings.timeout)
 
     def _start(self, link: Link) -> SessionDriver:
@@ -97,7 +107,7 @@ class TransportSelector:
                 refusal_timeout=settings.poll_timeout,
             )
         )
-        driver = SessionDriver(machine, link, log=self._services.log, tracing=trace_session())
+        driver = SessionDriver(machine, link, self._clock, log=self._services.log, tracing=trace_session())
         self._windows.use(driver)
         self._workers.start_soon(driver.run)
         return driver

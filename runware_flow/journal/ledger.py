@@ -30,7 +30,7 @@ from runware_flow.wire.salvage import UNREADABLE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runware_flow.client.purchases import Purchases
+    from runware_flow.client.cost_tracker import CostTracker
     from runware_flow.errors import RunwareError
     from runware_flow.graph.choice_records import ChoiceKind, ChoiceRecord
     from runware_flow.graph.declaration import NodeSpec
@@ -212,12 +212,12 @@ class Ledger:
         except UNREADABLE as error:
             raise _unreadable(path, error) from error
 
-    async def keep_call(self, call: Call, value: Any, purchases: Purchases | None = None) -> None:
+    async def keep_call(self, call: Call, value: Any, cost_tracker: CostTracker | None = None) -> None:
         """Make a function's value durable, if it can be made again from what is written. A cancel waits for it."""
-        bought = purchases is not None and purchases.count > 0
+        bought = cost_tracker is not None and cost_tracker.count > 0
         encoded = None if call.key is None else encode_value(value, has_bought=bought)
         if call.key is not None and encoded is not None:
-            amount = purchases.micro_usd() if purchases is not None and bought else None
+            amount = cost_tracker.micro_usd() if cost_tracker is not None and bought else None
             cost = None if amount is None else amount / 1_000_000
             keep = Keep(call.key, time.time(), encoded, call.request, self.slot(call.key), cost)
             await self._writer.write_surely(self._leased(keep))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.client.purchases import Purchases, current_purchases
+from runware_flow.client.cost_tracker import CostTracker, current_cost_tracker
 from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
 from runware_flow.graph.choice_records import ChoiceRecord, Contestant
 from runware_flow.graph.declaration import NodeKind
@@ -247,27 +247,27 @@ class NodeRunner:
                 return PARKED
         self._event_bus.node_started(run, step, attempt)
         began = self._event_bus.time()
-        purchases, outer = Purchases(), current_purchases.get()
-        token = current_purchases.set(purchases)
+        cost_tracker, outer = CostTracker(), current_cost_tracker.get()
+        token = current_cost_tracker.set(cost_tracker)
         try:
             value = await in_time(step.spec, began, call, work, args)
         finally:
-            current_purchases.reset(token)
+            current_cost_tracker.reset(token)
             run.note_times(step.slot, began, self._event_bus.time())
-            if purchases.count:
-                self._book(step, purchases, outer)
+            if cost_tracker.count:
+                self._book(step, cost_tracker, outer)
         if self._ledger is not None and kept is not None:
             state.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
-            await self._ledger.keep_call(kept, value, purchases)
+            await self._ledger.keep_call(kept, value, cost_tracker)
         return value
 
-    def _book(self, step: Step, purchases: Purchases, outer: Purchases | None) -> None:
+    def _book(self, step: Step, cost_tracker: CostTracker, outer: CostTracker | None) -> None:
         """Count what a function has bought, for this run and for the function that this run is inside of."""
-        amount = purchases.micro_usd()
+        amount = cost_tracker.micro_usd()
         cost = None if amount is None else amount / 1_000_000
         self._accounts.add(step.spec.path, _FUNCTION, None, cost, may_be_billed=True)
         if outer is not None:
-            outer.absorb(purchases)
+            outer.absorb(cost_tracker)
 
 
 def _explain(error: Exception, note: str | None, attempts: Attempts | None) -> None:

@@ -106,7 +106,7 @@ def _restore(
 class Connection(Protocol):
     """One connection's life, from open to closed: it is never reopened.
 
-    One task receives and any number of tasks send at the same time. Both methods are cancel points.
+    One task receives and any number of tasks send at the same time. Both methods are cancel points where they wait.
     """
 
     async def send(self, frame: bytes) -> None:
@@ -125,7 +125,8 @@ class Connection(Protocol):
         """Wait for the next whole message and return its bytes, whether it came as text or as binary.
 
         Messages come in the order in which they were sent, and those that arrived before the connection ended are
-        still delivered. A cancel loses no message.
+        still delivered. A cancel ends the waiting and loses no message; one that is there already may be returned all
+        the same.
 
         Raises:
             TransportError: `lost` when the other side or the network ended the connection (`close_code` if one was

@@ -186,7 +186,6 @@ class WebSocketsConnection:
     async def receive(self) -> bytes:
         with self._receiving:
             self._check()
-            await anyio.lowlevel.checkpoint_if_cancelled()
             try:
                 return await self._websocket.recv(decode=False)
             except ConnectionClosed as error:

@@ -126,7 +126,7 @@ def _plan(task_type: type[Task[Any]]) -> tuple[tuple[int, str], ...]:
 
 
 def _put(target: dict[str, Any], key: str, value: Any, path: Keys, local: list[LocalMedia]) -> None:
-    kind = cast("type[object]", type(value))
+    kind: Any = type(value)
     if kind is int or kind is bool or (kind is str and value.isascii() and not _names_medium(key)):  # most are
         target[key] = value
         return
@@ -138,9 +138,11 @@ def _put(target: dict[str, Any], key: str, value: Any, path: Keys, local: list[L
 def _convert_mapping(mapping: Mapping[Any, Any], path: Keys, local: list[LocalMedia]) -> dict[str, Any]:
     wire: dict[str, Any] = {}
     for key, value in mapping.items():
-        if not isinstance(key, str):
-            raise _reject(path, f"has the key {key!r}; wire names are strings")
-        _put(wire, key if type(key) is str and key.isascii() else _convert_text(key, path), value, path, local)
+        if type(key) is not str or not key.isascii():
+            if not isinstance(key, str):
+                raise _reject(path, f"has the key {key!r}; wire names are strings")
+            key = _convert_text(key, path)
+        _put(wire, key, value, path, local)
     return wire
 
 

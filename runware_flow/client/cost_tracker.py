@@ -1,7 +1,7 @@
 """What the function of a node sends through a client, so that a run can tell what it cost.
 
-A client puts every task that it sends in the `Purchases` of the context that it is called in. A flow or batch that runs
-inside a function inherits the context, so what it buys counts there too.
+A client adds every task that it sends to the `CostTracker` of the context that it is called in. A flow or batch that
+runs inside a function inherits the context, so what it sends counts there too.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runware_flow.client.delivery import Delivery
 
-__all__ = ("Purchases", "current_purchases")
+__all__ = ("CostTracker", "current_cost_tracker")
 
 _MOST_KEPT = 64
 
 
-class Purchases:
+class CostTracker:
     """The tasks that one call of a function sent.
 
     Attributes:
@@ -41,7 +41,7 @@ class Purchases:
             self._count([one for one in self._deliveries if one.is_settled])
             self._deliveries = kept
 
-    def absorb(self, inner: Purchases) -> None:
+    def absorb(self, inner: CostTracker) -> None:
         """Count what a function inside of this one sent; call it when that has ended."""
         self.count += inner.count
         cost = inner.micro_usd()
@@ -59,4 +59,4 @@ class Purchases:
             self._micro_usd = None if cost is None or self._micro_usd is None else self._micro_usd + cost
 
 
-current_purchases: ContextVar[Purchases | None] = ContextVar("runware_flow_purchases", default=None)
+current_cost_tracker: ContextVar[CostTracker | None] = ContextVar("runware_flow_cost_tracker", default=None)
