@@ -126,8 +126,10 @@ def _plan(task_type: type[Task[Any]]) -> tuple[tuple[int, str], ...]:
 
 
 def _put(target: dict[str, Any], key: str, value: Any, path: Keys, local: list[LocalMedia]) -> None:
-    kind: Any = type(value)
-    if kind is int or kind is bool or (kind is str and value.isascii() and not _names_medium(key)):  # most are
+    if type(value) is int or type(value) is bool:
+        target[key] = value
+        return
+    if type(value) is str and value.isascii() and not _names_medium(key):  # most are
         target[key] = value
         return
     converted = _convert(value, (*path, key), local)
