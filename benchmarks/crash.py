@@ -7,8 +7,14 @@ runs stop at that many USD instead, and the emulator must not have billed more. 
 else a flow with a `map`. With `--faults` a connection may also be cut while it is made for the first time, which a
 client reports and does not try again: then it is started again, as after a kill.
 
+With `--choices` an item is a race, a `first`, a hedge, a fallback after a timeout, one after a failure, and a picture
+that each item of a group of five asks for, under a cache. Tasks that are to lose never finish, so that it is known who
+wins, whatever is killed when: the counts are exact. Two depend on the kills: a request that was killed before its hedge
+was sent is only asked for, and a task that fails, which costs nothing, is sent again where its fallback was not on
+record. At last the finished program runs once more, and must submit nothing.
+
     python -m benchmarks.crash [--items 300] [--kills 10] [--backend asyncio] [--transport rest] [--faults] [--seed 1]
-                               [--budget 0.2] [--batch]
+                               [--budget 0.2] [--batch] [--choices]
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +37,8 @@ import anyio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from runware_flow import Client, Flow
 
 FAULTS = (
     "kill:every=61",
@@ -46,43 +55,94 @@ def prompts(count: int) -> list[str]:
     return [f"crash item number {number}" for number in range(count)]
 
 
+GROUP = 5
+"""Items that share a picture."""
+CHOSEN = {"never left": 0, "right": 1, "never one": 0, "never two": 0, "three": 1, "four": 1}
+CHOSEN |= {"never late": 0, "in time": 1, "whole": 1, "caption": 1}
+"""What an item of `--choices` submits once each, and how often that is billed."""
+SCRIPT = ("never:prompt=never", "fail:prompt=broken")
+
+
+def slow_first(items: int) -> tuple[str, ...]:
+    """Let the first of the two requests of each hedge take long."""
+    return tuple(f"slow:prompt=hedged of item {number}.,nth=1,seconds=2" for number in range(items))
+
+
 # The client process
 
 
 PRICES = {"runware:400@1": 0.0006, "upscale": 0.0013, "caption": 0.0009}
 
 
-async def client(
-    journal: str, items: int, transport: str, delivery: str, kind: str, budget: float | None
-) -> dict[str, Any]:
-    """Run the batch to its end, in however many processes that takes."""
-    from runware_flow import Batch, Budget, BudgetExceeded, Client, Flow, FlowFailed
-    from runware_flow.tasks import Caption, ImageInference, Upscale
+class Program:
+    """What a client process runs: its tasks, and the pipelines that are made of them."""
 
-    def picture(prompt: str) -> Any:
+    def __init__(self, journal: str, items: int, delivery: Any) -> None:
+        self.journal = journal
+        self.items = items
+        self.delivery = delivery
+
+    def picture(self, prompt: str, seed: int | None = None) -> Any:
+        from runware_flow.tasks import ImageInference
+        from runware_flow.types import UNSET
+
         return ImageInference(
-            model="runware:400@1", positive_prompt=prompt, width=512, height=512, delivery_method=delivery
+            model="runware:400@1",
+            positive_prompt=prompt,
+            width=512,
+            height=512,
+            seed=UNSET if seed is None else seed,
+            delivery_method=self.delivery,
         )
 
-    def upscale(image: Any) -> Any:
-        return Upscale(model="runware:504@1", inputs={"image": image}, upscale_factor=2, delivery_method=delivery)
+    def upscale(self, image: Any) -> Any:
+        from runware_flow.tasks import Upscale
 
-    def caption(image: Any) -> Any:
-        return Caption(model="runware:150@2", inputs={"image": image}, delivery_method=delivery)
+        return Upscale(model="runware:504@1", inputs={"image": image}, upscale_factor=2, delivery_method=self.delivery)
 
-    def item(flow: Flow, prompt: str) -> Any:
-        return flow.then(picture(prompt)).then(upscale).then(caption)
+    def caption(self, image: Any) -> Any:
+        from runware_flow.tasks import Caption
 
-    flow = Flow("crash", concurrency=32, journal=journal)
-    texts = flow.map(prompts(items), picture).then(upscale).then(caption)
-    async with Client(transport=transport) as session:
-        print("started", flush=True)
-        if kind == "batch":
-            captions = [""] * items
-            async with Batch(item, concurrency=32, journal=journal).run(prompts(items), session) as outcomes:
-                async for one in outcomes:
-                    captions[one.index] = cast("Any", one.outcome).value.text
-            return {"captions": captions, "cost": outcomes.report.cost}
+        return Caption(model="runware:150@2", inputs={"image": image}, delivery_method=self.delivery)
+
+    def chain(self, flow: Flow, prompt: str) -> Any:
+        return flow.then(self.picture(prompt)).then(self.upscale).then(self.caption)
+
+    def choices(self, flow: Flow, number: int) -> Any:
+        def art(what: str) -> Any:
+            return self.picture(f"{what} of item {number}.")
+
+        won = flow.race(flow.then(art("never left")), flow.then(art("right")))
+        some = flow.map(["never one", "never two", "three", "four"], art, timeout=4).first(2)
+        hedged = flow.then(art("hedged"), hedge_after=0.3)
+        late = flow.then(lambda: art("never late"), timeout=4, fallback=lambda: art("in time"))
+        broken = flow.then(art("broken")).fallback(art("whole"))
+        shared = flow.then(self.picture(f"shared by group {number // GROUP}", seed=7))
+        return flow.join(won, some, hedged, late, broken, shared).then(lambda image, *_: self.caption(image))
+
+    async def run_batch(self, builder: Any, source: Any, session: Client, **options: Any) -> dict[str, Any]:
+        from runware_flow import Batch
+
+        captions = [""] * self.items
+        batch: Any = Batch(builder, concurrency=32, journal=self.journal, **options)
+        async with batch.run(source, session) as outcomes:
+            async for one in outcomes:
+                captions[one.index] = one.outcome.value.text
+        return {"captions": captions, "cost": outcomes.report.cost}
+
+    async def run_choices(self, session: Client, cache: str) -> dict[str, Any]:
+        from runware_flow import Flow
+
+        flow = Flow("crash", concurrency=32, journal=self.journal, cache=cache)
+        last = [self.choices(flow, number) for number in range(self.items)]
+        result = await flow.execute(session)
+        return {"captions": [result[one].text for one in last], "cost": result.cost}
+
+    async def run_flow(self, session: Client, budget: float | None) -> dict[str, Any]:
+        from runware_flow import Budget, BudgetExceeded, Flow, FlowFailed
+
+        flow = Flow("crash", concurrency=32, journal=self.journal)
+        texts = flow.map(prompts(self.items), self.picture).then(self.upscale).then(self.caption)
         allowed = None if budget is None else Budget(budget, prices=PRICES)
         try:
             result = await flow.execute(session, budget=allowed)
@@ -90,7 +150,27 @@ async def client(
             if allowed is None or not isinstance(failed.__cause__, BudgetExceeded):
                 raise
             return {"spent": allowed.spent, "reserved": allowed.reserved}
-    return {"captions": [text.text for text in result[texts]], "cost": result.cost}
+        return {"captions": [text.text for text in result[texts]], "cost": result.cost}
+
+
+async def client(
+    journal: str, items: int, transport: str, delivery: str, kind: str, budget: float | None
+) -> dict[str, Any]:
+    """Run the program to its end, in however many processes that takes."""
+    from runware_flow import Client
+
+    program, cache = Program(journal, items, delivery), f"{journal}-cache"
+    async with Client(transport=cast("Any", transport)) as session:
+        print("started", flush=True)
+        match kind:
+            case "batch":
+                return await program.run_batch(program.chain, prompts(items), session)
+            case "batch of choices":
+                return await program.run_batch(program.choices, range(items), session, cache=cache)
+            case "choices":
+                return await program.run_choices(session, cache)
+            case _:
+                return await program.run_flow(session, budget)
 
 
 # The process that kills
@@ -165,13 +245,45 @@ def judge_budget(budget: float, done: dict[str, Any], log: dict[str, Any]) -> di
     return {"budget": budget, "usd": round(done["spent"], 4), "reserved": round(done["reserved"], 4)}
 
 
+def judge_choices(items: int, done: dict[str, Any], log: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """Check that each choice was made once, that what lost is not billed, and that a finished program buys nothing."""
+    submitted: Counter[str] = Counter()
+    billed: Counter[str] = Counter()
+    for task in log["tasks"]:
+        what = task["request"].get("positivePrompt", task["task_type"]).partition(" of item")[0].partition(" by")[0]
+        submitted[what] += 1
+        billed[what] += task["cost"] > 0
+    for what, bills in CHOSEN.items():
+        assert (submitted[what], billed[what]) == (items, bills * items), (what, submitted, billed)
+    groups = -(-items // GROUP)
+    assert (submitted["shared"], billed["shared"]) == (groups, groups), (submitted, billed)
+    assert items <= billed["hedged"] <= submitted["hedged"] <= 2 * items, (submitted, billed)
+    assert (submitted["broken"] >= items, billed["broken"]) == (True, 0), (submitted, billed)
+    assert len(done["captions"]) == items
+    assert len(again["tasks"]) == len(log["tasks"]), "the finished program submitted something"
+    exact = {"submissions": len(CHOSEN) * items + groups, "bills": sum(CHOSEN.values()) * items + groups}
+    apart = {"hedged": submitted["hedged"], "failed": submitted["broken"]}
+    return {**exact, **apart, "conflicts": log["conflicts"], "again": 0, "usd": round(log["billed"], 4)}
+
+
+def read_log(environment: dict[str, str]) -> dict[str, Any]:
+    """What the emulator has been asked for."""
+    address = environment["RUNWARE_HTTP_BASE_URL"].removesuffix("/v1")
+    with urllib.request.urlopen(f"{address}/__emulator__/log") as answer:
+        log: dict[str, Any] = json.load(answer)
+    return log
+
+
 def crash(options: argparse.Namespace, backend: str) -> dict[str, Any]:
     """Kill as often as asked, then let it finish, and judge."""
     chance = random.Random(f"{options.seed} {backend}")
     faults = FAULTS if options.faults else ()
+    if options.choices:
+        faults += SCRIPT + slow_first(options.items)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, service(options.latency, faults) as environment:
-        kind = "batch" if options.batch else "flow"
+        kind = ("batch of " if options.batch else "") + ("choices" if options.choices else "")
+        kind = kind.removesuffix(" of ") or "flow"
         shape = [str(options.items), options.transport, options.delivery, kind, str(options.budget or ""), backend]
         command = [sys.executable, "-m", "benchmarks.crash", "--client", str(Path(folder) / "run.sqlite"), *shape]
         kills, done = 0, None
@@ -180,11 +292,18 @@ def crash(options: argparse.Namespace, backend: str) -> dict[str, Any]:
             seconds = None if is_last else chance.uniform(0.0, options.life)
             done = live(command, environment, seconds, is_cut=options.faults)
             kills += done is None
-        address = environment["RUNWARE_HTTP_BASE_URL"].removesuffix("/v1")
-        with urllib.request.urlopen(f"{address}/__emulator__/log") as answer:
-            log = json.load(answer)
+        log = read_log(environment)
+        if options.choices:
+            done = live(command, environment, None, is_cut=False)
+        again = read_log(environment)
     taken = round(time.monotonic() - started, 1)
-    judged = judge_budget(options.budget, done, log) if options.budget is not None else judge(options.items, done, log)
+    assert done is not None
+    if options.choices:
+        judged = judge_choices(options.items, done, log, again)
+    elif options.budget is not None:
+        judged = judge_budget(options.budget, done, log)
+    else:
+        judged = judge(options.items, done, log)
     return {"backend": backend, "kills": kills, **judged, "seconds": taken}
 
 
@@ -206,6 +325,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, help="USD at which the runs stop")
     parser.add_argument("--faults", action="store_true", help="connections break and answers are lost, too")
     parser.add_argument("--batch", action="store_true", help="a Batch instead of a flow")
+    parser.add_argument("--choices", action="store_true", help="races, `first`, hedges, fallbacks, equal requests")
     parser.add_argument("--seed", default="1")
     options = parser.parse_args()
     for backend in options.backend or ("asyncio", "trio"):

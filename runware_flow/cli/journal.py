@@ -57,6 +57,8 @@ def salvage(
     found = salvage_journal(journal, target)
     counts = found.counts
     echo(f"{counts['done']} finished, {counts['failed']} failed and {counts['open']} open requests are in {found.path}")
+    if found.choices:
+        echo(f"{found.choices} choices (which contestant won a race, which fallback answered) are there too")
     if found.reopened:
         echo(f"the outcomes of {found.reopened} of the open ones were lost: the next run asks the service for them")
     if found.lost:

@@ -21,7 +21,18 @@ from runware_flow.errors import JournalError
 from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.journal.media import MediaFolder
 from runware_flow.journal.migration import FIRST_SCHEMA, FirstRow, give_ordinals, presented, row_name
-from runware_flow.journal.sqlite import COLUMNS, STATES, SqliteStore, is_writable, items_of, take_lock
+from runware_flow.journal.rows import choice_record
+from runware_flow.journal.sqlite import (
+    CHOICE_SCHEMA,
+    COLUMNS,
+    PLACE_SCHEMA,
+    SCHEMA,
+    STATES,
+    SqliteStore,
+    is_writable,
+    items_of,
+    take_lock,
+)
 from runware_flow.journal.values import decode_error
 
 if TYPE_CHECKING:
@@ -46,6 +57,7 @@ class Salvaged(msgspec.Struct, frozen=True):
     Attributes:
         path: the new journal.
         counts: how many requests it has, by state; functions' values count as done.
+        choices: how many choices it has (who won a race, which fallback answered); one that is lost is made anew.
         reopened: of the open ones, those whose outcome was lost; the next run asks the service for it.
         lost: how many are missing between the first and the last one that were found; what stood behind the last one
             is not known. They would be bought again.
@@ -55,6 +67,7 @@ class Salvaged(msgspec.Struct, frozen=True):
     counts: dict[PurchaseState, int]
     reopened: int
     lost: int
+    choices: int = 0
 
 
 class _Row(NamedTuple):
@@ -82,7 +95,36 @@ class _Row(NamedTuple):
     error: bytes | None
 
 
-_TEXTS = frozenset({"flow", "item", "path", "task_uuid", "task_type", "model"})
+class _ChoiceRow(NamedTuple):
+    """A row of `choice`."""
+
+    id: int
+    name: int
+    flow: str
+    item: str
+    kind: str
+    path: str
+    contestants: bytes
+    winners: bytes
+    made_at: float
+
+
+class _PlaceRow(NamedTuple):
+    """A row of `place`."""
+
+    began_at: float
+    folder: str
+    cache: str | None
+
+
+_TEXTS = frozenset({"flow", "item", "path", "task_uuid", "task_type", "model", "kind", "folder", "cache"})
+_TABLES: dict[type, tuple[str, tuple[str, ...]]] = {
+    _Row: ("node", SCHEMA),
+    FirstRow: ("node", FIRST_SCHEMA),
+    _ChoiceRow: ("choice", CHOICE_SCHEMA),
+    _PlaceRow: ("place", PLACE_SCHEMA),
+}
+"""The table of each kind of row, and a schema in which that table is the first."""
 
 
 def salvage_journal(damaged: Path, target: Path) -> Salvaged:
@@ -101,12 +143,12 @@ def salvage_journal(damaged: Path, target: Path) -> Salvaged:
         made = Path(folder) / "salvaged.sqlite"
         _copy(damaged, scratch)
         media = MediaFolder(damaged)
-        counts, reopened, last = _rewrite(scratch, made, media)
+        counts, reopened, last, choices = _rewrite(scratch, made, media)
         if not last:
             raise JournalError(f"nothing can be read of {damaged}: it holds no rows of a journal")
         media.copy_to(MediaFolder(target))
         os.replace(made, target)
-    return Salvaged(target, counts, reopened, lost=last - sum(counts.values()))
+    return Salvaged(target, counts, reopened, last - sum(counts.values()), choices)
 
 
 def _copy(damaged: Path, scratch: Path) -> None:
@@ -125,17 +167,13 @@ def _copy(damaged: Path, scratch: Path) -> None:
     _write_head(scratch, head, has_log=False)
 
 
-def _head(folder: Path, schema: tuple[str, ...] = ()) -> bytes:
-    """Return the first page of a healthy journal; with a `schema`, of one of that schema."""
-    healthy = folder / f"healthy-{len(schema)}.sqlite"
-    if not schema:
-        store = SqliteStore(healthy)
-        store.open()
-        store.close()
-        return healthy.read_bytes()[:_PAGE]
-    with closing(sqlite3.connect(healthy, isolation_level=None)) as connection:
-        for statement in schema:
-            connection.execute(statement)
+def _head(folder: Path, kind: type = _Row) -> bytes:
+    """Return the first page of a healthy journal, or of a database whose first table has rows of another kind."""
+    healthy = folder / f"healthy{kind.__name__}.sqlite"
+    if not healthy.exists():
+        with closing(sqlite3.connect(healthy, isolation_level=None)) as connection:
+            for statement in _TABLES[kind][1]:
+                connection.execute(statement)
     return healthy.read_bytes()[:_PAGE]
 
 
@@ -155,7 +193,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[PurchaseState, int], int, int]:
+def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[PurchaseState, int], int, int, int]:
     store = SqliteStore(made)
     store.open()
     store.close()
@@ -182,18 +220,55 @@ def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[Purcha
                 kinds.add(kind)
         if FirstRow in kinds:
             give_ordinals(connection)
+        choices = _rewrite_choices(scratch, connection)
+        _rewrite_places(scratch, connection)
         connection.execute("COMMIT")
         counts: dict[PurchaseState, int] = dict.fromkeys(STATES, 0)
         for state, count in connection.execute("SELECT state, count(*) FROM node GROUP BY state"):
             counts[STATES[state]] = count
         [last] = connection.execute("SELECT coalesce(max(id), 0) FROM node").fetchone()
         still_open = {row[0] for row in connection.execute("SELECT id FROM node WHERE state = 0")}
-    return counts, len(reopened & still_open), int(last)
+    return counts, len(reopened & still_open), int(last), choices
 
 
-def _rows(scratch: Path, kind: type[_Row | FirstRow]) -> Iterator[_Row | FirstRow]:
+def _rewrite_choices(scratch: Path, made: sqlite3.Connection) -> int:
+    """Keep the choices, each as it was made last; returns how many there are."""
+    latest: dict[int, _ChoiceRow] = {}
+    for found in _rows(scratch, _ChoiceRow):
+        row: _ChoiceRow | None = _converted(found, _ChoiceRow)
+        if row is None or row.name != row_name(row.flow, row.item, b""):
+            continue
+        if (row.id not in latest or row.made_at >= latest[row.id].made_at) and _is_choice(row):
+            latest[row.id] = row
+    if latest:
+        for statement in CHOICE_SCHEMA:
+            made.execute(statement)
+        made.executemany(f"INSERT INTO choice VALUES ({', '.join('?' * len(_ChoiceRow._fields))})", latest.values())
+    return len(latest)
+
+
+def _is_choice(row: _ChoiceRow) -> bool:
+    try:
+        choice_record(row.id, row.kind, row.path, row.contestants, row.winners)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+    return True
+
+
+def _rewrite_places(scratch: Path, made: sqlite3.Connection) -> None:
+    """Keep where the runs were, in their order."""
+    found: set[_PlaceRow | None] = {_converted(row, _PlaceRow) for row in _rows(scratch, _PlaceRow)}
+    places = [row for row in found if row is not None]
+    if places:
+        for statement in PLACE_SCHEMA:
+            made.execute(statement)
+        places.sort(key=lambda row: row.began_at)
+        made.executemany("INSERT INTO place VALUES (?, ?, ?)", places)
+
+
+def _rows(scratch: Path, kind: Any) -> Iterator[Any]:
     """Read each page of rows by itself."""
-    head = _head(scratch.parent, () if kind is _Row else FIRST_SCHEMA)
+    head = _head(scratch.parent, kind)
     _write_head(scratch, head, has_log=False)
     with scratch.open("r+b") as file:
         count = scratch.stat().st_size // _PAGE
@@ -207,30 +282,30 @@ def _rows(scratch: Path, kind: type[_Row | FirstRow]) -> Iterator[_Row | FirstRo
             file.seek((_ROOT - 1) * _PAGE)
             file.write(page)
             file.flush()
-            for row in _read(scratch, ", ".join(kind._fields)):
+            for row in _read(scratch, _TABLES[kind][0], ", ".join(kind._fields)):
                 yield kind(*row)
         file.seek((_ROOT - 1) * _PAGE)
         file.write(root)
 
 
-def _read(scratch: Path, columns: str) -> list[tuple[Any, ...]]:
+def _read(scratch: Path, table: str, columns: str) -> list[tuple[Any, ...]]:
     with closing(_open(scratch)) as connection:
         try:
-            return connection.execute(f"SELECT {columns} FROM node NOT INDEXED").fetchall()
+            return connection.execute(f"SELECT {columns} FROM {table} NOT INDEXED").fetchall()
         except sqlite3.DatabaseError:
-            return list(_read_singly(connection, columns))
+            return list(_read_singly(connection, table, columns))
 
 
-def _read_singly(connection: sqlite3.Connection, columns: str) -> Iterator[tuple[Any, ...]]:
+def _read_singly(connection: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple[Any, ...]]:
     numbers: list[int] = []
     with suppress(sqlite3.DatabaseError):
-        for [number] in connection.execute("SELECT id FROM node NOT INDEXED"):
+        for [number] in connection.execute(f"SELECT rowid FROM {table} NOT INDEXED"):
             numbers.append(number)
     for number in numbers:
         # A long row goes on elsewhere, with what came of the request at its end.
         for what in (columns, columns.replace("items, error", "NULL, NULL")):
             try:
-                rows = connection.execute(f"SELECT {what} FROM node WHERE id = ?", (number,)).fetchall()
+                rows = connection.execute(f"SELECT {what} FROM {table} WHERE rowid = ?", (number,)).fetchall()
             except sqlite3.DatabaseError:
                 continue
             yield from rows
@@ -239,14 +314,8 @@ def _read_singly(connection: sqlite3.Connection, columns: str) -> Iterator[tuple
 
 def _checked(row: _Row | FirstRow, media: MediaFolder) -> _Row | None:
     """Give a row as a journal has it; without its outcome if that cannot be read; `None` if it is no such row."""
-    told = [
-        value.decode(errors="replace") if name in _TEXTS and isinstance(value, bytes) else value
-        for name, value in zip(row._fields, row, strict=True)
-    ]
-    try:
-        kept = _in_present(msgspec.convert(told, type(row)))
-    except msgspec.ValidationError:
-        return None
+    converted: _Row | FirstRow | None = _converted(row, type(row))
+    kept = None if converted is None else _in_present(converted)
     if kept is None:
         return None
     known_by = kept.path if kept.item is None else kept.item
@@ -258,6 +327,18 @@ def _checked(row: _Row | FirstRow, media: MediaFolder) -> _Row | None:
         return None
     request = kept.request if _reads(kept.request, media, dict[str, Any]) else b"{}"
     return kept._replace(state=0, settled_at=None, micro_usd=None, items=None, error=None, request=request)
+
+
+def _converted(row: Any, kind: Any) -> Any:
+    """Give a row with the types of its columns; `None` if it has others."""
+    told = [
+        value.decode(errors="replace") if name in _TEXTS and isinstance(value, bytes) else value
+        for name, value in zip(row._fields, row, strict=True)
+    ]
+    try:
+        return msgspec.convert(told, kind)
+    except msgspec.ValidationError:
+        return None
 
 
 def _in_present(row: _Row | FirstRow) -> _Row | None:

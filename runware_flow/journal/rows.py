@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from runware_flow.errors import JournalError
 
-__all__ = ("FOUND", "INSERTED", "STATES", "Known", "RowKey", "RowStore", "items_of", "row_key")
+__all__ = ("FOUND", "INSERTED", "STATES", "Known", "RowKey", "RowStore", "choice_record", "items_of", "row_key")
 
 STATES: tuple[PurchaseState, ...] = ("open", "done", "failed", "abandoned", "redo")
 _ENCODER = msgspec.json.Encoder()
@@ -284,13 +284,7 @@ class RowStore(ABC):
         query = """SELECT id, kind, path, contestants, winners FROM choice
             WHERE name = ? AND flow = ? AND item = ? ORDER BY id"""
         rows = connection.execute(query, (row_name(change.flow, change.item, b""), change.flow, change.item))
-        names = ("number", "kind", "path", "contestants", "winners")
-        return tuple(
-            msgspec.convert(
-                dict(zip(names, (*row[:3], *(_JSON.decode(column) for column in row[3:])), strict=True)), ChoiceRecord
-            )
-            for row in rows
-        )
+        return tuple(choice_record(*row) for row in rows)
 
     def _decide(self, connection: Connection, change: Decide) -> None:
         if not self._has_choices:
@@ -309,6 +303,16 @@ class RowStore(ABC):
 
     def _take(self, number: int, advice: Advice) -> None:
         self._claims.add(advice.slot or number)
+
+
+def choice_record(number: int, kind: str, path: str, contestants: bytes, winners: bytes) -> ChoiceRecord:
+    """Read a choice from its columns.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    made = {"contestants": _JSON.decode(contestants), "winners": _JSON.decode(winners)}
+    return msgspec.convert({"number": number, "kind": kind, "path": path, **made}, ChoiceRecord)
 
 
 RowKey: TypeAlias = tuple[int, str, str, bytes]

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = (
     "APPLICATION_ID",
+    "CHOICE_SCHEMA",
     "COLUMNS",
     "FORMAT",
+    "PLACE_SCHEMA",
+    "SCHEMA",
     "STATES",
     "SqliteStore",
     "connect",
@@ -51,7 +54,7 @@ APPLICATION_ID = 0x52464A4C
 _CHECKED_BYTES = 64 * 1024 * 1024
 """Up to this size a journal is checked page by page when it is opened; a larger one as it is read."""
 
-_SCHEMA = (
+SCHEMA = (
     """CREATE TABLE node (
         id INTEGER PRIMARY KEY, name INTEGER NOT NULL, flow TEXT NOT NULL, item TEXT, path TEXT NOT NULL,
         fingerprint BLOB NOT NULL, ordinal INTEGER NOT NULL, attempt INTEGER NOT NULL, hedge INTEGER NOT NULL,
@@ -62,9 +65,9 @@ _SCHEMA = (
     "CREATE INDEX node_asked ON node (fingerprint) WHERE state IN (0, 3)",
     "CREATE INDEX node_unknown ON node (id) WHERE item IS NULL",
 )
-_PLACE = "CREATE TABLE place (began_at REAL NOT NULL, folder TEXT NOT NULL, cache TEXT)"
+PLACE_SCHEMA = ("CREATE TABLE place (began_at REAL NOT NULL, folder TEXT NOT NULL, cache TEXT)",)
 """Where runs were: what a relative path of a saved file means, and where a cache keeps media."""
-_CHOICE = (
+CHOICE_SCHEMA = (
     """CREATE TABLE choice (
         id INTEGER PRIMARY KEY, name INTEGER NOT NULL, flow TEXT NOT NULL, item TEXT NOT NULL, kind TEXT NOT NULL,
         path TEXT NOT NULL, contestants BLOB NOT NULL, winners BLOB NOT NULL, made_at REAL NOT NULL)""",
@@ -75,7 +78,8 @@ COLUMNS = """id, name, flow, item, path, fingerprint, ordinal, attempt, hedge, l
     request, state, asked_at, settled_at, micro_usd, items, error"""
 _FIND = f"SELECT {FOUND} FROM node WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"
 _INSERT = f"INSERT INTO node ({INSERTED}) VALUES ({', '.join('?' * 17)})"
-_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in (*_SCHEMA, *FIRST_SCHEMA, _PLACE, *_CHOICE))
+_KNOWN = (*SCHEMA, *FIRST_SCHEMA, *PLACE_SCHEMA, *CHOICE_SCHEMA)
+_KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in _KNOWN)
 """All that a journal may have in its schema. A journal may come from elsewhere, and a view, a trigger, a generated
 column, a check or an index of an expression would run in the process that opens it."""
 _OWN_TABLES = re.compile(r"sqlite_(sequence|stat[0-9])")
@@ -231,7 +235,7 @@ def take_lock(path: Path) -> sqlite3.Connection:
 
 def _make(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA:
+    for statement in SCHEMA:
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -254,7 +258,7 @@ def _migrate(path: Path) -> None:
             new.execute("BEGIN")
             copy_rows(old, new)
             if _has_table(old, "place"):
-                new.execute(_PLACE)
+                new.execute(PLACE_SCHEMA[0])
                 new.executemany("INSERT INTO place VALUES (?, ?, ?)", old.execute("SELECT * FROM place ORDER BY rowid"))
             new.execute("COMMIT")
     os.replace(made, path)
@@ -372,7 +376,7 @@ class SqliteStore(RowStore):
         if connection is None:
             raise JournalError(f"the journal {self.path} is closed")
         with translated(self.path):
-            connection.execute(_PLACE.replace("TABLE", "TABLE IF NOT EXISTS"))
+            connection.execute(PLACE_SCHEMA[0].replace("TABLE", "TABLE IF NOT EXISTS"))
             last = connection.execute("SELECT folder, cache FROM place ORDER BY rowid DESC LIMIT 1").fetchone()
             if last != (folder, cache):
                 connection.execute("INSERT INTO place VALUES (?, ?, ?)", (at, folder, cache))
@@ -423,7 +427,7 @@ class SqliteStore(RowStore):
         return connection.execute(_INSERT, values).lastrowid or 0
 
     def _make_choices(self, connection: sqlite3.Connection) -> None:
-        for statement in _CHOICE:
+        for statement in CHOICE_SCHEMA:
             connection.execute(statement)
 
     def _not_written(self) -> JournalError:

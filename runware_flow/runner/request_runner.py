@@ -369,16 +369,18 @@ class RequestRunner:
             if not step.spec.keeps_all:
                 raise
             return [*error.results, Failed(error)]
-        if entry is not None and self.ledger is not None and results:
-            await self.ledger.settle(entry, results)
-        self.book(step, state, None, results=results)
         record = state.record
         if (
             self._single_flight is not None
             and record is not None
             and may_be_cached(request.wire, step.spec.policy.cache)
-        ):
-            await self._single_flight.result_cache.keep(record.fingerprint, request, results, record.cost)
+        ):  # before it is settled: an open request is collected for equal ones as well, a settled one is not
+            amount = total_micro_usd([result.cost for result in results])
+            cost = None if amount is None else amount / 1_000_000
+            await self._single_flight.result_cache.keep(record.fingerprint, request, results, cost)
+        if entry is not None and self.ledger is not None and results:
+            await self.ledger.settle(entry, results)
+        self.book(step, state, None, results=results)
         return results
 
     async def fail_entry(self, sent: SentRequest, error: RunwareError) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 
+import anyio
 import pytest
 from service import Service, art
 
-from runware_flow import Batch, JournalError
+from runware_flow import Batch, Flow, JournalError
 from runware_flow.journal import Journal, salvage
 from runware_flow.journal.media import LARGE_BYTES
 from runware_flow.journal.sqlite import SqliteStore
@@ -117,6 +119,58 @@ def test_salvage_lost_outcome_is_open_again_and_is_asked_for(damaged, tmp_path):
     [asked] = store.apply([Begin(key(1), 4.0, "another", "imageInference", "runware:400@1", b"{}")])
     store.close()
     assert (asked.advice.action, asked.task_uuid) == ("collect", "uuid-1")
+
+
+def chosen(path):
+    """Flows whose races and fallbacks have answered, so that they buy nothing when they run again."""
+    for number in range(40):
+        flow = Flow(f"flow {number}", journal=path)
+        yield flow, flow.race(flow.then(art("slow")), flow.then(art("quick")).fallback(art("other")))
+
+
+async def run_all(path):
+    service = Service(lambda request, count: anyio.sleep_forever() if "slow" in str(request.wire) else None)
+    for flow, won in chosen(path):
+        assert (await flow.execute(service))[won].image_url == "imageInference(quick)"
+    return [request.wire["positivePrompt"] for request in service.sent]
+
+
+def test_salvage_keeps_the_choices_and_a_finished_program_buys_nothing(run, tmp_path):
+    path = tmp_path / "run.sqlite"
+
+    async def main():
+        assert sorted(await run_all(path)) == ["quick"] * 40 + ["slow"] * 40
+        for damage in (None, 1):
+            if damage is not None:
+                overwrite(path, damage)
+            found = salvage(path, tmp_path / f"new-{damage}.sqlite")
+            assert found.choices == 40
+            assert await run_all(found.path) == []
+
+    run(main)
+
+
+def test_salvage_any_page_damaged_keeps_the_choices_and_places_of_the_others(run, tmp_path):
+    path = tmp_path / "run.sqlite"
+    run(run_all, path)
+    content = path.read_bytes()
+    with sqlite3.connect(path) as connection:
+        choices, places = [connection.execute(f"SELECT * FROM {name}").fetchall() for name in ("choice", "place")]
+    for page in range(1, len(content) // PAGE + 1):
+        target = tmp_path / f"{page}.sqlite"
+        target.write_bytes(content)
+        overwrite(target, page)
+        found = salvage(target, tmp_path / f"{page}.new.sqlite")
+        with sqlite3.connect(found.path) as connection:
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            kept = connection.execute("SELECT * FROM choice").fetchall()
+            assert set(kept) <= set(choices)
+            assert found.choices == len(kept) >= 20
+            assert "place" not in names or connection.execute("SELECT * FROM place").fetchall() == places
+            if content[(page - 1) * PAGE] != 0x0D or page == 1:
+                assert (kept, "place" in names) == (choices, True)
+        with Journal(found.path) as journal:
+            assert journal.summary()
 
 
 def test_salvage_reads_what_is_only_in_the_log(tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import anyio
 import pytest
 from service import Service, art, caption
 
-from runware_flow import Abandoned, Batch, Failed, Flow, RunwareError, RunwareTimeoutError
+from runware_flow import Abandoned, Batch, Cache, Failed, Flow, RunwareError, RunwareTimeoutError
 from runware_flow.journal import Journal, collect
 
 BROKEN = RunwareError("broken", code="provider", raw_code="inferenceError")
@@ -357,6 +359,49 @@ def test_equal_requests_under_a_cache_collect_the_one_that_was_in_flight(run, pa
         flow, _ = declare(range(6))
         await flow.execute(third)
         assert third.sent == []
+
+    run(main)
+
+
+class Killed(Cache):
+    """Copies the journal as a kill would leave it, before and after an answer is kept."""
+
+    def __init__(self, path, journal):
+        super().__init__(path)
+        self.journal = journal
+        self.left = []
+
+    def put(self, answer):
+        self._leave(is_kept=False)
+        super().put(answer)
+        self._leave(is_kept=True)
+
+    def _leave(self, *, is_kept):
+        folder = self.path.with_name(f"killed-{len(self.left)}")
+        folder.mkdir()
+        for name in (self.journal.name, f"{self.journal.name}-wal"):
+            shutil.copyfile(self.journal.with_name(name), folder / name)
+        shutil.copytree(self.path, folder / "cache")
+        self.left.append(folder)
+
+
+def test_kill_around_the_keeping_of_an_answer_buys_nothing_for_equal_requests(run, path, tmp_path):
+    async def main():
+        def declare(journal, cache, count):
+            flow = Flow("equal", journal=journal, cache=cache)
+            return flow, [flow.then(art("equal", seed=1), label=f"number {number}") for number in range(count)]
+
+        cache = Killed(tmp_path / "cache", path)
+        first = Service()
+        await declare(path, cache, 1)[0].execute(first)
+        assert len(cache.left) == 2
+        for folder in cache.left:
+            again = Service()
+            flow, nodes = declare(folder / path.name, folder / "cache", 4)
+            result = await flow.execute(again)
+            assert len({result[node].image_url for node in nodes}) == 1
+            assert [request.task_id for request in again.sent] == [request.task_id for request in first.sent]
+            assert again.sent_before == ["yes"]
 
     run(main)
 
