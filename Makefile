@@ -32,11 +32,12 @@ docs: $(VENV)/.docs-ready
 browser: $(VENV)/.browser-ready
 	RUNWARE_FLOW_BROWSER=1 $(BIN)/pytest tests/browser
 
-# What needs a database: Debian's PostgreSQL, installed where there is none; the tests start it as an unprivileged user.
-cluster: $(READY)
+# What needs a database or a cluster: Debian's PostgreSQL, installed where there is none, which the tests start as an
+# unprivileged user, and Dask's LocalCluster.
+cluster: $(VENV)/.cluster-ready
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
-	RUNWARE_FLOW_CLUSTER=1 $(BIN)/pytest -m cluster tests/journal
+	RUNWARE_FLOW_CLUSTER=1 $(BIN)/pytest -m cluster tests/journal tests/engines
 
 # The pictures in docs/images, made of real runs on the emulator.
 images: $(VENV)/.browser-ready
@@ -62,4 +63,8 @@ $(VENV)/.docs-ready: $(READY)
 $(VENV)/.browser-ready: $(READY)
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group browser
+	touch $@
+
+$(VENV)/.cluster-ready: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group cluster
 	touch $@

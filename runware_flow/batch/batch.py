@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
-import anyio
-
-from runware_flow.batch.batch_runner import BatchRunner
-from runware_flow.batch.item import BatchContext, ItemRunner
-from runware_flow.batch.leases import ItemLeases, open_leases
-from runware_flow.batch.report import BatchOutcomes, BatchReport, Outbox
-from runware_flow.batch.source import BatchSource
-from runware_flow.batch.watch import BatchWatch
-from runware_flow.cache.single_flight import open_result_cache
+from runware_flow.batch.report import BatchOutcomes, BatchReport
+from runware_flow.batch.run import BatchSpec, open_desk, open_run
 from runware_flow.errors import DeclarationError
 from runware_flow.flow.checks import call_name, caller, check_call, takes
-from runware_flow.graph.attempts import RetryBudget
-from runware_flow.graph.batches import Tolerance
-from runware_flow.lifetime import HostedBlock, open_task_group
-from runware_flow.runner.accounts import Accounts
-from runware_flow.runner.interrupted import journal_file
-from runware_flow.runner.opening import open_admission, open_journal
+from runware_flow.lifetime import HostedBlock
 from runware_flow.runner.settings import Settings, read_settings
 from runware_flow.tracebacks import border
 from runware_flow.types import problem_of_seconds
@@ -35,11 +22,11 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
     from runware_flow.batch.plan import BatchPlan
+    from runware_flow.batch.run import Engine
     from runware_flow.flow.flow import Flow
     from runware_flow.flow.node import Node
     from runware_flow.flow.options import BatchOptions, Items
     from runware_flow.graph.prices import PriceOption
-    from runware_flow.runner.admission import Admission
     from runware_flow.runner.requester import Requester
 
     S = TypeVarWithDefault("S", default=None)
@@ -103,6 +90,7 @@ class Batch(Generic[A, T, S]):
         self._key = key
         self._deadline = _read_deadline(given.pop("deadline", None))
         self._tolerate = _read_tolerate(given.pop("tolerate", None), given.get("on_error", "stop"))
+        self._engine: Engine | None = None
         self._settings: Settings = read_settings(Settings(), cast("Any", given), owner="Batch")
 
     if not TYPE_CHECKING:  # Batch[A, T] is a batch without shared=
@@ -149,6 +137,11 @@ class Batch(Generic[A, T, S]):
             raise DeclarationError(f"this run of batch {self.name!r} {what}")
         if shared is not None:
             check_call(shared, 1, caller(), verb="run(shared=)", may_be_async=False)
+        if self._engine is not None and client is not None:
+            raise DeclarationError(
+                f"batch {self.name!r} is on an engine, whose workers open clients of their own from their environment:"
+                " leave client= out"
+            )
         return HostedBlock(lambda: self._run(items, client, shared), lambda outcomes: outcomes)
 
     @overload
@@ -199,81 +192,44 @@ class Batch(Generic[A, T, S]):
         known = price_list(prices, self._settings.journal)
         return plan_batch(self.name, self._builder, items, sample, known, shared)
 
+    def on(self, engine: Engine) -> Batch[A, T, S]:
+        """Make the same batch for an engine, such as `runware_flow.engines.DaskEngine`, which runs it elsewhere.
+
+        Its calls, outcomes and report are the same. `concurrency`, `limits` and `budget` hold for all machines
+        together; each opens its client, and its journal, from its own environment.
+
+        Raises:
+            DeclarationError: the engine cannot run this batch: it has no journal in a database, for one.
+        """
+        other = copy(self)
+        other._engine = engine
+        engine.check(other._spec())
+        return other
+
     def overridden(self, key: Callable[[Any], str] | None, **options: Any) -> Batch[A, T, S]:
         """Make the same batch with other options; for the command line."""
         other = copy(self)
         other._key = key or self._key
         other._settings = read_settings(self._settings, cast("Any", options), owner="Batch")
+        if other._engine is not None:
+            other._engine.check(other._spec())
         return other
+
+    def _spec(self, shared: Callable[[Flow], Node[Any]] | None = None) -> BatchSpec:
+        return BatchSpec(self.name, self._builder, self._key, self._settings, self._deadline, self._tolerate, shared)
 
     @asynccontextmanager
     async def _run(
         self, items: Items[A], client: Requester | None, shared: Callable[[Flow], Node[Any]] | None
     ) -> AsyncGenerator[BatchOutcomes[A, T]]:
-        settings = self._settings
-        async with AsyncExitStack() as stack:
-            writer = await open_journal(settings, stack)
-            if client is None and os.environ.get("RUNWARE_API_KEY"):
-                from runware_flow.client.client import Client
-
-                client = await stack.enter_async_context(Client())
-            source = BatchSource(items, self._key)
-            stack.push_async_callback(source.aclose)
-            accounts = Accounts()
-            report = BatchReport(accounts, source.total, name=self.name, journal=journal_file(settings.journal))
-            outbox: Outbox[A, T] = Outbox(report, self.name, settings.concurrency)
-            watch = BatchWatch(self.name, settings, items, accounts)
-            # What all items cost is not known beforehand, so the balance is told only if there is none.
-            admission = await open_admission(self.name, settings, client, writer, stack, lambda _: 0.0)
-            stack.callback(admission.close)
-            watch.refused_count = admission.refused_count
-            result_cache = await open_result_cache(settings.cache, client)
-            leases = open_leases(writer, self.name)
-            if leases is not None:
-                stack.push_async_callback(leases.close)
-            context = BatchContext(
-                self.name,
-                settings,
-                client,
-                writer,
-                accounts,
-                report,
-                watch,
-                admission,
-                RetryBudget(),
-                result_cache,
-                leases,
-            )
-            runner = ItemRunner(context, self._builder, self._deadline)
-            batch_runner = BatchRunner(
-                runner, source, outbox, settings, Tolerance(self._tolerate, source.total), watch, leases
-            )
-            async with open_task_group() as workers:
-                watch.begin(workers, batch_runner.stop)
-                workers.start_soon(_work, batch_runner, shared, admission, leases)
-                try:
-                    yield BatchOutcomes(outbox)
-                except BaseException:
-                    workers.cancel_scope.cancel()
-                    watch.close()
-                    raise
-                finally:
-                    outbox.leave()
-                    batch_runner.stop()
-
-
-async def _work(
-    batch_runner: BatchRunner,
-    shared: Callable[[Flow], Node[Any]] | None,
-    admission: Admission,
-    leases: ItemLeases | None,
-) -> None:
-    async with anyio.create_task_group() as beside:
-        beside.start_soon(admission.attend)
-        if leases is not None:
-            beside.start_soon(leases.renew)
-        await batch_runner.run(shared)
-        beside.cancel_scope.cancel()
+        spec = self._spec(shared)
+        if self._engine is not None:
+            async with self._engine.open_run(spec, items) as outcomes:
+                yield outcomes
+            return
+        desk = open_desk(spec, items)
+        async with open_run(spec, desk, client):
+            yield BatchOutcomes(desk.outbox)
 
 
 def _read_deadline(value: Any) -> float | None:

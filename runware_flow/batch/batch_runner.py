@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from runware_flow.batch.item import BatchItem, ItemRunner, Work
     from runware_flow.batch.leases import ItemLeases
     from runware_flow.batch.report import Outbox
-    from runware_flow.batch.source import BatchSource
+    from runware_flow.batch.source import BatchSource, FedSource
     from runware_flow.batch.watch import BatchWatch
     from runware_flow.graph.batches import Tolerance
     from runware_flow.runner.settings import Settings
 
-__all__ = ("BatchRunner",)
+__all__ = ("BatchRunner", "FailurePolicy")
 
 _ITEMS_AT_ONCE = 64
 """Items that are looked up in a journal together, at most."""
@@ -41,7 +41,7 @@ class BatchRunner:
     def __init__(
         self,
         runner: ItemRunner,
-        source: BatchSource,
+        source: BatchSource | FedSource,
         outbox: Outbox[Any, Any],
         settings: Settings,
         tolerance: Tolerance,
@@ -51,8 +51,9 @@ class BatchRunner:
         self._runner = runner
         self._source = source
         self._outbox = outbox
+        self.concurrency = settings.concurrency
         self._settings = settings
-        self._tolerance = tolerance
+        self._policy = FailurePolicy(outbox, settings, tolerance)
         self._watch = watch
         self._leases = leases
         self._elsewhere: list[Work] = []
@@ -63,6 +64,7 @@ class BatchRunner:
         self._open_count = 0
         self._is_stopped = False
         self._is_over = False
+        self._workers: TaskGroup | None = None
 
     async def run(self, shared: Callable[..., Any] | None) -> None:
         """Make what is shared, then work through the source."""
@@ -71,11 +73,10 @@ class BatchRunner:
             if shared is not None and not await self._share(shared):
                 await self._watch.finish("failed")
                 return
-            async with anyio.create_task_group() as workers:
-                self._hire(workers)
-            last = outbox.report.failures[-1:]
-            if self._settings.on_error != "continue" and last and self._tolerance.is_past():
-                self._fail(last[0])
+            async with anyio.create_task_group() as self._workers:
+                self._hire(self._workers)
+                await self._source.attend(lambda: self.resize(self.concurrency))
+            self._policy.end()
             await self._watch.finish(self._how_it_ended())
         finally:
             outbox.report.tick()
@@ -99,14 +100,26 @@ class BatchRunner:
         self._is_stopped = True
         self._source.stop()
 
+    @property
+    def running_count(self) -> int:
+        """How many items are worked on, at most."""
+        return self._count
+
+    def resize(self, concurrency: int) -> None:
+        """Work on that many items from now on; where they are more, as they end."""
+        self.concurrency = concurrency
+        if self._workers is not None:
+            self._is_over = self._source.is_over
+            self._hire(self._workers)
+
     def _hire(self, workers: TaskGroup) -> None:
-        if self._count < self._settings.concurrency:
+        if self._count < self.concurrency:
             self._count += 1
             workers.start_soon(self._work, workers)
 
     async def _work(self, workers: TaskGroup) -> None:
         turn = _ITEMS_A_TURN
-        while self._todo or await self._look_for_work(workers):
+        while self._count <= self.concurrency and (self._todo or await self._look_for_work(workers)):
             if self._is_stopped:
                 break  # what was not begun is left to the next run
             if not self._todo:
@@ -115,7 +128,7 @@ class BatchRunner:
             self._begin(work)
             item = await self._run(work)
             if item is not None:
-                self._settle(item, workers)
+                self._settle(item, work, workers)
             turn -= 1
             if not turn:
                 turn = _ITEMS_A_TURN
@@ -167,7 +180,7 @@ class BatchRunner:
             done, works = await runner.restore(works)
             for item, work in done:
                 self._begin(work)
-                self._settle(item, workers)
+                self._settle(item, work, workers)
         if self._is_stopped:
             return False
         if self._leases is not None and works:
@@ -183,7 +196,7 @@ class BatchRunner:
         while len(works) < most and not self._is_stopped and (not works or self._has_room):
             pulled = await self._source.pull()
             if pulled is None:
-                self._is_over = True
+                self._is_over = True  # or there will be more, and then this is called off
                 break
             self._open_count += 1
             works.append(self._runner.declare(pulled))
@@ -218,26 +231,45 @@ class BatchRunner:
                 mine.append(work)
             elif lease.has_ended:
                 self._begin(work)
-                self._settle(work.ended(failed_elsewhere(lease)), workers)
+                self._settle(work.ended(failed_elsewhere(lease)), work, workers)
             else:
                 self._leave(work)
         return mine
 
     @property
     def _has_room(self) -> bool:
-        return self._open_count < self._settings.concurrency
+        return self._open_count < self.concurrency
 
-    def _settle(self, item: BatchItem[Any, Any], workers: TaskGroup) -> None:
+    def _settle(self, item: BatchItem[Any, Any], work: Work, workers: TaskGroup) -> None:
         self._open_count -= 1
         self._outbox.report.count(item)
-        self._outbox.put(item)
-        is_past = self._tolerance.add(is_failed=item.is_failed)
-        if not is_past or self._settings.on_error == "continue" or self._is_stopped:
-            return
+        self._outbox.put(item, work.accounts)
+        if self._policy.add(item) and not self._is_stopped:
+            self.stop()
+            if self._settings.on_error == "cancel":
+                workers.cancel_scope.cancel()
+
+
+class FailurePolicy:
+    """Decides whether a batch has failed, by `on_error` and `tolerate`."""
+
+    def __init__(self, outbox: Outbox[Any, Any], settings: Settings, tolerance: Tolerance) -> None:
+        self._outbox = outbox
+        self._may_fail = settings.on_error != "continue"
+        self._tolerance = tolerance
+
+    def add(self, item: BatchItem[Any, Any]) -> bool:
+        """Take an outcome; tells whether the batch has failed by it."""
+        if not self._tolerance.add(is_failed=item.is_failed) or not self._may_fail:
+            return False
         self._fail(item)
-        self.stop()
-        if self._settings.on_error == "cancel":
-            workers.cancel_scope.cancel()
+        return True
+
+    def end(self) -> None:
+        """There are no more outcomes."""
+        last = self._outbox.report.failures[-1:]
+        if self._may_fail and last and self._tolerance.is_past():
+            self._fail(last[0])
 
     def _fail(self, item: BatchItem[Any, Any]) -> None:
         error = item.error

@@ -20,6 +20,7 @@ from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
 from runware_flow.graph.plan import ScopePlan, compile_plan
 from runware_flow.journal.store import LeaseLost
 from runware_flow.lifetime import open_task_group
+from runware_flow.runner.accounts import Accounts
 from runware_flow.runner.admission import RunAdmission
 from runware_flow.runner.context import RunContext, current_worker
 from runware_flow.runner.node_runner import NodeRunner
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from runware_flow.graph.attempts import RetryBudget
     from runware_flow.journal.ledger import Ledger
     from runware_flow.journal.writer import JournalWriter
-    from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.admission import Admission
     from runware_flow.runner.settings import Settings
 
@@ -96,6 +96,11 @@ class BatchContext(NamedTuple):
     retries: RetryBudget
     result_cache: ResultCache | None
     leases: ItemLeases | None = None
+    has_item_accounts: bool = False
+
+    def open_accounts(self) -> Accounts:
+        """What an item's purchases are counted in."""
+        return Accounts(self.accounts) if self.has_item_accounts else self.accounts
 
     def has_lost(self, lease: int) -> bool:
         """Tell whether a lease that was held is lost."""
@@ -124,7 +129,7 @@ class ItemRunner:
         flow.declaration.root.path = "shared"  # in receipts and errors
         node = builder(flow)
         self._check(flow, node, "shared=")
-        outcome = await self._outcome(Work(_NO_ITEM, flow, node, self._ledger("shared")))
+        outcome = await self._outcome(Work(_NO_ITEM, flow, node, self._around.accounts, self._ledger("shared")))
         if isinstance(outcome, (Failed, Skipped)) and outcome.error is not None:
             raise outcome.error
         if not isinstance(outcome, Ok):
@@ -150,9 +155,10 @@ class ItemRunner:
         except DeclarationError:
             raise
         except Exception as error:  # noqa: BLE001 - user code: its failure is the item's
-            return Work(pulled, flow, error)
+            return Work(pulled, flow, error, self._around.accounts)
         self._check(flow, node, "the builder")
-        return Work(pulled, flow, node, self._ledger(f"item[{pulled.key}]", f"[{pulled.key}]"))
+        accounts = self._around.open_accounts()
+        return Work(pulled, flow, node, accounts, self._ledger(f"item[{pulled.key}]", f"[{pulled.key}]"))
 
     async def restore(self, works: list[Work]) -> tuple[list[tuple[BatchItem[Any, Any], Work]], list[Work]]:
         """Find the items whose outcomes are in the journal, at once; returns these with their works, and the others."""
@@ -166,7 +172,7 @@ class ItemRunner:
         done: list[tuple[BatchItem[Any, Any], Work]] = []
         for work, found in asked:
             if found.is_known:
-                found.book(around.accounts)
+                found.book(work.accounts)
                 around.watch.restored(work.flow.declaration.root)
                 done.append((work.ended(Ok(found.value)), work))
         known = {work for work, found in asked if found.is_known}
@@ -233,7 +239,7 @@ class ItemRunner:
         single_flight = None if around.result_cache is None else SingleFlight(machine, pauses, around.result_cache)
         node_runner = NodeRunner(
             machine,
-            around.accounts,
+            work.accounts,
             event_bus,
             pauses,
             run_admission,
@@ -281,7 +287,7 @@ class ItemRunner:
                 runner.begin()
                 await runner.wait_for_end()
         finally:
-            self._around.accounts.absorb(runner.accounts)
+            work.accounts.absorb(runner.accounts)
             del told
         return runner.machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
@@ -291,13 +297,17 @@ class Work:
 
     Attributes:
         node: the one whose outcome is the item's; or what the builder raised.
+        accounts: what it bought; the run's, unless each item has its own.
         machine: of the run of its nodes, once there is one.
         is_begun: it has been counted.
     """
 
-    __slots__ = ("flow", "is_begun", "ledger", "machine", "node", "pulled")
+    __slots__ = ("accounts", "flow", "is_begun", "ledger", "machine", "node", "pulled")
 
-    def __init__(self, pulled: Pulled, flow: Flow, node: Node[Any] | Exception, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self, pulled: Pulled, flow: Flow, node: Node[Any] | Exception, accounts: Accounts, ledger: Ledger | None = None
+    ) -> None:
+        self.accounts = accounts
         self.pulled = pulled
         self.flow = flow
         self.node = node

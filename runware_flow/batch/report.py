@@ -53,6 +53,7 @@ class BatchReport:
         self._accounts = accounts
         self._total = total
         self._begun_count = 0
+        self._running_count = 0
         self._start = anyio.current_time()
         self._first: float | None = None
         self._last = self._start
@@ -100,8 +101,8 @@ class BatchReport:
         seconds = self._last - (self._last if self._first is None else self._first)
         return BatchStatistics(
             total=self._total,
-            begun=self._begun_count,
-            in_flight=self._begun_count - settled - self.abandoned_count,
+            begun=self._begun_count + self._running_count,
+            in_flight=self._begun_count + self._running_count - settled - self.abandoned_count,
             ok=self.ok_count,
             failed=self.failed_count,
             restored=self.restored_count,
@@ -116,6 +117,10 @@ class BatchReport:
     def begin(self) -> None:
         """Count an item that was pulled."""
         self._begun_count += 1
+
+    def note_running(self, count: int) -> None:
+        """Count items that were begun elsewhere; those that come back from there begin and end at once."""
+        self._running_count = count
 
     def work(self) -> None:
         """Note that an item is worked on that the journal does not have; the first one starts the clock of the rate."""
@@ -170,7 +175,7 @@ class Outbox(Generic[A, T]):
                 self._room = anyio.Event()
             await self._room.wait()
 
-    def put(self, item: BatchItem[A, T]) -> None:
+    def put(self, item: BatchItem[A, T], purchases: Accounts) -> None:
         """Hand an outcome to the reader; once the reader has left, drop it."""
         if self._is_left:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -12,9 +13,9 @@ from runware_flow.graph.declaration import has_method
 from runware_flow.graph.fingerprint import Ordinals, item_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ("BatchSource", "Pulled")
+__all__ = ("BatchSource", "FedSource", "Pulled")
 
 
 class Pulled(NamedTuple):
@@ -43,6 +44,14 @@ class BatchSource:
         self._pulling: anyio.CancelScope | None = None
         self.total: int | None = len(given) if has_method(given, "__len__") and not is_made else None
         """How many items there are, where the source has a length."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there are no more items."""
+        return self._is_over
+
+    async def attend(self, hire: Callable[[], None]) -> None:
+        """Let workers be hired as items come; those that wait for the next one are enough here."""
 
     async def pull(self) -> Pulled | None:
         """Take the next item; `None` if there are no more. What the source raises is raised, once."""
@@ -83,3 +92,50 @@ class BatchSource:
         elif inspect.isasyncgen(iterator):
             with anyio.CancelScope(shield=True):
                 await iterator.aclose()
+
+
+class FedSource:
+    """A source that is given its items, with their positions and keys, from elsewhere. It is used by a `BatchRunner`.
+
+    It does not let anyone wait for the next item: a worker that finds none leaves, and another one is hired once there
+    are items again.
+    """
+
+    is_async = False
+    total: int | None = None
+
+    def __init__(self) -> None:
+        self._waiting: deque[Pulled] = deque()
+        self._is_over = False
+        self._fed = anyio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there will be no more items."""
+        return self._is_over and not self._waiting
+
+    def feed(self, items: Iterable[Pulled]) -> None:
+        """Give it more items."""
+        self._waiting += items
+        self._fed.set()
+
+    async def pull(self) -> Pulled | None:
+        """Take the next item; `None` if there is none now."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def stop(self) -> None:
+        """Give nothing more."""
+        self._waiting.clear()
+        self._is_over = True
+        self._fed.set()
+
+    async def attend(self, hire: Callable[[], None]) -> None:
+        """Let a worker be hired whenever items have come, until the source is stopped."""
+        while not self._is_over:
+            await self._fed.wait()
+            self._fed = anyio.Event()
+            hire()
+
+    async def aclose(self) -> None:
+        """Nothing is to be closed."""
+        self.stop()

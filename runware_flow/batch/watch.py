@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from runware_flow.batch.source import Pulled
     from runware_flow.graph.declaration import ScopeSpec
+    from runware_flow.graph.outcomes import Outcome
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.runner.accounts import Accounts
@@ -136,15 +137,22 @@ class BatchWatch:
             yield told
         finally:
             self._items.running -= 1
-            outcome = told[0] if told else Abandoned(None, may_be_billed=True)
-            if isinstance(outcome, Ok):
-                self._items.ok += 1
-            elif isinstance(outcome, Failed):
-                self._items.failed += 1
-            elif isinstance(outcome, Abandoned):
-                self._items.abandoned += 1
-            else:
-                self._items.skipped += 1
+            self.settled(told[0] if told else Abandoned(None, may_be_billed=True))
+
+    def settled(self, outcome: Outcome[Any]) -> None:
+        """Count an item that has ended."""
+        if isinstance(outcome, Ok):
+            self._items.ok += 1
+        elif isinstance(outcome, Failed):
+            self._items.failed += 1
+        elif isinstance(outcome, Abandoned):
+            self._items.abandoned += 1
+        else:
+            self._items.skipped += 1
+
+    def note_running(self, count: int) -> None:
+        """Show how many items run elsewhere."""
+        self._items.running = count
 
     # Items that are chains, which have no `EventBus`
 

@@ -159,7 +159,7 @@ class Limits:
     """How many places of each limit are taken."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
-        self.sizes = sizes
+        self.sizes = dict(sizes)
         self.taken = dict.fromkeys(sizes, 0)
 
     def __repr__(self) -> str:

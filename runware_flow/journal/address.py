@@ -41,6 +41,11 @@ class DatabaseAddress:
     def __repr__(self) -> str:
         return f"<DatabaseAddress {self.shown}>"
 
+    @property
+    def has_password(self) -> bool:
+        """Whether there is a password in it."""
+        return self._password is not None
+
     def connect(self) -> Any:
         """Open a connection, in which statements have `?` for values.
 

@@ -169,7 +169,7 @@ class PostgresStore(RowStore):
         super().__init__(InRow())
         self.address = address if isinstance(address, DatabaseAddress) else DatabaseAddress(address)
         self.lease_seconds = lease
-        self._patience = patience
+        self.patience = patience
         self._owner = f"{os.uname().nodename if hasattr(os, 'uname') else ''}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._connection: Any = None
         self._opened_at: Any = None
@@ -308,7 +308,7 @@ class PostgresStore(RowStore):
         self._connection = connection = self.address.connect()
         # A process that freezes inside a transaction holds no other up for longer than this.
         self._execute("SET idle_in_transaction_session_timeout = '10s'")
-        self._execute(f"SET statement_timeout = {int(self._patience * 1000)}")
+        self._execute(f"SET statement_timeout = {int(self.patience * 1000)}")
         self._execute("SET search_path = runware_flow")
         return connection
 
@@ -366,7 +366,7 @@ class PostgresStore(RowStore):
             except (psycopg.OperationalError, psycopg.InterfaceError) as error:
                 self._drop()
                 self._is_second_try = True
-                until = time.monotonic() + self._patience if until is None else until
+                until = time.monotonic() + self.patience if until is None else until
                 if time.monotonic() > until:
                     raise self._lost_database(error) from None
                 time.sleep(0.2)
@@ -379,7 +379,7 @@ class PostgresStore(RowStore):
 
     def _lost_database(self, error: Exception) -> JournalError:
         return JournalError(
-            f"the journal's database {self.address} has not answered for {self._patience:g} s"
+            f"the journal's database {self.address} has not answered for {self.patience:g} s"
             f" ({self.address.told(error)}): nothing more is sent, and the next run collects what is in flight"
         )
 

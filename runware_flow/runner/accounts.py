@@ -18,9 +18,14 @@ class _Entry(msgspec.Struct):
 
 
 class Accounts:
-    """Adds up purchases as they settle; its size does not grow with their number."""
+    """Adds up purchases as they settle; its size does not grow with their number.
 
-    def __init__(self) -> None:
+    Args:
+        whole: what these purchases are a part of, which counts them too.
+    """
+
+    def __init__(self, whole: Accounts | None = None) -> None:
+        self._whole = whole
         self._entries: dict[tuple[str, str, str | None], _Entry] = {}
 
     def add(self, stage: str, task_type: str, model: str | None, cost: float | None, *, may_be_billed: bool) -> None:
@@ -38,6 +43,8 @@ class Accounts:
             entry.micro_usd += amount
         elif may_be_billed:
             entry.unknown_count += 1
+        if self._whole is not None:
+            self._whole.add(stage, task_type, model, cost, may_be_billed=may_be_billed)
 
     def absorb(self, other: Accounts) -> None:
         """Add all that another run bought."""
@@ -47,6 +54,14 @@ class Accounts:
             entry.known_count += added.known_count
             entry.micro_usd += added.micro_usd
             entry.unknown_count += added.unknown_count
+        if self._whole is not None:
+            self._whole.absorb(other)
+
+    def without_whole(self) -> Accounts:
+        """Return a copy that counts for itself, such as another process can be sent."""
+        copy = Accounts()
+        copy.absorb(self)
+        return copy
 
     def total(self) -> float | None:
         """Sum up, in USD; `None` if any cost is unknown."""

@@ -185,6 +185,16 @@ class Admission:
         if self._line:
             self._serve(self._line.keys())
 
+    def in_use(self) -> dict[str, int]:
+        """How many places of each limit are taken."""
+        return dict(self._limits.taken)
+
+    def resize(self, limits: Mapping[str, int]) -> None:
+        """Change the sizes of limits that there are. Where more is taken than a smaller one has, it is given back."""
+        self._limits.sizes.update(limits)
+        if self._line:
+            self._serve(self._line.keys())
+
     def close(self) -> None:
         """Wait for no slot any more."""
         if self._windows is not None:

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from postgres_server import PostgresServer, programs
+from postgres_server import database, server  # noqa: F401 - fixtures
 
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.journal.sqlite import SqliteStore
-
-
-@pytest.fixture(scope="session")
-def server():
-    if programs() is None or os.name != "posix":
-        assert "RUNWARE_FLOW_CLUSTER" not in os.environ, "there is no PostgreSQL server"
-        pytest.skip("there is no PostgreSQL server here: `make cluster` installs Debian's and runs these tests")
-    with PostgresServer() as running:
-        yield running
-
-
-@pytest.fixture
-def database(server):
-    """The URL of a new database."""
-    return server.url()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.cluster)])

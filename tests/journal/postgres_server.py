@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import psycopg
+import pytest
 
 
 def programs() -> Path | None:
@@ -95,3 +96,18 @@ def _has_user(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+@pytest.fixture(scope="session")
+def server():
+    if programs() is None or os.name != "posix":
+        assert "RUNWARE_FLOW_CLUSTER" not in os.environ, "there is no PostgreSQL server"
+        pytest.skip("there is no PostgreSQL server here: `make cluster` installs Debian's and runs these tests")
+    with PostgresServer() as running:
+        yield running
+
+
+@pytest.fixture
+def database(server):
+    """The URL of a new database."""
+    return server.url()

@@ -1,0 +1,5 @@
+"""Engines: what runs a batch on many machines."""
+
+from runware_flow.engines.dask import DaskEngine
+
+__all__ = ("DaskEngine",)

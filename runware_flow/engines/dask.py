@@ -1,0 +1,562 @@
+"""`DaskEngine`: a batch on the workers of a Dask cluster.
+
+The source is read here, and cut into shards of a few items. A shard is a task of Dask for one worker, whose outcome is
+its items' outcomes; no more shards are out than keep the workers busy, so nothing grows with the length of the source,
+neither here nor in the scheduler. Each worker process has one run of the batch, with its own client and its own
+connection to the journal, for all its shards; it is told every other second how much of `concurrency` and of the limits
+is its share. What makes an item once is the journal alone: a shard that is lost with its worker is sent to another one,
+which takes its items once their leases have expired.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import uuid
+from collections import deque
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import anyio
+import msgspec
+
+from runware_flow.batch.batch_runner import FailurePolicy
+from runware_flow.batch.item import BatchItem
+from runware_flow.batch.report import BatchOutcomes
+from runware_flow.batch.run import open_desk
+from runware_flow.batch.source import Pulled
+from runware_flow.engines.worker import CONCURRENCY, Job, Left, RunMissing, attend, end_run, run_shard
+from runware_flow.errors import ClientStateError, DeclarationError, RunwareError
+from runware_flow.graph.shares import ShareMachine
+from runware_flow.journal.address import DatabaseAddress
+from runware_flow.journal.postgres import PostgresStore
+from runware_flow.lifetime import on_asyncio, open_task_group
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection
+
+    from anyio.abc import TaskGroup
+
+    from runware_flow.batch.run import BatchSpec, Desk
+    from runware_flow.engines.worker import Reply, ShardItem
+
+__all__ = ("DaskEngine",)
+
+Shard: TypeAlias = list[Pulled]
+
+_SHARDS_A_WORKER = 32
+"""Tasks of Dask that a worker has at once, each a thread there that waits."""
+_MOST_ITEMS = 64
+"""Items of a shard, at most: as many as are looked up in a journal together."""
+_SETTLED_SECONDS, _UNSETTLED_SECONDS = 2.0, 0.25
+"""How often a worker is told its share: while nothing changes, and while others have to give some up first."""
+_LOOK_SECONDS = 0.5
+"""How often the scheduler is asked for its workers."""
+_SILENT = 2
+"""Times the length of a lease after which a worker that does not answer is given up."""
+_CONNECT_SECONDS = 10.0
+_END_SECONDS = 4.0
+
+
+class DaskEngine:
+    """Runs batches on a Dask cluster: `Batch(..., journal="postgresql://...").on(DaskEngine("tcp://scheduler:8786"))`.
+
+    Each worker process takes the key of the service and the password of the database from its own environment. The
+    program that calls `run` needs neither. It must run on asyncio.
+
+    Args:
+        address_or_client: the scheduler's address, or a `distributed.Client` or a cluster that has it.
+        workers: how many workers are used at most, or the addresses of those that are; by default all.
+
+    Raises:
+        DeclarationError: an argument that makes no sense.
+    """
+
+    def __init__(self, address_or_client: Any, *, workers: int | Collection[str] | None = None) -> None:
+        self._address, self._security = _read_address(address_or_client)
+        if isinstance(workers, (bool, str)) or (isinstance(workers, int) and workers < 1):
+            raise DeclarationError(f"workers= is how many workers are used, or their addresses, not {workers!r}")
+        self._workers = workers
+
+    def __repr__(self) -> str:
+        return f"<DaskEngine {self._address}>"
+
+    def check(self, spec: BatchSpec) -> None:
+        """Check that a batch can run on workers.
+
+        Raises:
+            DeclarationError: its journal is in no database, or its address has a password.
+        """
+        _journal_of(spec)
+
+    @asynccontextmanager
+    async def open_run(self, spec: BatchSpec, items: Any) -> AsyncGenerator[BatchOutcomes[Any, Any]]:
+        """Run a batch for the time of a block; see `Batch.run`."""
+        if not on_asyncio():
+            raise ClientStateError("DaskEngine runs on asyncio alone, as Dask's client does: use backend='asyncio'")
+        desk = open_desk(spec, items)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(desk.source.aclose)
+            client = await stack.enter_async_context(_connected(self._address, self._security))
+            run = _ClusterRun(spec, desk, client, self._workers)
+            async with open_task_group() as group:
+                desk.watch.begin(group, run.stop)
+                group.start_soon(run.run)
+                try:
+                    yield BatchOutcomes(desk.outbox)
+                except BaseException:
+                    group.cancel_scope.cancel()
+                    desk.watch.close()
+                    raise
+                finally:
+                    desk.outbox.leave()
+                    run.stop()
+
+
+class _Worker:
+    """A worker, and what it was sent."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.scope = anyio.CancelScope()
+        self.share = 0
+        self.item_count = 0
+        self.shards: set[anyio.CancelScope] = set()
+        self.in_use = 0
+        self.heard_at = anyio.current_time()
+        self.is_silent = False
+        self.rate = 0.0
+        self._counted_at = anyio.current_time()
+        self._counted = 0
+
+    @property
+    def room(self) -> int:
+        """How many items it may have: those that run, as many again that wait, and what it does in a quarter second."""
+        return 2 * self.share + math.ceil(self.rate / 4) if self.share else 0
+
+    @property
+    def shard_size(self) -> int:
+        """How many items it is sent together."""
+        return min(_MOST_ITEMS, math.ceil(self.room / _SHARDS_A_WORKER))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be sent another shard."""
+        return self.item_count < self.room and len(self.shards) < _SHARDS_A_WORKER
+
+    def count(self, items: int) -> None:
+        """Take note of items that have come back."""
+        self._counted += items
+        now = anyio.current_time()
+        if now - self._counted_at >= 1.0:
+            self.rate = self._counted / (now - self._counted_at)
+            self._counted_at, self._counted = now, 0
+
+
+class _ClusterRun:
+    """The driver of one run: it sends shards, and takes their outcomes."""
+
+    def __init__(self, spec: BatchSpec, desk: Desk, client: Any, workers: int | Collection[str] | None) -> None:
+        self._spec = spec
+        self._desk = desk
+        self._client = client
+        self._wanted = workers
+        self._run_id = uuid.uuid4().hex
+        journal = _journal_of(spec)
+        self._lease_seconds = journal.lease_seconds
+        self._name = f"{spec.name} in {journal.address}"
+        self._job = _packed(spec, journal, self._run_id, self._name)
+        self._shares = ShareMachine({CONCURRENCY: spec.settings.concurrency, **(spec.settings.limits or {})})
+        self._workers: dict[str, _Worker] = {}
+        self._again: deque[Shard] = deque()
+        """What was lost with a worker."""
+        self._pulled: deque[Pulled] = deque()
+        self._out: dict[int, Pulled] = {}
+        """The items that workers have."""
+        self._is_over = False
+        self._is_stopped = False
+        self._changed = anyio.Event()
+        self._shares_changed = anyio.Event()
+        self._policy = FailurePolicy(desk.outbox, spec.settings, desk.tolerance)
+        self._shard_count = 0
+        self._group: TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Work through the source."""
+        desk = self._desk
+        is_cancelled = True
+        try:
+            async with open_task_group() as self._group:
+                self._group.start_soon(self._watch_workers)
+                self._group.start_soon(self._pull)
+                await self._distribute()
+                is_cancelled = False
+                self._group.cancel_scope.cancel()
+            self._policy.end()
+            end = "failed" if desk.outbox.has_failed else "stopped" if self._is_stopped else "done"
+            await desk.watch.finish(end)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._end(is_cancelled=is_cancelled)
+            desk.report.tick()
+            desk.outbox.close()
+
+    def stop(self) -> None:
+        """Begin no more items. Those that are in flight run to their end."""
+        self._is_stopped = True
+        self._desk.source.stop()
+        self._wake()
+        self._wake_shares()
+
+    # From the source to the workers
+
+    async def _pull(self) -> None:
+        source = self._desk.source
+        while not self._is_stopped:
+            await self._desk.outbox.room()
+            await self._desk.watch.admitted()
+            if len(self._pulled) >= _MOST_ITEMS:
+                self._wake()
+                await self._wait()
+                continue
+            pulled = await source.pull()
+            if pulled is None:
+                break
+            self._pulled.append(pulled)
+            if source.is_async:
+                self._wake()
+        self._is_over = True
+        self._wake()
+
+    async def _distribute(self) -> None:
+        """Send what was pulled until all of it has come back."""
+        while self._out or self._again or self._pulled or not self._is_over:
+            if self._is_stopped:
+                self._again.clear()
+                self._pulled.clear()
+                self._is_over = True
+                if not self._out:
+                    return
+            worker = self._idlest()
+            if worker is None or not (self._again or self._pulled):
+                await self._wait()
+                continue
+            self._send(worker)
+
+    def _idlest(self) -> _Worker | None:
+        with_room = [worker for worker in self._workers.values() if worker.has_room]
+        return min(with_room, key=lambda worker: worker.item_count / worker.share, default=None)
+
+    def _send(self, worker: _Worker) -> None:
+        if self._again:
+            shard = self._again.popleft()
+        else:
+            shard = [self._pulled.popleft() for _ in range(min(worker.shard_size, len(self._pulled)))]
+            self._wake()
+        for item in shard:
+            self._out[item.position] = item
+        worker.item_count += len(shard)
+        self._desk.report.work()
+        assert self._group is not None
+        self._group.start_soon(self._await_shard, worker, shard)
+
+    async def _await_shard(self, worker: _Worker, shard: Shard) -> None:
+        self._shard_count += 1
+        scope = anyio.CancelScope()
+        worker.shards.add(scope)
+        future: Any = None
+        done: list[ShardItem] | None = None
+        failure: Exception | None = None
+        try:
+            with scope:
+                future = self._client.submit(
+                    run_shard,
+                    self._run_id,
+                    shard,
+                    key=f"{self._spec.name}-{self._run_id[:8]}-{self._shard_count}",
+                    workers=[worker.address],
+                    allow_other_workers=False,
+                    pure=False,
+                )
+                done = await future
+        except RunMissing:
+            done = None
+        except Exception as error:  # noqa: BLE001 - of Dask, or of the run in the worker
+            failure = error
+        finally:
+            if future is not None:
+                future.release()  # which cancels it, if it is not done
+        worker.shards.discard(scope)
+        worker.item_count -= len(shard)
+        if failure is not None:
+            self._fail_shard(worker, failure)
+        if done is not None:
+            worker.count(len(done))
+            for outcome in done:
+                self._settle(outcome)
+        left = [item for item in shard if item.position in self._out]
+        for item in left:
+            del self._out[item.position]
+        if left and not self._is_stopped:
+            self._again.append(left)
+        self._wake()
+
+    def _fail_shard(self, worker: _Worker, error: Exception) -> None:
+        """A shard has failed as a whole: its worker is gone, which its items outlive, or its run has failed."""
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+
+        if isinstance(error, (FutureCancelledError, KilledWorker, OSError)):
+            if self._client.status not in ("running", "connecting"):
+                raise self._lost_scheduler() from None
+            return
+        if worker.scope.cancel_called:
+            return
+        raise error.with_traceback(None)
+
+    def _lost_scheduler(self) -> RunwareError:
+        return RunwareError(
+            f"the Dask scheduler at {_shown(self._client)} is gone: the workers finish what they have begun; run the"
+            " same call again once there is one, and it goes on from the journal",
+            code="connection",
+        )
+
+    # From the workers to the reader
+
+    def _settle(self, done: ShardItem) -> None:
+        pulled = self._out.pop(done.position, None)
+        if pulled is None:
+            return
+        desk = self._desk
+        item: BatchItem[Any, Any] = BatchItem(
+            pulled.position, pulled.item, pulled.key, pickle.loads(done.outcome), done.is_restored
+        )
+        desk.accounts.absorb(done.purchases)
+        desk.report.begin()
+        desk.report.count(item)
+        desk.watch.settled(item.outcome)
+        desk.outbox.put(item, done.purchases)
+        if self._policy.add(item) and not self._is_stopped:
+            self.stop()
+            if self._spec.settings.on_error == "cancel" and self._group is not None:
+                self._group.cancel_scope.cancel()
+
+    # The workers
+
+    async def _watch_workers(self) -> None:
+        """Take up workers as they come, and give up those that go."""
+        assert self._group is not None
+        while True:
+            try:
+                there = await self._client.nthreads()
+            except OSError:
+                if self._client.status != "connecting":
+                    raise self._lost_scheduler() from None
+                there = dict.fromkeys(self._workers)
+            for address in [address for address in self._workers if address not in there]:
+                self._lose(self._workers.pop(address))
+            for address in there:
+                if address not in self._workers and self._is_wanted(address):
+                    worker = self._workers[address] = _Worker(address)
+                    self._shares.join(address)
+                    self._group.start_soon(self._attend, worker)
+                    self._wake_shares()
+            now = anyio.current_time()
+            for worker in self._workers.values():
+                if now - worker.heard_at > _SILENT * self._lease_seconds and not worker.is_silent:
+                    self._silence(worker)
+            await anyio.sleep(_LOOK_SECONDS)
+
+    def _is_wanted(self, address: str) -> bool:
+        if self._wanted is None:
+            return True
+        return len(self._workers) < self._wanted if isinstance(self._wanted, int) else address in self._wanted
+
+    def _lose(self, worker: _Worker) -> None:
+        """A worker is gone: its items go elsewhere, where they wait for their leases to expire."""
+        worker.scope.cancel()
+        self._shares.leave(worker.address, anyio.current_time() + self._lease_seconds)
+        self._take_back(worker)
+
+    def _silence(self, worker: _Worker) -> None:
+        """A worker does not answer: others try its items. If it hangs its leases have expired, else it has them still.
+
+        It keeps its share: what it has sent may be in flight.
+        """
+        worker.is_silent = True
+        self._take_back(worker)
+
+    def _take_back(self, worker: _Worker) -> None:
+        worker.share = worker.in_use = 0
+        for scope in worker.shards:
+            scope.cancel()
+        self._wake_shares()
+
+    async def _attend(self, worker: _Worker) -> None:
+        """Tell a worker its share for as long as it is there."""
+        job: bytes | None = self._job
+        with worker.scope:
+            while True:
+                offered = self._shares.offer(worker.address, anyio.current_time())
+                reply = await self._tell(worker, job, offered)
+                if reply is None:
+                    await anyio.sleep(_UNSETTLED_SECONDS)
+                    continue
+                if reply.error is not None:
+                    raise reply.error
+                if reply.is_missing:
+                    job = self._job
+                    continue
+                job = None
+                self._shares.note(worker.address, offered, reply.in_use)
+                if worker.share != offered[CONCURRENCY]:
+                    worker.share = offered[CONCURRENCY]
+                    self._wake_shares()
+                worker.in_use = reply.in_use[CONCURRENCY]
+                running = sum(other.in_use for other in self._workers.values())
+                self._desk.report.note_running(running)
+                self._desk.watch.note_running(running)
+                self._wake()
+                changed = self._shares_changed
+                is_settled = self._shares.is_settled
+                with anyio.move_on_after(_SETTLED_SECONDS if is_settled else _UNSETTLED_SECONDS):
+                    await changed.wait()
+
+    async def _tell(self, worker: _Worker, job: bytes | None, offered: dict[str, int]) -> Reply | None:
+        """Tell a worker its share; `None` if it is not reached."""
+        call = self._client.run(
+            attend, self._run_id, self._name, job, offered, self._is_stopped, workers=[worker.address]
+        )
+        try:
+            answers = await call
+            reply: Reply = answers[worker.address]
+        except (OSError, KeyError, ValueError):  # it is gone: the scheduler says so soon
+            return None
+        worker.heard_at = anyio.current_time()
+        worker.is_silent = False
+        return reply
+
+    async def _end(self, *, is_cancelled: bool) -> None:
+        """End the run in all workers; note what was in flight there."""
+        report = self._desk.report
+        reached = [worker.address for worker in self._workers.values() if not worker.is_silent]
+        answers: dict[str, Any] = {}
+        if reached and self._client.status == "running":
+            with anyio.move_on_after(_END_SECONDS):
+                answers = await self._client.run(
+                    end_run, self._run_id, is_cancelled, workers=reached, on_error="return"
+                )
+        left = dict(self._out)
+        report.note_running(0)
+        for answer in answers.values():
+            if isinstance(answer, Left):
+                for position, outcome in answer.abandoned:
+                    pulled = left.pop(position, None)
+                    if pulled is not None:
+                        report.begin()
+                        report.abandon(BatchItem(pulled.position, pulled.item, pulled.key, outcome))
+
+    # Who waits
+
+    async def _wait(self) -> None:
+        await self._changed.wait()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def _wake_shares(self) -> None:
+        changed, self._shares_changed = self._shares_changed, anyio.Event()
+        changed.set()
+
+
+@asynccontextmanager
+async def _connected(address: str, security: Any) -> AsyncGenerator[Any]:
+    """Connect to a scheduler for the time of a block."""
+    distributed = _load_distributed()
+    more: dict[str, Any] = {} if security is None else {"security": security}
+    client: Any = None
+    try:
+        client = await distributed.Client(
+            address, asynchronous=True, set_as_default=False, timeout=_CONNECT_SECONDS, name="runware_flow", **more
+        )
+    except (OSError, TimeoutError) as error:
+        raise RunwareError(
+            f"no Dask scheduler answers at {address}: {str(error) or type(error).__name__}", code="connection"
+        ) from None
+    try:
+        yield client
+    finally:
+        with anyio.move_on_after(_END_SECONDS, shield=True):
+            await client.close(timeout=1)
+
+
+def _read_address(given: Any) -> tuple[str, Any]:
+    if isinstance(given, str) and given:
+        return given, None
+    address = getattr(given, "scheduler_address", None)  # of a cluster
+    if address is None:
+        address = getattr(getattr(given, "scheduler", None), "address", None)  # of a client
+    if not isinstance(address, str) or not address:
+        raise DeclarationError(
+            f"DaskEngine takes the scheduler's address, such as 'tcp://scheduler:8786', or a client of Dask that is"
+            f" connected, not {given!r}"
+        )
+    return address, getattr(given, "security", None)
+
+
+def _journal_of(spec: BatchSpec) -> PostgresStore:
+    """The journal that workers share.
+
+    Raises:
+        DeclarationError: they cannot.
+    """
+    journal = spec.settings.journal
+    store = PostgresStore(journal) if isinstance(journal, DatabaseAddress) else journal
+    if not isinstance(store, PostgresStore):
+        what = "has no journal" if journal is None else f"has the journal {journal!s}, which one process uses at a time"
+        raise DeclarationError(
+            f"batch {spec.name!r} {what}; an engine's workers share one in PostgreSQL, which is what makes each item"
+            ' once: journal="postgresql://user@host/name"'
+        )
+    if store.address.has_password:
+        raise DeclarationError(
+            f"batch {spec.name!r} has its database's password in the address of its journal, and addresses are sent to"
+            " workers: leave it out, and set PGPASSWORD (or a service file) in the environment of each worker"
+        )
+    return store
+
+
+def _packed(spec: BatchSpec, journal: PostgresStore, run_id: str, name: str) -> bytes:
+    """Pickle what a worker needs, as Dask pickles functions.
+
+    Raises:
+        DeclarationError: the pipeline function cannot be sent.
+    """
+    cloudpickle: Any = import_module("cloudpickle")  # it has no types
+    settings = msgspec.structs.replace(spec.settings, journal=None, progress=None)
+    sent = spec._replace(key=None, settings=settings)
+    try:
+        packed: bytes = cloudpickle.dumps(
+            Job(run_id, name, sent, str(journal.address), journal.lease_seconds, journal.patience)
+        )
+    except Exception as error:  # noqa: BLE001 - of any kind, from objects of any kind
+        raise DeclarationError(
+            f"batch {spec.name!r} cannot be sent to workers ({error}): its function and what that uses must be"
+            " what pickle knows; open clients, files and locks inside of it"
+        ) from None
+    return packed
+
+
+def _shown(client: Any) -> str:
+    return str(getattr(client.scheduler, "address", "its address"))
+
+
+def _load_distributed() -> Any:
+    try:
+        return import_module("distributed")
+    except ImportError:
+        raise ClientStateError(
+            "DaskEngine needs Dask's distributed, which is not installed: pip install 'runware-flow[dask]'"
+        ) from None

@@ -1,0 +1,366 @@
+"""What runs in a worker process of an engine: one batch run with a client of its own, which is fed with shards.
+
+Each run has a thread with an event loop, so that neither a task of the engine nor its own event loop waits for another
+one. The client and the journal are opened there, from the environment of this process, when the first shard may come.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import threading
+import time
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import msgspec
+from anyio.from_thread import BlockingPortal
+
+from runware_flow.batch.report import BatchReport, Outbox
+from runware_flow.batch.run import BatchRun, BatchSpec, Desk, open_run
+from runware_flow.batch.source import FedSource, Pulled
+from runware_flow.batch.watch import BatchWatch
+from runware_flow.errors import JournalError, RunwareError, RunwareFlowError
+from runware_flow.graph.batches import Tolerance
+from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.journal.postgres import PostgresStore
+from runware_flow.lifetime import find_single
+from runware_flow.runner.accounts import Accounts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runware_flow.batch.item import BatchItem
+    from runware_flow.graph.outcomes import Outcome
+
+__all__ = ("CONCURRENCY", "Job", "Left", "Reply", "RunMissing", "ShardItem", "attend", "end_run", "run_shard")
+
+_LOGGER = logging.getLogger("runware_flow")
+
+CONCURRENCY = ""
+"""Stands for `concurrency` among the limits; none of those is named so."""
+_ORPHANED = 10.0
+"""Seconds without a word from the driver after which a run begins no more items."""
+
+
+class Job(NamedTuple):
+    """What a worker needs to take part in a run: nothing of it is secret.
+
+    Attributes:
+        run_id: of this run.
+        name: the batch and its journal; runs of equal names share what their workers may have in use.
+        spec: how an item is done; without its journal.
+        journal: the address of the database, without a password.
+        lease, patience: see `PostgresStore`.
+    """
+
+    run_id: str
+    name: str
+    spec: BatchSpec
+    journal: str
+    lease: float
+    patience: float
+
+
+class ShardItem(NamedTuple):
+    """The outcome of an item, on its way to the driver.
+
+    Attributes:
+        outcome: pickled.
+        purchases: what it bought.
+    """
+
+    position: int
+    outcome: bytes
+    is_restored: bool
+    purchases: Accounts
+
+
+class Reply(NamedTuple):
+    """How a worker stands.
+
+    Attributes:
+        is_missing: it has no such run.
+        in_use: what all runs of that name have in use in this process, by limit.
+        error: why the run has failed.
+    """
+
+    is_missing: bool
+    in_use: dict[str, int]
+    error: Exception | None = None
+
+
+class Left(NamedTuple):
+    """What was in flight when a run was cancelled.
+
+    Attributes:
+        item_count: how many items.
+        abandoned: the first hundred of them, by position.
+    """
+
+    item_count: int
+    abandoned: list[tuple[int, Outcome[Any]]]
+
+
+class RunMissing(RunwareFlowError):
+    """A worker has no such run: it is a new process, or has heard nothing of the driver for too long."""
+
+
+class _Shard:
+    """Items that were sent together."""
+
+    __slots__ = ("done", "items", "left")
+
+    def __init__(self, left: set[int]) -> None:
+        self.left = left
+        self.items: list[ShardItem] = []
+        self.done = anyio.Event()
+
+
+class _ShardOutbox(Outbox[Any, Any]):
+    """Hands each outcome to the shard of its item. There is room: the driver sends no more than it takes back."""
+
+    def __init__(self, report: BatchReport, name: str) -> None:
+        super().__init__(report, name, 1)
+        self.shards: dict[int, _Shard] = {}
+
+    async def room(self) -> None:
+        return
+
+    def put(self, item: BatchItem[Any, Any], purchases: Accounts) -> None:
+        shard = self.shards.pop(item.index, None)
+        if shard is None:
+            return
+        outcome = _packed(item.outcome)
+        shard.items.append(ShardItem(item.index, outcome, item.is_restored, purchases.without_whole()))
+        shard.left.discard(item.index)
+        if not shard.left:
+            shard.done.set()
+
+    def release(self) -> None:
+        """There will be no more outcomes: who waits gets those that there are."""
+        for shard in set(self.shards.values()):
+            shard.done.set()
+        self.shards.clear()
+
+
+class _WorkerRun:
+    """One run in this process, in a thread of its own."""
+
+    def __init__(self, job: bytes, run_id: str, name: str, share: Mapping[str, int]) -> None:
+        self.run_id = run_id
+        self.name = name
+        self.heard_at = time.monotonic()
+        self.error: Exception | None = None
+        self.ended = threading.Event()
+        self.left = Left(0, [])
+        self._opened = threading.Event()
+        self._job = job
+        self._share = dict(share)
+        self._portal: BlockingPortal | None = None
+        self._run: BatchRun | None = None
+        self._is_left = False
+        self._is_cancelled = False
+        self._thread = threading.Thread(target=self._main, name=f"runware_flow {name}", daemon=True)
+        self._thread.start()
+
+    # Called from other threads
+
+    def in_use(self) -> dict[str, int]:
+        """What this run has in use, by limit."""
+        run = self._run
+        return {} if run is None else {CONCURRENCY: run.runner.running_count, **run.admission.in_use()}
+
+    def resize(self, share: Mapping[str, int]) -> None:
+        """Use no more than that from now on."""
+        self.heard_at = time.monotonic()
+        if share != self._share:
+            self._share = dict(share)
+            self._post(self._apply)
+
+    def leave(self, *, is_cancelled: bool = False) -> None:
+        """Begin no more items; with `is_cancelled` those in flight are abandoned, too."""
+        self._is_left = True
+        self._is_cancelled = self._is_cancelled or is_cancelled
+        self._post(self._leave)
+
+    def work(self, items: Sequence[Pulled]) -> list[ShardItem]:
+        """Work on items to their outcomes; fewer come back of a run that has been stopped."""
+        self._opened.wait()
+        if self.error is not None:
+            raise self.error
+        try:
+            assert self._portal is not None
+            done: list[ShardItem] = self._portal.call(self._work, items)
+        except RuntimeError as error:
+            if self.ended.wait(0 if self._portal is not None else None):
+                raise RunMissing("the run has ended in this worker") from error
+            raise
+        if self.error is not None:
+            raise self.error
+        return done
+
+    def _post(self, function: Any) -> None:
+        portal = self._portal
+        if portal is not None and self._opened.is_set() and not self.ended.is_set():
+            try:
+                portal.start_task_soon(function)
+            except RuntimeError:  # it has ended meanwhile
+                return
+
+    # In its own thread
+
+    def _main(self) -> None:
+        try:
+            anyio.run(self._live)
+        except BaseException as error:  # noqa: BLE001 - the driver is told
+            self.error = self.error or _told(error)
+        finally:
+            self._opened.set()
+            self.ended.set()
+
+    async def _live(self) -> None:
+        job: Job = pickle.loads(self._job)
+        self._wake = anyio.Event()
+        source, accounts = FedSource(), Accounts()
+        report = BatchReport(accounts, name=job.spec.name)
+        self._outbox = outbox = _ShardOutbox(report, job.spec.name)
+        self._source = source
+        store = PostgresStore(job.journal, lease=job.lease, patience=job.patience)
+        settings = msgspec.structs.replace(job.spec.settings, journal=store, on_error="continue", progress=None)
+        watch = BatchWatch(job.spec.name, settings, None, accounts)
+        desk = Desk(source, accounts, report, outbox, watch, Tolerance(1.0))
+        try:
+            async with BlockingPortal() as self._portal:
+                try:
+                    with anyio.CancelScope() as self._scope:
+                        spec = job.spec._replace(settings=settings, tolerate=1.0)
+                        async with open_run(spec, desk, has_item_accounts=True) as self._run:
+                            await self._apply()
+                            self._opened.set()
+                            await self._wait_for_end()
+                except Exception as error:  # noqa: BLE001 - the driver is told
+                    self.error = _told(error)
+                finally:
+                    outbox.release()
+        finally:
+            self.left = Left(report.abandoned_count, [(item.index, item.outcome) for item in report.abandoned])
+            self._run = None
+
+    async def _wait_for_end(self) -> None:
+        while not self._outbox.ended.is_set() and not self._is_left:
+            with anyio.move_on_after(1.0):
+                await self._wake.wait()
+            if time.monotonic() - self.heard_at > _ORPHANED:
+                what = "batch %s: nothing was heard of its driver for %g s: no more items are begun in this worker"
+                _LOGGER.warning(what, self.name, _ORPHANED)
+                return
+        if self._is_cancelled:
+            self._scope.cancel()
+            await anyio.lowlevel.checkpoint()
+
+    async def _leave(self) -> None:
+        self._wake.set()
+        if self._is_cancelled:
+            self._scope.cancel()
+
+    async def _apply(self) -> None:
+        if self._run is not None:
+            self._run.admission.resize({name: size for name, size in self._share.items() if name != CONCURRENCY})
+            self._run.runner.resize(self._share[CONCURRENCY])
+
+    async def _work(self, items: Sequence[Pulled]) -> list[ShardItem]:
+        shard = _Shard({item.position for item in items})
+        if self._is_left or self._run is None:
+            return []
+        for item in items:
+            self._outbox.shards[item.position] = shard
+        self._source.feed(items)
+        await shard.done.wait()
+        return shard.items
+
+
+_RUNS: dict[str, _WorkerRun] = {}
+"""The runs of this process. They are used by the event loop of the engine's worker alone, and by shards."""
+
+
+def attend(run_id: str, name: str, job: bytes | None, share: dict[str, int], is_stopped: bool) -> Reply:
+    """Hear from the driver of a run, which says what may be used here and asks what is.
+
+    Args:
+        job: a pickled `Job`, with which the run is opened if it is not there.
+        share: how much may be used, by limit.
+        is_stopped: no more items are to be begun.
+    """
+    for old in [run for run in _RUNS.values() if run.ended.is_set() and run.run_id != run_id]:
+        del _RUNS[old.run_id]
+    others = [run for run in _RUNS.values() if run.name == name and run.run_id != run_id]
+    used = {limit: sum(run.in_use().get(limit, 0) for run in others) for limit in share}
+    left = {limit: max(0, size - used[limit]) for limit, size in share.items()}
+    run = _RUNS.get(run_id)
+    if run is None:
+        if job is None:
+            return Reply(is_missing=True, in_use=used)
+        run = _RUNS[run_id] = _WorkerRun(job, run_id, name, left)
+    run.resize(left)
+    if is_stopped:
+        run.leave()
+    own = run.in_use()
+    return Reply(is_missing=False, in_use={limit: used[limit] + own.get(limit, 0) for limit in share}, error=run.error)
+
+
+def run_shard(run_id: str, items: list[Pulled]) -> list[ShardItem]:
+    """Work on the items of a shard; the task of an engine. Its place in the worker is free for others meanwhile.
+
+    Raises:
+        RunMissing: this process has no such run.
+        RunwareFlowError: the run has failed here.
+    """
+    distributed: Any = import_module("distributed")  # not needed to read this
+    distributed.secede()
+    run = _RUNS.get(run_id)
+    if run is None:
+        raise RunMissing(f"this worker has no run {run_id}")
+    return run.work(items)
+
+
+async def end_run(run_id: str, is_cancelled: bool) -> Left:
+    """End a run: what is in flight ends, or is abandoned; returns what was abandoned."""
+    run = _RUNS.get(run_id)
+    if run is None:
+        return Left(0, [])
+    run.leave(is_cancelled=is_cancelled)
+    await anyio.to_thread.run_sync(run.ended.wait, abandon_on_cancel=True)
+    del _RUNS[run_id]
+    return run.left
+
+
+def _packed(outcome: Any) -> bytes:
+    """Pickle an outcome; one that cannot be sent is a failure that says so."""
+    cloudpickle: Any = import_module("cloudpickle")  # it has no types
+    try:
+        packed: bytes = cloudpickle.dumps(outcome)
+        if not isinstance(outcome, Ok):
+            pickle.loads(packed)  # exceptions of users often cannot be made again
+    except Exception as error:  # noqa: BLE001 - of any kind, from code of any kind
+        if isinstance(outcome, Failed):
+            lost: Exception = RunwareError(f"{type(outcome.error).__name__}: {outcome.error}")
+        else:
+            lost = RunwareError(f"what an item came to cannot be sent to the driver: {error}")
+        packed = cloudpickle.dumps(Failed(lost))
+    return packed
+
+
+def _told(error: BaseException) -> Exception:
+    """The failure of a run as the driver is told it: one that can be sent, without its traceback."""
+    single = find_single(error) or error
+    if isinstance(single, RunwareFlowError):
+        try:
+            made: Exception = pickle.loads(pickle.dumps(single))
+        except Exception:  # noqa: BLE001 - it is told in words
+            return JournalError(str(single)) if isinstance(single, JournalError) else RunwareError(str(single))
+        return made
+    return RunwareError(f"in a worker: {type(single).__name__}: {single}")

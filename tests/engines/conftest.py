@@ -1,0 +1,24 @@
+"""A database, and a Dask cluster of real processes with a service in another one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "journal"))
+sys.path.append(str(Path(__file__).parents[2]))
+from postgres_server import database, server  # noqa: F401 - fixtures
+
+from benchmarks import cluster as benchmark
+from benchmarks.crash import service
+
+
+@pytest.fixture
+def cluster(server):  # noqa: F811 - a worker needs the database's library
+    """Two workers, and the environment that names their service."""
+    pytest.importorskip("distributed")
+    with service("0.1..0.3", ()) as environment, benchmark.cluster(2, environment) as running:
+        running.environment = environment
+        yield running
