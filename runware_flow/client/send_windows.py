@@ -81,25 +81,24 @@ class SendWindows:
 
     def __init__(self) -> None:
         self._driver: SessionDriver | None = None
+        self.closed: Mapping[str, object] = {}
+        """The windows of models whose tasks the service has lately refused, as the session keeps them."""
         self._waiters: dict[int, SlotWaiter] = {}
         self._count = 0
 
     def use(self, driver: SessionDriver) -> None:
         """Take the windows of this session from now on."""
         self._driver = driver
+        self.closed = driver.closed_windows
         driver.on_slot = self._offered
-
-    def is_refusing(self, model: str) -> bool:
-        """Tell whether the service has lately refused tasks of a model."""
-        return self._driver is not None and self._driver.is_refusing(model)
 
     def has_room(self, model: str) -> bool:
         """Tell whether a task may be sent now, before which nothing waits."""
-        return self._driver is None or self._driver.has_room(model)
+        return self._driver is None or model not in self.closed or self._driver.has_room(model)
 
     def take(self, model: str) -> Slot | None:
         """Take a slot; none is needed while nothing is refused. The caller has asked `has_room`."""
-        return self.enter(model) if self.is_refusing(model) else None
+        return self.enter(model) if model in self.closed else None
 
     def enter(self, model: str) -> Slot | None:
         """Take a slot, also while nothing is refused: for a request that the session does not carry."""

@@ -17,7 +17,7 @@ from runware_flow.session import commands, events
 from runware_flow.session.timer_queue import TimerQueue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from runware_flow.client.delivery import Delivery
     from runware_flow.client.link import Link
@@ -145,9 +145,10 @@ class SessionDriver:
         """Whether a task of this model may be sent now."""
         return self._machine.has_room(model, self._clock())
 
-    def is_refusing(self, model: str) -> bool:
-        """Whether the service has lately refused tasks of this model."""
-        return self._machine.is_refusing(model)
+    @property
+    def closed_windows(self) -> Mapping[str, object]:
+        """By model, the windows of those whose tasks the service has lately refused; it changes as they do."""
+        return self._machine.closed_windows
 
     def statistics(self) -> SessionStatistics:
         """What the session machine knows of itself, frozen."""

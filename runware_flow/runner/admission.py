@@ -121,6 +121,13 @@ class Admission:
         window = None if self._windows is None or task_type is None else window_of(task_type, model)
         return Need(self._limits.keys_of(*kind), window)
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether a request needs to ask for nothing: no limit, no budget, nothing waits, and no window is closed."""
+        if self._limits.sizes or self.account is not None or self._is_held or self._line:
+            return False
+        return self._windows is None or not self._windows.closed
+
     def has_room(self, need: Need) -> bool:
         """Tell whether all that is needed is there, and nothing waits for the same."""
         if not need.keys:
@@ -295,6 +302,8 @@ class RunAdmission:
         """
         admission = self._admission
         need = admission.need_of(step, request)
+        if admission.is_unlimited and self._machine.may_send(run, step):
+            return Permit(need, None)
         if self._machine.may_send(run, step) and admission.has_room(need):
             if admission.account is None or request is None:
                 return admission.take(need)
@@ -392,7 +401,8 @@ class RunAdmission:
     def give_back(self, permit: Permit | None) -> None:
         """Give back what a node was given, whose attempt is over; a second time does nothing."""
         if permit is not None:
-            self.settle(permit, None, may_be_billed=False, task_uuid=None)  # unless that was settled, nothing was sent
+            if permit.reservation is not None:  # it is not settled, so nothing was sent
+                self.settle(permit, None, may_be_billed=False, task_uuid=None)
             self._admission.give_back(permit)
         if self._admission.account is not None:
             self._admission.account.recheck()

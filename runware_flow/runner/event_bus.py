@@ -7,8 +7,6 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
 from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.graph.events import (
     Event,
@@ -21,6 +19,7 @@ from runware_flow.graph.events import (
     RunStarted,
 )
 from runware_flow.graph.scope_run import FAILED, OK
+from runware_flow.lifetime import EventLoop
 from runware_flow.runner.event_stream import CompletionStream, EventStream, RunStream
 from runware_flow.view.progress import is_shown
 from runware_flow.view.request import asked, references_in, references_to
@@ -81,7 +80,8 @@ class EventBus:
         self._refused_count = refused_count
         self._admit_run = admit
         self._is_finished = False
-        self._start = anyio.current_time()
+        self._clock = EventLoop().time
+        self._start = self._clock()
         self._events: list[weakref.ref[EventStream]] = []
         self._completions: list[weakref.ref[CompletionStream[Any]]] = []
         self._waiting_count = 0
@@ -97,7 +97,7 @@ class EventBus:
 
     def time(self) -> float:
         """Seconds since the start of the run."""
-        return anyio.current_time() - self._start
+        return self._clock() - self._start
 
     # Readers
 

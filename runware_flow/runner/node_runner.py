@@ -14,7 +14,7 @@ from runware_flow.graph.scope_run import SETTLED
 from runware_flow.runner.attempt_state import AttemptState
 from runware_flow.runner.hedge import send_hedged
 from runware_flow.runner.request_runner import HELD, PARKED, RequestRunner
-from runware_flow.runner.timing import in_time, seconds_left
+from runware_flow.runner.timing import check_deadline, in_time
 from runware_flow.runner.user_code import call, pick
 
 if TYPE_CHECKING:
@@ -69,51 +69,58 @@ class NodeRunner:
 
         What it was admitted with is given back before what follows from it begins, however it ended.
         """
-        machine = self._machine
         goes_on = True
         while goes_on:
             goes_on = False
-            state = AttemptState()
-            attempt = 1 + run.failed_attempts(step.slot)
-            context.begin(run, step, attempt)
+            attempt = self._request_runner.refused.pop((run, step), None)
+            attempt = attempt or AttemptState(run, step, 1 + run.failed_attempts(step.slot))
+            context.begin(run, step, attempt.number)
             try:
-                value = await self._attempt(run, step, attempt, state)
+                value = await self._run(attempt)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
-                self._request_runner.end(step, state, error)
+                self._request_runner.end(attempt, error)
                 if (known := self._attempts.get((run, step))) is not None and known.before_fallback is None:
-                    known.entry = state.entry
-                self._request_runner.forget_refused(run, step)
+                    known.entry = attempt.entry
+                self._run_admission.release(run, step)
                 self._leave_single_flight(run, step)
-                goes_on = self._fail(run, step, attempt, error)
+                goes_on = self._fail(attempt, error)
             except BaseException:
-                await self._cancelled(run, step, state, has_bought=context.has_used_client)
+                await self._cancelled(attempt, has_bought=context.has_used_client)
                 raise
             else:
-                self._run_admission.give_back(state.permit)
-                if value is HELD:
-                    self._leave_single_flight(run, step)
-                elif value is not PARKED:
-                    self._leave_single_flight(run, step)
-                    await self._abandon_first(run, step)
-                    machine.succeed(run, step, value)
-                elif (deadline := step.spec.policy.deadline) is not None:
-                    self._pauses.wake_by_deadline(deadline, deadline - self._event_bus.time())
+                await self._settle(attempt, value)
         if self._attempts and run.cells[step.slot] >= SETTLED:
             self._attempts.pop((run, step), None)
 
-    async def _cancelled(self, run: ScopeRun, step: Step, state: AttemptState, *, has_bought: bool) -> None:
-        self._request_runner.end(step, state, None)
-        self._request_runner.forget_refused(run, step)
+    async def _settle(self, attempt: AttemptState, value: Any) -> None:
+        """Give back what an attempt was admitted with; then its node has its value, or waits."""
+        run, step = attempt.run, attempt.step
+        self._run_admission.give_back(attempt.permit)
+        if value is PARKED:
+            if (deadline := step.spec.policy.deadline) is not None:
+                self._pauses.wake_by_deadline(deadline, deadline - self._event_bus.time())
+            return
+        if self._single_flight is not None:
+            self._single_flight.leave(run, step)
+        if value is not HELD:
+            if self._attempts:
+                await self._abandon_first(run, step)
+            self._machine.succeed(run, step, value)
+
+    async def _cancelled(self, attempt: AttemptState, *, has_bought: bool) -> None:
+        run, step = attempt.run, attempt.step
+        self._request_runner.end(attempt, None)
+        self._run_admission.release(run, step)
         self._leave_single_flight(run, step)
         try:
-            if state.entry is not None and self._ledger is not None and self._machine.has_lost(run, step):
-                await self._ledger.abandon(state.entry)
+            if attempt.entry is not None and self._ledger is not None and self._machine.has_lost(run, step):
+                await self._ledger.abandon(attempt.entry)
         finally:
-            self._abandon(run, step, state, has_bought=has_bought)
+            self._abandon(attempt, has_bought=has_bought)
 
     async def _abandon_first(self, run: ScopeRun, step: Step) -> None:
         """A fallback has answered: nothing waits for the request before it any more, should that be open still."""
-        known = self._attempts.get((run, step)) if self._attempts else None
+        known = self._attempts.get((run, step))
         if known is not None and known.before_fallback and known.entry is not None and self._ledger is not None:
             await self._ledger.abandon(known.entry)
 
@@ -121,31 +128,35 @@ class NodeRunner:
         if self._single_flight is not None:
             self._single_flight.leave(run, step)
 
-    def _abandon(self, run: ScopeRun, step: Step, state: AttemptState, *, has_bought: bool) -> None:
-        record = state.record
-        is_billed = state.is_sent or has_bought
-        task_uuid = record.task_uuid if record else None
-        if state.paid is not None:
-            self._machine.succeed(run, step, state.paid if step.spec.keeps_all else state.paid[0])
-        elif state.arrived:
-            self._machine.succeed(run, step, [*state.arrived, Abandoned(task_uuid, is_billed)])
+    def _abandon(self, attempt: AttemptState, *, has_bought: bool) -> None:
+        run, step = attempt.run, attempt.step
+        is_billed = attempt.is_sent or has_bought
+        task_uuid = attempt.record.task_uuid if attempt.record else None
+        if attempt.paid is not None:
+            self._machine.succeed(run, step, attempt.paid if step.spec.keeps_all else attempt.paid[0])
+        elif attempt.arrived:
+            self._machine.succeed(run, step, [*attempt.arrived, Abandoned(task_uuid, is_billed)])
         else:
             self._machine.abandon(run, step, task_uuid, may_be_billed=is_billed)
 
-    async def _attempt(self, run: ScopeRun, step: Step, attempt: int, state: AttemptState) -> Any:
+    async def _run(self, attempt: AttemptState) -> Any:
+        """Run one attempt; returns the node's value, or `PARKED` or `HELD`."""
+        run, step = attempt.run, attempt.step
         args = self._machine.arguments(run, step)
         if step.kind is NodeKind.PICK:
             return pick(step, args)
-        state.permit = self._run_admission.restore(run, step)
+        attempt.permit = self._run_admission.restore(run, step)
         work = step
         if step.fallback is not None or step.spec.policy.retry.max_elapsed is not None:
             work = await self._choice(run, step, args)
         if work.kind is NodeKind.CALL:
-            return await self._call(run, step, work, args, attempt, state)
+            return await self._call(attempt, work, args)
         try:
-            return await self._request_runner.buy(run, step, work, args, attempt, state)
+            if attempt.request is not None:  # the service has refused to take it
+                return await self._request_runner.run_again(attempt)
+            return await self._request_runner.run(attempt, work, args)
         finally:
-            if attempt == 1 and state.permit is not None:  # it was admitted, and is not just back from waiting
+            if attempt.number == 1 and attempt.permit is not None:  # it was admitted, and is not just back from waiting
                 self._retries.earn()
 
     async def _choice(self, run: ScopeRun, step: Step, args: list[Any]) -> Step:
@@ -190,9 +201,9 @@ class NodeRunner:
         key = self._ledger.call_key(run.item(), work.spec, run.path(work), work.work, args)
         return None if key is None else key.fingerprint
 
-    def _fail(self, run: ScopeRun, step: Step, attempt: int, error: Exception) -> bool:
+    def _fail(self, attempt: AttemptState, error: Exception) -> bool:
         """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""
-        machine = self._machine
+        machine, run, step = self._machine, attempt.run, attempt.step
         if step.kind is NodeKind.PICK or not machine.may_send(run, step):
             machine.fail(run, step, error)
             return False
@@ -203,7 +214,7 @@ class NodeRunner:
         what = what_follows(
             error,
             step.spec.policy,
-            attempt=attempt,
+            attempt=attempt.number,
             buys=None if step.spec.is_free else work.kind is not NodeKind.CALL,
             now=self._event_bus.time(),
             attempts=known,
@@ -217,16 +228,15 @@ class NodeRunner:
             return False
         run.note_failed_attempt(step.slot)
         if what.action == "fallback" and known is not None:
-            known.fall_back(attempt, error)
+            known.fall_back(attempt.number, error)
         if not what.seconds:
             return True
         machine.park(run, step, error)
         self._pauses.add(run, step, what.seconds)
         return False
 
-    async def _call(
-        self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, state: AttemptState
-    ) -> Any:
+    async def _call(self, attempt: AttemptState, work: Step, args: list[Any]) -> Any:
+        run, step = attempt.run, attempt.step
         kept = None
         if self._ledger is not None:
             key = self._ledger.call_key(run.item(), step.spec, run.path(step), work.work, args)
@@ -240,24 +250,26 @@ class NodeRunner:
         if self._machine.is_held(run, step):
             self._machine.hold(run, step, None)
             return HELD
-        if step.spec.policy.limit is not None and state.permit is None:
-            seconds_left(step.spec, self._event_bus.time(), None)
-            state.permit = self._run_admission.ask(run, step, None)
-            if state.permit is None:
+        if step.spec.policy.limit is not None and attempt.permit is None:
+            check_deadline(step.spec, self._event_bus.time)
+            attempt.permit = self._run_admission.ask(run, step, None)
+            if attempt.permit is None:
                 return PARKED
-        self._event_bus.node_started(run, step, attempt)
+        self._event_bus.node_started(run, step, attempt.number)
         began = self._event_bus.time()
         cost_tracker, outer = CostTracker(), current_cost_tracker.get()
         token = current_cost_tracker.set(cost_tracker)
         try:
-            value = await in_time(step.spec, began, call, work, args)
+            value = await (
+                in_time(step.spec, began, call, work, args) if step.spec.policy.is_timed else call(work, args)
+            )
         finally:
             current_cost_tracker.reset(token)
             run.note_times(step.slot, began, self._event_bus.time())
             if cost_tracker.count:
                 self._book(step, cost_tracker, outer)
         if self._ledger is not None and kept is not None:
-            state.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
+            attempt.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
             await self._ledger.keep_call(kept, value, cost_tracker)
         return value
 

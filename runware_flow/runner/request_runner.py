@@ -11,20 +11,18 @@ import msgspec
 
 from runware_flow.client.refusal import TaskRefused
 from runware_flow.client.request import Prepared
-from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError
+from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
-from runware_flow.graph.outcomes import Abandoned, Failed
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
 from runware_flow.graph.scope_run import SETTLED
 from runware_flow.journal.values import decode_error, decode_item
-from runware_flow.runner.attempt_state import AttemptState, SentRequest, may_hedge
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
-from runware_flow.runner.sending import Sender
-from runware_flow.runner.timing import in_time, seconds_left
+from runware_flow.runner.timing import check_deadline, in_time
 from runware_flow.runner.user_code import build
 from runware_flow.types import UNSET
 
@@ -41,9 +39,10 @@ if TYPE_CHECKING:
     from runware_flow.journal.store import Entry
     from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.admission import RunAdmission
+    from runware_flow.runner.attempt_state import AttemptState
     from runware_flow.runner.event_bus import EventBus
 
-__all__ = ("HELD", "PARKED", "RequestRunner")
+__all__ = ("HELD", "PARKED", "RequestRunner", "without_uuid")
 
 PARKED: Any = object()
 """Stands for the value of a node that is parked and will be run again."""
@@ -84,13 +83,12 @@ class RequestRunner:
         self._accounts = accounts
         self._client = client
         self._single_flight = single_flight
-        self._sender = Sender(machine, event_bus, client)
-        self._refused: dict[tuple[ScopeRun, Step], SentRequest] = {}
-        """Requests that the service has refused to take, of nodes that wait to send them again."""
+        self._parks = hasattr(client, "windows")
+        """The client gives a task back that the service refuses, and does not wait for it."""
+        self.refused: dict[tuple[ScopeRun, Step], AttemptState] = {}
+        """Attempts whose request the service has refused to take, of nodes that wait to send it again."""
 
-    async def buy(
-        self, run: ScopeRun, step: Step, work: Step, args: list[Any], attempt: int, state: AttemptState
-    ) -> Any:
+    async def run(self, attempt: AttemptState, work: Step, args: list[Any]) -> Any:
         """Have the task of a node made, and wait for it; returns the node's value, or `PARKED` if it has to wait first.
 
         The order: build and prepare; look into the journal and the cache, since what is there needs no admission; be
@@ -98,109 +96,103 @@ class RequestRunner:
         sent again as it is, once there is room for it.
 
         Args:
-            work: the step itself, or its fallback.
+            attempt: whose request is made.
+            work: the node's step itself, or its fallback.
+            args: what its builder is called with.
 
         Raises:
             DeclarationError: there is no task that fits the node.
             RunwareError: what the service says, or a limit of ours.
             JournalError: the journal failed; then nothing was sent.
         """
-        if self._refused and (refused := self._refused.pop((run, step), None)) is not None:
-            return await self._send_again(run, step, refused, attempt, state)
-        spec = step.spec
+        run, step = attempt.run, attempt.step
         task = _task(work, args)
-        if attempt > 1:
-            task = _without_uuid(task)
-        request = self.prepare(spec, task)
-        record = self.record(run, step, request, attempt)
+        if attempt.number > 1:
+            task = without_uuid(task)
+        attempt.task = task
+        attempt.request = request = self.prepare(step.spec, task)
+        record = self.record(attempt)
         self.event_bus.note_request(run, step, request.wire)
-        value, sent_before = await self._look_up(run, step, record, request, state)
+        value, sent_before = await self._look_up(attempt, record)
         if value is not _UNKNOWN:
             return value
-        if not await self._admit(run, step, request, state, sent_before):
+        if not await self._admit(attempt, sent_before):
             return PARKED
-        state.record = record
-        entry = None
+        attempt.record = record
         if self.ledger is not None:
-            entry = await self._begin(self.ledger, run, record, request, state)
+            entry = await self._begin(self.ledger, attempt, record)
             if entry.advice.action == "restore":
-                return self._restore(run, step, record, request, entry)
-            request = self.as_written(task, request, entry)
+                return self._restore(attempt, record, entry)
+            attempt.request = self.as_written(task, request, entry)
         run.note_record(step.slot, record)
-        return await self._send(run, step, SentRequest(request, state, entry, task), attempt)
+        return await self._send(attempt)
 
-    async def _send(self, run: ScopeRun, step: Step, sent: SentRequest, attempt: int) -> Any:
-        """Send a request that is written down, and wait for the node's value; `PARKED` if the service refuses it."""
-        spec, state = step.spec, sent.state
-        seconds_left(spec, self.event_bus.time(), sent.request.task_id)
-        self.event_bus.node_started(run, step, attempt, state.record)
-        state.is_sent = True
-        try:
-            if spec.policy.hedge_after is not None and may_hedge(sent):
-                results = await self._hedge(self, run, step, _without_uuid(sent.task), attempt, sent)
-            else:
-                results = await self.ask(run, step, sent)
-        except TaskRefused as refused:
-            assert state.permit is not None
-            state.is_sent = False
-            sent.turn = refused.number if sent.turn is None else sent.turn
-            self._refused[run, step] = sent
-            permit, state.permit = state.permit, None
-            self.run_admission.refused(run, step, permit, sent.turn)
-            self.event_bus.node_refused(run, step, refused.error)
-            return PARKED
-        return _value(spec, sent.request, results)
-
-    async def _send_again(self, run: ScopeRun, step: Step, sent: SentRequest, attempt: int, state: AttemptState) -> Any:
-        state.record, state.was_sent_before, sent.state = sent.state.record, sent.state.was_sent_before, state
-        if await self._admit(run, step, sent.request, state, None):
-            return await self._send(run, step, sent, attempt)
-        self._refused[run, step] = sent
+    async def run_again(self, attempt: AttemptState) -> Any:
+        """The same for a request that the service has refused to take: it is sent as it is."""
+        if await self._admit(attempt, None):
+            return await self._send(attempt)
+        self.refused[attempt.run, attempt.step] = attempt
         return PARKED
 
-    def forget_refused(self, run: ScopeRun, step: Step) -> None:
-        """A node will not send again what the service has refused to take."""
-        if self._refused and self._refused.pop((run, step), None) is not None:
-            self.run_admission.release(run, step)
+    async def _send(self, attempt: AttemptState) -> Any:
+        """Send a request that is written down, and wait for the node's value; `PARKED` if the service refuses it."""
+        run, step = attempt.run, attempt.step
+        check_deadline(step.spec, self.event_bus.time, attempt.request.task_id)
+        self.event_bus.node_started(run, step, attempt.number, attempt.record)
+        attempt.is_sent = True
+        try:
+            if step.spec.policy.hedge_after is not None and attempt.may_hedge:
+                results = await self._hedge(self, attempt)
+            else:
+                results = await self.perform(attempt)
+        except TaskRefused as refused:
+            permit, attempt.permit = attempt.permit, None
+            assert permit is not None
+            attempt.is_sent = False
+            attempt.turn = refused.number if attempt.turn is None else attempt.turn
+            self.refused[run, step] = attempt
+            self.run_admission.refused(run, step, permit, attempt.turn)
+            self.event_bus.node_refused(run, step, refused.error)
+            return PARKED
+        return _value(step.spec, attempt.request, results)
 
-    async def _look_up(
-        self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, state: AttemptState
-    ) -> tuple[Any, str | None]:
+    async def _look_up(self, attempt: AttemptState, record: NodeRecord) -> tuple[Any, str | None]:
         """Look for a request in the journal and the cache: the node's value, or `_UNKNOWN` if it is to be sent.
 
         Returns:
             Also the taskUUID under which an earlier run may have sent it.
         """
+        run, step = attempt.run, attempt.step
         if step.role.contests:
             await self.note_contests(run, step, record.fingerprint)
         known = await self._known(run, record)
         if known is not None and known.advice.action == "restore":
-            return self._restore(run, step, record, request, known), None
+            return self._restore(attempt, record, known), None
         if self.machine.is_held(run, step):
-            return await self._hold(run, step, record, known), None
+            return await self._hold(attempt, record, known), None
         if known is not None and known.advice.action == "collect":  # it is paid for
-            if self._single_flight is not None and may_be_cached(request.wire, step.spec.policy.cache):
+            if self._single_flight is not None and self._may_be_cached(attempt):
                 self._single_flight.lead(run, step, record.fingerprint)
             return _UNKNOWN, known.task_uuid
-        value = await self._find(run, step, record, request, state)
-        if value is _UNKNOWN and known is not None and may_be_cached(request.wire, step.spec.policy.cache):
-            return await self._adopt(run, step, record, request, state)
+        value = await self._find(attempt, record)
+        if value is _UNKNOWN and known is not None and self._may_be_cached(attempt):
+            return await self._adopt(attempt, record)
         return value, None
 
-    async def _adopt(
-        self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, state: AttemptState
-    ) -> tuple[Any, str | None]:
+    async def _adopt(self, attempt: AttemptState, record: NodeRecord) -> tuple[Any, str | None]:
         """Collect an open request for the same thing, wherever it was sent from, since a cache may answer both."""
         if self._single_flight is None or self.ledger is None:
             return _UNKNOWN, None
-        key = self.ledger.key(run.item(), record.path, record.fingerprint)
+        key = self.ledger.key(attempt.run.item(), record.path, record.fingerprint)
         for _ in range(_ADOPTIONS):
             known = await self.ledger.find(key, may_adopt=True)
             if not known.is_taken:
                 return _UNKNOWN, known.task_uuid if known.advice.action == "collect" else None
-            self._single_flight.leave(run, step)  # another node is about to collect it: this one waits for that
+            self._single_flight.leave(
+                attempt.run, attempt.step
+            )  # another node is about to collect it: this one waits for that
             await anyio.lowlevel.checkpoint()
-            value = await self._find(run, step, record, request, state)
+            value = await self._find(attempt, record)
             if value is not _UNKNOWN:
                 return value, None
         return _UNKNOWN, None
@@ -221,17 +213,17 @@ class RequestRunner:
             request.wire["includeCost"] = True
         return request
 
-    def record(self, run: ScopeRun, step: Step, request: Any, attempt: int) -> NodeRecord:
+    def record(self, attempt: AttemptState) -> NodeRecord:
         """Begin what is known of a request, before it is looked up or sent."""
-        now = self.event_bus.time()
-        before: NodeRecord | None = run.record(step.slot)
+        now, request = self.event_bus.time(), attempt.request
+        before: NodeRecord | None = attempt.run.record(attempt.step.slot)
         return NodeRecord(
-            path=run.path(step),
+            path=attempt.run.path(attempt.step),
             fingerprint=fingerprint(request.wire, media_digests(request)),
             task_uuid=request.task_id,
             task_type=request.task_type,
             model=request.model,
-            attempts=attempt,
+            attempts=attempt.number,
             began=now if before is None else before.began,
             started=now,
         )
@@ -257,8 +249,9 @@ class RequestRunner:
             if found is not None:
                 machine.know_choice(around, choice, found)
 
-    async def _hold(self, run: ScopeRun, step: Step, record: NodeRecord, known: Entry | None) -> Any:
+    async def _hold(self, attempt: AttemptState, record: NodeRecord, known: Entry | None) -> Any:
         """Send nothing for a node, since another one was chosen; it stays what it was."""
+        run, step = attempt.run, attempt.step
         outcome: Failed | Abandoned | None = None
         if known is not None and known.advice.purchase is not None:
             _follow(record, known)
@@ -277,18 +270,19 @@ class RequestRunner:
             return None
         return await self.ledger.find(self.ledger.key(run.item(), record.path, record.fingerprint))
 
-    async def _find(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, state: AttemptState) -> Any:
+    async def _find(self, attempt: AttemptState, record: NodeRecord) -> Any:
         """Look into the cache: the node's value, or `_UNKNOWN` if it is to be bought; `PARKED` while a twin is."""
-        if self._single_flight is None or not may_be_cached(request.wire, step.spec.policy.cache):
+        if self._single_flight is None or not self._may_be_cached(attempt):
             return _UNKNOWN
-        seconds_left(step.spec, self.event_bus.time(), None)
+        run, step, request = attempt.run, attempt.step, attempt.request
+        check_deadline(step.spec, self.event_bus.time)
         found = await self._single_flight.find(run, step, record.fingerprint, request.result_type)
         if not isinstance(found, list):
             return _UNKNOWN if found else PARKED
         if self.ledger is not None:
-            entry = await self._begin(self.ledger, run, record, request, state)
+            entry = await self._begin(self.ledger, attempt, record)
             if entry.advice.action == "restore":
-                return self._restore(run, step, record, request, entry)
+                return self._restore(attempt, record, entry)
             if entry.advice.action == "collect":
                 return _UNKNOWN
             await self.ledger.settle(entry, found, cost=0.0)
@@ -296,10 +290,13 @@ class RequestRunner:
         record.cost, record.settled, record.is_cached = 0.0, self.event_bus.time(), True
         return _value(step.spec, request, found)
 
-    def _restore(self, run: ScopeRun, step: Step, record: NodeRecord, request: Any, entry: Entry) -> Any:
+    def _may_be_cached(self, attempt: AttemptState) -> bool:
+        return may_be_cached(attempt.request.wire, attempt.step.spec.policy.cache)
+
+    def _restore(self, attempt: AttemptState, record: NodeRecord, entry: Entry) -> Any:
         """Give a node the outcome that an earlier run wrote down."""
-        spec = step.spec
-        run.note_record(step.slot, record)
+        spec, request = attempt.step.spec, attempt.request
+        attempt.run.note_record(attempt.step.slot, record)
         _follow(record, entry)
         results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
         error = None if self.ledger is None else self.ledger.error_of(entry, record.path)
@@ -310,24 +307,23 @@ class RequestRunner:
         self._accounts.add(spec.path, record.task_type, record.model, record.cost, may_be_billed=True)
         return _value(spec, request, results)
 
-    async def _admit(self, run: ScopeRun, step: Step, request: Any, state: AttemptState, bought: str | None) -> bool:
+    async def _admit(self, attempt: AttemptState, bought: str | None) -> bool:
         """Get what a request needs before it may be sent; without it, the node is parked."""
         if (balance := self.run_admission.balance) is not None:
             balance.begin()
-        seconds_left(step.spec, self.event_bus.time(), None)
-        if state.permit is None:
-            state.permit = self.run_admission.ask(run, step, request, bought)
+        check_deadline(attempt.step.spec, self.event_bus.time)
+        run, step, request = attempt.run, attempt.step, attempt.request
+        if attempt.permit is None:
+            attempt.permit = self.run_admission.ask(run, step, request, bought)
         else:
-            state.permit = self.run_admission.pay(run, step, request, bought, state.permit)
-        return state.permit is not None
+            attempt.permit = self.run_admission.pay(run, step, request, bought, attempt.permit)
+        return attempt.permit is not None
 
-    async def _begin(
-        self, ledger: Ledger, run: ScopeRun, record: NodeRecord, request: Any, state: AttemptState
-    ) -> Entry:
-        entry = await ledger.begin(ledger.key(run.item(), record.path, record.fingerprint), request)
-        state.entry = entry
+    async def _begin(self, ledger: Ledger, attempt: AttemptState, record: NodeRecord) -> Entry:
+        key = ledger.key(attempt.run.item(), record.path, record.fingerprint)
+        attempt.entry = entry = await ledger.begin(key, attempt.request)
         _follow(record, entry)
-        state.is_sent = state.was_sent_before = entry.advice.action == "collect"
+        attempt.is_sent = attempt.was_sent_before = entry.advice.action == "collect"
         if entry.advice.action != "restore":
             await anyio.lowlevel.checkpoint_if_cancelled()
         return entry
@@ -338,79 +334,121 @@ class RequestRunner:
         if entry.advice.action == "collect" and request.wire.get("deliveryMethod") == "stream":
             more["delivery"] = "sync"  # what was streamed cannot be asked for as a stream
         if entry.task_uuid != request.task_id or more:
-            task = _without_uuid(task)
+            task = without_uuid(task)
             request = self._client.prepare(task, include_cost=True, task_uuid=entry.task_uuid, **more)
             request = self._costed(request)
         return msgspec.structs.replace(request, is_journalled=True) if isinstance(request, Prepared) else request
 
-    async def ask(self, run: ScopeRun, step: Step, sent: SentRequest) -> list[Any]:
+    async def perform(self, attempt: AttemptState) -> list[Any]:
         """Send a request or ask for it, and wait for its results; its outcome is in the journal, then booked."""
-        request, state, entry = sent.request, sent.state, sent.entry
-        is_old = entry is not None and entry.advice.action == "collect"
-        function = self._sender.collect if is_old else self._sender.perform
+        spec, request, entry = attempt.step.spec, attempt.request, attempt.entry
+        function = self._collect if attempt.collects else self._call
+        results: list[Any]
         try:
-            results: list[Any] = await in_time(
-                step.spec,
-                self.event_bus.time(),
-                function,
-                run,
-                step,
-                request,
-                state,
-                task_uuid=request.task_id,
-                listen=state.listen,
-            )
+            if spec.policy.is_timed:
+                now, task_uuid = self.event_bus.time(), request.task_id
+                results = await in_time(spec, now, function, attempt, task_uuid=task_uuid, listen=attempt.listen)
+            else:
+                results = await function(attempt)
         except RunwareError as error:
-            error.results = error.results or state.arrived
-            await self.fail_entry(sent, error)
+            error.results = error.results or attempt.arrived
+            await self.fail_entry(attempt, error)
             if not error.results:
                 raise
-            self.book(step, state, error, results=error.results)
-            if not step.spec.keeps_all:
+            self.book(attempt, error, results=error.results)
+            if not spec.keeps_all:
                 raise
             return [*error.results, Failed(error)]
-        record = state.record
-        if (
-            self._single_flight is not None
-            and record is not None
-            and may_be_cached(request.wire, step.spec.policy.cache)
-        ):  # before it is settled: an open request is collected for equal ones as well, a settled one is not
+        # Before it is settled: an open request is collected for equal ones as well, a settled one is not.
+        if self._single_flight is not None and attempt.record is not None and self._may_be_cached(attempt):
             amount = total_micro_usd([result.cost for result in results])
             cost = None if amount is None else amount / 1_000_000
-            await self._single_flight.result_cache.keep(record.fingerprint, request, results, cost)
+            await self._single_flight.result_cache.keep(attempt.record.fingerprint, request, results, cost)
         if entry is not None and self.ledger is not None and results:
             await self.ledger.settle(entry, results)
-        self.book(step, state, None, results=results)
+        self.book(attempt, None, results=results)
         return results
 
-    async def fail_entry(self, sent: SentRequest, error: RunwareError) -> None:
+    async def _collect(self, attempt: AttemptState) -> list[Any]:
+        """Ask for what an earlier run may have sent; send it, under its taskUUID, only if the service has no trace."""
+        if attempt.request.wire.get("deliveryMethod") == "async":
+            try:
+                return await self._call(attempt, sent_before="yes")
+            except RunwareError as error:
+                if is_verdict(error) or isinstance(error, RunwareTimeoutError) or error.results:
+                    raise
+        return await self._call(attempt, sent_before="maybe")
+
+    async def _call(self, attempt: AttemptState, **options: Any) -> list[Any]:
+        """Have the client send a request, or ask for it, and wait for its results, in the server's order."""
+        step, request = attempt.step, attempt.request
+        if step.spec.policy.timeout is not None:
+            options["timeout"] = step.spec.policy.timeout
+        if self._parks:
+            options["parks"] = True
+            if attempt.permit is not None and attempt.permit.slot is not None:
+                options["slot"] = attempt.permit.slot
+        try:
+            if request.wire.get("deliveryMethod") == "stream":
+                return await self._read(attempt, options)
+            if step.spec.keeps_all:
+                options["on_result"] = lambda outcome: _take(attempt, outcome)
+            if self.machine.watch or attempt.on_activity is not None:
+                options["on_progress"] = lambda progress: self._tell_progress(attempt, progress)
+            results: list[Any] = await self._client.perform(request, **options)
+            return results
+        finally:
+            course = getattr(request, "course", None)
+            if attempt.record is not None and course is not None and course.pending_at is not None:
+                attempt.record.processing = self.event_bus.time() - (anyio.current_time() - course.pending_at)
+
+    def _tell_progress(self, attempt: AttemptState, progress: Any) -> None:
+        attempt.heard()
+        share = getattr(progress, "progress", progress)
+        if isinstance(share, (int, float)):
+            self.event_bus.node_progress(attempt.run, attempt.step, float(share))
+
+    async def _read(self, attempt: AttemptState, options: dict[str, Any]) -> list[Any]:
+        """Read a text while it is written; its pieces are events."""
+        number = 1 if attempt.record is None else attempt.record.attempts
+
+        def on_delta(kind: str, text: str) -> None:
+            attempt.heard()
+            self.event_bus.node_delta(attempt.run, attempt.step, number, kind, text)
+
+        options.pop("sent_before", None)  # a stream is never asked for
+        results: list[Any] = await self._client.perform_stream(attempt.request, on_delta, **options)
+        return results
+
+    async def fail_entry(self, attempt: AttemptState, error: RunwareError) -> None:
         """Write down that a request has failed."""
-        if sent.entry is not None and self.ledger is not None:
-            await self.ledger.fail(sent.entry, error)
+        if attempt.entry is not None and self.ledger is not None:
+            await self.ledger.fail(attempt.entry, error)
 
-    def end(self, step: Step, state: AttemptState, error: Exception | None) -> None:
+    def end(self, attempt: AttemptState, error: Exception | None) -> None:
         """Book an attempt that failed or, without an error, was cancelled, and give back what it was admitted with."""
-        self.book(step, state, error)
-        self.run_admission.give_back(state.permit)
+        self.book(attempt, error)
+        self.run_admission.give_back(attempt.permit)
 
-    def book(self, step: Step, state: AttemptState, error: Exception | None, results: list[Any] | None = None) -> None:
+    def book(self, attempt: AttemptState, error: Exception | None, results: list[Any] | None = None) -> None:
         """Count a request that has come to its end, once."""
-        record = state.record
-        if record is None or not state.is_sent:
+        record = attempt.record
+        if record is None or not attempt.is_sent:
             return
-        state.is_sent = error is None and results is None  # after a cancel, the caller still asks
+        attempt.is_sent = error is None and results is None  # after a cancel, the caller still asks
         record.settled = self.event_bus.time()
         amount = total_micro_usd([getattr(result, "cost", None) for result in results or ()])
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
         is_judged = isinstance(error, RunwareError) and is_verdict(error)
         if amount is not None and (error is None or is_judged):
             record.cost = amount / 1_000_000
-        has_left = state.was_sent_before or error is None or not never_left(error)
+        has_left = attempt.was_sent_before or error is None or not never_left(error)
         is_free = not results and (is_judged or not has_left)
-        self._accounts.add(step.spec.path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
+        path = attempt.step.spec.path
+        self._accounts.add(path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
         task_uuid = None if self.ledger is None else record.task_uuid
         self.run_admission.settle(
-            state.permit,
+            attempt.permit,
             record.cost,
             may_be_billed=not is_free,
             task_uuid=task_uuid,
@@ -424,6 +462,13 @@ class RequestRunner:
         except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
             return None
         return fingerprint(request.wire, media_digests(request))
+
+
+def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:
+    """One of several results of a task is there, or has failed."""
+    attempt.heard()
+    if isinstance(outcome, Ok):
+        attempt.arrived.append(outcome.value)
 
 
 def _follow(record: NodeRecord, entry: Entry) -> None:
@@ -443,7 +488,7 @@ def _task(work: Step, args: list[Any]) -> Any:
     return work.work if work.kind is NodeKind.TASK else build(work, args)
 
 
-def _without_uuid(task: Any) -> Any:
+def without_uuid(task: Any) -> Any:
     # An id that the user chose named the first attempt; the service knows it as failed.
     if isinstance(task, Mapping):
         named = cast("Mapping[str, Any]", task)

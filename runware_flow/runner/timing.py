@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.declaration import NodeSpec
 
-__all__ = ("Patience", "in_time", "seconds_left")
+__all__ = ("Patience", "check_deadline", "in_time")
 
 
 class Patience:
@@ -25,9 +25,9 @@ class Patience:
         self._end = float("inf") if seconds is None else anyio.current_time() + seconds
         self._idle = float("inf") if idle is None else idle
         self._scope = anyio.CancelScope()
-        self.event_bus()
+        self.restart()
 
-    def event_bus(self) -> None:
+    def restart(self) -> None:
         """Begin to count anew: something was heard of the task."""
         self._scope.deadline = min(self._end, anyio.current_time() + self._idle)
 
@@ -51,7 +51,7 @@ async def in_time(
     task_uuid: str | None = None,
     listen: Callable[[Callable[[], None]], None] | None = None,
 ) -> Any:
-    """Await `function(*args)` for as long as the node's policy allows; a cancel scope exists only if it limits that.
+    """Await `function(*args)` for as long as the policy of a node, which is timed, allows.
 
     Args:
         now: seconds since the start of the run.
@@ -60,12 +60,12 @@ async def in_time(
     Raises:
         RunwareTimeoutError: the time was over; it names the node and, with `task_uuid`, its request.
     """
-    if not spec.policy.is_timed:
-        return await function(*args)
-    limit, late = seconds_left(spec, now, task_uuid)
+    limit, words = _seconds_left(spec, now)
+    if limit is not None and limit <= 0:
+        raise _late(spec, words, task_uuid)
     patience = Patience(limit, spec.policy.idle)
     if listen is not None:
-        listen(patience.event_bus)
+        listen(patience.restart)
     is_done, value = await patience.wait(function, *args)
     if is_done:
         return value
@@ -75,22 +75,34 @@ async def in_time(
             code="timeout",
             task_uuid=task_uuid,
         )
-    raise late
+    raise _late(spec, words, task_uuid)
 
 
-def seconds_left(spec: NodeSpec, now: float, task_uuid: str | None) -> tuple[float | None, RunwareTimeoutError]:
-    """Return how long an attempt may take from `now` on, and the error to raise if that is over.
+def check_deadline(spec: NodeSpec, clock: Callable[[], float], task_uuid: str | None = None) -> None:
+    """Check that the deadline of a node has not passed, if it has one.
+
+    Args:
+        clock: tells the seconds since the start of the run.
 
     Raises:
-        RunwareTimeoutError: it is over already.
+        RunwareTimeoutError: it has.
     """
+    if spec.policy.deadline is not None:
+        limit, words = _seconds_left(spec, clock())
+        if limit is not None and limit <= 0:
+            raise _late(spec, words, task_uuid)
+
+
+def _seconds_left(spec: NodeSpec, now: float) -> tuple[float | None, str]:
+    """How long an attempt may take from `now` on, and what is to be said if that is over."""
     policy = spec.policy
     limit, words = policy.timeout, f"took longer than its timeout of {policy.timeout} s"
     if policy.deadline is not None:
         left = policy.deadline - now
         if limit is None or left < limit:
             limit, words = left, f"passed its deadline, {policy.deadline} s after the start of the run"
-    late = RunwareTimeoutError(f"{spec.describe()}, {words}", code="timeout", task_uuid=task_uuid)
-    if limit is not None and limit <= 0:
-        raise late
-    return limit, late
+    return limit, words
+
+
+def _late(spec: NodeSpec, words: str, task_uuid: str | None) -> RunwareTimeoutError:
+    return RunwareTimeoutError(f"{spec.describe()}, {words}", code="timeout", task_uuid=task_uuid)

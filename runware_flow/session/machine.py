@@ -143,9 +143,10 @@ class SessionMachine:
         entry = self._tracker.entries.get(task_id)
         return entry.window.refusal if entry is not None and task_id in entry.window.waiting else None
 
-    def is_refusing(self, model: str) -> bool:
-        """Whether the service has refused tasks of a model, and its window is not open again."""
-        return not self._tracker.windows.is_open(model)
+    @property
+    def closed_windows(self) -> Mapping[str, object]:
+        """By model, the windows that had a refusal and are not open again; it changes as they do."""
+        return self._tracker.windows.closed
 
     def handle(self, event: Event) -> list[Command]:
         """Take in what happened; return what is to be done, in order.
