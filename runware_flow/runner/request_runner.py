@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -392,9 +393,9 @@ class RequestRunner:
             if request.wire.get("deliveryMethod") == "stream":
                 return await self._read(attempt, options)
             if step.spec.keeps_all:
-                options["on_result"] = lambda outcome: _take(attempt, outcome)
+                options["on_result"] = partial(_take, attempt)
             if self.machine.watch or attempt.on_activity is not None:
-                options["on_progress"] = lambda progress: self._tell_progress(attempt, progress)
+                options["on_progress"] = partial(self._tell_progress, attempt)
             results: list[Any] = await self._client.perform(request, **options)
             return results
         finally:
