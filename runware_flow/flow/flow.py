@@ -287,6 +287,17 @@ class Flow:
         tolerate_in(item, tolerate, where)
         return Many(self.declaration, item)
 
+    @overload
+    def map(
+        self,
+        items: Items[A],
+        /,
+        *,
+        key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
+        label: str = ...,
+    ) -> Many[A]: ...
+    @overload
     def map(
         self,
         items: Items[A],
@@ -297,8 +308,20 @@ class Flow:
         key: Callable[[A], str] | None = None,
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Many[R | S]:
+    ) -> Many[R | S]: ...
+    def map(
+        self,
+        items: Any,
+        *builder: Any,
+        fallback: Any = None,
+        key: Any = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[Any]:
         """Make one node for each item, of any number.
+
+        Without a builder the items themselves are the nodes: `flow.map(prompts).each(four_variants)` sends one task of
+        several results for each.
 
         Items are pulled when there is nothing else to do, and never more than `concurrency` of them are unfinished.
 
@@ -306,7 +329,7 @@ class Flow:
             items: an iterable, an async iterable, or a callable that makes one for each run. An iterator can be met
                 only once: a second run is an error. A synchronous iterable is pulled on the event loop, so it must
                 not block.
-            builder: called with the item, as in `then`.
+            builder: called with the item, as in `then`; without one the node's result is the item.
             fallback: called with the item in its place, once that has failed for good; see `then`.
             key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
             tolerate: the share of the items, from 0 to 1, that may fail, at whatever step, without this being a failure

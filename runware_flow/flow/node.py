@@ -80,6 +80,16 @@ class Node(NodeReference[T_co]):
         """
         return declare_call(self.declaration, (self,), builder, policy, fallback, verb="then")
 
+    @overload
+    def map(
+        self: Node[Iterable[A]],
+        /,
+        *,
+        key: Callable[[A], str] | None = None,
+        tolerate: float | None = None,
+        label: str = ...,
+    ) -> Many[A]: ...
+    @overload
     def map(
         self: Node[Iterable[A]],
         builder: Callable[[A], Work[R]],
@@ -89,7 +99,15 @@ class Node(NodeReference[T_co]):
         key: Callable[[A], str] | None = None,
         tolerate: float | None = None,
         **policy: Unpack[PolicyOptions],
-    ) -> Many[R | S]:
+    ) -> Many[R | S]: ...
+    def map(
+        self,
+        *builder: Any,
+        fallback: Any = None,
+        key: Any = None,
+        tolerate: float | None = None,
+        **policy: Unpack[PolicyOptions],
+    ) -> Many[Any]:
         """Fan out over this node's result, whose length is known only at run time; see `Flow.map`."""
         require(self.declaration, (self,), caller())
         return declare_map(self.declaration, self.spec, builder, key, tolerate, policy, fallback)
@@ -135,7 +153,7 @@ class Node(NodeReference[T_co]):
         where = caller()
         check_call(function, 1, where, verb="pick", may_be_async=False)
         require(self.declaration, (self,), where)
-        return Node(self.declaration, declare_pick(self.declaration, self.spec, function, label, where))
+        return Node(self.declaration, declare_pick(self.declaration, (self.spec,), function, label, where))
 
     @overload
     def fallback(self, task: Task[B], /) -> Node[T_co | B]: ...
@@ -222,6 +240,14 @@ class Join(Generic[*Ts]):
     ) -> Node[R | S]:
         """Add a node that waits for all of them; the builder is called with their results, in order."""
         return declare_call(self.declaration, self._nodes, builder, policy, fallback, verb="then")
+
+    def pick(self, function: Callable[[Unpack[Ts]], R], /, *, label: str | None = None) -> Node[R]:
+        """Add a pure, synchronous step: the new node's result is what `function` makes of their results, in order."""
+        where = caller()
+        check_call(function, len(self._nodes), where, verb="pick", may_be_async=False)
+        require(self.declaration, self._nodes, where, verb="pick")
+        specs = [node.spec for node in self._nodes]
+        return Node(self.declaration, declare_pick(self.declaration, specs, function, label, where))
 
 
 class Many(ManyReference[T_co]):
@@ -345,7 +371,7 @@ class Many(ManyReference[T_co]):
         where = caller()
         require(self.declaration, (self,), where, verb="many")
         check_call(function, 1, where, verb="pick", may_be_async=False)
-        return self._with(declare_pick(self.declaration, self.spec, function, label, where))
+        return self._with(declare_pick(self.declaration, (self.spec,), function, label, where))
 
     def save(self: Many[MediaResult], template: str | PathLike[str], /, **policy: Unpack[PolicyOptions]) -> Many[Path]:
         """Add a step that writes each item's medium to a file, see `Node.save`; the template tells the items apart.
@@ -484,6 +510,14 @@ class ManyJoin(Generic[A, B]):
         spec = add_call(declaration, specs, builder, policy, fallback, caller(), verb="then")
         return Many(declaration, spec, self._many.levels)
 
+    def pick(self, function: Callable[[A, B], R], /, *, label: str | None = None) -> Many[R]:
+        """Add a pure, synchronous step for each item: its result is what `function` makes of both results."""
+        where = caller()
+        check_call(function, 2, where, verb="pick", may_be_async=False)
+        declaration = self._many.declaration
+        specs = (self._many.spec, self._other.spec)
+        return Many(declaration, declare_pick(declaration, specs, function, label, where), self._many.levels)
+
 
 # What follows adds nodes to a declaration; `Flow`, `Node` and `Many` call it.
 
@@ -528,21 +562,48 @@ def add_call(
 def declare_map(
     declaration: Declaration,
     source: Any,
-    builder: Any,
+    builders: tuple[Any, ...],
     key: Any,
     tolerate: float | None,
     policy: PolicyOptions,
     fallback: Any,
 ) -> Many[Any]:
-    """Add a fan-out and the first step of its items."""
+    """Add a fan-out and the first step of its items, if `builders` has one."""
     where = caller()
-    read_options(policy, where, check_call(builder, 1, where, verb="map"))
     if key is not None:
         check_call(key, 1, where, verb="map(key=)", may_be_async=False)
+    if not builders:
+        return _declare_items(declaration, source, key, tolerate, policy, fallback, where)
+    builder, *more = builders
+    if more:
+        raise DeclarationError(f"map, declared at {where}, takes the items and one builder, not {len(builders)}")
+    read_options(policy, where, check_call(builder, 1, where, verb="map"))
     name = policy.get("label") or call_name(builder)
     item = declaration.add_fan(source, name=name, where=where, key=key)
     tolerate_in(item, tolerate, where)
     return Many(declaration, add_call(declaration, (item,), builder, policy, fallback, where, verb="map"))
+
+
+def _declare_items(
+    declaration: Declaration,
+    source: Any,
+    key: Any,
+    tolerate: float | None,
+    policy: PolicyOptions,
+    fallback: Any,
+    where: Where,
+) -> Many[Any]:
+    """Add a fan-out whose items have no step yet: nothing is sent for them, so no policy applies but a label."""
+    label, _ = read_options(policy, where, NodeKind.PICK)
+    given = [f"{name}=" for name in policy if name != "label"] + ["fallback="] * (fallback is not None)
+    if given:
+        raise DeclarationError(
+            f"map, declared at {where}, has no builder, so {', '.join(given)} has nothing to apply to: give it to the"
+            " step that follows"
+        )
+    item = declaration.add_fan(source, name=label or "item", where=where, key=key)
+    tolerate_in(item, tolerate, where)
+    return Many(declaration, item)
 
 
 def add_task(
@@ -587,10 +648,12 @@ def declare_save(
     return spec
 
 
-def declare_pick(declaration: Declaration, of: NodeSpec, function: Any, label: str | None, where: Where) -> NodeSpec:
-    """Add the node of a `pick`, of a node or of each item."""
-    name = label or f"{of.name}.pick"
-    return declaration.add(NodeKind.PICK, function, (of,), name=name, where=where)
+def declare_pick(
+    declaration: Declaration, of: Sequence[NodeSpec], function: Any, label: str | None, where: Where
+) -> NodeSpec:
+    """Add the node of a `pick`, of one or several nodes or of each item."""
+    name = label or f"{of[0].name}.pick"
+    return declaration.add(NodeKind.PICK, function, of, name=name, where=where)
 
 
 def declare_branch(of: Placeholder, when: Any, then: Any, otherwise: Any, label: str | None, where: Where) -> NodeSpec:

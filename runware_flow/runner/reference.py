@@ -79,6 +79,11 @@ class Placeholder:
         def __getattr__(self, name: str) -> Any:
             if name.startswith("_"):  # asked by copy, pickle and notebooks, who know what to do without it
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            if name in ("join", "race"):
+                raise AttributeError(
+                    f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, has no {name!r}: use"
+                    f" flow.{name}(a, b)"
+                )
             raise AttributeError(
                 f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, has no {name!r}; if the"
                 " result has it, use node.then, whose builder is given the result"

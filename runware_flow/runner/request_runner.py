@@ -203,8 +203,9 @@ class RequestRunner:
         request = self._costed(self._client.prepare(task, include_cost=True))
         if request.slots > 1 and not spec.keeps_all:
             raise DeclarationError(
-                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use flow.each for a task of"
-                " several results, or node.map for several tasks"
+                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use each in the"
+                " place of then (flow.each(task), node.each(builder)), or flow.map(items).each(builder) in the place of"
+                " flow.map(items, builder)"
             )
         return request
 

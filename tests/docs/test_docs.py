@@ -340,3 +340,15 @@ def test_page_fences_are_closed_and_dashes_plain(page):
     text = page.read_text(encoding="utf-8")
     assert "```" not in FENCE.sub("", text)
     assert "\N{EM DASH}" not in text
+
+
+def test_programs_that_pages_show_are_the_examples():
+    shown = set()
+    for page in PAGES:
+        for _, language, text in FENCE.findall(page.read_text(encoding="utf-8")):
+            name = re.match(r"# file: (\S+)\n", text)
+            example = ROOT / "examples" / name[1] if language == "python" and name else None
+            if example is not None and example.exists() and text.startswith(f'# file: {example.name}\n"""'):
+                assert text.partition("\n")[2] == example.read_text(encoding="utf-8"), f"{page.name}: {example.name}"
+                shown.add(example.name)
+    assert shown >= {"best_of_four.py", "csv_rows.py", "fastapi_app.py", "product_photos.py", "storyboard.py"}

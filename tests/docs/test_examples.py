@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import csv
 import json
 import os
 import re
 import subprocess
 import sys
 import time
+import types
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +25,7 @@ from runware_flow.emulator.commands import environment
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LIMIT_SECONDS = 50
 LIMIT_LINES = 60
+EMULATE = (sys.executable, "-m", "runware_flow", "emulate")
 
 
 @pytest.fixture(scope="module")
@@ -238,15 +243,18 @@ def web_app():
         yield running
 
 
-def test_fastapi_stream_sends_words_as_they_come_and_ends_when_the_browser_leaves():
-    with served("fastapi_stream.py") as (address, emulator):
+def test_fastapi_app_answers_with_a_picture_and_sends_words_as_they_come():
+    with served("fastapi_app.py") as (address, emulator):
+        picture = httpx.post(f"{address}/pictures", params={"prompt": "a kite"}, timeout=20).json()
+        assert httpx.get(picture["imageURL"]).content[:2] == b"\xff\xd8"
+        assert picture["taskType"] == "imageInference"
         emulator.faults.add("throttle:rate=2000")
         with httpx.stream("GET", f"{address}/chat", params={"question": "Why do lighthouses blink?"}) as answer:
             assert answer.headers["content-type"].startswith("text/plain")
             first = next(answer.iter_text())
             assert first
         deadline = time.monotonic() + 5
-        while emulator.log.open_connections and time.monotonic() < deadline:
+        while emulator.log.open_connections > 1 and time.monotonic() < deadline:  # the client keeps its WebSocket
             time.sleep(0.01)
         emulator.faults.clear()
         whole = httpx.get(f"{address}/chat", params={"question": "Why do lighthouses blink?"}, timeout=20).text
@@ -308,3 +316,90 @@ def test_product_photos_writes_a_table_of_what_came_of_each(example, tmp_path):
     assert [row.split(",")[0] for row in rows] == ["a.png", "b.png"]
     assert all("A picture" in row for row in rows)
     assert size(tmp_path / "out" / "0.png") == (96, 64)
+
+
+def test_best_of_four_saves_one_of_four_for_each_prompt_and_buys_nothing_again(example, emulator, tmp_path):
+    before = len(emulator.log.tasks)
+    for _ in range(2):
+        *lines, cost = example("best_of_four", "a red kite", "a blue boat").splitlines()
+        assert lines == ["a red kite: out/0.jpg", "a blue boat: out/1.jpg"]
+        assert cost.startswith("0.0")
+    assert size(tmp_path / "out" / "1.jpg") == (512, 512)
+    assert len(emulator.log.tasks) - before == 2 + 8
+
+
+def test_storyboard_has_a_picture_and_a_voice_for_each_scene_that_the_model_wrote(tmp_path):
+    scenes = [
+        {"title": title, "picture": f"a {title}", "narration": f"Once, a {title}."} for title in ("whale", "boat")
+    ]
+    (tmp_path / "scenes.json").write_text(json.dumps(scenes))
+    done = subprocess.run(
+        [*EMULATE, "--answer", "scenes=@scenes.json", "--", sys.executable, EXAMPLES / "storyboard.py", "a whale"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "whale: out/picture-0.jpg, out/voice-0.wav",
+        "boat: out/picture-1.jpg, out/voice-1.wav",
+    ]
+    assert (tmp_path / "out" / "voice-1.wav").read_bytes()[:4] == b"RIFF"
+
+
+def test_csv_rows_goes_on_where_it_stopped(example, emulator, tmp_path):
+    rows = [f"{number},thing {number}" for number in range(300)]
+    rows[7] = "7,a doomed boat"
+    (tmp_path / "products.csv").write_text("id,name\n" + "\n".join(rows))
+    first = example("csv_rows", "products.csv", "done.csv", faults=["fail:prompt=doomed"])
+    assert first.startswith("<BatchReport: 299 ok, 1 failed")
+    bought = len(emulator.log.tasks)
+    assert example("csv_rows", "products.csv", "done.csv").startswith("<BatchReport: 300 ok, 0 failed")
+    assert len(emulator.log.tasks) - bought <= 2  # what had failed
+    with (tmp_path / "done.csv").open(newline="") as lines:
+        done = {key: text for key, text, _ in csv.reader(lines)}
+    assert len(done) == 300
+    assert all(text.startswith("An image of") for text in done.values())
+
+
+def test_cells_of_the_notebook_run_in_order_and_show_their_results(emulator, tmp_path, monkeypatch):
+    for name, value in environment(emulator).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((EXAMPLES / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code")
+
+    async def run_all():
+        names, shown = {}, []
+        for source in sources:
+            shown.append(await run_cell(source, names))
+        return shown
+
+    _, picture, flow, cost, texts, rows, _ = asyncio.run(run_all())
+    assert "<img" in shown_in_notebook(picture)
+    assert "mermaid" in shown_in_notebook(flow) or "<svg" in shown_in_notebook(flow)
+    assert cost > 0
+    assert len(texts) == 3
+    assert [row["input"] for row in rows if row["input"]]
+
+
+async def run_cell(source, names):
+    """Run a cell as a notebook does, with `await` at the top; gives the value of an expression at its end."""
+    tree = ast.parse(source)
+    is_shown = isinstance(tree.body[-1], ast.Expr)
+    if is_shown:
+        tree.body[-1] = ast.Assign([ast.Name("_", ast.Store())], tree.body[-1].value)
+    code = compile(ast.fix_missing_locations(tree), "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    running = types.FunctionType(code, names)()
+    if running is not None:
+        await running
+    return names.pop("_", None) if is_shown else None
+
+
+def shown_in_notebook(value):
+    if hasattr(value, "_repr_html_"):
+        return value._repr_html_()
+    return str(value._repr_mimebundle_())

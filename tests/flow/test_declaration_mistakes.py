@@ -132,6 +132,12 @@ MISTAKES = {
     "async pick": (lambda flow: flow.then(one).pick(double), "takes a plain one: use then"),
     "async pipe": (lambda flow: flow.map([1], double).pipe(double), "takes a plain one"),
     "each of a function": (lambda flow: flow.each(one), "takes a task, not function"),
+    "map with two builders": (lambda flow: flow.map([1], double, double), "takes the items and one builder, not 2"),
+    "pick of a join": (lambda flow: flow.join(flow.then(one), flow.then(one)).pick(double), "pick"),
+    "policy without a builder": (
+        lambda flow: flow.map([1], retry=3, fallback=double),
+        "has no builder, so retry=, fallback= has nothing to apply to",
+    ),
     "map over a str": (lambda flow: flow.map("abc", double), "wrap it in a list"),
     "map over None": (lambda flow: flow.map(None, double), "was given None"),
     "map over a node": (lambda flow: flow.map(flow.then(one), double), "use node.map"),

@@ -50,6 +50,43 @@ def test_each_of_items_fans_out_over_the_results_of_all_items_in_their_order(run
     run(main)
 
 
+def test_map_without_a_builder_has_the_items_themselves_and_each_sends_several_results_for_each(run, tmp_path):
+    service, flow = Service(), Flow(journal=tmp_path / "j.sqlite")
+    prompts = flow.map(["a", "b", "c"], label="prompt")
+    four = prompts.each(lambda prompt: art(prompt, number_results=4))
+    best = prompts.pipe(lambda n: n.each(lambda prompt: art(prompt, number_results=2)).gather().pick(lambda of: of[-1]))
+
+    async def main():
+        result = await flow.execute(service)
+        assert result[prompts] == ["a", "b", "c"]
+        assert len(result[four]) == 12
+        assert len(result[best]) == 3
+        assert len(service.sent) == 6
+        again = await flow.execute(service)
+        assert again[prompts] == result[prompts]
+        assert prompts_of(again[four]) == prompts_of(result[four])
+        assert len(service.sent) == 6
+
+    run(main)
+
+
+def test_pick_of_several_nodes_is_called_with_their_results(run):
+    service, flow = Service(), Flow()
+    images = flow.map(["a", "b"], art)
+    first = flow.then(art("first"))
+    pairs = images.join(images.then(caption)).pick(lambda image, text: (image.image_url, text.text))
+    one = flow.join(first, images.gather()).pick(lambda image, others: [image, *others])
+    letters = first.pick(lambda image: ["x", "y", "z"]).map().pick(str.upper)
+
+    async def main():
+        result = await flow.execute(service)
+        assert [url for url, _ in result[pairs]] == prompts_of(result[images])
+        assert result[one] == [result[first], *result[images]]
+        assert result[letters] == ["X", "Y", "Z"]
+
+    run(main)
+
+
 def test_each_inside_a_pipe_stays_with_its_item(run):
     service, flow = Service(), Flow()
     best = flow.map(["a", "b"], art).pipe(lambda n: n.each(variants).gather().pick(lambda found: found[-1]))

@@ -35,6 +35,8 @@ assert_type(both, Node[TextResult])
 same = flow.then(art, text, lambda image, caption: Caption(model="runware:150@2", inputs={"image": image.url}))
 assert_type(same, Node[CaptionResult])
 
+assert_type(flow.join(art, text).pick(lambda image, caption: (image.url, caption.text)), Node[tuple[str, str | None]])
+
 # Transforms and functions.
 link = art.pick(lambda image: image.url)
 assert_type(link, Node[str])
@@ -66,6 +68,7 @@ assert_type(captions.gather(), Node[list[CaptionResult]])
 assert_type(captions.settled(), Node[list[Outcome[CaptionResult]]])
 styled = arts.join(art).then(lambda image, style: Upscale(model="runware:504@1", inputs={"image": image}))
 assert_type(styled, Many[UpscaleResult])
+assert_type(arts.join(captions).pick(lambda image, caption: (image.url, caption.text)), Many[tuple[str, str | None]])
 variants = flow.each(ImageInference(model="runware:400@1", positive_prompt="a kite", number_results=4))
 assert_type(variants, Many[ImageResult])
 
@@ -148,6 +151,15 @@ best = arts.pipe(
 assert_type(best, Many[ImageResult])
 
 
+assert_type(flow.map(["a", "b"]), Many[str])
+assert_type(
+    flow.map(["a", "b"], label="prompt").each(
+        lambda prompt: ImageInference(model="runware:400@1", positive_prompt=prompt, number_results=4)
+    ),
+    Many[ImageResult],
+)
+
+
 # Typed answers.
 class Scene(Struct):
     title: str
@@ -159,6 +171,17 @@ assert_type(
     scenes.map(lambda scene: ImageInference(model="runware:400@1", positive_prompt=scene.title)), Many[ImageResult]
 )
 assert_type(captions.parse(Scene), Many[Scene])
+assert_type(scenes.map(), Many[Scene])
+
+answers = arts.then(lambda image: TextInference(model="google:gemma@4-31b", messages=[], json_schema=Scene))
+titles = answers.parse(Scene).pick(lambda scene: scene.title)
+assert_type(titles, Many[str])
+assert_type(
+    answers.parse(Scene).each(
+        lambda scene: ImageInference(model="runware:400@1", positive_prompt=scene.title, number_results=2)
+    ),
+    Many[ImageResult],
+)
 
 # Files.
 assert_type(big.save("out/{label}"), Node[Path])
