@@ -274,7 +274,7 @@ def test_index_leads_to_every_page():
 def test_list_of_examples_leads_to_every_program():
     folder = ROOT / "examples"
     linked = set(LINK.findall((folder / "README.md").read_text(encoding="utf-8")))
-    assert linked == {path.name for path in folder.glob("*.py")}
+    assert linked == {path.name for kind in ("*.py", "*.ipynb") for path in folder.glob(kind)}
 
 
 def public_names():
