@@ -108,7 +108,7 @@ def main() -> None:
             ("report.png", 1000, "light", None),
             ("report-time-line.png", 1000, "light", "timeline"),
             ("report-dark.png", 1000, "dark", "gallery"),
-            ("report-phone.png", 380, "light", "timeline"),
+            ("report-phone.png", 380, "light", "gallery"),
         ):
             page = browser.new_page(viewport={"width": width, "height": 760}, color_scheme=scheme)
             page.goto(report.as_uri())

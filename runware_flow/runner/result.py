@@ -226,9 +226,17 @@ class RunResult:
         self._end, self._seconds = end, seconds
 
     def _repr_html_(self) -> str:
-        from runware_flow.view.notebook import result_html
+        from runware_flow.runner.report_files import Finder, media_files
+        from runware_flow.view.gallery import gallery_of
+        from runware_flow.view.notebook import MOST_ITEMS, result_html
 
-        return result_html(self._declaration.name, *self._pictured(), self.cost)
+        shape, rows = self.story()
+        items = gallery_of(rows, shape)
+        shown = [number for item in items[:MOST_ITEMS] for cell in item.cells for number in cell.rows]
+        found = media_files([rows[number] for number in shown], Finder(rows), Path("cell.html"), most=len(rows) * 20)
+        files = {(shown[number], place): file for (number, place), file in found.files.items()}
+        figures = self._pictured()[1]
+        return result_html(self._declaration.name, shape, figures, self.cost, items=items, rows=rows, files=files)
 
     def _pictured(self) -> tuple[Shape, dict[str, Figures]]:
         from runware_flow.view.figures import figures_of

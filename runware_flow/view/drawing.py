@@ -85,7 +85,7 @@ def _arrow(arrow: Arrow) -> str:
         x, y = next_x, next_y
     return (
         f'<path d="{" ".join(path)}" fill="none" stroke="#8a8f98" stroke-width="1.4" marker-end="url(#rwf-head)"'
-        f' stroke-opacity="{0.5 if arrow.crosses else 1}" aria-hidden="true"/>'
+        ' aria-hidden="true"/>'
     )
 
 

@@ -1,20 +1,19 @@
 """Where the boxes of a shape stand: in layers from top to bottom, each below all that it waits for.
 
-The inside of a fan-out is laid out first and then stands as one thing among those around it. An arrow over several
-layers passes through free places in those between.
+The inside of a fan-out is laid out first and then stands as one thing among those around it. An arrow passes through
+lanes: free places that are kept for it in each layer between its ends. An arrow into a fan-out has lanes from the top
+of its inside, an arrow out of one to the bottom, so no arrow lies over a box, unless two fan-outs wait for each other.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from runware_flow.view.shape import Box  # noqa: TC001  # help() reads the annotations of a struct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from runware_flow.view.shape import Shape
 
 __all__ = ("Arrow", "Layout", "Placed", "lay_out")
@@ -36,10 +35,9 @@ class Placed(msgspec.Struct):
 
 
 class Arrow(msgspec.Struct):
-    """An arrow through points; `crosses` where it leads into or out of a fan-out, past whatever is there."""
+    """An arrow through points."""
 
     points: list[tuple[float, float]]
-    crosses: bool = False
 
 
 class Layout(msgspec.Struct):
@@ -59,26 +57,16 @@ def lay_out(shape: Shape) -> Layout:
     by_id = {box.id: box for box in shape.boxes}
     top = _Level(None, children, by_id)
     placed, arrows = top.placed(0.0, 0.0)
-    spots = {spot.box.id: spot for spot in placed}
-    arrows += [Arrow(_straight(spots[a], spots[b]), crosses=True) for a, b in _crossing(shape.boxes, by_id)]
     return Layout(placed, arrows, top.width, top.height)
 
 
 def _chain(box: Box, by_id: dict[str, Box]) -> list[str | None]:
+    """The box, the fan-outs around it from the inside out, and `None` for the flow."""
     chain: list[str | None] = [box.id]
     while box.inside is not None:
         chain.append(box.inside)
         box = by_id[box.inside]
     return [*chain, None]
-
-
-def _crossing(boxes: Iterable[Box], by_id: dict[str, Box]) -> list[tuple[str, str]]:
-    """Arrows that lead into or out of a fan-out; the others are routed by their level."""
-    return [(before, box.id) for box in boxes for before in box.after if by_id[before].inside != box.inside]
-
-
-def _straight(a: Placed, b: Placed) -> list[tuple[float, float]]:
-    return [(a.x + a.width / 2, a.y + a.height), (b.x + b.width / 2, b.y)]
 
 
 class _Thing:
@@ -98,6 +86,13 @@ class _Thing:
         return self.x + self.width / 2
 
 
+class _Route(NamedTuple):
+    """The part of an arrow at one level: between two things, from the top to a thing, or from a thing to the bottom."""
+
+    start: str | None
+    end: str | None
+
+
 class _Level:
     def __init__(self, owner: str | None, children: dict[str | None, list[Box]], by_id: dict[str, Box]) -> None:
         self._owner = owner
@@ -105,10 +100,12 @@ class _Level:
         self._things = {
             box.id: _Thing(box, _Level(box.id, children, by_id) if box.kind == "fan" else None) for box in boxes
         }
-        self._edges = self._find_edges(children, by_id)
-        self._paths: list[list[_Thing]] = []
+        self._ends: dict[tuple[str, str], _Route] = {}
+        self._find_routes(children, by_id)
         self._layers = self._assign()
+        self._lanes = {route: self._make_lanes(route) for route in dict.fromkeys(self._ends.values())}
         self._order()
+        self._bottoms: list[float] = []
         self.width, self.height = self._measure()
 
     @property
@@ -119,54 +116,52 @@ class _Level:
     def outer_height(self) -> float:
         return self.height + 2 * PADDING + TITLE
 
-    def _find_edges(
-        self, children: dict[str | None, list[Box]], by_id: dict[str, Box]
-    ) -> list[tuple[_Thing, _Thing, bool]]:
-        """Who stands above whom at this level; `True` where an arrow is drawn between just these two."""
-        edges: dict[tuple[str, str], bool] = {}
-        for box in _all_inside(self._owner, children):
-            chain = _chain(box, by_id)
-            here = chain[chain.index(self._owner) - 1]
+    def _find_routes(self, children: dict[str | None, list[Box]], by_id: dict[str, Box]) -> None:
+        """Which part of each arrow is at this level."""
+        for box in by_id.values():
             for before in box.after:
-                above = _chain(by_id[before], by_id)
-                if self._owner not in above or here is None:
-                    continue
-                top = above[above.index(self._owner) - 1]
-                if top is not None and top != here:
-                    is_drawn = top == before and here == box.id
-                    edges[top, here] = edges.get((top, here), False) or is_drawn
-        return [(self._things[a], self._things[b], is_drawn) for (a, b), is_drawn in edges.items()]
+                above, below = _chain(by_id[before], by_id), _chain(box, by_id)
+                start = above[above.index(self._owner) - 1] if self._owner in above[1:] else None
+                end = below[below.index(self._owner) - 1] if self._owner in below[1:] else None
+                if start != end:
+                    self._ends[before, box.id] = _Route(start, end)
 
     def _assign(self) -> list[list[_Thing]]:
-        waiting = {id(thing): 0 for thing in self._things.values()}
-        below: dict[int, list[_Thing]] = {}
-        for a, b, _ in self._edges:
-            waiting[id(b)] += 1
-            below.setdefault(id(a), []).append(b)
-        free = [thing for thing in self._things.values() if not waiting[id(thing)]]
-        for thing in free:
-            for other in below.get(id(thing), []):
-                other.layer = max(other.layer, thing.layer + 1)
-                waiting[id(other)] -= 1
-                if not waiting[id(other)]:
+        waiting = dict.fromkeys(self._things, 0)
+        below: dict[str, list[str]] = {}
+        for start, end in dict.fromkeys(self._ends.values()):
+            if start is not None and end is not None:
+                waiting[end] += 1
+                below.setdefault(start, []).append(end)
+        free = [name for name, count in waiting.items() if not count]
+        for name in free:
+            for other in below.get(name, []):
+                self._things[other].layer = max(self._things[other].layer, self._things[name].layer + 1)
+                waiting[other] -= 1
+                if not waiting[other]:
                     free.append(other)
-        layers: list[list[_Thing]] = []
+        layers: list[list[_Thing]] = [[] for _ in range(1 + max((t.layer for t in self._things.values()), default=-1))]
         for thing in self._things.values():
-            while len(layers) <= thing.layer:
-                layers.append([])
             layers[thing.layer].append(thing)
-        for a, b, is_drawn in self._edges:
-            path = [a]
-            for layer in range(a.layer + 1, b.layer):
-                lane = _Thing(None)
-                lane.layer = layer
-                lane.above = [path[-1]]
-                layers[layer].append(lane)
-                path.append(lane)
-            b.above.append(path[-1])
-            if is_drawn:
-                self._paths.append([*path, b])
         return layers
+
+    def _make_lanes(self, route: _Route) -> list[_Thing]:
+        """One lane in each layer between the ends of a route; arrows with the same ends here share them."""
+        last = None if route.start is None else self._things[route.start]
+        target = None if route.end is None else self._things[route.end]
+        lanes: list[_Thing] = []
+        for layer in range(
+            0 if last is None else last.layer + 1, len(self._layers) if target is None else target.layer
+        ):
+            lane = _Thing(None)
+            lane.layer = layer
+            lane.above = [] if last is None else [last]
+            self._layers[layer].append(lane)
+            lanes.append(lane)
+            last = lane
+        if target is not None and last is not None:
+            target.above.append(last)
+        return lanes
 
     def _order(self) -> None:
         """Put what follows one thing beside each other, below it."""
@@ -189,30 +184,50 @@ class _Level:
                 thing.x, thing.y = x, y
                 thing.height = thing.height or tallest
                 x += thing.width + GAP_X
+            self._bottoms.append(y + tallest)
             y += tallest + GAP_Y
         return width, max(0.0, y - GAP_Y)
 
     def placed(self, dx: float, dy: float) -> tuple[list[Placed], list[Arrow]]:
+        """All boxes, and the arrows of this level and those inside it, moved by so much."""
         spots: list[Placed] = []
         arrows: list[Arrow] = []
         for thing in self._things.values():
             assert thing.box is not None
             spots.append(Placed(thing.box, thing.x + dx, thing.y + dy, thing.width, thing.height))
             if thing.inner is not None:
-                inside = thing.inner.placed(thing.x + dx + PADDING, thing.y + dy + PADDING + TITLE)
+                inside = thing.inner.placed(*_origin(thing, dx, dy))
                 spots += inside[0]
                 arrows += inside[1]
-        for path in self._paths:
-            first, last = path[0], path[-1]
-            points = [(first.middle + dx, first.y + first.height + dy)]
-            for lane in path[1:-1]:
-                points += [(lane.middle + dx, lane.y + dy), (lane.middle + dx, lane.y + lane.height + dy)]
-            arrows.append(Arrow([*points, (last.middle + dx, last.y + dy)]))
+        for (before, after), route in self._ends.items():
+            if route.start is not None and route.end is not None:
+                arrows.append(Arrow(self._points(before, after, dx, dy)))
         return spots, arrows
 
+    def _points(self, before: str, after: str, dx: float, dy: float) -> list[tuple[float, float]]:
+        """The part of an arrow that is at this level or deeper in it."""
+        route = self._ends[before, after]
+        points: list[tuple[float, float]] = []
+        if route.start is not None:
+            start = self._things[route.start]
+            if start.inner is not None and route.start != before:
+                points += start.inner._points(before, after, *_origin(start, dx, dy))
+            else:
+                points.append((start.middle + dx, start.y + start.height + dy))
+            # Straight down to the end of the layer, past what is taller in it, before it turns aside.
+            points.append((points[-1][0], self._bottoms[start.layer] + dy))
+        for lane in self._lanes[route]:
+            points += [(lane.middle + dx, lane.y + dy), (lane.middle + dx, self._bottoms[lane.layer] + dy)]
+        if route.end is not None:
+            end = self._things[route.end]
+            if end.inner is not None and route.end != after:
+                inside = end.inner._points(before, after, *_origin(end, dx, dy))
+                points += [(inside[0][0], end.y + dy), *inside]
+            else:
+                points.append((end.middle + dx, end.y + dy))
+        return points
 
-def _all_inside(owner: str | None, children: dict[str | None, list[Box]]) -> Iterable[Box]:
-    for box in children.get(owner, []):
-        yield box
-        if box.kind == "fan":
-            yield from _all_inside(box.id, children)
+
+def _origin(thing: _Thing, dx: float, dy: float) -> tuple[float, float]:
+    """Where the inside of a fan-out begins."""
+    return thing.x + dx + PADDING, thing.y + dy + PADDING + TITLE

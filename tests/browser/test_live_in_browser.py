@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
 import pytest
+from service import Service, art, caption, upscale
 
-from runware_flow import Client, Flow
+from runware_flow import Batch, Client, Flow
 from runware_flow.emulator import Emulator
 from runware_flow.live import LivePage
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
-from service import art, caption, upscale
+from runware_flow.live.journal_page import JournalPage
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -137,3 +135,46 @@ def test_closing_the_page_changes_nothing_and_opening_it_again_shows_all(live, g
     again = visit(page.url)
     expect(again.locator("#count")).to_have_text("8 of 8")
     assert again.locator(".tile", has_text="state").inner_text().endswith("done")
+
+
+def poster(flow, prompt):
+    return flow.then(art(prompt), label="art").then(upscale, label="big").then(caption, label="text")
+
+
+def test_items_are_marked_to_be_bought_anew_and_the_mark_is_taken_back(visit, tmp_path):
+    from playwright.sync_api import expect
+
+    journal = tmp_path / "posters.sqlite"
+    batch = Batch(poster, journal=journal, name="posters", key=str)
+    prompts = [f"poster {number}" for number in range(5)]
+
+    def collect(service):
+        with ThreadPoolExecutor(1) as pool:  # this thread has the event loop of playwright
+            pool.submit(anyio.run, batch.collect, prompts, service).result()
+
+    collect(Service())
+    page = JournalPage(journal)
+    page.start()
+    try:
+        tab = visit(page.url)
+        card = tab.locator(".card", has_text="poster 3")
+        card.locator("[data-redo]").click()
+        assert "3 tasks, $0.0036 the last time" in tab.locator("#ask").inner_text()
+        tab.locator("#a-no").click()
+        expect(card.locator("[data-redo]")).to_have_text("Buy anew…")
+        card.locator("[data-redo]").click()
+        tab.locator("#a-yes").click()
+        expect(card.locator(".marked")).to_be_visible(timeout=15_000)
+        other = tab.locator(".card", has_text="poster 1")
+        other.locator("[data-redo]").click()
+        tab.locator("#ask").get_by_text("big and what follows").click()
+        tab.locator("#a-yes").click()
+        expect(other.locator(".marked")).to_be_visible(timeout=15_000)
+        other.locator("[data-redo]").click()
+        expect(other.locator(".marked")).to_have_count(0, timeout=15_000)
+        again = Service()
+        collect(again)
+        assert [request.task_type for request in again.sent] == ["imageInference", "upscale", "caption"]
+        expect(card.locator(".marked")).to_have_count(0, timeout=15_000)
+    finally:
+        page.close()

@@ -10,15 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from PIL import Image
+from service import Service, art, caption, upscale
 
 from runware_flow import Flow, Ok, RunwareError
 from runware_flow.runner.report_files import keep_thumbnail
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
-import anyio.lowlevel
-from service import Service, art, caption, upscale
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 

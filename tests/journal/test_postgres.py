@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import traceback
 from pathlib import Path
@@ -12,15 +11,13 @@ import anyio
 import psycopg
 import pytest
 from postgres_server import PostgresServer
+from service import Service, art, caption, fails, upscale
 
 from runware_flow import Batch, DeclarationError, Flow, JournalError
 from runware_flow.journal import Journal, collect
 from runware_flow.journal.address import DatabaseAddress
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.journal.store import Begin, NodeKey, Settle
-
-sys.path.append(str(Path(__file__).parents[1] / "run"))
-from service import Service, art, caption, fails, upscale
 
 pytestmark = pytest.mark.cluster
 

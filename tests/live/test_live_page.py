@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import sys
 import threading
 import time
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
 import pytest
+from service import Service, art, caption
 
 from runware_flow import Batch, Client, Flow, RunwareError
 from runware_flow.emulator import Emulator
@@ -22,9 +21,6 @@ from runware_flow.live.journal_page import JournalPage
 from runware_flow.view.live_feed import Feed
 from runware_flow.view.live_story import LiveStory
 from runware_flow.view.report import LivePart, Report
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
-from service import Service, art, caption
 
 BACKENDS = ["asyncio", "trio"]
 

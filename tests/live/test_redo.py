@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import anyio
 import pytest
+from service import Service, art, caption, upscale
 
 from runware_flow import Batch, Flow, JournalError
 from runware_flow.cli.program import UsageError
@@ -17,9 +15,6 @@ from runware_flow.journal.reader import Journal
 from runware_flow.journal.redo import find_nodes, mark_nodes
 from runware_flow.journal.sqlite import SqliteStore
 from runware_flow.view.journal_story import tell_journal
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
-from service import Service, art, caption, upscale
 
 BACKENDS = ["asyncio", "trio"]
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import itertools
 import re
-import sys
 import xml.etree.ElementTree
-from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from service import Service, art, caption, upscale
 
 from runware_flow import Flow, RunwareError
 from runware_flow.view.layout import lay_out
-from runware_flow.view.shape import MANY_BOXES, shape_of
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
-import anyio.lowlevel
-from service import Service, art, caption, upscale
+from runware_flow.view.notebook import MOST_ITEMS
+from runware_flow.view.shape import MANY_BOXES, Box, Shape, shape_of
 
 EVIL = '"><script>alert(1)</script>`${x}`]--> %% end #amp; \n subgraph'
 
@@ -135,6 +134,38 @@ def test_boxes_stand_below_what_they_wait_for_apart_from_each_other_and_inside_t
             assert not overlap(a, b)
 
 
+@st.composite
+def shapes(draw):
+    """Boxes in fan-outs in fan-outs, each after any that came before it and that it is not inside of."""
+    boxes, around = [], ()
+    for number in range(draw(st.integers(2, 14))):
+        around = around[: draw(st.integers(0, len(around)))]  # a fan-out that was left gets no more boxes
+        befores = [box.id for box in boxes if box.id not in around]
+        after = tuple(draw(st.lists(st.sampled_from(befores), unique=True, max_size=3))) if befores else ()
+        kind = draw(st.sampled_from(["task", "task", "task", "fan"]))
+        boxes.append(Box(f"n{number}", "", kind, inside=around[-1] if around else None, after=after))
+        if kind == "fan":
+            boxes[-1].after = ()
+            boxes.append(Box(f"n{number}in", "", "task", inside=f"n{number}", after=after))
+            around = (*around, f"n{number}")
+    return Shape(boxes)
+
+
+@given(shapes())
+def test_no_arrow_lies_over_a_box(shape):
+    layout = lay_out(shape)
+    assert len(layout.arrows) == sum(len(box.after) for box in shape.boxes)
+    for arrow in layout.arrows:
+        for (x, y), (next_x, next_y) in itertools.pairwise(arrow.points):
+            assert y <= next_y
+            for spot in layout.placed:
+                if spot.box.kind == "fan":
+                    continue
+                # A curve stays within the rectangle of its ends.
+                beside = max(x, next_x) <= spot.x or min(x, next_x) >= spot.x + spot.width
+                assert beside or next_y <= spot.y or y >= spot.y + spot.height
+
+
 def test_after_a_run_every_box_says_how_it_ended_and_what_it_cost():
     flow = poster_flow()
     result = anyio.run(flow.execute, Service(fails("doomed")))
@@ -146,6 +177,30 @@ def test_after_a_run_every_box_says_how_it_ended_and_what_it_cost():
     html = result._repr_html_()
     assert "2 ok · 1 failed" in html
     assert "$0.0084" in html
+
+
+class Pictures(Service):
+    """A service whose pictures have an address each."""
+
+    def result(self, request, slot=0, **more):
+        return super().result(request, slot, imageURL=f"https://pictures.example/{request.task_id}-{slot}.jpg", **more)
+
+
+def test_notebook_shows_the_first_items_with_the_chosen_variant():
+    flow = Flow("posters")
+    many = flow.map([f"poster {number}" for number in range(MOST_ITEMS + 3)], art)
+    many.pipe(lambda node: node.each(lambda _: art("variants", number_results=3)).gather().pick(second).then(upscale))
+    html = anyio.run(flow.execute, Pictures())._repr_html_()
+    assert "3 more items" in html
+    figures = xml.etree.ElementTree.fromstring(f"<div>{html}</div>").findall(".//figure")
+    assert len(figures) == MOST_ITEMS
+    assert "poster 0" in "".join(figures[0].itertext())
+    pictures = figures[0].findall(".//img")
+    assert ["outline" in picture.get("style") for picture in pictures] == [False, False, True, False, False]
+
+
+def second(variants):
+    return variants[1]
 
 
 def test_diagrams_and_notebooks_show_what_users_write_as_text():

@@ -8,12 +8,12 @@ import html.parser
 import io
 import json
 import re
-import sys
-from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from PIL import Image
+from service import Service, art, caption, upscale
 
 from runware_flow import Client, Flow, FlowFailed, RunwareError
 from runware_flow.emulator import Emulator
@@ -23,10 +23,6 @@ from runware_flow.runner.report_files import keep_thumbnail, thumbnail
 from runware_flow.view.advice import advice_for
 from runware_flow.view.journal_story import tell_journal
 from runware_flow.view.progress import duration
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
-import anyio.lowlevel
-from service import Service, art, caption, upscale
 
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> ]]> \ud800 \u2028"
 

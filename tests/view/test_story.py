@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import anyio
 import pytest
+from service import Service, art, caption, upscale
 
 from runware_flow import Client, Flow, RunwareError
 from runware_flow.emulator import Emulator
 from runware_flow.view.shape import shape_of
 from runware_flow.view.story import rows_of
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "run"))
-from service import Service, art, caption, upscale
 
 
 def story(flow, result):
