@@ -39,7 +39,7 @@ def run_interruptible(function: Callable[[], Awaitable[T]], *, backend: str = "a
     """
 
     async def main() -> T | None:
-        with anyio.CancelScope() as scope, interrupts.telling(scope.cancel):
+        with anyio.CancelScope() as scope, interrupts.on_press(scope.cancel):
             return await function()
         return None
 
@@ -84,11 +84,11 @@ class Interrupts:
         return bool(self._before)
 
     @contextmanager
-    def telling(self, tell: Callable[[], object]) -> Generator[None]:
-        """Call `tell` on the running event loop at each press, also at one that came before; for a `with` block."""
+    def on_press(self, callback: Callable[[], object]) -> Generator[None]:
+        """Call `callback` on the running event loop at each press, also at one that came before; for a `with` block."""
         token: Any = anyio.lowlevel.current_token().native_token
         schedule = token.run_sync_soon if hasattr(token, "run_sync_soon") else token.call_soon_threadsafe
-        self._call = lambda: schedule(tell)
+        self._call = lambda: schedule(callback)
         if self.presses:
             self._call()
         try:

@@ -7,7 +7,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack, cast, overload
 
 from runware_flow.batch.report import BatchOutcomes, BatchReport
-from runware_flow.batch.run import BatchSpec, open_desk, open_run
+from runware_flow.batch.run import BatchSpec, open_run, open_state
 from runware_flow.errors import DeclarationError
 from runware_flow.flow.checks import call_name, caller, check_call, takes
 from runware_flow.lifetime import HostedBlock
@@ -227,9 +227,9 @@ class Batch(Generic[A, T, S]):
             async with self._engine.open_run(spec, items) as outcomes:
                 yield outcomes
             return
-        desk = open_desk(spec, items)
-        async with open_run(spec, desk, client):
-            yield BatchOutcomes(desk.outbox)
+        state = open_state(spec, items)
+        async with open_run(spec, state, client):
+            yield BatchOutcomes(state.outbox)
 
 
 def _read_deadline(value: Any) -> float | None:

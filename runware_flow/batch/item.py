@@ -99,7 +99,7 @@ class BatchContext(NamedTuple):
     has_item_accounts: bool = False
 
     def open_accounts(self) -> Accounts:
-        """What an item's purchases are counted in."""
+        """What an item's requests are counted in."""
         return Accounts(self.accounts) if self.has_item_accounts else self.accounts
 
     def has_lost(self, lease: int) -> bool:
@@ -234,7 +234,7 @@ class ItemRunner:
         around = self._around
         work.machine = machine = FlowMachine(plan, concurrency=1, on_error="continue")
         pauses = Pauses(machine)
-        event_bus: Any = _ItemNews(around.watch)
+        event_bus: Any = _ItemClock(around.watch)
         run_admission = RunAdmission(machine, around.admission, pauses)
         single_flight = None if around.result_cache is None else SingleFlight(machine, pauses, around.result_cache)
         node_runner = NodeRunner(
@@ -339,7 +339,7 @@ class Work:
         return Abandoned(None, may_be_billed=machine.abandoned_count > 0)
 
 
-class _ItemNews:
+class _ItemClock:
     """Stands where a run has its `EventBus`: it has the time since the item began, from which its policies count."""
 
     __slots__ = ("_start", "node_delta", "node_progress", "node_refused", "node_started", "note_request")

@@ -84,13 +84,13 @@ class BatchReport:
             JournalError: the batch has no journal in a file, without which nothing of its items is kept.
         """
         from runware_flow.runner.journal_report import journal_report
-        from runware_flow.runner.report import check_place, write_report
+        from runware_flow.runner.report import check_target, write_report
 
         if self._journal is None:
             raise JournalError(
                 f"batch {self._name!r} has no journal in a file, so a page about it would have nothing to show"
             )
-        check_place(Path(path))
+        check_target(Path(path))
         report = journal_report(self._journal, Path(path), flow=self._name, files=None, pictures=pictures)
         return write_report(report, path)
 
@@ -153,7 +153,7 @@ class Outbox(Generic[A, T]):
 
     Attributes:
         ended: set once there will be no more.
-        has_failed: the reader is told, or was, that the batch failed.
+        has_failed: the reader is message, or was, that the batch failed.
     """
 
     def __init__(self, report: BatchReport, name: str, bound: int) -> None:
@@ -175,7 +175,7 @@ class Outbox(Generic[A, T]):
                 self._room = anyio.Event()
             await self._room.wait()
 
-    def put(self, item: BatchItem[A, T], purchases: Accounts) -> None:
+    def put(self, item: BatchItem[A, T], accounts: Accounts) -> None:
         """Hand an outcome to the reader; once the reader has left, drop it."""
         if self._is_left:
             return
@@ -195,18 +195,18 @@ class Outbox(Generic[A, T]):
             self._room.set()
         return item
 
-    def fail(self, told: str, error: Exception) -> None:
+    def fail(self, message: str, error: Exception) -> None:
         """Note why the batch has failed; the first reason stays."""
         if not self.has_failed:
             self.has_failed = True
-            self._failure = (told, error)
+            self._failure = (message, error)
 
     def raise_failure(self) -> None:
-        """Raise `FlowFailed` if the batch failed and its reader was not told yet."""
+        """Raise `FlowFailed` if the batch failed and its reader was not message yet."""
         if self._failure is None:
             return
-        (told, error), self._failure = self._failure, None
-        raise FlowFailed(f"batch {self._name!r}: {told}", result=self.report, node=None) from error
+        (message, error), self._failure = self._failure, None
+        raise FlowFailed(f"batch {self._name!r}: {message}", result=self.report, node=None) from error
 
     def leave(self) -> None:
         """The reader has left."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.requester import Requester
     from runware_flow.runner.settings import Settings
 
-__all__ = ("BatchRun", "BatchSpec", "Desk", "Engine", "open_desk", "open_run")
+__all__ = ("BatchRun", "BatchSpec", "BatchState", "Engine", "open_run", "open_state")
 
 
 class BatchSpec(NamedTuple):
@@ -71,7 +71,7 @@ class Engine(Protocol):
         ...
 
 
-class Desk(NamedTuple):
+class BatchState(NamedTuple):
     """The side of a run that is read: its outcomes, its numbers, and what watches it."""
 
     source: BatchSource | FedSource
@@ -90,29 +90,29 @@ class BatchRun(NamedTuple):
     report: BatchReport
 
 
-def open_desk(spec: BatchSpec, items: Any) -> Desk:
+def open_state(spec: BatchSpec, items: Any) -> BatchState:
     """Make the side of a run that is read; its source is to be closed."""
     source = BatchSource(items, spec.key)
     accounts = Accounts()
     report = BatchReport(accounts, source.total, name=spec.name, journal=journal_file(spec.settings.journal))
     outbox: Outbox[Any, Any] = Outbox(report, spec.name, spec.settings.concurrency)
     watch = BatchWatch(spec.name, spec.settings, items, accounts)
-    return Desk(source, accounts, report, outbox, watch, Tolerance(spec.tolerate, source.total))
+    return BatchState(source, accounts, report, outbox, watch, Tolerance(spec.tolerate, source.total))
 
 
 @asynccontextmanager
 async def open_run(
-    spec: BatchSpec, desk: Desk, client: Requester | None = None, *, has_item_accounts: bool = False
+    spec: BatchSpec, state: BatchState, client: Requester | None = None, *, has_item_accounts: bool = False
 ) -> AsyncGenerator[BatchRun]:
-    """Work through the source of a desk beside the body of a block.
+    """Work through the source of a batch beside the body of a block.
 
     Args:
         client: the client to send tasks with; `None` opens one from the environment.
-        has_item_accounts: the purchases of each item are counted by themselves, too.
+        has_item_accounts: the requests of each item are also counted by themselves.
     """
-    settings, watch = spec.settings, desk.watch
+    settings, watch = spec.settings, state.watch
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(desk.source.aclose)
+        stack.push_async_callback(state.source.aclose)
         writer = await open_journal(settings, stack)
         if client is None and os.environ.get("RUNWARE_API_KEY"):
             from runware_flow.client.client import Client
@@ -131,8 +131,8 @@ async def open_run(
             settings,
             client,
             writer,
-            desk.accounts,
-            desk.report,
+            state.accounts,
+            state.report,
             watch,
             admission,
             RetryBudget(),
@@ -141,18 +141,18 @@ async def open_run(
             has_item_accounts,
         )
         runner = ItemRunner(context, spec.builder, spec.deadline)
-        batch_runner = BatchRunner(runner, desk.source, desk.outbox, settings, desk.tolerance, watch, leases)
+        batch_runner = BatchRunner(runner, state.source, state.outbox, settings, state.tolerance, watch, leases)
         async with open_task_group() as workers:
             watch.begin(workers, batch_runner.stop)
             workers.start_soon(_work, batch_runner, spec.shared, admission, leases)
             try:
-                yield BatchRun(batch_runner, admission, desk.report)
+                yield BatchRun(batch_runner, admission, state.report)
             except BaseException:
                 workers.cancel_scope.cancel()
                 watch.close()
                 raise
             finally:
-                desk.outbox.leave()
+                state.outbox.leave()
                 batch_runner.stop()
 
 

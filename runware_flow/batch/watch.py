@@ -74,17 +74,17 @@ class BatchWatch:
 
             attach(progress, stop)
             self._reader.put_event(RunStarted(self.time(), self._name, self._settings.concurrency))
-            workers.start_soon(self._tell, self._reader, progress)
+            workers.start_soon(self._report, self._reader, progress)
         elif self._board is not None:
             from runware_flow.runner.progress import ProgressDisplay
 
             self._display = ProgressDisplay(self._board, progress, self._look)
             workers.start_soon(self._display.run)
 
-    async def _tell(self, reader: EventStream, callback: Any) -> None:
+    async def _report(self, stream: EventStream, callback: Any) -> None:
         from runware_flow.runner.event_bus import report
 
-        await report(reader, callback)
+        await report(stream, callback)
         self._over.set()
 
     def _look(self, board: ProgressBoard) -> None:
@@ -215,17 +215,17 @@ class BatchWatch:
             event_bus.count_on(self._board)
         if self._reader is None:
             return None
-        teller = _ItemTeller(self._reader, pulled, self.time() - event_bus.time())
+        teller = _ItemEvents(self._reader, pulled, self.time() - event_bus.time())
         event_bus.add_reader(teller)
         return teller
 
 
-class _ItemTeller(EventStream):
+class _ItemEvents(EventStream):
     """Passes the events of one item's nodes on, as the batch's."""
 
-    def __init__(self, reader: EventStream, pulled: Pulled, started: float) -> None:
+    def __init__(self, stream: EventStream, pulled: Pulled, started: float) -> None:
         super().__init__(lambda: None)
-        self._reader = reader
+        self._reader = stream
         self._pulled = pulled
         self._started = started
 

@@ -158,9 +158,9 @@ def list_models(
         schemas: their parameter schemas, by AIR.
         described: what the content service says of models.
     """
-    told = {one.air: one for one in described if one.air}
-    cards = [_card(air, entry, schemas.get(air), told.get(air)) for air, entry in registry.models.items()]
-    return cards + [_card(air, None, None, one) for air, one in told.items() if air not in registry.models]
+    known = {one.air: one for one in described if one.air}
+    cards = [_card(air, entry, schemas.get(air), known.get(air)) for air, entry in registry.models.items()]
+    return cards + [_card(air, None, None, one) for air, one in known.items() if air not in registry.models]
 
 
 def search_models(
@@ -212,12 +212,14 @@ def search_models(
 # Cards
 
 
-def _card(air: str, entry: ModelEntry | None, schema: Mapping[str, Any] | None, told: ContentModel | None) -> ModelCard:
+def _card(
+    air: str, entry: ModelEntry | None, schema: Mapping[str, Any] | None, known: ContentModel | None
+) -> ModelCard:
     task_type = entry.task_type if entry else None
-    slug = entry.slug if entry else told.model if told else None
+    slug = entry.slug if entry else known.model if known else None
     modality = _modality(task_type, schema)
     capabilities = _capabilities(task_type, modality, schema) if task_type else ()
-    if told is None:
+    if known is None:
         return ModelCard(
             air=air,
             slug=slug,
@@ -226,19 +228,19 @@ def _card(air: str, entry: ModelEntry | None, schema: Mapping[str, Any] | None, 
             creator=_creator(air, slug),
             capabilities=capabilities,
         )
-    category = told.category if isinstance(told.category, str) else next(iter(told.category or ()), None)
+    category = known.category if isinstance(known.category, str) else next(iter(known.category or ()), None)
     return ModelCard(
         air=air,
         slug=slug,
-        name=told.name,
+        name=known.name,
         task_type=task_type,
         modality=modality or category,
-        creator=told.creator or _creator(air, slug),
-        architecture=told.architecture,
-        capabilities=tuple(dict.fromkeys((*(told.capabilities or ()), *capabilities))),
-        price=told.pricing_overview,
-        headline=told.headline,
-        weight=told.weight or 0.0,
+        creator=known.creator or _creator(air, slug),
+        architecture=known.architecture,
+        capabilities=tuple(dict.fromkeys((*(known.capabilities or ()), *capabilities))),
+        price=known.pricing_overview,
+        headline=known.headline,
+        weight=known.weight or 0.0,
     )
 
 
@@ -316,9 +318,9 @@ def _of_capability(found: Sequence[ModelCard], cards: Sequence[ModelCard], capab
     return [one for one in found if fits(one)]
 
 
-def _taking(found: Sequence[ModelCard], asked: str, schemas: Mapping[str, Any]) -> list[ModelCard]:
-    name, is_valued, value = asked.partition("=")
-    known = {parameter for schema in schemas.values() for parameter in schema["properties"]}
+def _taking(found: Sequence[ModelCard], parameter: str, schemas: Mapping[str, Any]) -> list[ModelCard]:
+    name, is_valued, value = parameter.partition("=")
+    known = {one for schema in schemas.values() for one in schema["properties"]}
     meant = next((one for one in sorted(known) if _plain(one) == _plain(name)), None)
     if meant is None:
         raise _refuse(f"no model takes a parameter {name!r}", name, sorted(known))

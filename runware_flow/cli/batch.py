@@ -106,12 +106,12 @@ class _Command:
         self.failure: FlowFailed | None = None
 
     async def main(self) -> None:
-        with anyio.CancelScope() as scope, self.interrupts.telling(functools.partial(self._interrupt, scope)):
+        with anyio.CancelScope() as scope, self.interrupts.on_press(functools.partial(self._interrupt, scope)):
             try:
                 async with self._batch.run(self._items) as outcomes:
                     self._outcomes, self.report = outcomes, outcomes.report
                     async for item in outcomes:
-                        self._tell(item)
+                        self._report(item)
                         if self.interrupts.presses:
                             break
             except FlowFailed as failure:
@@ -125,7 +125,7 @@ class _Command:
             "stopping: nothing new is sent; what is in flight may be billed and is waited for. Interrupt again to leave"
         )
 
-    def _tell(self, item: BatchItem[Any, Any]) -> None:
+    def _report(self, item: BatchItem[Any, Any]) -> None:
         outcome = item.outcome
         if self._is_json:
             echo_json({"index": item.index, "input": _plain(item.input), **_as_json(outcome)})

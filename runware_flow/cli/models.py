@@ -146,14 +146,14 @@ def _meant(model: str) -> str:
 # What is asked
 
 
-def _run(ask: Callable[[Client], Awaitable[Any]], *, needs_key: bool = False) -> Any:
+def _run(request: Callable[[Client], Awaitable[Any]], *, needs_key: bool = False) -> Any:
     """Ask a client that lives as long as the question; what is public needs no key, so any will do for it."""
     from runware_flow.client.client import Client
 
     async def main() -> Any:
         key = None if needs_key or os.environ.get("RUNWARE_API_KEY") else "none"
         async with Client(key, transport="rest", max_retries=1) as client:
-            return await ask(client)
+            return await request(client)
 
     return run_interruptible(main)
 

@@ -17,7 +17,7 @@ from runware_flow.files import local_path
 from runware_flow.graph.declaration import SENDS
 from runware_flow.interrupts import Interrupts
 from runware_flow.runner.interrupted import journal_file, left_behind
-from runware_flow.runner.report import check_place
+from runware_flow.runner.report import check_target
 from runware_flow.types import MediaResult
 from runware_flow.view.progress import duration, money
 from runware_flow.view.terminal import visible
@@ -56,7 +56,7 @@ class Command:
 
     async def main(self) -> None:
         """Run the flow, keep the pictures, write the report."""
-        with anyio.CancelScope() as scope, self.interrupts.telling(functools.partial(self._interrupt, scope)):
+        with anyio.CancelScope() as scope, self.interrupts.on_press(functools.partial(self._interrupt, scope)):
             await self._work()
         if self._report is not None and self.result is not None:
             result, report = self.result, self._report
@@ -141,7 +141,7 @@ def run_command(
 
 def _check_report(report: Path, journal: Path | None) -> None:
     """Refuse a place for the report before anything is bought."""
-    check_place(report)
+    check_target(report)
     if journal is not None and local_path(report).resolve() == local_path(journal).resolve():
         raise UsageError(f"the report and the journal cannot both be {report}")
 

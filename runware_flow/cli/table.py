@@ -12,7 +12,7 @@ from runware_flow.cli.terminal import echo
 from runware_flow.files import local_path
 from runware_flow.journal import Journal
 from runware_flow.view.gallery import gallery_of
-from runware_flow.view.journal_story import tell_journal
+from runware_flow.view.journal_story import summarise_journal
 from runware_flow.view.progress import money
 from runware_flow.view.table import COLUMNS, key_of, table_of
 from runware_flow.view.terminal import visible
@@ -59,7 +59,7 @@ def show_command(journal: Path, key: str, *, flow: str | None) -> None:
         UsageError: the journal has no item of that key.
     """
     with Journal(journal) as reader:
-        story = tell_journal(reader.entries(flow=flow))
+        story = summarise_journal(reader.entries(flow=flow))
     items = [item for item in gallery_of(story.rows, story.shape) if key in (key_of(item.name), item.name)]
     if not items:
         raise UsageError(f"{journal} has no item {key!r}: `runware-flow journal ls {journal}` lists them")
@@ -82,7 +82,7 @@ def show_command(journal: Path, key: str, *, flow: str | None) -> None:
 
 def _table(journal: Path, flow: str | None) -> list[dict[str, Any]]:
     with Journal(journal) as reader:
-        story = tell_journal(reader.entries(flow=flow))
+        story = summarise_journal(reader.entries(flow=flow))
     return table_of(story.rows, story.shape)
 
 

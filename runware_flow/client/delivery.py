@@ -185,7 +185,7 @@ class Delivery(Generic[R]):
         elif delivered.error is not None:
             self._outcomes.append(Failed(self._document(delivered.error)))
         self._positions.append(delivered.position)
-        self._tell()
+        self._notify()
 
     def take_progress(self, reported: commands.Progress) -> None:
         """The task has come further. An earlier report of the same status is replaced; a stage waits to be seen."""
@@ -199,7 +199,7 @@ class Delivery(Generic[R]):
         self._progress[reported.status] = progress
         if len(self._progress) > _REMEMBERED_STAGES:
             del self._progress[next(iter(self._progress))]
-        self._tell()
+        self._notify()
 
     def refuse(self, error: RunwareError, number: int) -> bool:
         """The service has too much to do to take the task now; tells whether that ends the waiting."""
@@ -228,7 +228,7 @@ class Delivery(Generic[R]):
         self._is_late = True
         self._wake()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if not self._waits_until_settled:
             self._wake()
 

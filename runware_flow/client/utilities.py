@@ -225,7 +225,7 @@ class Utilities:
             RunwareError: the question itself failed (key, connection).
         """
         with self._services.documenting():
-            return read_state(task_uuid.lower(), await self._ask("getResponse", task_uuid, timeout))
+            return read_state(task_uuid.lower(), await self._request("getResponse", task_uuid, timeout))
 
     async def get_task_details(self, task_uuid: str, *, timeout: float | None = None) -> TaskDetailsResult:
         """Look up what a past task asked and answered: `.request` and `.response`, as they went over the wire.
@@ -235,7 +235,7 @@ class Utilities:
         """
         from runware_flow.results import TaskDetailsResult
 
-        frame = await self._ask("getTaskDetails", task_uuid, timeout)
+        frame = await self._request("getTaskDetails", task_uuid, timeout)
         for item in frame.items:
             if item.error is None and item.is_result:
                 return decode_result(item, TaskDetailsResult)
@@ -252,13 +252,13 @@ class Utilities:
             )
         raise self._services.document(error, None)
 
-    async def _ask(self, task_type: str, task_uuid: str, timeout: float | None) -> Frame:
+    async def _request(self, task_type: str, task_uuid: str, timeout: float | None) -> Frame:
         """Ask about a task by a POST of its own; the session would take it for its own task of that id."""
         self._here()
         task_id = read_task_id(task_uuid)
         body = encode_frame([encode({"taskType": task_type, "taskUUID": task_id})])
         services = self._services
-        reply = await services.web.ask_patiently(
+        reply = await services.web.request_with_retries(
             services.settings.http_base_url,
             method="POST",
             body=body,

@@ -118,11 +118,11 @@ class WebhookReceiver:
         except ProtocolError:
             return 400
         for notice in unexpected:
-            if self._on_notice is not None and self._filter.is_new(notice) and not await self._tell(notice):
+            if self._on_notice is not None and self._filter.is_new(notice) and not await self._notify(notice):
                 return 500
         return 204
 
-    async def _tell(self, notice: WebhookNotice) -> bool:
+    async def _notify(self, notice: WebhookNotice) -> bool:
         """Call `on_notice`; tell whether it was in time. What it raises goes to the server, which answers with 500."""
         is_done = False
         try:

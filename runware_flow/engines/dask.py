@@ -24,7 +24,7 @@ import msgspec
 from runware_flow.batch.batch_runner import FailurePolicy
 from runware_flow.batch.item import BatchItem
 from runware_flow.batch.report import BatchOutcomes
-from runware_flow.batch.run import open_desk
+from runware_flow.batch.run import open_state
 from runware_flow.batch.source import Pulled
 from runware_flow.engines.worker import CONCURRENCY, Job, Left, RunMissing, attend, end_run, run_shard
 from runware_flow.errors import ClientStateError, DeclarationError, RunwareError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from runware_flow.batch.run import BatchSpec, Desk
+    from runware_flow.batch.run import BatchSpec, BatchState
     from runware_flow.engines.worker import Reply, ShardItem
 
 __all__ = ("DaskEngine",)
@@ -95,22 +95,22 @@ class DaskEngine:
         """Run a batch for the time of a block; see `Batch.run`."""
         if not on_asyncio():
             raise ClientStateError("DaskEngine runs on asyncio alone, as Dask's client does: use backend='asyncio'")
-        desk = open_desk(spec, items)
+        state = open_state(spec, items)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(desk.source.aclose)
+            stack.push_async_callback(state.source.aclose)
             client = await stack.enter_async_context(_connected(self._address, self._security))
-            run = _ClusterRun(spec, desk, client, self._workers)
+            run = _ClusterRun(spec, state, client, self._workers)
             async with open_task_group() as group:
-                desk.watch.begin(group, run.stop)
+                state.watch.begin(group, run.stop)
                 group.start_soon(run.run)
                 try:
-                    yield BatchOutcomes(desk.outbox)
+                    yield BatchOutcomes(state.outbox)
                 except BaseException:
                     group.cancel_scope.cancel()
-                    desk.watch.close()
+                    state.watch.close()
                     raise
                 finally:
-                    desk.outbox.leave()
+                    state.outbox.leave()
                     run.stop()
 
 
@@ -124,7 +124,7 @@ class _Worker:
         self.item_count = 0
         self.shards: set[anyio.CancelScope] = set()
         self.in_use = 0
-        self.heard_at = anyio.current_time()
+        self.last_reply_at = anyio.current_time()
         self.is_silent = False
         self.rate = 0.0
         self._counted_at = anyio.current_time()
@@ -157,9 +157,9 @@ class _Worker:
 class _ClusterRun:
     """The driver of one run: it sends shards, and takes their outcomes."""
 
-    def __init__(self, spec: BatchSpec, desk: Desk, client: Any, workers: int | Collection[str] | None) -> None:
+    def __init__(self, spec: BatchSpec, state: BatchState, client: Any, workers: int | Collection[str] | None) -> None:
         self._spec = spec
-        self._desk = desk
+        self._state = state
         self._client = client
         self._wanted = workers
         self._run_id = uuid.uuid4().hex
@@ -178,13 +178,13 @@ class _ClusterRun:
         self._is_stopped = False
         self._changed = anyio.Event()
         self._shares_changed = anyio.Event()
-        self._policy = FailurePolicy(desk.outbox, spec.settings, desk.tolerance)
+        self._policy = FailurePolicy(state.outbox, spec.settings, state.tolerance)
         self._shard_count = 0
         self._group: TaskGroup | None = None
 
     async def run(self) -> None:
         """Work through the source."""
-        desk = self._desk
+        state = self._state
         is_cancelled = True
         try:
             async with open_task_group() as self._group:
@@ -194,28 +194,28 @@ class _ClusterRun:
                 is_cancelled = False
                 self._group.cancel_scope.cancel()
             self._policy.end()
-            end = "failed" if desk.outbox.has_failed else "stopped" if self._is_stopped else "done"
-            await desk.watch.finish(end)
+            end = "failed" if state.outbox.has_failed else "stopped" if self._is_stopped else "done"
+            await state.watch.finish(end)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end(is_cancelled=is_cancelled)
-            desk.report.tick()
-            desk.outbox.close()
+            state.report.tick()
+            state.outbox.close()
 
     def stop(self) -> None:
         """Begin no more items. Those that are in flight run to their end."""
         self._is_stopped = True
-        self._desk.source.stop()
+        self._state.source.stop()
         self._wake()
         self._wake_shares()
 
     # From the source to the workers
 
     async def _pull(self) -> None:
-        source = self._desk.source
+        source = self._state.source
         while not self._is_stopped:
-            await self._desk.outbox.room()
-            await self._desk.watch.admitted()
+            await self._state.outbox.room()
+            await self._state.watch.admitted()
             if len(self._pulled) >= _MOST_ITEMS:
                 self._wake()
                 await self._wait()
@@ -257,7 +257,7 @@ class _ClusterRun:
         for item in shard:
             self._out[item.position] = item
         worker.item_count += len(shard)
-        self._desk.report.work()
+        self._state.report.work()
         assert self._group is not None
         self._group.start_soon(self._await_shard, worker, shard)
 
@@ -328,15 +328,15 @@ class _ClusterRun:
         pulled = self._out.pop(done.position, None)
         if pulled is None:
             return
-        desk = self._desk
+        state = self._state
         item: BatchItem[Any, Any] = BatchItem(
             pulled.position, pulled.item, pulled.key, pickle.loads(done.outcome), done.is_restored
         )
-        desk.accounts.absorb(done.purchases)
-        desk.report.begin()
-        desk.report.count(item)
-        desk.watch.settled(item.outcome)
-        desk.outbox.put(item, done.purchases)
+        state.accounts.absorb(done.accounts)
+        state.report.begin()
+        state.report.count(item)
+        state.watch.settled(item.outcome)
+        state.outbox.put(item, done.accounts)
         if self._policy.add(item) and not self._is_stopped:
             self.stop()
             if self._spec.settings.on_error == "cancel" and self._group is not None:
@@ -364,7 +364,7 @@ class _ClusterRun:
                     self._wake_shares()
             now = anyio.current_time()
             for worker in self._workers.values():
-                if now - worker.heard_at > _SILENT * self._lease_seconds and not worker.is_silent:
+                if now - worker.last_reply_at > _SILENT * self._lease_seconds and not worker.is_silent:
                     self._silence(worker)
             await anyio.sleep(_LOOK_SECONDS)
 
@@ -394,12 +394,12 @@ class _ClusterRun:
         self._wake_shares()
 
     async def _attend(self, worker: _Worker) -> None:
-        """Tell a worker its share for as long as it is there."""
+        """Send a worker its share for as long as it is there."""
         job: bytes | None = self._job
         with worker.scope:
             while True:
                 offered = self._shares.offer(worker.address, anyio.current_time())
-                reply = await self._tell(worker, job, offered)
+                reply = await self._send_share(worker, job, offered)
                 if reply is None:
                     await anyio.sleep(_UNSETTLED_SECONDS)
                     continue
@@ -415,16 +415,16 @@ class _ClusterRun:
                     self._wake_shares()
                 worker.in_use = reply.in_use[CONCURRENCY]
                 running = sum(other.in_use for other in self._workers.values())
-                self._desk.report.note_running(running)
-                self._desk.watch.note_running(running)
+                self._state.report.note_running(running)
+                self._state.watch.note_running(running)
                 self._wake()
                 changed = self._shares_changed
                 is_settled = self._shares.is_settled
                 with anyio.move_on_after(_SETTLED_SECONDS if is_settled else _UNSETTLED_SECONDS):
                     await changed.wait()
 
-    async def _tell(self, worker: _Worker, job: bytes | None, offered: dict[str, int]) -> Reply | None:
-        """Tell a worker its share; `None` if it is not reached."""
+    async def _send_share(self, worker: _Worker, job: bytes | None, offered: dict[str, int]) -> Reply | None:
+        """Send a worker its share; `None` if it is not reached."""
         call = self._client.run(
             attend, self._run_id, self._name, job, offered, self._is_stopped, workers=[worker.address]
         )
@@ -433,13 +433,13 @@ class _ClusterRun:
             reply: Reply = answers[worker.address]
         except (OSError, KeyError, ValueError):  # it is gone: the scheduler says so soon
             return None
-        worker.heard_at = anyio.current_time()
+        worker.last_reply_at = anyio.current_time()
         worker.is_silent = False
         return reply
 
     async def _end(self, *, is_cancelled: bool) -> None:
         """End the run in all workers; note what was in flight there."""
-        report = self._desk.report
+        report = self._state.report
         reached = [worker.address for worker in self._workers.values() if not worker.is_silent]
         answers: dict[str, Any] = {}
         if reached and self._client.status == "running":

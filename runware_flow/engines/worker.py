@@ -20,7 +20,7 @@ import msgspec
 from anyio.from_thread import BlockingPortal
 
 from runware_flow.batch.report import BatchReport, Outbox
-from runware_flow.batch.run import BatchRun, BatchSpec, Desk, open_run
+from runware_flow.batch.run import BatchRun, BatchSpec, BatchState, open_run
 from runware_flow.batch.source import FedSource, Pulled
 from runware_flow.batch.watch import BatchWatch
 from runware_flow.errors import JournalError, RunwareError, RunwareFlowError
@@ -70,13 +70,13 @@ class ShardItem(NamedTuple):
 
     Attributes:
         outcome: pickled.
-        purchases: what it bought.
+        accounts: what it cost.
     """
 
     position: int
     outcome: bytes
     is_restored: bool
-    purchases: Accounts
+    accounts: Accounts
 
 
 class Reply(NamedTuple):
@@ -130,12 +130,12 @@ class _ShardOutbox(Outbox[Any, Any]):
     async def room(self) -> None:
         return
 
-    def put(self, item: BatchItem[Any, Any], purchases: Accounts) -> None:
+    def put(self, item: BatchItem[Any, Any], accounts: Accounts) -> None:
         shard = self.shards.pop(item.index, None)
         if shard is None:
             return
         outcome = _packed(item.outcome)
-        shard.items.append(ShardItem(item.index, outcome, item.is_restored, purchases.without_whole()))
+        shard.items.append(ShardItem(item.index, outcome, item.is_restored, accounts.without_whole()))
         shard.left.discard(item.index)
         if not shard.left:
             shard.done.set()
@@ -217,7 +217,7 @@ class _WorkerRun:
         try:
             anyio.run(self._live)
         except BaseException as error:  # noqa: BLE001 - the driver is told
-            self.error = self.error or _told(error)
+            self.error = self.error or _portable_error(error)
         finally:
             self._opened.set()
             self.ended.set()
@@ -232,18 +232,18 @@ class _WorkerRun:
         store = PostgresStore(job.journal, lease=job.lease, patience=job.patience)
         settings = msgspec.structs.replace(job.spec.settings, journal=store, on_error="continue", progress=None)
         watch = BatchWatch(job.spec.name, settings, None, accounts)
-        desk = Desk(source, accounts, report, outbox, watch, Tolerance(1.0))
+        state = BatchState(source, accounts, report, outbox, watch, Tolerance(1.0))
         try:
             async with BlockingPortal() as self._portal:
                 try:
                     with anyio.CancelScope() as self._scope:
                         spec = job.spec._replace(settings=settings, tolerate=1.0)
-                        async with open_run(spec, desk, has_item_accounts=True) as self._run:
+                        async with open_run(spec, state, has_item_accounts=True) as self._run:
                             await self._apply()
                             self._opened.set()
                             await self._wait_for_end()
                 except Exception as error:  # noqa: BLE001 - the driver is told
-                    self.error = _told(error)
+                    self.error = _portable_error(error)
                 finally:
                     outbox.release()
         finally:
@@ -354,13 +354,13 @@ def _packed(outcome: Any) -> bytes:
     return packed
 
 
-def _told(error: BaseException) -> Exception:
-    """The failure of a run as the driver is told it: one that can be sent, without its traceback."""
+def _portable_error(error: BaseException) -> Exception:
+    """The failure of a run as it is sent to the driver, without its traceback."""
     single = find_single(error) or error
     if isinstance(single, RunwareFlowError):
         try:
             made: Exception = pickle.loads(pickle.dumps(single))
-        except Exception:  # noqa: BLE001 - it is told in words
+        except Exception:  # noqa: BLE001 - it cannot be pickled: its text is sent
             return JournalError(str(single)) if isinstance(single, JournalError) else RunwareError(str(single))
         return made
     return RunwareError(f"in a worker: {type(single).__name__}: {single}")

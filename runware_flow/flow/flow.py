@@ -443,9 +443,9 @@ class Flow:
             return run_interruptible(main, backend=backend)
         except KeyboardInterrupt as interrupt:
             if begun:
-                from runware_flow.runner.interrupted import tell_interrupted  # rarely needed
+                from runware_flow.runner.interrupted import report_interrupted  # rarely needed
 
-                tell_interrupted(interrupt, self.name, begun[0], overrides.get("journal", self.settings.journal))
+                report_interrupted(interrupt, self.name, begun[0], overrides.get("journal", self.settings.journal))
             raise
         except Exception as error:
             trim(error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from runware_flow.errors import DeclarationError
 from runware_flow.flow.standin import Anything, Recorder, stand_in
 from runware_flow.graph.declaration import DECIDED, SENDS, NodeKind, NodeSpec, has_method, waits_for
-from runware_flow.graph.forecast import Plan, Tally, Way, times
+from runware_flow.graph.forecast import Plan, Way, WayCounts, times
 from runware_flow.graph.outcomes import Ok
 from runware_flow.graph.prices import Price, PriceList, read_price_text
 from runware_flow.journal.address import DatabaseAddress, is_database
@@ -71,9 +71,9 @@ def make_plan(declaration: Declaration, prices: PriceList) -> Plan:
     stages = [
         stage
         for spec in _in_order(declaration.root)
-        for is_fallback, tallies in ((False, walk.tallies), (True, walk.fallbacks))
-        if spec in tallies
-        for stage in tallies[spec].stages(
+        for is_fallback, counts_of in ((False, walk.counts_of), (True, walk.fallbacks))
+        if spec in counts_of
+        for stage in counts_of[spec].stages(
             prices.find,
             label=spec.name,
             path=spec.path,
@@ -96,8 +96,8 @@ class _Walk:
     """The samples and values met so far."""
 
     def __init__(self, declaration: Declaration) -> None:
-        self.tallies: dict[NodeSpec, Tally] = {}
-        self.fallbacks: dict[NodeSpec, Tally] = {}
+        self.counts_of: dict[NodeSpec, WayCounts] = {}
+        self.fallbacks: dict[NodeSpec, WayCounts] = {}
         self._recorder = Recorder()
         self._values: dict[NodeSpec, list[list[Any]]] = {}
         self._samples: dict[ScopeSpec, list[_Sample]] = {declaration.root: [_Sample(0, None, 1, 1)]}
@@ -122,8 +122,8 @@ class _Walk:
             self._values[spec] = [[self._gathered(spec, place)] for place in range(len(samples))]
         elif kind in SENDS:
             is_fallback = any(one.kind is NodeKind.UNLESS for one in spec.after)
-            tally = (self.fallbacks if is_fallback else self.tallies)[spec] = Tally()
-            self._values[spec] = [self._tasks(spec, place, sample, tally) for place, sample in enumerate(samples)]
+            counts = (self.fallbacks if is_fallback else self.counts_of)[spec] = WayCounts()
+            self._values[spec] = [self._tasks(spec, place, sample, counts) for place, sample in enumerate(samples)]
         else:
             self._values[spec] = [self._worked_out(spec, place, sample) for place, sample in enumerate(samples)]
         if spec.fallback is not None:
@@ -139,16 +139,16 @@ class _Walk:
 
     def _fall_back(self, spec: NodeSpec, fallback: Fallback) -> None:
         """Count what a fallback would send; what follows is planned for the first choice alone."""
-        tally = self.fallbacks[spec] = Tally()
+        counts = self.fallbacks[spec] = WayCounts()
         for place, sample in enumerate(self._samples[spec.scope]):
             ways: list[Way] = [(None, None, 1, None)]
             if fallback.kind is not NodeKind.CALL:
                 ways = [self._request(spec, task)[0] for task in self._called(spec, place, fallback)]
-            tally.add(ways, 0, sample.most, ())
+            counts.add(ways, 0, sample.most, ())
 
     # What nodes are worth
 
-    def _tasks(self, spec: NodeSpec, place: int, sample: _Sample, tally: Tally) -> list[Any]:
+    def _tasks(self, spec: NodeSpec, place: int, sample: _Sample, counts: WayCounts) -> list[Any]:
         ways: list[Way] = []
         values: list[Any] = []
         self._recorder.asked.clear()
@@ -157,7 +157,7 @@ class _Walk:
             ways.append(way)
             values.append(value)
         least = 0 if spec in self._maybe else sample.least
-        tally.add(ways, least, sample.most, self._recorder.asked)
+        counts.add(ways, least, sample.most, self._recorder.asked)
         by_way = dict(zip(ways, values, strict=True))  # one value for each way is enough for those behind it
         return list(by_way.values())[:_MOST_VALUES]
 
@@ -211,9 +211,9 @@ class _Walk:
     def _worked_out(self, spec: NodeSpec, place: int, sample: _Sample) -> list[Any]:
         unknown = Anything(spec.name, self._recorder)
         if spec.kind is not NodeKind.PICK:
-            tally = self.tallies.setdefault(spec, Tally())
+            counts = self.counts_of.setdefault(spec, WayCounts())
             least = 0 if spec in self._maybe else sample.least
-            tally.add([(None, None, 1, None)], least, sample.most, ())
+            counts.add([(None, None, 1, None)], least, sample.most, ())
             return [unknown]
         values = islice(self._called(spec, place), _MOST_VALUES)
         return [unknown if isinstance(value, Exception) or _closed(value) else value for value in values]

@@ -32,7 +32,7 @@ def make_saver(of: NodeSpec, template: str | os.PathLike[str], where: Where) -> 
         names = Template(text)
     except ValueError as error:
         raise DeclarationError(f"save, declared at {where}: {error}") from None
-    if of.scope.fan is not None and not names.tells_items_apart:
+    if of.scope.fan is not None and not names.distinguishes_items:
         raise DeclarationError(
             f"save, declared at {where}: {text!r} is the same file for every item of {of.path!r}; put {{index}} or"
             " {key} into it"
@@ -77,7 +77,7 @@ async def _save(result: Any, text: str, label: str) -> Path:
 
 def _claim(context: RunContext, text: str, target: str) -> None:
     """Make sure that no other node of the run, and no other item, writes the same file."""
-    if context.is_batch_item and not Template(text).tells_items_apart:
+    if context.is_batch_item and not Template(text).distinguishes_items:
         raise DeclarationError(
             f"{context.place!r} saves to {text!r}, which is the same file for every item of the batch; put {{index}} or"
             " {key} into it"

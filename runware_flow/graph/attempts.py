@@ -82,7 +82,7 @@ def what_follows(
     policy: Policy,
     *,
     attempt: int,
-    buys: bool | None,
+    sends: bool | None,
     now: float,
     attempts: Attempts | None = None,
     budget: RetryBudget | None = None,
@@ -94,7 +94,7 @@ def what_follows(
     Args:
         error: how it failed.
         attempt: its number, from 1; those of the fallback go on counting.
-        buys: an attempt is a purchase; `None` if nothing in it could be one; see `may_try_again`.
+        sends: an attempt is a purchase; `None` if nothing in it could be one; see `may_try_again`.
         now: seconds since the start of the run. Nothing is tried that could only begin past the deadline.
         attempts: what else is known of the node's attempts.
         budget: the run's, from which a second purchase takes.
@@ -103,19 +103,19 @@ def what_follows(
     retry, note = policy.retry, None
     before = (attempts.before_fallback if attempts is not None else None) or 0
     tries = attempt - before
-    if tries < retry.attempts and may_try_again(error, buys=buys, on=retry.on):
+    if tries < retry.attempts and may_try_again(error, sends=sends, on=retry.on):
         seconds = _pause_seconds(error, tries, retry.backoff, luck)
         then = now + seconds
         is_late = policy.deadline is not None and then >= policy.deadline
         if retry.max_elapsed is not None and attempts is not None:
             is_late = is_late or then >= attempts.began + retry.max_elapsed
         if not is_late:
-            if not buys or budget is None or budget.spend():
+            if not sends or budget is None or budget.spend():
                 return Next("again", seconds)
             note = "it was not tried again, since too much has failed in this run and its retries are used up"
     is_late = policy.deadline is not None and now >= policy.deadline
     is_first_choice = attempts is None or attempts.before_fallback is None
-    if has_fallback and is_first_choice and not is_late and may_fall_back(error, buys=bool(buys)):
+    if has_fallback and is_first_choice and not is_late and may_fall_back(error, sends=bool(sends)):
         return Next("fallback")
     return Next("end", note=note)
 

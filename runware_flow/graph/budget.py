@@ -13,7 +13,7 @@ Whatever may have been billed without a known cost (a timeout, a cancel) stays r
 known, from when one is.
 
 No wait is without an end: a waiter waits for a request in flight; each of those ends once, and then `settle`,
-`release` or `hold` name who is to ask again.
+`release` or `withhold` name who is to ask again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from runware_flow.graph.prices import Price, PriceList
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-__all__ = ("Asking", "BudgetMachine", "Past", "Refused", "Reservation")
+__all__ = ("BudgetMachine", "BudgetRequest", "Past", "Refused", "Reservation")
 
 Kind: TypeAlias = tuple[str, str | None]
 """A task type and a model."""
 
 
-class Asking(NamedTuple):
+class BudgetRequest(NamedTuple):
     """A request that wants to be sent."""
 
     task_type: str
@@ -57,7 +57,7 @@ class Past(NamedTuple):
     """
 
     spent: int = 0
-    may_be_billed: dict[str, Asking] = {}  # noqa: RUF012 - never changed
+    may_be_billed: dict[str, BudgetRequest] = {}  # noqa: RUF012 - never changed
     without_cost: dict[Kind, int] = {}  # noqa: RUF012
     prices: dict[Kind, Price] = {}  # noqa: RUF012
     unreported: frozenset[Kind] = frozenset()
@@ -71,17 +71,17 @@ class Reservation:
         is_probe: no price is known for it.
     """
 
-    __slots__ = ("amount", "asking", "is_over", "is_probe")
+    __slots__ = ("amount", "is_over", "is_probe", "request")
 
-    def __init__(self, asking: Asking, amount: int, *, is_probe: bool) -> None:
-        self.asking = asking
+    def __init__(self, request: BudgetRequest, amount: int, *, is_probe: bool) -> None:
+        self.request = request
         self.amount = amount
         self.is_probe = is_probe
         self.is_over = False
 
     def __repr__(self) -> str:
         state = "over" if self.is_over else "open"
-        return f"<Reservation of {self.amount} micro-USD for {self.asking.task_type} {self.asking.model}, {state}>"
+        return f"<Reservation of {self.amount} micro-USD for {self.request.task_type} {self.request.model}, {state}>"
 
 
 class Refused(NamedTuple):
@@ -111,79 +111,80 @@ class BudgetMachine:
         self.spent = 0
         self.reserved = 0
         self.in_flight = 0
-        self._held = 0
-        self._held_results: dict[Kind, int] = {}
+        self._withheld = 0
+        self._withheld_results: dict[Kind, int] = {}
         """Results that may have been billed while no price was known for them."""
         self._prices = PriceList(prices)
         self._largest: dict[Kind, int] = {}
         self._probing: set[Kind] = set()
         self._unreported: set[Kind] = set()
-        self._waiting: deque[tuple[Asking, Any]] = deque()
-        self._behind_probes: dict[Kind, deque[tuple[Asking, Any]]] = {}
+        self._waiting: deque[tuple[BudgetRequest, Any]] = deque()
+        self._behind_probes: dict[Kind, deque[tuple[BudgetRequest, Any]]] = {}
 
     def __repr__(self) -> str:
         return (
-            f"<BudgetMachine: {self.spent} spent, {self.reserved} reserved, {self.held} held of {self.limit} micro-USD>"
+            f"<BudgetMachine: {self.spent} spent, {self.reserved} reserved, {self.withheld} withheld"
+            f" of {self.limit} micro-USD>"
         )
 
     @property
-    def held(self) -> int:
+    def withheld(self) -> int:
         """What is kept for requests that may have been billed, and whose end will not be known."""
-        unpriced = (self.estimate(Asking(*kind, count)) or 0 for kind, count in self._held_results.items())
-        return self._held + sum(unpriced)
+        unpriced = (self.estimate(BudgetRequest(*kind, count)) or 0 for kind, count in self._withheld_results.items())
+        return self._withheld + sum(unpriced)
 
     @property
     def left(self) -> int:
         """What is neither spent nor kept; less than nothing if something cost more than was known."""
-        return self.limit - self.spent - self.reserved - self.held
+        return self.limit - self.spent - self.reserved - self.withheld
 
     @property
     def waiting_count(self) -> int:
         """How many wait."""
         return len(self._waiting) + sum(map(len, self._behind_probes.values()))
 
-    def estimate(self, asking: Asking) -> int | None:
+    def estimate(self, request: BudgetRequest) -> int | None:
         """The most that is known of what a request costs; `None` if nothing is."""
-        price = self._prices.find(asking.task_type, asking.model)
-        largest = self._largest.get(asking.kind)
+        price = self._prices.find(request.task_type, request.model)
+        largest = self._largest.get(request.kind)
         if price is None:
-            return None if largest is None else asking.results * largest
-        return asking.results * max(round(price.high * 1_000_000), largest or 0)
+            return None if largest is None else request.results * largest
+        return request.results * max(round(price.high * 1_000_000), largest or 0)
 
     # Before a request is sent
 
-    def reserve(self, asking: Asking, waiter: Any) -> Reservation | Refused | None:
+    def reserve(self, request: BudgetRequest, waiter: Any) -> Reservation | Refused | None:
         """Reserve for a request, or say that it never will be; `None`: `waiter` is to ask again when it is named.
 
         Without a waiter, nothing waits.
         """
-        need = self.estimate(asking)
-        if need is None and asking.kind in self._unreported:
+        need = self.estimate(request)
+        if need is None and request.kind in self._unreported:
             return Refused(None, is_unreported=True)
-        if need is None and asking.kind in self._probing:
+        if need is None and request.kind in self._probing:
             if waiter is not None:
-                self._behind_probes.setdefault(asking.kind, deque()).append((asking, waiter))
+                self._behind_probes.setdefault(request.kind, deque()).append((request, waiter))
             return None
         least = 1 if need is None else need
         if least <= self.left or need == 0:
-            return self._grant(asking, need)
+            return self._make_reservation(request, need)
         if least <= self.left + self.reserved:
             if waiter is not None:
-                self._waiting.append((asking, waiter))
+                self._waiting.append((request, waiter))
             return None
         return Refused(need)
 
-    def force(self, asking: Asking) -> Reservation:
+    def force(self, request: BudgetRequest) -> Reservation:
         """Reserve for a request that has been bought before, whatever is left: only its result is asked for."""
-        return self._grant(asking, self.estimate(asking))
+        return self._make_reservation(request, self.estimate(request))
 
-    def _grant(self, asking: Asking, need: int | None) -> Reservation:
+    def _make_reservation(self, request: BudgetRequest, need: int | None) -> Reservation:
         if need is None:
-            self._probing.add(asking.kind)
+            self._probing.add(request.kind)
         amount = need or 0
         self.reserved += amount
         self.in_flight += 1
-        return Reservation(asking, amount, is_probe=need is None)
+        return Reservation(request, amount, is_probe=need is None)
 
     # When it has ended
 
@@ -191,33 +192,33 @@ class BudgetMachine:
         """A request has ended and cost that much; returns who is to ask again."""
         self._close(reservation)
         self.add_spent(cost)
-        self.learn(reservation.asking, cost)
+        self.learn(reservation.request, cost)
         return self._after(reservation)
 
     def settle_unreported(self, reservation: Reservation) -> list[Any]:
         """A request has ended and its cost was not reported, though it was asked for; returns who is to ask again."""
-        self.note_unreported(reservation.asking)
-        return self.hold(reservation)
+        self.note_unreported(reservation.request)
+        return self.withhold(reservation)
 
-    def note_unreported(self, asking: Asking) -> None:
+    def note_unreported(self, request: BudgetRequest) -> None:
         """Take note that the cost of such requests is not reported."""
-        self._unreported.add(asking.kind)
+        self._unreported.add(request.kind)
 
     def release(self, reservation: Reservation) -> list[Any]:
         """A request was never sent, or failed by the service's word, so it is free; returns who is to ask again."""
         self._close(reservation)
         return self._after(reservation)
 
-    def hold(self, reservation: Reservation) -> list[Any]:
+    def withhold(self, reservation: Reservation) -> list[Any]:
         """A request may have been billed, and what it cost is not known; returns who is to ask again."""
         self._close(reservation)
-        self.keep(reservation.asking, None if reservation.is_probe else reservation.amount)
+        self.keep(reservation.request, None if reservation.is_probe else reservation.amount)
         return self._after(reservation)
 
-    def learn(self, asking: Asking, cost: int) -> None:
+    def learn(self, request: BudgetRequest, cost: int) -> None:
         """Take note of what a request cost."""
-        each = -(-max(0, cost) // asking.results)
-        self._largest[asking.kind] = max(each, self._largest.get(asking.kind, 0))
+        each = -(-max(0, cost) // request.results)
+        self._largest[request.kind] = max(each, self._largest.get(request.kind, 0))
 
     def forget(self, waiters: Container[Any]) -> list[Any]:
         """Drop waiters that will not ask again; returns who is to ask instead."""
@@ -238,20 +239,20 @@ class BudgetMachine:
         """Count what was spent; nothing gives money back."""
         self.spent += max(0, cost)
 
-    def keep(self, asking: Asking, amount: int | None) -> None:
+    def keep(self, request: BudgetRequest, amount: int | None) -> None:
         """Keep money for a request that may have been billed; `None`: what it costs once that is known."""
-        self._keep(asking, amount, 1)
+        self._keep(request, amount, 1)
 
-    def keep_no_more(self, asking: Asking, amount: int | None) -> None:
+    def keep_no_more(self, request: BudgetRequest, amount: int | None) -> None:
         """Give back what was kept with these: the request is asked for, and its result will say what it cost."""
-        self._keep(asking, amount, -1)
+        self._keep(request, amount, -1)
 
-    def _keep(self, asking: Asking, amount: int | None, sign: int) -> None:
+    def _keep(self, request: BudgetRequest, amount: int | None, sign: int) -> None:
         if amount is not None:
-            self._held += sign * amount
+            self._withheld += sign * amount
             return
-        count = self._held_results.get(asking.kind, 0) + sign * asking.results
-        self._held_results[asking.kind] = count
+        count = self._withheld_results.get(request.kind, 0) + sign * request.results
+        self._withheld_results[request.kind] = count
 
     def _close(self, reservation: Reservation) -> None:
         if reservation.is_over:
@@ -260,10 +261,10 @@ class BudgetMachine:
         self.reserved -= reservation.amount
         self.in_flight -= 1
         if reservation.is_probe:
-            self._probing.discard(reservation.asking.kind)
+            self._probing.discard(reservation.request.kind)
 
     def _after(self, reservation: Reservation) -> list[Any]:
-        kind = reservation.asking.kind
+        kind = reservation.request.kind
         queue = self._behind_probes.get(kind)
         if queue is not None and kind in self._largest:
             del self._behind_probes[kind]
@@ -291,8 +292,8 @@ class BudgetMachine:
         named: list[Any] = []
         left = self.left
         while self._waiting:
-            asking, waiter = self._waiting[0]
-            need = self.estimate(asking) or 1
+            request, waiter = self._waiting[0]
+            need = self.estimate(request) or 1
             if need <= left:
                 left -= need
             elif need <= self.left + self.reserved:

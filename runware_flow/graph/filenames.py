@@ -68,7 +68,7 @@ class Template:
                 )
 
     @property
-    def tells_items_apart(self) -> bool:
+    def distinguishes_items(self) -> bool:
         """Whether two items of a fan-out get two names."""
         return bool(self.fields & TELLING)
 

@@ -14,7 +14,7 @@ from runware_flow.graph.prices import Price, dollars
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ("Cost", "Plan", "PlannedStage", "Tally")
+__all__ = ("Cost", "Plan", "PlannedStage", "WayCounts")
 
 _SHOWN_STAGES = 60
 _HEAD = ("stage", "task", "model", "tasks", "one result", "cost")
@@ -185,7 +185,7 @@ Way: TypeAlias = tuple[str | None, str | None, int, str | None]
 """What a node would send: task type, model, results, and what only the run decides."""
 
 
-class Tally:
+class WayCounts:
     """Counts the ways that one node goes over all samples of its scope."""
 
     def __init__(self) -> None:
@@ -193,16 +193,16 @@ class Tally:
         self._runs: tuple[int, int | None] = (0, 0)
         self._question: str | None = None
 
-    def add(self, ways: Iterable[Way], least: int, most: int | None, asked: Iterable[str]) -> None:
+    def add(self, ways: Iterable[Way], least: int, most: int | None, unknown_inputs: Iterable[str]) -> None:
         """Count one sample, which stands for `least` to `most` runs of the node; several ways exclude each other.
 
         Args:
-            asked: the values that were asked for what the run alone knows.
+            unknown_inputs: the values that were asked for what the run alone knows.
         """
         self._runs = self._runs[0] + least, plus(self._runs[1], most)
         found = list(dict.fromkeys(ways))
         if len(found) > 1:
-            self._question = f"which of {len(found)} ways it goes ({', '.join(asked) or 'its inputs'})"
+            self._question = f"which of {len(found)} ways it goes ({', '.join(unknown_inputs) or 'its inputs'})"
         for way in found:
             counted = self._ways.setdefault(way, [0, 0])
             counted[0] = (counted[0] or 0) + (least if len(found) == 1 else 0)

@@ -206,20 +206,20 @@ class Line(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._by_key)
 
-    def add(self, need: Need, who: T, turn: int | None = None) -> Ticket[T]:
-        """Let a waiter in, at the end or, with a turn, before all that have none, in the order of the turns."""
+    def add(self, need: Need, who: T, number: int | None = None) -> Ticket[T]:
+        """Let a waiter in, at the end or, with a number, before all that have none, in the order of the turns."""
         self._count += 1
-        ticket = Ticket(self._count if turn is None else turn - _TURNS, who)
+        ticket = Ticket(self._count if number is None else number - _TURNS, who)
         if not need.waiting:
             for key in need.keys:
                 self._by_key.setdefault(key, {})[need] = None
-        if turn is None:
+        if number is None:
             need.waiting.append(ticket)
         else:
             need.waiting.insert(bisect(need.waiting, ticket.number, key=_number), ticket)
         return ticket
 
-    def first_turn(self, key: str) -> int | None:
+    def first_number(self, key: str) -> int | None:
         """The smallest turn of those who wait for `key`; `None` if none of them has one."""
         first = min((need.waiting[0].number for need in self.needs(key)), default=0)
         return first + _TURNS if first < 0 else None

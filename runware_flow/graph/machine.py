@@ -182,7 +182,7 @@ class FlowMachine:
         return self.root.open_count == 0
 
     @property
-    def must_tell(self) -> bool:
+    def has_changes(self) -> bool:
         """Whether there is something for the shell to do beside running nodes."""
         return bool(self.settled or self.dropped or self.decisions) or self.stopped is not None or self.is_finished
 
@@ -284,14 +284,14 @@ class FlowMachine:
             run.cells[step.slot] = READY
             self._ready.append((run, step))
 
-    def take_place(self) -> bool:
+    def begin_hedge(self) -> bool:
         """Take a place for a second request of a running node; `False` if none is free, or the run has stopped."""
         if self.stopped is not None or self.in_flight >= self.concurrency:
             return False
         self.in_flight += 1
         return True
 
-    def give_place_back(self) -> None:
+    def end_hedge(self) -> None:
         """The second request is over."""
         self.in_flight -= 1
 
@@ -387,7 +387,7 @@ class FlowMachine:
             elif left == OPEN:
                 self._decide(run, waiting)
         if step.is_watched:
-            self._tell_inside(run, step)
+            self._update_inner_waiters(run, step)
         if step.gathers:
             self._count(run, step)
         run.open_count -= 1
@@ -434,7 +434,7 @@ class FlowMachine:
         role = step.role
         if not role.is_excused:
             return False
-        return not role.needs_fallback or may_fall_back(error, buys=step.kind in SENDS)
+        return not role.needs_fallback or may_fall_back(error, sends=step.kind in SENDS)
 
     def stop(self, because: str, error: Exception | None = None) -> None:
         """Start nothing new that could send; what runs is waited for, pure steps are still worked out."""
@@ -494,7 +494,7 @@ class FlowMachine:
         if not isinstance(run.values[slot], FanRun):
             run.values[slot] = outcome
         if cell in (FAILED, ABANDONED) or not step.is_silent:
-            self._tally(cell)
+            self._count_outcome(cell)
         if self.watch:
             self.settled.append((run, step))
         skipped = outcome if cell == SKIPPED else because_of(run, step, cell, outcome)
@@ -523,7 +523,7 @@ class FlowMachine:
         elif cell == OPEN:
             self._decide(run, waiting)
 
-    def _tally(self, cell: int) -> None:
+    def _count_outcome(self, cell: int) -> None:
         if cell == FAILED:
             self.failed_count += 1
         elif cell == SKIPPED:
@@ -557,7 +557,7 @@ class FlowMachine:
         for step in decided:
             self._decide(run, step)
 
-    def _tell_inside(self, run: ScopeRun, step: Step) -> None:
+    def _update_inner_waiters(self, run: ScopeRun, step: Step) -> None:
         if run.waiters is None:
             return
         for inside, waiting in reversed(run.waiters.pop(step.slot, ())):
@@ -731,9 +731,9 @@ class FlowMachine:
             self._settle(run, step, OK, outcome)  # the fallback has answered in an earlier run
         elif cell == OK:
             self._settle(run, step, SKIPPED, Skipped(f"{around.place(one)} succeeded"))
-        elif cell == FAILED and may_fall_back(outcome.error, buys=one.kind in SENDS):
+        elif cell == FAILED and may_fall_back(outcome.error, sends=one.kind in SENDS):
             self._settle(run, step, OK, outcome)
-        elif cell == SKIPPED and outcome.error is not None and may_fall_back(outcome.error, buys=False):
+        elif cell == SKIPPED and outcome.error is not None and may_fall_back(outcome.error, sends=False):
             self._settle(run, step, OK, outcome)  # it was skipped because of a failure before it
         elif cell >= SETTLED:
             self._settle(run, step, SKIPPED, why_not(around, one))
@@ -758,7 +758,7 @@ class FlowMachine:
             if around.cells[one.slot] == OK:
                 self._settle(run, step, OK, around.values[one.slot])
             elif cell == FAILED:
-                first = getattr(around.values[one.slot], "error", None) or _said(around.values[one.slot])
+                first = getattr(around.values[one.slot], "error", None) or _describe_outcome(around.values[one.slot])
                 outcome.error.add_note(f"this is the fallback's error; before it: {str(first) or type(first).__name__}")
                 self._fail(run, step, outcome.error)
             elif isinstance(outcome, Skipped) and outcome is not self.stopped and around.cells[one.slot] == FAILED:
@@ -798,7 +798,7 @@ class FlowMachine:
             if not errors:
                 self._settle(run, step, SKIPPED, why_not(*before[0]))
                 return
-            told = "; ".join(f"{around.place(one)}: {_said(end)}" for around, one, end in ends)
+            told = "; ".join(f"{around.place(one)}: {_describe_outcome(end)}" for around, one, end in ends)
             error = TooFewSucceeded(f"all nodes of {run.place(step)!r} failed: {told}", errors=errors)
             error.__cause__ = errors[-1]
             self._fail(run, step, error)
@@ -1148,7 +1148,7 @@ def _fan_of(run: ScopeRun, first: Step) -> FanRun:
     return fan
 
 
-def _said(outcome: Any) -> str:
+def _describe_outcome(outcome: Any) -> str:
     if isinstance(outcome, Failed):
         return str(outcome.error) or type(outcome.error).__name__
     return outcome.because if isinstance(outcome, Skipped) else type(outcome).__name__

@@ -169,7 +169,7 @@ def is_verdict(error: RunwareError) -> bool:
     return error.code != "timeout" or "provider" in (error.raw_code or "").lower()
 
 
-def may_try_again(error: Exception, *, buys: bool | None, on: tuple[str | type[Exception], ...] | None = None) -> bool:
+def may_try_again(error: Exception, *, sends: bool | None, on: tuple[str | type[Exception], ...] | None = None) -> bool:
     """Tell whether a failed attempt may be followed by another.
 
     For a task (`buys`) another attempt is another purchase, so only a verdict of the service itself allows it: an error
@@ -180,14 +180,14 @@ def may_try_again(error: Exception, *, buys: bool | None, on: tuple[str | type[E
     may pass is tried again.
     """
     is_chosen = on is not None and _is_among(error, on)
-    if buys is None:
+    if sends is None:
         may_pass = error.retryable if isinstance(error, RunwareError) else isinstance(error, OSError)
         return may_pass if on is None else is_chosen
     if isinstance(error, RunwareError):
         if not is_verdict(error) or error.results or (error.raw_code is None and error.status_code not in (429, 503)):
             return False
         return error.retryable if on is None else is_chosen
-    if buys:
+    if sends:
         return False
     return is_chosen if on is not None else not isinstance(error, TimeoutError)
 
@@ -197,7 +197,7 @@ def _is_among(error: Exception, on: tuple[str | type[Exception], ...]) -> bool:
     return any(one in codes if isinstance(one, str) else isinstance(error, one) for one in on)
 
 
-def may_fall_back(error: Exception, *, buys: bool) -> bool:
+def may_fall_back(error: Exception, *, sends: bool) -> bool:
     """Tell whether a fallback may stand in for a node that has failed for good.
 
     Not for a mistake in the flow or a builder that raises, which are to be found; nor for a budget that is spent, a
@@ -205,7 +205,7 @@ def may_fall_back(error: Exception, *, buys: bool) -> bool:
     which too few succeeded is judged by the errors of those.
     """
     if isinstance(error, TooFewSucceeded):
-        return all(may_fall_back(one, buys=False) for one in error.errors)
+        return all(may_fall_back(one, sends=False) for one in error.errors)
     if isinstance(error, RunwareError):
         return True
-    return not (buys or isinstance(error, RunwareFlowError))
+    return not (sends or isinstance(error, RunwareFlowError))

@@ -10,13 +10,13 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ("Bought", "Selection", "select")
+__all__ = ("PaidRecord", "Selection", "select")
 
 _KEYED = re.compile(r"^[^/\[]*\[([^\]]*)\]")
 _SHORTEST_KEY = 6
 
 
-class Bought(msgspec.Struct, frozen=True):
+class PaidRecord(msgspec.Struct, frozen=True):
     """A record of a journal. `is_task`: it was a request; `cost`: USD, `None` is unknown."""
 
     path: str
@@ -44,7 +44,7 @@ class Selection(msgspec.Struct):
     unknown_count: int = 0
 
 
-def select(records: Iterable[Bought], keys: Sequence[str], node: str | None = None) -> Selection:
+def select(records: Iterable[PaidRecord], keys: Sequence[str], node: str | None = None) -> Selection:
     """Choose nodes by the keys of their items.
 
     Args:
@@ -54,7 +54,7 @@ def select(records: Iterable[Bought], keys: Sequence[str], node: str | None = No
             run, and so asks for something else.
     """
     last = {record.path: record for record in records}
-    by_item: dict[str, list[Bought]] = {}
+    by_item: dict[str, list[PaidRecord]] = {}
     for record in last.values():
         found = _KEYED.match(record.path)
         by_item.setdefault(record.path if found is None else found[1], []).append(record)

@@ -16,9 +16,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("Advice", "Claims", "Purchase", "PurchaseState", "advise", "choose")
+__all__ = ("Advice", "Claims", "RequestRecord", "RequestState", "advise", "choose")
 
-PurchaseState: TypeAlias = Literal["open", "done", "failed", "abandoned", "redo"]
+RequestState: TypeAlias = Literal["open", "done", "failed", "abandoned", "redo"]
 """`open`: it may have been sent, and what came of it is not known. `done`: its results are there. `failed`: the service
 said so. `abandoned`: it may have been sent, but a choice was made without it, so nothing waits for it. `redo`: its
 results are there and paid for, and it is marked to be bought anew."""
@@ -28,7 +28,7 @@ _OVER = ("failed", "redo")
 """States of records that answer no request any more."""
 
 
-class Purchase(msgspec.Struct, frozen=True):
+class RequestRecord(msgspec.Struct, frozen=True):
     """One request of a node, as a journal knows it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Purchase(msgspec.Struct, frozen=True):
 
     number: int
     attempt: int
-    state: PurchaseState
+    state: RequestState
     task_uuid: str | None = None
     ordinal: int = 0
     path: str = ""
@@ -55,16 +55,16 @@ class Advice(msgspec.Struct, frozen=True):
     """What to do with a request.
 
     Attributes:
-        action: `restore` its outcome from `purchase`; `collect` what `purchase` brought, under its taskUUID; `buy`.
+        action: `restore` its outcome from `record`; `collect` what `record` brought, under its taskUUID; `buy`.
         attempt: which request of its slot that is, from 1.
-        purchase: the record in question.
+        record: the record in question.
         slot: the number of the first record of the slot; 0 if there is none yet.
         ordinal: the slot among those of equal requests.
     """
 
     action: Literal["restore", "collect", "buy"]
     attempt: int
-    purchase: Purchase | None = None
+    record: RequestRecord | None = None
     slot: int = 0
     ordinal: int = 0
 
@@ -102,7 +102,9 @@ class Claims:
         self._bits[place] |= 1 << (slot & 7)
 
 
-def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0, *, is_own: bool = False) -> Advice:
+def choose(
+    history: Sequence[RequestRecord], path: str, claims: Claims, mine: int = 0, *, is_own: bool = False
+) -> Advice:
     """Choose a slot for a request and judge it; the slot is then taken.
 
     A request takes the slot that was its own path's last time, else the oldest free one that has something to restore
@@ -115,10 +117,10 @@ def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0
         mine: the slot that this request has taken before, if it has.
         is_own: no slot of another path will do.
     """
-    slots: dict[int, list[Purchase]] = {}
-    for purchase in history:
-        slots.setdefault(purchase.ordinal, []).append(purchase)
-    best: list[Purchase] | None = None
+    slots: dict[int, list[RequestRecord]] = {}
+    for record in history:
+        slots.setdefault(record.ordinal, []).append(record)
+    best: list[RequestRecord] | None = None
     rank = 3
     for slot in slots.values():
         number = slot[0].number
@@ -136,20 +138,20 @@ def choose(history: Sequence[Purchase], path: str, claims: Claims, mine: int = 0
     return advise(best)
 
 
-def advise(slot: Sequence[Purchase]) -> Advice:
+def advise(slot: Sequence[RequestRecord]) -> Advice:
     """Judge a request by all that a journal has of its slot; oldest first."""
     number, ordinal = (slot[0].number, slot[0].ordinal) if slot else (0, 0)
-    best: Purchase | None = None
-    for purchase in slot:
-        if purchase.state not in _OVER and (best is None or _rank(purchase) >= _rank(best)):
-            best = purchase
+    best: RequestRecord | None = None
+    for record in slot:
+        if record.state not in _OVER and (best is None or _rank(record) >= _rank(best)):
+            best = record
     if best is not None:
         action: Literal["restore", "collect"] = "restore" if best.state == "done" else "collect"
         return Advice(action, best.attempt, best, number, ordinal)
-    attempt = 1 + max((purchase.attempt for purchase in slot), default=0)
+    attempt = 1 + max((record.attempt for record in slot), default=0)
     return Advice("buy", attempt, None, number, ordinal)
 
 
-def _rank(purchase: Purchase) -> tuple[bool, bool, bool, bool]:
-    state = purchase.state
-    return state == "done", not purchase.is_loser, state == "open", not purchase.is_hedge
+def _rank(record: RequestRecord) -> tuple[bool, bool, bool, bool]:
+    state = record.state
+    return state == "done", not record.is_loser, state == "open", not record.is_hedge

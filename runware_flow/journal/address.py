@@ -77,10 +77,12 @@ class DatabaseAddress:
         if isinstance(failure, psycopg.OperationalError):
             raise failure
         if failure is not None:
-            raise JournalError(f"the address of the journal's database, {self}, cannot be used: {self.told(failure)}")
+            raise JournalError(
+                f"the address of the journal's database, {self}, cannot be used: {self.text_of(failure)}"
+            )
         return made
 
-    def told(self, error: Exception) -> str:
+    def text_of(self, error: Exception) -> str:
         """What an error of psycopg says, in one line and without the password."""
         text = " ".join(str(error).split())
         return text if self._password is None else self._password.redact(text).replace("<api key>", "<password>")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from runware_flow.graph.budget import Asking, Past
+from runware_flow.graph.budget import BudgetRequest, Past
 from runware_flow.graph.prices import Price
 from runware_flow.journal.sqlite import STATES, connect, file_of_journal, items_of, translated
 from runware_flow.wire.codec import slots_of
@@ -70,7 +70,7 @@ def read_past(journal: str | PathLike[str], flow: str) -> Past:
             WHERE flow = ? AND state IN (0, 3) AND micro_usd IS NULL AND task_uuid IS NOT NULL"""
         rows = msgspec.convert(connection.execute(query, (flow,)).fetchall(), list[_OpenRow])
         open_tasks = {
-            task_uuid: Asking(task_type, model, _slots(request)) for task_uuid, task_type, model, request in rows
+            task_uuid: BudgetRequest(task_type, model, _slots(request)) for task_uuid, task_type, model, request in rows
         }
         return Past(spent or 0, open_tasks, without_cost, _prices(connection), unreported)
 

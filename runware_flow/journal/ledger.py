@@ -12,7 +12,7 @@ from runware_flow.errors import JournalError
 from runware_flow.graph.choice_records import find_record
 from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.prices import total_micro_usd
-from runware_flow.journal.store import Abandon, Begin, Decide, Entry, Keep, NodeKey, Recall, Settle
+from runware_flow.journal.store import Abandon, Begin, Decide, Entry, Keep, NodeKey, ReadChoices, Settle
 from runware_flow.journal.values import (
     decode_error,
     decode_value,
@@ -20,7 +20,7 @@ from runware_flow.journal.values import (
     encode_item,
     encode_value,
     fingerprint_call,
-    has_bought,
+    has_requests,
     is_still_true,
 )
 from runware_flow.types import MediaResult
@@ -155,7 +155,7 @@ class Ledger:
         if found is None:
             if not self.has_past:
                 return ()
-            entry = await self._put(Recall(self._flow, f"{self._item}{item}"))
+            entry = await self._put(ReadChoices(self._flow, f"{self._item}{item}"))
             assert entry is not None
             found = self._choices[item] = entry.choices
         return found
@@ -175,7 +175,7 @@ class Ledger:
             self._taken_choices.add(found.number)
         return found
 
-    async def recall_call(self, key: NodeKey | None, arguments: list[Any]) -> Call:
+    async def find_call(self, key: NodeKey | None, arguments: list[Any]) -> Call:
         """Ask what is known of a function's call; without a key it cannot be known."""
         if key is None:
             self.is_fresh = True
@@ -192,7 +192,7 @@ class Ledger:
         if not is_still_true(value):
             self.is_fresh = True
             return Call(key, request=request)
-        return Call(key, is_known=True, value=value, has_bought=has_bought(entry.items[0]), cost=entry.cost)
+        return Call(key, is_known=True, value=value, has_requests=has_requests(entry.items[0]), cost=entry.cost)
 
     def _value_of(self, entry: Entry, path: str) -> Any:
         try:
@@ -215,7 +215,7 @@ class Ledger:
     async def keep_call(self, call: Call, value: Any, cost_tracker: CostTracker | None = None) -> None:
         """Make a function's value durable, if it can be made again from what is written. A cancel waits for it."""
         bought = cost_tracker is not None and cost_tracker.count > 0
-        encoded = None if call.key is None else encode_value(value, has_bought=bought)
+        encoded = None if call.key is None else encode_value(value, has_requests=bought)
         if call.key is not None and encoded is not None:
             amount = cost_tracker.micro_usd() if cost_tracker is not None and bought else None
             cost = None if amount is None else amount / 1_000_000
@@ -251,7 +251,7 @@ class Ledger:
 
     def _leased(self, change: ChangeT) -> ChangeT:
         """Name the lease, without which nothing is written of an item that processes share."""
-        if not self.lease or isinstance(change, Recall):
+        if not self.lease or isinstance(change, ReadChoices):
             return change
         return msgspec.structs.replace(change, lease=self.lease)
 
@@ -269,7 +269,7 @@ class Call(msgspec.Struct, frozen=True):
     """A call of a function; without a key it cannot be known again.
 
     Attributes:
-        has_bought: it bought something through a client when it was called.
+        has_requests: it bought something through a client when it was called.
         cost: what that cost, in USD; `None` is unknown.
     """
 
@@ -277,7 +277,7 @@ class Call(msgspec.Struct, frozen=True):
     is_known: bool = False
     value: Any = None
     request: bytes | None = None
-    has_bought: bool = False
+    has_requests: bool = False
     cost: float | None = None
 
 

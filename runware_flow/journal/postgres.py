@@ -147,7 +147,7 @@ class DatabaseReader:
         try:
             yield
         except (load_psycopg().Error, msgspec.MsgspecError) as error:
-            raise JournalError(f"the journal {self._address} cannot be read: {self._address.told(error)}") from None
+            raise JournalError(f"the journal {self._address} cannot be read: {self._address.text_of(error)}") from None
 
 
 class PostgresStore(RowStore):
@@ -375,12 +375,12 @@ class PostgresStore(RowStore):
             self._claims.roll_back()
 
     def _failed(self, error: Exception) -> JournalError:
-        return JournalError(f"the journal {self.address} cannot be used: {self.address.told(error)}")
+        return JournalError(f"the journal {self.address} cannot be used: {self.address.text_of(error)}")
 
     def _lost_database(self, error: Exception) -> JournalError:
         return JournalError(
             f"the journal's database {self.address} has not answered for {self.patience:g} s"
-            f" ({self.address.told(error)}): nothing more is sent, and the next run collects what is in flight"
+            f" ({self.address.text_of(error)}): nothing more is sent, and the next run collects what is in flight"
         )
 
 

@@ -23,7 +23,7 @@ import msgspec
 from runware_flow.errors import JournalError, RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict
-from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.graph.resume import RequestState  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.journal.address import DatabaseAddress, is_database
 from runware_flow.journal.costs import PAID, TELLS_PRICE
 from runware_flow.journal.ledger import settlement
@@ -104,7 +104,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
     task_uuid: str | None
     task_type: str | None
     model: str | None
-    state: PurchaseState
+    state: RequestState
     asked_at: float
     settled_at: float | None
     cost: float | None
@@ -182,14 +182,14 @@ class Journal:
         if connection is not None:
             connection.close()
 
-    def entries(self, *, state: PurchaseState | None = None, flow: str | None = None) -> Iterator[JournalEntry]:
+    def entries(self, *, state: RequestState | None = None, flow: str | None = None) -> Iterator[JournalEntry]:
         """Iterate over what is in it, in the order in which it was journalled, without holding it all in memory."""
         last = 0
         while page := self._page(last, state, flow):
             yield from page
             last = page[-1].number
 
-    def _page(self, after: int, state: PurchaseState | None, flow: str | None) -> list[JournalEntry]:
+    def _page(self, after: int, state: RequestState | None, flow: str | None) -> list[JournalEntry]:
         condition, values = "id > ?", [after]
         more: list[Any] = values
         if state is not None:
@@ -334,7 +334,7 @@ async def collect(
         JournalError: there is no such journal, it is damaged, or a run is using it.
     """
     with Journal(journal) as reader:
-        entries = await anyio.to_thread.run_sync(_still_asked, reader)
+        entries = await anyio.to_thread.run_sync(_unfinished, reader)
     found: dict[int, Collected] = {}
     async with AsyncExitStack() as stack:
         writer = await stack.enter_async_context(open_writer(journal))
@@ -346,7 +346,7 @@ async def collect(
 
         async def one(entry: JournalEntry) -> None:
             async with limiter:
-                collected = Collected(entry, await _ask(entry, client, writer, timeout))
+                collected = Collected(entry, await _collect_one(entry, client, writer, timeout))
             found[entry.number] = collected
             if on_collected is not None:
                 on_collected(collected)
@@ -357,13 +357,13 @@ async def collect(
     return [found[entry.number] for entry in entries]
 
 
-def _still_asked(reader: Journal) -> list[JournalEntry]:
+def _unfinished(reader: Journal) -> list[JournalEntry]:
     """Return what may still have results: what is open, and what was given up and whose cost is not known."""
     abandoned = [entry for entry in reader.entries(state="abandoned") if entry.cost is None]
     return sorted([*reader.entries(state="open"), *abandoned], key=lambda entry: entry.number)
 
 
-async def _ask(
+async def _collect_one(
     entry: JournalEntry, client: Any, writer: JournalWriter, timeout: float
 ) -> Ok[list[Any]] | Failed | Abandoned:
     task = {name: value for name, value in entry.request.items() if name != "taskUUID"}

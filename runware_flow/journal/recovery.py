@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from runware_flow.errors import JournalError
-from runware_flow.graph.resume import PurchaseState  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.graph.resume import RequestState  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.journal.media import MediaFolder
 from runware_flow.journal.migration import FIRST_SCHEMA, FirstRow, give_ordinals, presented, row_name
 from runware_flow.journal.rows import choice_record
@@ -64,7 +64,7 @@ class Salvaged(msgspec.Struct, frozen=True):
     """
 
     path: Path
-    counts: dict[PurchaseState, int]
+    counts: dict[RequestState, int]
     reopened: int
     lost: int
     choices: int = 0
@@ -193,7 +193,7 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[PurchaseState, int], int, int, int]:
+def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[RequestState, int], int, int, int]:
     store = SqliteStore(made)
     store.open()
     store.close()
@@ -223,7 +223,7 @@ def _rewrite(scratch: Path, made: Path, media: MediaFolder) -> tuple[dict[Purcha
         choices = _rewrite_choices(scratch, connection)
         _rewrite_places(scratch, connection)
         connection.execute("COMMIT")
-        counts: dict[PurchaseState, int] = dict.fromkeys(STATES, 0)
+        counts: dict[RequestState, int] = dict.fromkeys(STATES, 0)
         for state, count in connection.execute("SELECT state, count(*) FROM node GROUP BY state"):
             counts[STATES[state]] = count
         [last] = connection.execute("SELECT coalesce(max(id), 0) FROM node").fetchone()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runware_flow.graph.redo import Bought, Selection, select
+from runware_flow.graph.redo import PaidRecord, Selection, select
 from runware_flow.journal.reader import Journal
 from runware_flow.journal.sqlite import STATES, connect, file_of_journal, take_lock, translated
 
@@ -26,7 +26,7 @@ def find_nodes(journal: str | PathLike[str], keys: Sequence[str], *, node: str |
     """
     with Journal(journal) as reader:
         records = [
-            Bought(entry.path, entry.task_uuid is not None, entry.cost)
+            PaidRecord(entry.path, entry.task_uuid is not None, entry.cost)
             for entry in reader.entries()
             if entry.state in ("done", "redo")
         ]

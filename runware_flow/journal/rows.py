@@ -15,9 +15,9 @@ import msgspec
 
 from runware_flow.graph.choice_records import ChoiceRecord
 from runware_flow.graph.prices import micro_usd
-from runware_flow.graph.resume import Advice, Claims, Purchase, PurchaseState, choose
+from runware_flow.graph.resume import Advice, Claims, RequestRecord, RequestState, choose
 from runware_flow.journal.migration import row_name
-from runware_flow.journal.store import Abandon, Begin, Change, Decide, Entry, Keep, NodeKey, Recall, Settle
+from runware_flow.journal.store import Abandon, Begin, Change, Decide, Entry, Keep, NodeKey, ReadChoices, Settle
 from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ("FOUND", "INSERTED", "STATES", "Known", "RowKey", "RowStore", "choice_record", "items_of", "row_key")
 
-STATES: tuple[PurchaseState, ...] = ("open", "done", "failed", "abandoned", "redo")
+STATES: tuple[RequestState, ...] = ("open", "done", "failed", "abandoned", "redo")
 _ENCODER = msgspec.json.Encoder()
 _JSON = msgspec.json.Decoder()
 _OPEN, _DONE, _FAILED, _ABANDONED = range(4)
@@ -73,7 +73,7 @@ def items_of(blob: object) -> tuple[bytes, ...]:
     return tuple(bytes(raw) for raw in _ITEMS.decode(blob))
 
 
-def _state(number: int) -> PurchaseState:
+def _state(number: int) -> RequestState:
     if number not in range(len(STATES)):
         raise msgspec.ValidationError(f"{number!r} is no state of a request")
     return STATES[number]
@@ -141,8 +141,8 @@ class RowStore(ABC):
     def _apply(self, connection: Connection, change: Change, known: Known) -> Entry | None:
         if isinstance(change, Begin):
             return self._begin(connection, change, known)
-        if isinstance(change, Recall):
-            return Entry(Advice("buy", 1), choices=self._recall(connection, change))
+        if isinstance(change, ReadChoices):
+            return Entry(Advice("buy", 1), choices=self._read_choices(connection, change))
         if self._is_read_only:
             raise self._not_written()
         if isinstance(change, Settle):
@@ -157,7 +157,7 @@ class RowStore(ABC):
             self._decide(connection, change)
         else:
             key = row_key(change.key)
-            history = [_purchase(row) for row in self._rows(connection, key, change.key.path, known)]
+            history = [_record(row) for row in self._rows(connection, key, change.key.path, known)]
             advice = choose(history, change.key.path, self._claims, change.slot)
             attempt = 1 + max((one.attempt for one in history if one.ordinal == advice.ordinal), default=0)
             place = (*key, change.key.path, advice.ordinal, attempt, 0)
@@ -176,7 +176,7 @@ class RowStore(ABC):
             is_taken = self._adopt(connection, key, path) is False
             known.rows[key] = None
             rows = self._rows(connection, key, path, known)
-        history = [_purchase(row) for row in rows]
+        history = [_record(row) for row in rows]
         advice = choose(history, path, self._claims, change.slot, is_own=change.is_own)
         slot = [one for one in history if one.ordinal == advice.ordinal]
         if not self._is_read_only:
@@ -187,7 +187,7 @@ class RowStore(ABC):
             hedge = next((one for one in slot if one.is_hedge and one.attempt == advice.attempt), None)
             action: Any = "buy" if hedge is None else "collect"
             advice = Advice(action, advice.attempt, hedge, advice.slot, advice.ordinal)
-        if (found := advice.purchase) is not None:
+        if (found := advice.record) is not None:
             row = next(row for row in rows if row[0] == found.number)
             items = tuple(self._media.bring_back(item) for item in items_of(row[8])) if found.state == "done" else ()
             cost = None if row[10] is None else row[10] / 1_000_000
@@ -207,7 +207,7 @@ class RowStore(ABC):
         known.rows[key] = None
         return Entry(advice, number, task_uuid)
 
-    def _tidy(self, connection: Connection, slot: list[Purchase], path: str, advice: Advice, known: Known) -> None:
+    def _tidy(self, connection: Connection, slot: list[RequestRecord], path: str, advice: Advice, known: Known) -> None:
         """Note where the node of a slot stands now; and if it has its answer, that nothing waits for the other one."""
         moved = [one.number for one in slot if one.path != path]
         if moved:
@@ -278,7 +278,7 @@ class RowStore(ABC):
             )
             known.forget(number)
 
-    def _recall(self, connection: Connection, change: Recall) -> tuple[ChoiceRecord, ...]:
+    def _read_choices(self, connection: Connection, change: ReadChoices) -> tuple[ChoiceRecord, ...]:
         if not self._has_choices:
             return ()
         query = """SELECT id, kind, path, contestants, winners FROM choice
@@ -345,9 +345,9 @@ def row_key(key: NodeKey) -> RowKey:
     return row_name(key.flow, key.item, fingerprint), key.flow, key.item, fingerprint
 
 
-def _purchase(row: Any) -> Purchase:
+def _record(row: Any) -> RequestRecord:
     number, attempt, state, task_uuid, ordinal, path, hedge, lost = row[:8]
-    return Purchase(int(number), int(attempt), _state(state), task_uuid, ordinal, path, bool(hedge), bool(lost))
+    return RequestRecord(int(number), int(attempt), _state(state), task_uuid, ordinal, path, bool(hedge), bool(lost))
 
 
 def _readable(item: bytes) -> bytes:

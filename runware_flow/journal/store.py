@@ -26,7 +26,7 @@ __all__ = (
     "LeaseLost",
     "LeasingStore",
     "NodeKey",
-    "Recall",
+    "ReadChoices",
     "Settle",
     "is_store",
 )
@@ -131,7 +131,7 @@ class Abandon(msgspec.Struct, frozen=True):
     lease: int = 0
 
 
-class Recall(msgspec.Struct, frozen=True):
+class ReadChoices(msgspec.Struct, frozen=True):
     """The choices of an item are asked for; the answer is an `Entry` with `choices`."""
 
     flow: str
@@ -152,7 +152,7 @@ class Decide(msgspec.Struct, frozen=True):
     lease: int = 0
 
 
-Change: TypeAlias = Begin | Settle | Keep | Abandon | Recall | Decide
+Change: TypeAlias = Begin | Settle | Keep | Abandon | ReadChoices | Decide
 
 
 class Entry(msgspec.Struct):
@@ -163,7 +163,7 @@ class Entry(msgspec.Struct):
         number: the row of the request in question; 0 for a function that is to be called.
         task_uuid: the id to use, whether to collect or to buy.
         items, error, cost: of a restored outcome; the error also of a request that failed and may be bought again.
-        choices: of a `Recall`, oldest first.
+        choices: of a `ReadChoices`, oldest first.
         is_taken: nothing could be adopted, since another node of this run has the open request for the same thing.
     """
 
@@ -179,7 +179,7 @@ class Entry(msgspec.Struct):
     @property
     def slot(self) -> int:
         """The number of the slot, to be named when the same node asks again; 0 if there is none yet."""
-        return self.advice.slot or (self.number if self.advice.purchase is None else 0)
+        return self.advice.slot or (self.number if self.advice.record is None else 0)
 
 
 class LeaseLost(JournalError):

@@ -29,7 +29,7 @@ __all__ = (
     "encode_item",
     "encode_value",
     "fingerprint_call",
-    "has_bought",
+    "has_requests",
     "is_still_true",
 )
 
@@ -81,15 +81,15 @@ def decode_error(error: bytes) -> RunwareError:
 _BOUGHT = b'{"bought":'
 
 
-def encode_value(value: Any, *, has_bought: bool = False) -> bytes | None:
+def encode_value(value: Any, *, has_requests: bool = False) -> bytes | None:
     """Write down the value of a function; `None` if it could not be made again just as it is.
 
     That is possible for plain JSON values, for a path, for a result, and for a list of results.
 
     Args:
-        has_bought: the function bought something through a client.
+        has_requests: the function bought something through a client.
     """
-    if has_bought:
+    if has_requests:
         encoded = encode_value(value)
         return None if encoded is None else _BOUGHT + encoded + b"}"
     if isinstance(value, Path):
@@ -124,7 +124,7 @@ def decode_value(item: bytes) -> Any:
     return msgspec.json.decode(raw)
 
 
-def has_bought(item: bytes) -> bool:
+def has_requests(item: bytes) -> bool:
     """Tell whether a function bought something when it was called."""
     return item.startswith(_BOUGHT)
 

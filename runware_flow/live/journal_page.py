@@ -12,7 +12,7 @@ from runware_flow.live.server import LiveServer
 from runware_flow.runner.journal_report import finder_of, journal_notes, journal_remarks
 from runware_flow.runner.report import date_text
 from runware_flow.runner.report_files import served_files
-from runware_flow.view.journal_story import tell_journal
+from runware_flow.view.journal_story import summarise_journal
 from runware_flow.view.report import LivePart, Report
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class _JournalSource:
         seen = tuple(_state(Path(f"{self._journal}{end}")) for end in ("", "-wal"))
         if seen != self._seen or self._story is None:
             with Journal(self._journal) as reader:
-                story = tell_journal(reader.entries(flow=self._flow))
+                story = summarise_journal(reader.entries(flow=self._flow))
                 if self._flow is not None and not story.rows:
                     raise JournalError(
                         f"the journal {self._journal} has nothing of a flow or batch named {self._flow!r}"

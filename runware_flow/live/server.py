@@ -242,9 +242,9 @@ class LiveServer:
 
         asked = request.headers.get("last-event-id") or request.query_params.get("from", "")
         version = int(asked) if asked.isdecimal() and len(asked) < 10 else 0
-        return StreamingResponse(self._tell(version), media_type="text/event-stream")
+        return StreamingResponse(self._feed_events(version), media_type="text/event-stream")
 
-    async def _tell(self, version: int) -> AsyncGenerator[bytes]:
+    async def _feed_events(self, version: int) -> AsyncGenerator[bytes]:
         """Tell one reader what has changed, at its own pace."""
         self._readers += 1
         try:

@@ -18,10 +18,10 @@ class _Entry(msgspec.Struct):
 
 
 class Accounts:
-    """Adds up purchases as they settle; its size does not grow with their number.
+    """Adds up the costs of requests as they settle; its size does not grow with their number.
 
     Args:
-        whole: what these purchases are a part of, which counts them too.
+        whole: the accounts that these are a part of, which counts them too.
     """
 
     def __init__(self, whole: Accounts | None = None) -> None:
@@ -70,7 +70,7 @@ class Accounts:
         return sum(entry.micro_usd for entry in self._entries.values()) / 1_000_000
 
     def lines(self) -> list[ReceiptLine]:
-        """List the purchases, in the order of the first of each kind."""
+        """List the costs, in the order of the first of each kind."""
         return [
             ReceiptLine(
                 stage=stage,

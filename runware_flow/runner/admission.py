@@ -138,9 +138,9 @@ class Admission:
         """Take all that is needed; the caller has asked `has_room`."""
         return self._take(need) if need.keys else Permit(need, None)
 
-    def wait(self, need: Need, who: tuple[RunAdmission, ScopeRun, Step], turn: int | None = None) -> Ticket[Any]:
+    def wait(self, need: Need, who: tuple[RunAdmission, ScopeRun, Step], number: int | None = None) -> Ticket[Any]:
         """Let a node wait in the line; one that was refused has a turn."""
-        ticket = self._line.add(need, who, turn)
+        ticket = self._line.add(need, who, number)
         self._want_slot(need)
         return ticket
 
@@ -219,7 +219,7 @@ class Admission:
     def _want_slot(self, need: Need) -> None:
         if self._windows is None or need.model is None or self._is_held or not self._could_go(need):
             return
-        self._windows.want(need.model, self._waiter, self._line.first_turn(window_key(need.model)))
+        self._windows.want(need.model, self._waiter, self._line.first_number(window_key(need.model)))
 
     def _could_go(self, need: Need) -> bool:
         """Tell whether a node could go, if the send window has room."""
@@ -271,7 +271,7 @@ class RunAdmission:
             permit.reservation = self._reserved.pop((run, step), None)
         return permit
 
-    def refused(self, run: ScopeRun, step: Step, permit: Permit, turn: int | None) -> None:
+    def refused(self, run: ScopeRun, step: Step, permit: Permit, number: int | None) -> None:
         """Park a node whose task the service has refused to take, until it may be sent again."""
         reservation, permit.reservation = permit.reservation, None
         if reservation is not None:
@@ -279,7 +279,7 @@ class RunAdmission:
         self._admission.give_back(permit)
         self._machine.park(run, step)
         if (run, step) in self._machine.waiting:
-            self._tickets[run, step] = self._admission.wait(permit.need, (self, run, step), turn)
+            self._tickets[run, step] = self._admission.wait(permit.need, (self, run, step), number)
         else:
             self.release(run, step)
 
@@ -289,13 +289,15 @@ class RunAdmission:
             assert self._admission.account is not None
             self._admission.account.end(reservation, None, may_be_billed=False, task_uuid=None)
 
-    def ask(self, run: ScopeRun, step: Step, request: PreparedTask | None, bought: str | None = None) -> Permit | None:
+    def admit(
+        self, run: ScopeRun, step: Step, request: PreparedTask | None, known_uuid: str | None = None
+    ) -> Permit | None:
         """Admit a node, or park it until it is; a run that has stopped admits none, and none that is not
         needed any more.
 
         Args:
             request: what it is about to send; `None` for a function.
-            bought: the taskUUID under which an earlier run may have sent it, so that it is asked for, not bought.
+            known_uuid: the taskUUID under which an earlier run may have sent it, so that it is asked for, not bought.
 
         Raises:
             BudgetExceeded: the budget does not allow it, whatever comes back from others.
@@ -309,7 +311,7 @@ class RunAdmission:
                 return admission.take(need)
             reservation = self._reserved.pop((run, step), None) if self._reserved else None
             if reservation is None:
-                reservation = self._reserve(admission.account, run, step, request, bought)
+                reservation = self._reserve(admission.account, run, step, request, known_uuid)
             if reservation is None:
                 self._machine.park(run, step)
                 return None
@@ -321,7 +323,7 @@ class RunAdmission:
             self._tickets[run, step] = admission.wait(need, (self, run, step))
         return None
 
-    def ask_beside(self, run: ScopeRun, step: Step, request: PreparedTask) -> Permit | None:
+    def admit_hedge(self, run: ScopeRun, step: Step, request: PreparedTask) -> Permit | None:
         """Admit a second request of a node that has one in flight, if all that it needs is there now."""
         admission = self._admission
         need = admission.need_of(step, request)
@@ -339,14 +341,14 @@ class RunAdmission:
         return permit
 
     def pay(
-        self, run: ScopeRun, step: Step, request: PreparedTask, bought: str | None, permit: Permit
+        self, run: ScopeRun, step: Step, request: PreparedTask, known_uuid: str | None, permit: Permit
     ) -> Permit | None:
-        """Have the budget keep what a node needs that got its places while it was parked; else as `ask`."""
+        """Have the budget keep what a node needs that got its places while it was parked; else as `admit`."""
         account = self._admission.account
         if self._machine.may_send(run, step):
             if account is None or permit.reservation is not None:
                 return permit
-            permit.reservation = self._reserve(account, run, step, request, bought)
+            permit.reservation = self._reserve(account, run, step, request, known_uuid)
             if permit.reservation is not None:
                 return permit
         self._admission.give_back(permit)
@@ -354,15 +356,15 @@ class RunAdmission:
         return None
 
     def _reserve(
-        self, account: BudgetAccount, run: ScopeRun, step: Step, request: PreparedTask, bought: str | None
+        self, account: BudgetAccount, run: ScopeRun, step: Step, request: PreparedTask, known_uuid: str | None
     ) -> Reservation | None:
-        if bought is not None:
-            return account.collect(request, bought)
+        if known_uuid is not None:
+            return account.collect(request, known_uuid)
         reservation = account.reserve(request, step.spec, (self, run, step))
         self._has_saved = self._has_saved or reservation is None
         return reservation
 
-    def ask_again(self, run: ScopeRun, step: Step) -> bool:
+    def retry_reservation(self, run: ScopeRun, step: Step) -> bool:
         """Let a node ask that waited for the budget; tells whether it is still there to do so."""
         if (run, step) not in self._machine.waiting:
             return False

@@ -80,7 +80,7 @@ class AttemptState:
         """Have `on_activity` called with all that is heard of the attempt."""
         self.on_activity = on_activity
 
-    def heard(self) -> None:
+    def note_activity(self) -> None:
         """Something was heard of it."""
         if self.on_activity is not None:
             self.on_activity()

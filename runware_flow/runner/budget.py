@@ -10,7 +10,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError, JournalError
-from runware_flow.graph.budget import Asking, BudgetMachine, Past, Refused, Reservation
+from runware_flow.graph.budget import BudgetMachine, BudgetRequest, Past, Refused, Reservation
 from runware_flow.graph.prices import Price, dollars, micro_usd, read_price
 from runware_flow.journal.store import LeasingStore
 
@@ -52,7 +52,7 @@ class Budget:
             raise DeclarationError(f"a budget is an amount of USD, not {usd!r}")
         self.prices: Mapping[str, Price] = read_prices(prices)
         self.machine = BudgetMachine(round(usd * 1_000_000), self.prices)
-        self._held_for: dict[str, tuple[Asking, int | None]] = {}
+        self._withheld_for: dict[str, tuple[BudgetRequest, int | None]] = {}
         self._remembered: set[tuple[str, str]] = set()
         self._run_count = 0
         self._loop: object = None
@@ -74,7 +74,7 @@ class Budget:
     @property
     def reserved(self) -> float:
         """What is kept, in USD, for tasks in flight and for those that may have been billed without a known cost."""
-        return (self.machine.reserved + self.machine.held) / 1_000_000
+        return (self.machine.reserved + self.machine.withheld) / 1_000_000
 
     @property
     def left(self) -> float:
@@ -108,24 +108,24 @@ class Budget:
         machine = self.machine
         machine.add_spent(past.spent)
         for (task_type, model), price in past.prices.items():
-            machine.learn(Asking(task_type, model), ceil(round(price.high * 1_000_000, 3)))
+            machine.learn(BudgetRequest(task_type, model), ceil(round(price.high * 1_000_000, 3)))
         for (task_type, model), count in past.without_cost.items():
-            asking = Asking(task_type, model, count)
-            machine.keep(asking, machine.estimate(asking))
-            if asking.kind in past.unreported:
-                machine.note_unreported(asking)
-        for task_uuid, asking in past.may_be_billed.items():
-            amount = machine.estimate(asking)
-            machine.keep(asking, amount)
-            self.note_held(task_uuid, asking, amount)
+            request = BudgetRequest(task_type, model, count)
+            machine.keep(request, machine.estimate(request))
+            if request.kind in past.unreported:
+                machine.note_unreported(request)
+        for task_uuid, request in past.may_be_billed.items():
+            amount = machine.estimate(request)
+            machine.keep(request, amount)
+            self.note_withheld(task_uuid, request, amount)
 
-    def note_held(self, task_uuid: str, asking: Asking, amount: int | None) -> None:
+    def note_withheld(self, task_uuid: str, request: BudgetRequest, amount: int | None) -> None:
         """Take note of what is kept for a task that may be asked for again."""
-        self._held_for[task_uuid] = asking, amount
+        self._withheld_for[task_uuid] = request, amount
 
     def give_back(self, task_uuid: str) -> None:
         """Keep nothing for a task any more: it is asked for, and its result will say what it cost."""
-        if (held := self._held_for.pop(task_uuid, None)) is not None:
+        if (held := self._withheld_for.pop(task_uuid, None)) is not None:
             self.machine.keep_no_more(*held)
 
 
@@ -163,8 +163,8 @@ def read_budget(given: Any) -> Budget | None:
 class BudgetAccount:
     """What the nodes of a run, or of all items of a batch, draw on a budget with.
 
-    A waiter is `(window, run, step)`, and `window.ask_again(run, step)` is called when it is its turn; it tells whether
-    there is still a waiter.
+    A waiter is `(window, run, step)`. `window.retry_reservation(run, step)` is called when it is next; it returns
+    whether the waiter is still there.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -197,7 +197,7 @@ class BudgetAccount:
         Raises:
             BudgetExceeded: it will never fit.
         """
-        answer = self._machine.reserve(_asking(request), waiter)
+        answer = self._machine.reserve(_budget_request(request), waiter)
         if isinstance(answer, Refused):
             raise self._exceeded(spec, request, answer)
         return answer
@@ -205,7 +205,7 @@ class BudgetAccount:
     def collect(self, request: PreparedTask, task_uuid: str) -> Reservation:
         """Reserve for a task that an earlier run may have sent, whatever is left: its result is only asked for."""
         self.budget.give_back(task_uuid)
-        return self._machine.force(_asking(request))
+        return self._machine.force(_budget_request(request))
 
     def end(
         self,
@@ -231,10 +231,10 @@ class BudgetAccount:
         elif not may_be_billed:
             named = self._machine.release(reservation)
         else:
-            named = self._machine.hold(reservation)
+            named = self._machine.withhold(reservation)
             if task_uuid is not None:
                 amount = None if reservation.is_probe else reservation.amount
-                self.budget.note_held(task_uuid, reservation.asking, amount)
+                self.budget.note_withheld(task_uuid, reservation.request, amount)
         self._wake(named)
 
     def leave(self, window: Any) -> None:
@@ -249,7 +249,7 @@ class BudgetAccount:
     def _wake(self, named: list[Any]) -> None:
         """Tell waiters that it is their turn to ask, others in the place of those that are gone."""
         while named:
-            told = [window.ask_again(run, step) for window, run, step in named]
+            told = [window.retry_reservation(run, step) for window, run, step in named]
             named = [] if all(told) else self._machine.recheck()
 
     def _exceeded(self, spec: NodeSpec, request: PreparedTask, refused: Refused) -> BudgetExceeded:
@@ -315,5 +315,5 @@ class _WaitersOf:
         return waiter[0] is self._window
 
 
-def _asking(request: PreparedTask) -> Asking:
-    return Asking(request.task_type, request.model, request.slots)
+def _budget_request(request: PreparedTask) -> BudgetRequest:
+    return BudgetRequest(request.task_type, request.model, request.slots)

@@ -22,7 +22,7 @@ from runware_flow.graph.scope_run import FAILED, OK
 from runware_flow.lifetime import EventLoop
 from runware_flow.runner.event_stream import CompletionStream, EventStream, RunStream
 from runware_flow.view.progress import is_shown
-from runware_flow.view.request import asked, references_in, references_to
+from runware_flow.view.request import references_in, references_to, summarise_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -174,7 +174,7 @@ class EventBus:
     def note_request(self, run: ScopeRun, step: Step, wire: Any) -> None:
         """Remember what a node asks for until it has settled, if there is anybody to tell."""
         if self._events:
-            self._asked[run, step] = (asked(wire).prompt, frozenset(references_in(wire)))
+            self._asked[run, step] = (summarise_request(wire).prompt, frozenset(references_in(wire)))
 
     def node_started(self, run: ScopeRun, step: Step, attempt: int, record: NodeRecord | None = None) -> None:
         """Tell that an attempt begins."""
@@ -251,18 +251,18 @@ class EventBus:
             begun = self._begun.pop((run, step), None)
             was_refused = (run, step) in self._refused
             self._refused.discard((run, step))
-            told = self._asked.pop((run, step), _NOTHING)
+            summary = self._asked.pop((run, step), _NOTHING)
             if self._board is not None and (is_shown(step.spec) or run.cells[step.slot] == FAILED):
                 outcome = run.outcome(step.slot)
                 assert outcome is not None
                 self._board.settle(step.spec.name, outcome, was_running=begun is not None and not was_refused)
             if self._events and (not step.is_silent or run.cells[step.slot] == FAILED):
-                self._put(self._settled(run, step, begun, told))
+                self._put(self._settled(run, step, begun, summary))
         if any(step.kind is NodeKind.FAN for _, step in settled):
             self.source_ended()
 
     def _settled(
-        self, run: ScopeRun, step: Step, begun: tuple[float, int] | None, told: tuple[str, frozenset[str]]
+        self, run: ScopeRun, step: Step, begun: tuple[float, int] | None, summary: tuple[str, frozenset[str]]
     ) -> NodeSettled:
         now = self.time()
         began, attempts = begun or (now, 0)
@@ -286,8 +286,8 @@ class EventBus:
             kind=step.kind.value,
             task_type=record.task_type if record else None,
             model=record.model if record else None,
-            prompt=told[0],
-            uses=told[1] or self._given(run, step),
+            prompt=summary[0],
+            uses=summary[1] or self._given(run, step),
         )
 
     def _given(self, run: ScopeRun, step: Step) -> frozenset[str]:

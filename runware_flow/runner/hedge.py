@@ -59,7 +59,7 @@ class Hedge:
         def give_up(attempt: AttemptState) -> None:
             request_runner.end(attempt, attempt.error)
             if attempt is not first:
-                self._machine.give_place_back()
+                self._machine.end_hedge()
 
         winner, others = await first_of(first, seconds, self._second, perform, give_up)
         entries = [attempt.entry for attempt in others if attempt.entry is not None]
@@ -71,13 +71,13 @@ class Hedge:
         run.note_record(slot, record)
         if winner is not first:
             self._run_admission.give_back(winner.permit)
-            self._machine.give_place_back()
+            self._machine.end_hedge()
         assert winner.results is not None
         return winner.results
 
     async def _second(self) -> AttemptState | None:
         """Make the second request, up to where it is sent; `None` if there is no place or no permit for it now."""
-        if not self._machine.take_place():
+        if not self._machine.begin_hedge():
             return None
         request_runner, first = self._request_runner, self._first
         run, step = first.run, first.step
@@ -85,9 +85,9 @@ class Hedge:
         second.task = without_uuid(first.task)  # an id of the user's names the first request only
         try:
             second.request = request_runner.prepare(step.spec, second.task)
-            second.permit = self._run_admission.ask_beside(run, step, second.request)
+            second.permit = self._run_admission.admit_hedge(run, step, second.request)
             if second.permit is None:
-                self._machine.give_place_back()
+                self._machine.end_hedge()
                 return None
             record = request_runner.record(second)
             if request_runner.ledger is not None:
@@ -96,14 +96,14 @@ class Hedge:
                 entry = await ledger.begin(key, second.request, is_hedge=True)
                 if entry.advice.action == "restore":  # the first one's answer has come meanwhile
                     self._run_admission.give_back(second.permit)
-                    self._machine.give_place_back()
+                    self._machine.end_hedge()
                     return None
                 second.entry = entry
                 second.request = request_runner.as_written(second.task, second.request, entry)
                 record.task_uuid = second.request.task_id
         except BaseException:
             self._run_admission.give_back(second.permit)
-            self._machine.give_place_back()
+            self._machine.end_hedge()
             raise
         second.record = record
         request_runner.event_bus.node_started(run, step, first.number, record)

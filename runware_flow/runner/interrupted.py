@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.settings import JournalOption
     from runware_flow.view.story import Row
 
-__all__ = ("journal_file", "left_behind", "tell_interrupted")
+__all__ = ("journal_file", "left_behind", "report_interrupted")
 
 _SHOWN_TASKS = 5
 
@@ -39,7 +39,7 @@ def left_behind(rows: list[Row], journal: Path | None) -> str:
     return f"interrupted; {many} left in flight and may be billed: {way}"
 
 
-def tell_interrupted(interrupt: KeyboardInterrupt, name: str, result: RunResult, journal: JournalOption) -> None:
+def report_interrupted(interrupt: KeyboardInterrupt, name: str, result: RunResult, journal: JournalOption) -> None:
     """Add to an interrupt, as a note under its traceback, what the run leaves and how to go on."""
     rows, file = result.story()[1], journal_file(journal)
     finished = sum(row.state == "ok" for row in rows)

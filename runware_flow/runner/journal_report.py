@@ -10,7 +10,7 @@ from runware_flow.errors import JournalError
 from runware_flow.journal.reader import Journal
 from runware_flow.runner.report import date_text
 from runware_flow.runner.report_files import Finder, media_files
-from runware_flow.view.journal_story import tell_journal
+from runware_flow.view.journal_story import summarise_journal
 from runware_flow.view.progress import duration
 from runware_flow.view.report import Report
 
@@ -42,7 +42,7 @@ def journal_report(
         JournalError: it cannot be read, or has nothing of `flow`.
     """
     with Journal(journal) as reader:
-        story = tell_journal(reader.entries(flow=flow))
+        story = summarise_journal(reader.entries(flow=flow))
         if flow is not None and not story.rows:
             raise JournalError(f"the journal {journal} has nothing of a flow or batch named {flow!r}")
         finder = finder_of(reader, story.rows, files)

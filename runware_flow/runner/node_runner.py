@@ -85,7 +85,7 @@ class NodeRunner:
                 self._leave_single_flight(run, step)
                 goes_on = self._fail(attempt, error)
             except BaseException:
-                await self._cancelled(attempt, has_bought=context.has_used_client)
+                await self._cancelled(attempt, has_requests=context.has_used_client)
                 raise
             else:
                 await self._settle(attempt, value)
@@ -107,7 +107,7 @@ class NodeRunner:
                 await self._abandon_first(run, step)
             self._machine.succeed(run, step, value)
 
-    async def _cancelled(self, attempt: AttemptState, *, has_bought: bool) -> None:
+    async def _cancelled(self, attempt: AttemptState, *, has_requests: bool) -> None:
         run, step = attempt.run, attempt.step
         self._request_runner.end(attempt, None)
         self._run_admission.release(run, step)
@@ -116,7 +116,7 @@ class NodeRunner:
             if attempt.entry is not None and self._ledger is not None and self._machine.has_lost(run, step):
                 await self._ledger.abandon(attempt.entry)
         finally:
-            self._abandon(attempt, has_bought=has_bought)
+            self._abandon(attempt, has_requests=has_requests)
 
     async def _abandon_first(self, run: ScopeRun, step: Step) -> None:
         """A fallback has answered: nothing waits for the request before it any more, should that be open still."""
@@ -128,9 +128,9 @@ class NodeRunner:
         if self._single_flight is not None:
             self._single_flight.leave(run, step)
 
-    def _abandon(self, attempt: AttemptState, *, has_bought: bool) -> None:
+    def _abandon(self, attempt: AttemptState, *, has_requests: bool) -> None:
         run, step = attempt.run, attempt.step
-        is_billed = attempt.is_sent or has_bought
+        is_billed = attempt.is_sent or has_requests
         task_uuid = attempt.record.task_uuid if attempt.record else None
         if attempt.paid is not None:
             self._machine.succeed(run, step, attempt.paid if step.spec.keeps_all else attempt.paid[0])
@@ -215,7 +215,7 @@ class NodeRunner:
             error,
             step.spec.policy,
             attempt=attempt.number,
-            buys=None if step.spec.is_free else work.kind is not NodeKind.CALL,
+            sends=None if step.spec.is_free else work.kind is not NodeKind.CALL,
             now=self._event_bus.time(),
             attempts=known,
             budget=self._retries,
@@ -242,9 +242,9 @@ class NodeRunner:
             key = self._ledger.call_key(run.item(), step.spec, run.path(step), work.work, args)
             if step.role.contests:
                 await self._request_runner.note_contests(run, step, None if key is None else key.fingerprint)
-            kept = await self._ledger.recall_call(key, args)
+            kept = await self._ledger.find_call(key, args)
             if kept.is_known:
-                if kept.has_bought:
+                if kept.has_requests:
                     self._accounts.add(step.spec.path, _FUNCTION, None, kept.cost, may_be_billed=True)
                 return kept.value
         if self._machine.is_held(run, step):
@@ -252,7 +252,7 @@ class NodeRunner:
             return HELD
         if step.spec.policy.limit is not None and attempt.permit is None:
             check_deadline(step.spec, self._event_bus.time)
-            attempt.permit = self._run_admission.ask(run, step, None)
+            attempt.permit = self._run_admission.admit(run, step, None)
             if attempt.permit is None:
                 return PARKED
         self._event_bus.node_started(run, step, attempt.number)

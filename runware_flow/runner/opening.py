@@ -1,4 +1,4 @@
-"""What a run or a batch works with, opened for its time: a client, a journal, and the desk that admits its requests."""
+"""What a run or a batch works with, opened for its time: a client, a journal, and what admits its requests."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def open_admission(
     stack: AsyncExitStack,
     least: Callable[[BudgetAccount], float],
 ) -> Admission:
-    """Make the desk of a run or a batch, which draws on its budget until `stack` is left.
+    """Make the admission of a run or a batch, which draws on its budget until `stack` is left.
 
     Args:
         least: tells what it will cost at least, in USD.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runware_flow.view.report import Report
 
-__all__ = ("check_place", "date_text", "write_report")
+__all__ = ("check_target", "date_text", "write_report")
 
 _DATABASE = b"SQLite format 3\0"
 
@@ -24,10 +24,10 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     """Write the page to `path`, in one piece or not at all; returns where it is.
 
     Raises:
-        OSError: it cannot be written there, as `check_place` says.
+        OSError: it cannot be written there, as `check_target` says.
     """
     target = local_path(path)
-    check_place(target)
+    check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     try:
@@ -38,7 +38,7 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     return target
 
 
-def check_place(target: Path) -> None:
+def check_target(target: Path) -> None:
     """Refuse a place that no report can have, before there is something to lose.
 
     Raises:

@@ -255,11 +255,11 @@ class RequestRunner:
         """Send nothing for a node, since another one was chosen; it stays what it was."""
         run, step = attempt.run, attempt.step
         outcome: Failed | Abandoned | None = None
-        if known is not None and known.advice.purchase is not None:
+        if known is not None and known.advice.record is not None:
             _follow(record, known)
             run.note_record(step.slot, record)
             outcome = Abandoned(known.task_uuid, may_be_billed=True)
-            if known.advice.purchase.state == "open" and self.ledger is not None:
+            if known.advice.record.state == "open" and self.ledger is not None:
                 await self.ledger.abandon(known)
         elif known is not None and known.error is not None:
             outcome = Failed(decode_error(known.error))
@@ -309,16 +309,16 @@ class RequestRunner:
         self._accounts.add(spec.path, record.task_type, record.model, record.cost, may_be_billed=True)
         return _value(spec, request, results)
 
-    async def _admit(self, attempt: AttemptState, bought: str | None) -> bool:
+    async def _admit(self, attempt: AttemptState, known_uuid: str | None) -> bool:
         """Get what a request needs before it may be sent; without it, the node is parked."""
         if (balance := self.run_admission.balance) is not None:
             balance.begin()
         check_deadline(attempt.step.spec, self.event_bus.time)
         run, step, request = attempt.run, attempt.step, attempt.request
         if attempt.permit is None:
-            attempt.permit = self.run_admission.ask(run, step, request, bought)
+            attempt.permit = self.run_admission.admit(run, step, request, known_uuid)
         else:
-            attempt.permit = self.run_admission.pay(run, step, request, bought, attempt.permit)
+            attempt.permit = self.run_admission.pay(run, step, request, known_uuid, attempt.permit)
         return attempt.permit is not None
 
     async def _begin(self, ledger: Ledger, attempt: AttemptState, record: NodeRecord) -> Entry:
@@ -396,7 +396,7 @@ class RequestRunner:
             if step.spec.keeps_all:
                 options["on_result"] = partial(_take, attempt)
             if self.machine.watch or attempt.on_activity is not None:
-                options["on_progress"] = partial(self._tell_progress, attempt)
+                options["on_progress"] = partial(self._report_progress, attempt)
             results: list[Any] = await self._client.perform(request, **options)
             return results
         finally:
@@ -404,8 +404,8 @@ class RequestRunner:
             if attempt.record is not None and course is not None and course.pending_at is not None:
                 attempt.record.processing = self.event_bus.time() - (anyio.current_time() - course.pending_at)
 
-    def _tell_progress(self, attempt: AttemptState, progress: Any) -> None:
-        attempt.heard()
+    def _report_progress(self, attempt: AttemptState, progress: Any) -> None:
+        attempt.note_activity()
         share = getattr(progress, "progress", progress)
         if isinstance(share, (int, float)):
             self.event_bus.node_progress(attempt.run, attempt.step, float(share))
@@ -415,7 +415,7 @@ class RequestRunner:
         number = 1 if attempt.record is None else attempt.record.attempts
 
         def on_delta(kind: str, text: str) -> None:
-            attempt.heard()
+            attempt.note_activity()
             self.event_bus.node_delta(attempt.run, attempt.step, number, kind, text)
 
         options.pop("sent_before", None)  # a stream is never asked for
@@ -468,7 +468,7 @@ class RequestRunner:
 
 def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:
     """One of several results of a task is there, or has failed."""
-    attempt.heard()
+    attempt.note_activity()
     if isinstance(outcome, Ok):
         attempt.arrived.append(outcome.value)
 

@@ -29,7 +29,7 @@ from runware_flow.runner.node_runner import NodeRunner
 from runware_flow.runner.opening import open_admission, open_client, open_journal, open_ledger
 from runware_flow.runner.pauses import Pauses
 from runware_flow.runner.result import RunResult
-from runware_flow.runner.sources import Puller
+from runware_flow.runner.sources import SourceIterator
 from runware_flow.runner.tracing import trace_run, traced
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Runner:
             self._single_flight,
         )
         self._perform = traced(self.node_runner.perform)
-        self.puller = Puller(self.machine, self.event_bus, self.start_puller, self.tell)
+        self.sources = SourceIterator(self.machine, self.event_bus, self.start_source, self.carry_out)
         self._client = client
         self._missing = missing
         self._end = anyio.Event()
@@ -210,7 +210,7 @@ class Runner:
                 self._call_worker()
             is_through = True
         finally:
-            self.puller.close()
+            self.sources.close()
             self.run_admission.close()
             if self._attends:
                 self.admission.close()
@@ -270,7 +270,7 @@ class Runner:
     def stop(self) -> None:
         """Start nothing new."""
         self.machine.stop(STOPPED)
-        self.tell()
+        self.carry_out()
 
     # Workers
 
@@ -303,8 +303,8 @@ class Runner:
             await perform(job[0], job[1], context)
             if machine.waiting and not self._has_keeper:
                 self._call_keeper()
-            if machine.must_tell:
-                self.tell()
+            if machine.has_changes:
+                self.carry_out()
             turn -= 1
             if not turn:
                 turn = _NODES_A_TURN
@@ -320,7 +320,7 @@ class Runner:
             await self.pauses.wait_due()
             if self._attends:
                 self.admission.catch_up()
-            self.tell()
+            self.carry_out()
 
     async def _contest(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that may lose a race, and is then abandoned as in any cancel."""
@@ -335,16 +335,16 @@ class Runner:
         fan = self.machine.next_source()
         if fan is None:
             return False
-        self.puller.pull(fan)
+        self.sources.pull(fan)
         machine = self.machine
-        if machine.must_tell:
-            self.tell()
+        if machine.has_changes:
+            self.carry_out()
         return True
 
     async def _park(self) -> None:
         is_last = len(self._parked) + 1 == self._worker_count
         machine = self.machine
-        if is_last and not (machine.in_flight or machine.waiting or machine.is_deciding or self.puller.is_busy):
+        if is_last and not (machine.in_flight or machine.waiting or machine.is_deciding or self.sources.is_busy):
             raise RuntimeError(f"the run of flow {self.declaration.name!r} cannot go on; this is a bug in runware_flow")
         called = anyio.Event()
         self._parked.append(called)
@@ -355,12 +355,12 @@ class Runner:
         for called in parked:
             called.set()
 
-    def start_puller(self, function: Any, *args: Any) -> None:
+    def start_source(self, function: Any, *args: Any) -> None:
         """Start the task of an async source."""
         assert self._workers is not None
         self._workers.start_soon(function, *args)
 
-    def tell(self) -> None:
+    def carry_out(self) -> None:
         """Carry out what follows from what just happened, other than running nodes."""
         machine = self.machine
         if machine.settled:
@@ -373,7 +373,7 @@ class Runner:
             self.pauses.clear()
             self.run_admission.close()
             self._release_single_flight()
-            self.puller.cancel()
+            self.sources.cancel()
             if machine.failure is not None and machine.on_error == "cancel" and self._workers is not None:
                 self._workers.cancel_scope.cancel()
         if machine.is_finished:
@@ -391,11 +391,11 @@ class Runner:
             self.machine.reject(decision, error)
         else:
             self.machine.confirm(decision)
-        self.tell()
+        self.carry_out()
 
     def _drop(self, what: tuple[ScopeRun, Step] | FanRun) -> None:
         if isinstance(what, FanRun):
-            self.puller.drop(what)
+            self.sources.drop(what)
         elif what in self._contests:
             self._contests[what].cancel()
         else:

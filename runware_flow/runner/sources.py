@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.scope_run import FanRun
     from runware_flow.runner.event_bus import EventBus
 
-__all__ = ("Puller",)
+__all__ = ("SourceIterator",)
 
 _LOGGER = logging.getLogger("runware_flow")
 _END: Any = object()
@@ -35,17 +35,17 @@ class SourceError(RunwareFlowError):
     """A fan-out cannot be pulled from; the message names it and the line that declared it."""
 
 
-class Puller:
+class SourceIterator:
     """Pulls items for a run, when a worker has nothing else to do."""
 
     def __init__(
-        self, machine: FlowMachine, event_bus: EventBus, start: Callable[..., None], tell: Callable[[], None]
+        self, machine: FlowMachine, event_bus: EventBus, start: Callable[..., None], on_change: Callable[[], None]
     ) -> None:
-        """Args: start: starts the task of an async source; tell: carries out what follows from what has happened."""
+        """Args: start: starts the task of an async source; on_change: called after each change of the machine."""
         self._machine = machine
         self._event_bus = event_bus
         self._start = start
-        self._tell = tell
+        self._on_change = on_change
         self._opened: dict[FanRun, Any] = {}
         self._waiting: dict[FanRun, anyio.Event] = {}
         self._scopes: dict[FanRun, anyio.CancelScope] = {}
@@ -65,7 +65,7 @@ class Puller:
                 fan.ordinals = Ordinals()
                 self._opened[fan] = source
             if isinstance(source, _AsyncSource):
-                self._ask(fan, source)
+                self._resume_async(fan, source)
                 return
             item = next(source, _END)  # a StopIteration from elsewhere, `key=` say, is not the end but a failure
             key = "" if item is _END else _key(fan, item)
@@ -106,7 +106,7 @@ class Puller:
                 _note_closing(fan, error)
         self._event_bus.source_ended()
 
-    def _ask(self, fan: FanRun, source: _AsyncSource) -> None:
+    def _resume_async(self, fan: FanRun, source: _AsyncSource) -> None:
         asked = self._waiting.pop(fan, None)
         if asked is not None:
             asked.set()
@@ -120,7 +120,7 @@ class Puller:
             with self._scopes[fan], own_cancels(fan.step.spec):
                 async for item in iterator:
                     machine.item_pulled(fan, item, _key(fan, item))
-                    self._tell()
+                    self._on_change()
                     if fan.is_ended:
                         break
                     asked = self._waiting[fan] = anyio.Event()
@@ -140,7 +140,7 @@ class Puller:
                         _note_closing(fan, error)
             del self._scopes[fan]
             self._ended(fan)
-            self._tell()
+            self._on_change()
 
 
 def _note_closing(fan: FanRun, error: Exception) -> None:

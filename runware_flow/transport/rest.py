@@ -150,7 +150,7 @@ class RestTransport:
             TransportError: no reply, or none that can be read. `sent` is `False` only if the request certainly did not
                 reach the service. A reply that exceeds the limit is `too-large`.
         """
-        return await _ask(self._endpoint, "POST", body, timeout)
+        return await _request(self._endpoint, "POST", body, timeout)
 
     async def stream(self, body: bytes, take: Callable[[bytes], bool], *, timeout: float | None = None) -> Reply | None:
         """Send `body` and hand the reply to `take`, piece by piece as it comes, if it is a stream of events.
@@ -164,7 +164,7 @@ class RestTransport:
             TransportError: as for `post`; pieces that came before stay taken.
         """
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-        reply = await _ask(self._endpoint, "POST", body, timeout, headers, take)
+        reply = await _request(self._endpoint, "POST", body, timeout, headers, take)
         return None if reply.status == 200 and reply.content_type == "text/event-stream" else reply
 
 
@@ -187,10 +187,10 @@ async def fetch(
     from .exchange import Endpoint
 
     endpoint = Endpoint(http_client, url, headers, limit=max_reply_bytes, connect_timeout=connect_timeout)
-    return await _ask(endpoint, method, body, timeout)
+    return await _request(endpoint, method, body, timeout)
 
 
-async def _ask(
+async def _request(
     endpoint: Endpoint,
     method: Literal["GET", "POST"],
     body: bytes | BodySource,

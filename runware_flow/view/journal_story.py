@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runware_flow.view.request import asked, references_in, references_to, shown_value
+from runware_flow.view.request import references_in, references_to, shown_value, summarise_request
 from runware_flow.view.shape import Box, Shape, merged
 from runware_flow.view.story import Row
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runware_flow.journal import JournalEntry
 
-__all__ = ("JournalLine", "JournalStory", "PathBoxes", "short_path", "stage_of", "tell_journal")
+__all__ = ("JournalLine", "JournalStory", "PathBoxes", "short_path", "stage_of", "summarise_journal")
 
 _KEY = re.compile(r"\[[^\]/]*\](?=/|$)")
 _LONGEST_PAUSE = 60.0
@@ -53,12 +53,12 @@ class JournalLine(msgspec.Struct):
     unknown_count: int = 0
 
 
-def tell_journal(entries: Iterable[JournalEntry]) -> JournalStory:
+def summarise_journal(entries: Iterable[JournalEntry]) -> JournalStory:
     """Read all entries; of a node that was asked for several times, the last one counts."""
-    teller = _Teller()
+    builder = _JournalStoryBuilder()
     for entry in entries:
-        teller.take(entry)
-    return teller.tell()
+        builder.take(entry)
+    return builder.build()
 
 
 _STATES = {"done": "ok", "redo": "ok", "failed": "failed", "open": "abandoned", "abandoned": "abandoned"}
@@ -87,7 +87,7 @@ class PathBoxes:
         return self.all[flow, _KEY.sub("", path)]
 
 
-class _Teller:
+class _JournalStoryBuilder:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], Row] = {}
         self._path_boxes = PathBoxes()
@@ -109,12 +109,12 @@ class _Teller:
         self._asked[name] = entry.request
         if entry.task_uuid is not None:
             box.kind = "task"
-            self._buy(entry, box)
+            self._add_cost(entry, box)
         for value in entry.results:
             for reference in references_to(value):
                 self._origin.setdefault(reference, name)
 
-    def _buy(self, entry: JournalEntry, box: Box) -> None:
+    def _add_cost(self, entry: JournalEntry, box: Box) -> None:
         task_type = entry.task_type or ""
         line = self._receipt.setdefault(
             (box.id, task_type, entry.model), JournalLine(stage_of(entry.path), task_type, entry.model)
@@ -125,7 +125,7 @@ class _Teller:
         elif entry.state != "failed":
             line.unknown_count += 1
 
-    def tell(self) -> JournalStory:
+    def build(self) -> JournalStory:
         rows = list(self._rows.values())
         numbers = {name: number for number, name in enumerate(self._rows)}
         self._link(rows, numbers)
@@ -158,7 +158,7 @@ class _Teller:
 
 
 def _row_of(entry: JournalEntry, box: str) -> Row:
-    told = asked({**entry.request, "taskType": entry.task_type, "model": entry.model})
+    told = summarise_request({**entry.request, "taskType": entry.task_type, "model": entry.model})
     row = Row(
         box=box,
         path=entry.path,

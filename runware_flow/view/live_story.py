@@ -107,7 +107,7 @@ class LiveStory:
 
     def _settle(self, event: NodeSettled) -> None:
         row = self._row(event.path)
-        self._buy(event)
+        self._add_cost(event)
         if row is None:
             self.left_out += 1
             return
@@ -142,7 +142,7 @@ class LiveStory:
         else:
             row.state, row.may_be_billed = "abandoned", outcome.may_be_billed
 
-    def _buy(self, event: NodeSettled) -> None:
+    def _add_cost(self, event: NodeSettled) -> None:
         if event.task_uuid is None or isinstance(event.outcome, Skipped):
             return
         key = (stage_of(event.path), event.task_type or "", event.model)

@@ -13,7 +13,7 @@ from runware_flow.types import MediaResult, Result
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ("TEXT_LIMIT", "Asked", "asked", "references_in", "references_to", "shown_value")
+__all__ = ("TEXT_LIMIT", "RequestSummary", "references_in", "references_to", "shown_value", "summarise_request")
 
 TEXT_LIMIT = 2_000
 """Characters of a prompt or an answer that are shown."""
@@ -21,7 +21,7 @@ _SHORTEST_TEXT = 12
 """Letters that a text needs to be told from others that only look like it."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RequestSummary(msgspec.Struct, frozen=True):
     """What a task asks."""
 
     prompt: str = ""
@@ -29,7 +29,7 @@ class Asked(msgspec.Struct, frozen=True):
     model: str | None = None
 
 
-def asked(task: Any) -> Asked:
+def summarise_request(task: Any) -> RequestSummary:
     """Read a task: a struct, or a dict with wire names."""
     is_dict = hasattr(task, "get")
 
@@ -42,7 +42,7 @@ def asked(task: Any) -> Asked:
     prompt = read("positive_prompt", "positivePrompt")
     if not isinstance(prompt, str):
         prompt = _last_message(read("messages", "messages"))
-    return Asked(
+    return RequestSummary(
         prompt[:TEXT_LIMIT],
         task_type if isinstance(task_type, str) and task_type else None,
         model if isinstance(model, str) else None,

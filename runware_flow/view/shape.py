@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runware_flow.graph.declaration import NodeKind
-from runware_flow.view.request import asked
+from runware_flow.view.request import summarise_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -130,7 +130,7 @@ def _origins(spec: NodeSpec) -> Iterable[NodeSpec]:
 def _detail(spec: NodeSpec) -> str:
     if spec.kind is not NodeKind.TASK:
         return "" if spec.kind is NodeKind.BUILD else _WORDS.get(spec.kind, spec.kind.value)
-    told = asked(spec.work)
+    told = summarise_request(spec.work)
     return " · ".join(part for part in (told.task_type, told.model) if part)
 
 

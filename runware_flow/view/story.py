@@ -16,7 +16,7 @@ import msgspec
 from runware_flow.graph.declaration import PURE, NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
 from runware_flow.graph.scope_run import ABANDONED, FAILED, OK, RUNNING, SKIPPED, FanRun
-from runware_flow.view.request import Asked, asked, references_in, references_to, shown_value
+from runware_flow.view.request import RequestSummary, references_in, references_to, shown_value, summarise_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,17 +85,17 @@ class Row(msgspec.Struct, kw_only=True):
 
 def rows_of(machine: FlowMachine, shape: Shape) -> list[Row]:
     """Tell what became of every node that the run has made, item by item; of a run that goes on, so far."""
-    return _Telling(machine, shape).tell()
+    return _StoryBuilder(machine, shape).build()
 
 
-class _Telling:
+class _StoryBuilder:
     def __init__(self, machine: FlowMachine, shape: Shape) -> None:
         self._machine = machine
         self._boxes = shape.by_path()
         self._numbers: dict[tuple[int, int], int] = {}
         self._finished: dict[tuple[int, int], float | None] = {}
 
-    def tell(self) -> list[Row]:
+    def build(self) -> list[Row]:
         places = [
             (run, step)
             for run, step in _walk(self._machine.root)
@@ -131,7 +131,7 @@ class _Telling:
         elif isinstance(outcome, Abandoned):
             row.may_be_billed = outcome.may_be_billed
             row.task_uuid = row.task_uuid or outcome.task_uuid
-        told, row.uses = self._asked(run, step)
+        told, row.uses = self._summary(run, step)
         row.prompt = told.prompt
         row.task_type = row.task_type or told.task_type
         row.model = row.model or told.model
@@ -142,22 +142,24 @@ class _Telling:
         path = spec.scope.path if spec.kind is NodeKind.ITEM else spec.path
         return self._boxes.get(path, "")
 
-    def _asked(self, run: ScopeRun, step: Step) -> tuple[Asked, frozenset[str]]:
+    def _summary(self, run: ScopeRun, step: Step) -> tuple[RequestSummary, frozenset[str]]:
         """What a node asks for, and what of that it was given."""
         if step.kind is NodeKind.TASK:
-            return asked(step.work), frozenset(references_in(step.work))
+            return summarise_request(step.work), frozenset(references_in(step.work))
         if not self._has_arguments(run, step):
-            return Asked(), frozenset()
+            return RequestSummary(), frozenset()
         if step.is_pure:
-            return Asked(), frozenset(references_to(run.values[step.slot]) if run.cells[step.slot] == OK else ())
+            return RequestSummary(), frozenset(
+                references_to(run.values[step.slot]) if run.cells[step.slot] == OK else ()
+            )
         arguments = self._machine.arguments(run, step)
         if step.kind is not NodeKind.BUILD:
-            return Asked(), frozenset(references_to(arguments))
+            return RequestSummary(), frozenset(references_to(arguments))
         try:  # builders are pure: a plan and a retry call them again too
             task = step.work(*arguments)
         except Exception:  # noqa: BLE001 - a builder that fails is how this node failed, and its row says so
-            return Asked(), frozenset()
-        return asked(task), frozenset(references_in(task))
+            return RequestSummary(), frozenset()
+        return summarise_request(task), frozenset(references_in(task))
 
     def _has_arguments(self, run: ScopeRun, step: Step) -> bool:
         return all(run.above(hops).cells[slot] == OK for hops, slot in step.args)

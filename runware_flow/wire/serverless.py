@@ -28,7 +28,7 @@ __all__ = (
     "encode_invocation",
     "invoke_path",
     "is_environment",
-    "pause_before_asking",
+    "pause_before_request",
     "read_reply",
     "task_path",
 )
@@ -184,7 +184,7 @@ def _pointer(problem: dict[str, Any]) -> str | None:
     return pointer.lstrip("#/").replace("/", ".") or None if isinstance(pointer, str) else None
 
 
-def pause_before_asking(
+def pause_before_request(
     reply: AppTask | RunwareError, *, since_accepted: float | None, pause: float = POLL_SECONDS
 ) -> float | None:
     """Seconds to wait before the same is asked again; None if this reply is the last word.

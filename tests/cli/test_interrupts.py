@@ -66,7 +66,7 @@ def test_two_interrupts_within_50_ms_end_the_process(tmp_path, emulator, backend
 def test_interrupts_are_calls_on_the_event_loop_and_nothing_is_raised(backend):
     async def main():
         told = anyio.Event()
-        with interrupts.telling(told.set):
+        with interrupts.on_press(told.set):
             signal.raise_signal(signal.SIGINT)
             with anyio.fail_after(10):
                 await told.wait()
@@ -82,7 +82,7 @@ def test_interrupts_are_calls_on_the_event_loop_and_nothing_is_raised(backend):
 def test_interrupt_that_came_before_the_event_loop_is_told_to_it(backend):
     async def main():
         told = anyio.Event()
-        with interrupts.telling(told.set), anyio.fail_after(10):
+        with interrupts.on_press(told.set), anyio.fail_after(10):
             await told.wait()
 
     with Interrupts() as interrupts:

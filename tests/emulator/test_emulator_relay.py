@@ -53,10 +53,10 @@ def test_segments_find_each_frame_however_the_bytes_are_cut(sizes, cuts) -> None
 
 def test_segments_of_http_are_answers() -> None:
     segments = Segments()
-    segments.asked()
+    segments.begin_answer()
     assert [length for _, length in segments.split(b"HTTP/1.1 200 \r\n")] == [15]
     assert [length for _, length in segments.split(b"body")] == [0]
-    segments.asked()
+    segments.begin_answer()
     assert [length for _, length in segments.split(b"HTTP/1.1 404 \r\n")] == [15]
 
 

@@ -212,7 +212,7 @@ class Judge:
     def is_answered(self, spec: NodeSpec, error: Exception) -> bool:
         """Whether all that waits can do without a node that failed like this."""
         return self.is_excused(spec) and (
-            not self.needs_fallback(spec) or may_fall_back(error, buys=spec.kind in SENDS)
+            not self.needs_fallback(spec) or may_fall_back(error, sends=spec.kind in SENDS)
         )
 
     def around(self, spec: NodeSpec) -> list[Any]:
@@ -243,5 +243,5 @@ class Judge:
 def may_answer(outcome: Any, spec: NodeSpec) -> bool:
     """Whether a fallback may stand in for a node that ended like this."""
     if isinstance(outcome, Failed):
-        return may_fall_back(outcome.error, buys=spec.kind in SENDS)
-    return isinstance(outcome, Skipped) and outcome.error is not None and may_fall_back(outcome.error, buys=False)
+        return may_fall_back(outcome.error, sends=spec.kind in SENDS)
+    return isinstance(outcome, Skipped) and outcome.error is not None and may_fall_back(outcome.error, sends=False)

@@ -18,12 +18,12 @@ HALF = RunwareError("half", code="provider", raw_code="providerError", results=[
 END = Next("end")
 
 
-def follows(error, retry, *, attempt=1, buys=True, now=0.0, deadline=None, **more):
-    return what_follows(error, Policy(retry, deadline=deadline), attempt=attempt, buys=buys, now=now, **more)
+def follows(error, retry, *, attempt=1, sends=True, now=0.0, deadline=None, **more):
+    return what_follows(error, Policy(retry, deadline=deadline), attempt=attempt, sends=sends, now=now, **more)
 
 
 @pytest.mark.parametrize(
-    ("error", "attempt", "buys", "pause"),
+    ("error", "attempt", "sends", "pause"),
     [
         (BUSY, 1, True, 0.5),
         (BUSY, 2, True, 1.0),
@@ -43,9 +43,9 @@ def follows(error, retry, *, attempt=1, buys=True, now=0.0, deadline=None, **mor
         (ValueError("a bug"), 1, None, None),
     ],
 )
-def test_what_follows_by_error_and_attempt(error, attempt, buys, pause):
+def test_what_follows_by_error_and_attempt(error, attempt, sends, pause):
     expected = END if pause is None else Next("again", pause)
-    assert follows(error, Retry(9), attempt=attempt, buys=buys) == expected
+    assert follows(error, Retry(9), attempt=attempt, sends=sends) == expected
 
 
 @pytest.mark.parametrize(("now", "pause"), [(92.9, 7.0), (93.0, None), (200.0, None)])
@@ -55,7 +55,7 @@ def test_what_follows_past_the_deadline_is_nothing(now, pause):
 
 
 @pytest.mark.parametrize(
-    ("error", "on", "buys", "is_tried"),
+    ("error", "on", "sends", "is_tried"),
     [
         (BUSY, ("provider",), True, True),
         (BUSY, ("providerError",), True, True),
@@ -72,8 +72,8 @@ def test_what_follows_past_the_deadline_is_nothing(now, pause):
         (LATE, (TimeoutError,), False, False),
     ],
 )
-def test_retry_on_narrows_and_widens_but_never_buys_what_may_stand(error, on, buys, is_tried):
-    assert (follows(error, Retry(3, on), buys=buys).action == "again") == is_tried
+def test_retry_on_narrows_and_widens_but_never_buys_what_may_stand(error, on, sends, is_tried):
+    assert (follows(error, Retry(3, on), sends=sends).action == "again") == is_tried
 
 
 def test_retry_backoff_doubles_up_to_sixteen_times_and_luck_halves_it_at_most():
@@ -100,7 +100,7 @@ def test_fallback_has_its_turn_after_the_retries_and_its_own_retries():
 
 
 @pytest.mark.parametrize(
-    ("error", "buys", "falls"),
+    ("error", "sends", "falls"),
     [
         (LATE, True, True),
         (LOST, True, True),
@@ -112,8 +112,8 @@ def test_fallback_has_its_turn_after_the_retries_and_its_own_retries():
         (JournalError("full"), True, False),
     ],
 )
-def test_fallback_stands_in_for_failures_and_not_for_mistakes(error, buys, falls):
-    found = follows(error, Retry(1), buys=buys, has_fallback=True)
+def test_fallback_stands_in_for_failures_and_not_for_mistakes(error, sends, falls):
+    found = follows(error, Retry(1), sends=sends, has_fallback=True)
     assert (found.action == "fallback") == falls
 
 
@@ -138,7 +138,7 @@ def test_retry_budget_lets_an_outage_cost_little_more_than_one_attempt_a_node():
     assert follows(BUSY, Retry(3), budget=spent).note == (
         "it was not tried again, since too much has failed in this run and its retries are used up"
     )
-    assert follows(OSError(), Retry(3), buys=False, budget=spent).action == "again"
+    assert follows(OSError(), Retry(3), sends=False, budget=spent).action == "again"
     assert follows(BUSY, Retry(3), budget=spent, has_fallback=True).action == "fallback"
 
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runware_flow.errors import BudgetExceeded
-from runware_flow.graph.budget import Asking, BudgetMachine, Refused, Reservation
+from runware_flow.graph.budget import BudgetMachine, BudgetRequest, Refused, Reservation
 from runware_flow.graph.prices import Price
 
-IMAGE = Asking("imageInference", "runware:400@1")
-CAPTION = Asking("caption", "runware:150@2")
+IMAGE = BudgetRequest("imageInference", "runware:400@1")
+CAPTION = BudgetRequest("caption", "runware:150@2")
 PRICES = {"runware:400@1": Price(0.0005, 0.0010), "caption": Price(0.0003, 0.0003)}
 
 
@@ -60,7 +60,7 @@ def test_unknown_price_is_tried_by_one_until_its_cost_is_known_then_the_largest_
     assert budget.estimate(IMAGE) == 801
 
 
-@pytest.mark.parametrize("end", ["release", "hold"])
+@pytest.mark.parametrize("end", ["release", "withhold"])
 def test_probe_that_ends_without_a_cost_hands_over_to_the_next_one(end):
     budget = BudgetMachine(10_000)
     probe = budget.reserve(IMAGE, "a")
@@ -82,27 +82,27 @@ def test_all_who_wait_for_an_unknown_price_are_named_once_nothing_is_left_to_try
 
 def test_what_may_have_been_billed_stays_reserved_and_what_is_free_comes_back():
     budget = BudgetMachine(3_000, PRICES)
-    budget.hold(budget.reserve(IMAGE, "a"))
+    budget.withhold(budget.reserve(IMAGE, "a"))
     budget.release(budget.reserve(IMAGE, "b"))
-    assert (budget.held, budget.left, budget.spent) == (1_000, 2_000, 0)
+    assert (budget.withheld, budget.left, budget.spent) == (1_000, 2_000, 0)
 
 
 def test_what_may_have_been_billed_at_an_unknown_price_is_reserved_from_when_it_is_known():
     budget = BudgetMachine(3_000)
     for _ in range(2):
-        budget.hold(budget.reserve(IMAGE, "a"))
-    assert budget.held == 0
+        budget.withhold(budget.reserve(IMAGE, "a"))
+    assert budget.withheld == 0
     budget.settle(budget.reserve(IMAGE, "b"), 1_000)
-    assert (budget.held, budget.left) == (2_000, 0)
+    assert (budget.withheld, budget.left) == (2_000, 0)
     assert budget.reserve(IMAGE, "c") == Refused(1_000)
     budget.keep_no_more(IMAGE, None)  # one of them is asked for
-    assert (budget.held, budget.left) == (1_000, 1_000)
+    assert (budget.withheld, budget.left) == (1_000, 1_000)
 
 
 def test_who_asks_without_a_waiter_leaves_no_trace():
     budget = BudgetMachine(1_500, PRICES)
-    held, probe = budget.reserve(IMAGE, "a"), budget.reserve(Asking("upscale", None), "b")
-    assert budget.reserve(IMAGE, None) is budget.reserve(Asking("upscale", None), None) is None
+    held, probe = budget.reserve(IMAGE, "a"), budget.reserve(BudgetRequest("upscale", None), "b")
+    assert budget.reserve(IMAGE, None) is budget.reserve(BudgetRequest("upscale", None), None) is None
     assert budget.waiting_count == 0
     assert budget.release(held) == budget.release(probe) == []
 
@@ -112,7 +112,7 @@ def test_cost_above_the_price_is_learned_and_nothing_more_goes():
     budget.settle(budget.reserve(IMAGE, "a"), 5_000)
     assert budget.left == -4_000
     assert budget.reserve(IMAGE, "b") == Refused(5_000)
-    assert budget.reserve(Asking("upscale", None), "c") == Refused(None)
+    assert budget.reserve(BudgetRequest("upscale", None), "c") == Refused(None)
 
 
 def test_what_was_bought_before_is_asked_for_whatever_is_left():
@@ -154,7 +154,7 @@ def test_error_survives_a_pickle():
     assert (str(error), error.node, error.need, error.left) == ("no", "big", 0.2, 0.1)
 
 
-KINDS = [Asking("imageInference", f"model:{number}@1", results) for number in (1, 2, 3) for results in (1, 3)]
+KINDS = [BudgetRequest("imageInference", f"model:{number}@1", results) for number in (1, 2, 3) for results in (1, 3)]
 HIGHEST = {"model:1@1": 900, "model:2@1": 250, "model:3@1": 60}
 
 
@@ -190,7 +190,7 @@ class Market:
 
     def land(self, name):
         reservation, asking = self.flying.pop(name), self.askings[name]
-        self.ended[name] = end = self.draw(st.sampled_from(["settle", "settle", "settle", "release", "hold"]))
+        self.ended[name] = end = self.draw(st.sampled_from(["settle", "settle", "settle", "release", "withhold"]))
         cost = [self.draw(st.integers(0, asking.results * HIGHEST[asking.model]))] if end == "settle" else []
         self.wake(getattr(self.budget, end)(reservation, *cost))
 
@@ -208,7 +208,7 @@ class Market:
         move(name)
 
     def check(self):
-        unknown = [one.asking.kind for one in self.flying.values() if one.is_probe]
+        unknown = [one.request.kind for one in self.flying.values() if one.is_probe]
         assert len(set(unknown)) == len(unknown), "two tries of one model at once"
         assert self.budget.reserved == sum(one.amount for one in self.flying.values())
         assert self.budget.in_flight == len(self.flying)
@@ -230,5 +230,5 @@ def test_any_order_ends_everybody_once_and_honest_prices_are_never_exceeded(aski
         market.step()
         market.check()
         if len(priced) == len(HIGHEST):
-            assert budget.spent + budget.reserved + budget.held <= limit
+            assert budget.spent + budget.reserved + budget.withheld <= limit
     assert budget.reserved == budget.in_flight == budget.waiting_count == 0

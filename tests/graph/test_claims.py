@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runware_flow.graph.resume import Claims, Purchase, choose
+from runware_flow.graph.resume import Claims, RequestRecord, choose
 
 STATES = ("open", "done", "failed", "abandoned")
 PATHS = "abcdef"
@@ -17,7 +17,7 @@ def records(*slots):
     found = []
     for ordinal, (path, states) in enumerate(slots):
         for attempt, state in enumerate(states, start=1):
-            found.append(Purchase(len(found) + 1, attempt, state, f"uuid-{len(found)}", ordinal, path))
+            found.append(RequestRecord(len(found) + 1, attempt, state, f"uuid-{len(found)}", ordinal, path))
     return found
 
 
@@ -59,12 +59,12 @@ def test_request_that_asks_again_keeps_its_slot():
 )
 def test_of_a_request_and_its_hedge_the_answer_is_restored_else_the_first_collected(first, hedge, number):
     history = [
-        Purchase(1, 1, first[0], "u1", is_loser=first[1]),
-        Purchase(2, 1, hedge[0], "u2", is_hedge=True, is_loser=hedge[1]),
+        RequestRecord(1, 1, first[0], "u1", is_loser=first[1]),
+        RequestRecord(2, 1, hedge[0], "u2", is_hedge=True, is_loser=hedge[1]),
     ]
     advice = choose(history, "a", Claims())
-    assert advice.purchase is not None
-    assert advice.purchase.number == number
+    assert advice.record is not None
+    assert advice.record.number == number
 
 
 @given(

@@ -60,7 +60,7 @@ def test_template_that_cannot_work_says_what_would(text, sentence) -> None:
 
 
 def test_template_tells_items_apart_by_what_differs() -> None:
-    assert [Template(text).tells_items_apart for text in ("{label}", "{index}", "{key}", "{uuid}", "{flow}")] == [
+    assert [Template(text).distinguishes_items for text in ("{label}", "{index}", "{key}", "{uuid}", "{flow}")] == [
         False,
         True,
         True,

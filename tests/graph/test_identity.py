@@ -86,8 +86,8 @@ def test_read_policy_of_nonsense_is_an_error(bad):
 
 
 def test_may_try_again_a_function_is_the_users_own_code():
-    assert may_try_again(OSError(), buys=False)
-    assert not may_try_again(TimeoutError(), buys=False)
-    assert not may_try_again(OSError(), buys=True)
+    assert may_try_again(OSError(), sends=False)
+    assert not may_try_again(TimeoutError(), sends=False)
+    assert not may_try_again(OSError(), sends=True)
     lost = RunwareError("lost", code="connection", raw_code="connectionLost")
-    assert not may_try_again(lost, buys=False)
+    assert not may_try_again(lost, sends=False)

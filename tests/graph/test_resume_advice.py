@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from runware_flow.graph.resume import Purchase, advise
+from runware_flow.graph.resume import RequestRecord, advise
 
 
 def history(*states):
-    return [Purchase(number + 10, number + 1, state, f"uuid-{number}") for number, state in enumerate(states)]
+    return [RequestRecord(number + 10, number + 1, state, f"uuid-{number}") for number, state in enumerate(states)]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,6 @@ def history(*states):
 def test_advice_buys_again_only_after_the_service_said_that_all_before_failed(states, action, attempt):
     advice = advise(history(*states))
     assert (advice.action, advice.attempt) == (action, attempt)
-    assert (advice.purchase is None) == (action == "buy")
-    if advice.purchase is not None:
-        assert advice.purchase.attempt == attempt
+    assert (advice.record is None) == (action == "buy")
+    if advice.record is not None:
+        assert advice.record.attempt == attempt

@@ -9,7 +9,7 @@ import pytest
 from runware_flow import JournalError
 from runware_flow.graph.choice_records import ChoiceRecord, Contestant
 from runware_flow.journal.media import LARGE_BYTES
-from runware_flow.journal.store import Abandon, Begin, Decide, Keep, NodeKey, Recall, Settle, is_store
+from runware_flow.journal.store import Abandon, Begin, Decide, Keep, NodeKey, ReadChoices, Settle, is_store
 
 
 def key(number=0, fingerprint="ab" * 32, flow="flow"):
@@ -102,10 +102,10 @@ def test_function_is_known_by_its_value(store, reopen):
 def test_choices_are_recalled_in_order_and_replaced_in_place(store, reopen):
     contestants = (Contestant(None, "ab"), Contestant("k", None))
     store.apply([Decide("flow", "[1]", 1.0, ChoiceRecord(0, "race", "r", contestants, (1,)))])
-    [entry] = store.apply([Recall("flow", "[1]")])
+    [entry] = store.apply([ReadChoices("flow", "[1]")])
     [choice] = entry.choices
     store.apply([Decide("flow", "[1]", 2.0, ChoiceRecord(choice.number, "race", "r", contestants, (1, 0)))])
-    mine, other = reopen().apply([Recall("flow", "[1]"), Recall("flow", "[2]")])
+    mine, other = reopen().apply([ReadChoices("flow", "[1]"), ReadChoices("flow", "[2]")])
     assert [(one.contestants, one.winners) for one in mine.choices] == [(contestants, (1, 0))]
     assert other.choices == ()
 

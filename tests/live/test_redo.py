@@ -9,12 +9,12 @@ from service import Service, art, caption, upscale
 from runware_flow import Batch, Flow, JournalError
 from runware_flow.cli.program import UsageError
 from runware_flow.cli.redo import redo_command
-from runware_flow.graph.redo import Bought, select
-from runware_flow.graph.resume import Claims, Purchase, advise, choose
+from runware_flow.graph.redo import PaidRecord, select
+from runware_flow.graph.resume import Claims, RequestRecord, advise, choose
 from runware_flow.journal.reader import Journal
 from runware_flow.journal.redo import find_nodes, mark_nodes
 from runware_flow.journal.sqlite import SqliteStore
-from runware_flow.view.journal_story import tell_journal
+from runware_flow.view.journal_story import summarise_journal
 
 BACKENDS = ["asyncio", "trio"]
 
@@ -40,11 +40,11 @@ def collect(journal, count, backend):
 
 
 def test_a_marked_record_answers_nothing_and_another_attempt_is_bought():
-    marked = Purchase(1, 1, "redo", "a", path="art")
+    marked = RequestRecord(1, 1, "redo", "a", path="art")
     assert advise([marked]).action == "buy"
     assert advise([marked]).attempt == 2
-    again = Purchase(2, 2, "done", "b", path="art")
-    assert advise([marked, again]).purchase == again
+    again = RequestRecord(2, 2, "done", "b", path="art")
+    assert advise([marked, again]).record == again
     assert choose([marked], "art", Claims()).attempt == 2
 
 
@@ -62,7 +62,7 @@ def test_redo_of_three_of_300_items_buys_exactly_those_and_what_depends_on_them(
     assert len(sent) == 9
     with Journal(journal) as reader:
         assert reader.summary().cost == pytest.approx(909 * 0.0012), "what was bought stays on the receipt"
-        story = tell_journal(reader.entries())
+        story = summarise_journal(reader.entries())
     assert len(story.rows) == 900
     assert story.marks == frozenset()
     assert sum(line.count for line in story.receipt) == 909
@@ -86,7 +86,7 @@ def test_a_mark_can_be_taken_back(tmp_path, capsys):
     redo_command(journal, ["poster 1", "poster 2"], node=None, is_marked=True)
     assert "buys 6 tasks anew; these cost $0.0072 the last time" in capsys.readouterr().out
     with Journal(journal) as reader:
-        assert len(tell_journal(reader.entries()).marks) == 6
+        assert len(summarise_journal(reader.entries()).marks) == 6
     redo_command(journal, ["poster 1"], node=None, is_marked=False)
     assert "3 marks are taken back" in capsys.readouterr().out
     sent, _ = collect(journal, 4, "asyncio")
@@ -131,10 +131,10 @@ def test_a_journal_that_a_run_has_is_not_marked(tmp_path):
 
 def test_selection_counts_the_last_record_of_a_path():
     records = [
-        Bought("a[k]/art", is_task=True, cost=0.1),
-        Bought("a[k]/art", is_task=True, cost=0.2),
-        Bought("a[k]/save", is_task=False),
-        Bought("x", is_task=True),
+        PaidRecord("a[k]/art", is_task=True, cost=0.1),
+        PaidRecord("a[k]/art", is_task=True, cost=0.2),
+        PaidRecord("a[k]/save", is_task=False),
+        PaidRecord("x", is_task=True),
     ]
     found = select(records, ["k", "x", "y"])
     assert (found.paths, found.missing, found.tasks) == (["a[k]/art", "a[k]/save", "x"], ["y"], 2)

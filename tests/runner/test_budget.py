@@ -419,7 +419,7 @@ def test_waiter_that_is_gone_is_passed_over():
             self.is_there = is_there
             self.asked = []
 
-        def ask_again(self, run, step):
+        def retry_reservation(self, run, step):
             self.asked.append(step)
             return self.is_there
 

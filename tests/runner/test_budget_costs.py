@@ -9,12 +9,12 @@ from service import Service, art, caption
 
 from runware_flow import Budget, BudgetExceeded, Client, Flow, FlowFailed, current_run
 from runware_flow.emulator import Emulator
-from runware_flow.graph.budget import Asking, BudgetMachine, Refused
+from runware_flow.graph.budget import BudgetMachine, BudgetRequest, Refused
 from runware_flow.graph.prices import Price, micro_usd, total_micro_usd
 from runware_flow.journal import Journal
 from runware_flow.tasks import ImageInference
 
-ASKING = Asking("imageInference", "runware:400@1")
+ASKING = BudgetRequest("imageInference", "runware:400@1")
 
 
 def kites(flow, count=20, **more):
@@ -171,7 +171,7 @@ def test_of_what_reports_no_cost_one_is_sent_and_nothing_is_ever_given_back(step
             elif kind == "free":
                 machine.release(answer)
             else:
-                machine.hold(answer)
+                machine.withhold(answer)
         elif is_unreported and not is_known:
             assert answer == Refused(None, is_unreported=True)
         assert machine.spent >= spent

@@ -96,6 +96,6 @@ def test_storm_ends_and_leaves_nothing_reserved(run, seed, tmp_path):
             machine = storm.budget.machine
             assert (machine.in_flight, machine.waiting_count, machine.reserved) == (0, 0, 0), number
             if "imageInference" in storm.budget.prices:
-                assert machine.spent + machine.held <= machine.limit
+                assert machine.spent + machine.withheld <= machine.limit
 
     run(main)

@@ -21,7 +21,7 @@ from runware_flow.journal import Journal
 from runware_flow.runner.report import date_text
 from runware_flow.runner.report_files import keep_thumbnail, thumbnail
 from runware_flow.view.advice import advice_for
-from runware_flow.view.journal_story import tell_journal
+from runware_flow.view.journal_story import summarise_journal
 from runware_flow.view.progress import duration
 
 EVIL = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> ]]> \ud800 \u2028"
@@ -257,7 +257,7 @@ def test_a_journal_tells_of_stages_arrows_and_what_each_waited_for(tmp_path):
     path = tmp_path / "run.sqlite"
     journalled(path)
     with Journal(path) as journal:
-        story = tell_journal(journal.entries())
+        story = summarise_journal(journal.entries())
     labels = {box.id: box.label for box in story.shape.boxes}
     assert story.names == ["posters"]
     assert {(box.label, box.kind, labels.get(box.inside)) for box in story.shape.boxes} == {
@@ -289,14 +289,14 @@ def test_pauses_between_the_runs_of_one_journal_are_left_out(tmp_path):
         )
         for entry in entries
     ]
-    story = tell_journal([*entries, *later])
+    story = summarise_journal([*entries, *later])
     assert 60 < story.seconds < 70
     assert story.cut_seconds == pytest.approx(1e6, rel=0.01)
     assert all(row.settled is None or 0 <= row.settled < 70 for row in story.rows)
 
 
 def test_a_journal_without_entries_is_a_story_too():
-    assert tell_journal([]).rows == []
+    assert summarise_journal([]).rows == []
 
 
 def test_what_a_node_has_saved_is_embedded_also_when_the_journal_restored_it(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from runware_flow.wire.serverless import (
     check_address,
     encode_invocation,
     invoke_path,
-    pause_before_asking,
+    pause_before_request,
     read_reply,
     task_path,
 )
@@ -72,7 +72,7 @@ def test_task_that_is_not_done_is_asked_for_again(status: str, is_done: bool, pa
     task = reply(202, {"id": TASK_ID, "status": status, "output": None, "createdAt": "now", "new": 1})
     assert isinstance(task, AppTask)
     assert (task.is_done, task.created_at, task.raw["new"]) == (is_done, "now", 1)
-    assert pause_before_asking(task, since_accepted=1.0) == pause
+    assert pause_before_request(task, since_accepted=1.0) == pause
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_problem_tells_what_and_where_and_by_which_request() -> None:
 def test_paused_environment_is_a_matter_of_quota_and_not_retried() -> None:
     said = problem(429, "https://runware.ai/docs/serverless/errors#environment-paused")
     assert (said.raw_code, said.code, said.retryable) == ("environmentPaused", "quota", False)
-    assert pause_before_asking(said, since_accepted=None) is None
+    assert pause_before_request(said, since_accepted=None) is None
 
 
 def test_retry_after_is_waited_for_and_a_short_one_does_not_hasten() -> None:
-    assert pause_before_asking(problem(503), since_accepted=1.0) == 7.0
-    assert pause_before_asking(reply(503, {}, retry_after=0.1), since_accepted=1.0) == POLL_SECONDS
+    assert pause_before_request(problem(503), since_accepted=1.0) == 7.0
+    assert pause_before_request(reply(503, {}, retry_after=0.1), since_accepted=1.0) == POLL_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_retry_after_is_waited_for_and_a_short_one_does_not_hasten() -> None:
 )
 def test_accepted_task_may_be_missing_for_a_while(since_accepted: float, pause: float | None) -> None:
     missing = reply(404, {"type": "about:blank", "title": "Not found", "status": 404})
-    assert pause_before_asking(missing, since_accepted=since_accepted) == pause
-    assert pause_before_asking(missing, since_accepted=None) is None
+    assert pause_before_request(missing, since_accepted=since_accepted) == pause
+    assert pause_before_request(missing, since_accepted=None) is None
 
 
 def test_reply_that_is_no_task_is_a_failure_of_the_service() -> None:

@@ -173,14 +173,14 @@ class Content:
         """What the service answered, decoded; None for 404."""
         self._check_open()
         with self._documenting():
-            return await self._ask(path, query)
+            return await self._request(path, query)
 
-    async def _ask(self, path: tuple[str, ...], query: dict[str, Any]) -> Any:
+    async def _request(self, path: tuple[str, ...], query: dict[str, Any]) -> Any:
         if not all(path):
             raise RunwareError("the id is empty", code="validation", raw_code="invalidParameter")
         asked = urlencode({name: value for name, value in query.items() if value is not None})
         place = "/".join(quote(step, safe=":@") for step in path)
-        reply = await self._web.ask_patiently(
+        reply = await self._web.request_with_retries(
             f"{self._base_url}/{place}{'?' if asked else ''}{asked}", timeout=_TIMEOUT
         )
         if reply.status == 404:

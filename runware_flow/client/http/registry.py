@@ -105,7 +105,7 @@ class RegistryKeeper:
     async def _fetch(self) -> None:
         self._repeat_at = anyio.current_time() + _PAUSE
         try:
-            reply = await self._web.ask(self._url, etag=self._etag, timeout=_FETCH_TIMEOUT)
+            reply = await self._web.request(self._url, etag=self._etag, timeout=_FETCH_TIMEOUT)
             if reply.status not in (200, 304):
                 raise _useless(f"the schemas service answered HTTP {reply.status}", status=reply.status)
             if reply.status == 200:

@@ -93,7 +93,7 @@ class SchemaKeeper:
             raise
 
     async def _fetch(self, model: str) -> Validator | None:
-        reply = await self._web.ask(f"{self._base_url}/resolve/{quote(model, safe=':@')}", timeout=_FETCH_TIMEOUT)
+        reply = await self._web.request(f"{self._base_url}/resolve/{quote(model, safe=':@')}", timeout=_FETCH_TIMEOUT)
         if reply.status == 404:
             return None
         if reply.status != 200:

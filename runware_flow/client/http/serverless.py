@@ -84,7 +84,7 @@ class Apps:
         rules.check_address(app_id, None, environment)
         task_id = read_task_id(task_id)
         url = self._base_url + rules.task_path(app_id, task_id, environment)
-        reply = await self._web.ask_patiently(url, with_key=True, timeout=_QUESTION_SECONDS)
+        reply = await self._web.request_with_retries(url, with_key=True, timeout=_QUESTION_SECONDS)
         read = rules.read_reply(
             reply.status, reply.body, task_id=task_id, retry_after=reply.retry_after, request_id=reply.request_id
         )
@@ -98,7 +98,7 @@ class Apps:
         timeout = max(settings.timeout, _LEAST_SYNC_TIMEOUT) if waits else settings.timeout
         attempt = 1
         while True:
-            reply = await self._ask("POST", path, task_id, body=body, timeout=timeout)
+            reply = await self._request("POST", path, task_id, body=body, timeout=timeout)
             if isinstance(reply, AppTask):
                 return reply
             if not reply.retryable or attempt > settings.max_retries:
@@ -113,9 +113,9 @@ class Apps:
         waiting = pause
         while True:
             await anyio.sleep(waiting)
-            reply = await self._ask("GET", path, task_id, timeout=self._settings.timeout)
+            reply = await self._request("GET", path, task_id, timeout=self._settings.timeout)
             since = anyio.current_time() - accepted_at
-            following = rules.pause_before_asking(reply, since_accepted=since, pause=pause)
+            following = rules.pause_before_request(reply, since_accepted=since, pause=pause)
             if following is not None:
                 waiting = following
             elif isinstance(reply, AppTask):
@@ -123,11 +123,13 @@ class Apps:
             else:
                 raise reply
 
-    async def _ask(
+    async def _request(
         self, method: Any, path: str, task_id: str, *, body: bytes = b"", timeout: float
     ) -> AppTask | RunwareError:
         try:
-            reply = await self._web.ask(self._base_url + path, method=method, body=body, with_key=True, timeout=timeout)
+            reply = await self._web.request(
+                self._base_url + path, method=method, body=body, with_key=True, timeout=timeout
+            )
         except RunwareError as error:
             error.task_uuid = task_id
             return error

@@ -51,7 +51,7 @@ async def upload(file: LocalFile, services: Services, *, timeout: float | None =
     """
     seconds = services.settings.poll_timeout if timeout is None else timeout
     with anyio.move_on_after(seconds):
-        reply = await services.web.ask_patiently(
+        reply = await services.web.request_with_retries(
             services.settings.http_base_url,
             method="POST",
             body=_body(file),

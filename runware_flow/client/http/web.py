@@ -78,7 +78,7 @@ class Web:
             self._rest = RestTransport(http_client, self._settings.http_base_url, headers=self._headers(with_key=True))
         return self._rest
 
-    async def ask(
+    async def request(
         self,
         url: str,
         *,
@@ -107,7 +107,7 @@ class Web:
             raise _no_reply(error) from error
         return replace(reply, body=self._settings.api_key.redact_bytes(reply.body))
 
-    async def ask_patiently(
+    async def request_with_retries(
         self,
         url: str,
         *,
@@ -136,7 +136,7 @@ class Web:
             reply: Reply | None = None
             failure: RunwareError | None = None
             try:
-                reply = await self.ask(url, method=method, body=body, with_key=with_key, timeout=left)
+                reply = await self.request(url, method=method, body=body, with_key=with_key, timeout=left)
             except RunwareError as error:
                 failure = error
             if reply is not None and reply.status not in (408, 429) and reply.status < 500:

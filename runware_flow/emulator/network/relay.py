@@ -88,7 +88,7 @@ class Relay:
             self._outer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         while data := await _receive(self._outer, size):
             if not self.is_silent:
-                self._segments.asked()
+                self._segments.begin_answer()
                 await _send(self._inner, data)
             if slow is not None:
                 await anyio.sleep(_TICK)

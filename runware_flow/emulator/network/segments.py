@@ -21,7 +21,7 @@ class Segments:
         self._held: bytes = b""
         self._left: int = 0
 
-    def asked(self) -> None:
+    def begin_answer(self) -> None:
         """Say that the client has sent something: over HTTP, what the service sends next begins an answer."""
         self._is_answering = False
 

@@ -1,4 +1,4 @@
-"""The words of the emulated service: derived from what was asked, the same for the same request."""
+"""The words of the emulated service: derived from the prompt, the same for the same request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Answer", "answer", "describe", "enhance", "reasoning")
 
-_OPENINGS = ("Here is what can be said about", "In short, this is about", "Let us look at", "You asked about")
+_OPENINGS = ("Here is what can be said about", "In short, this is about", "Let us look at", "You ask about")
 _SENTENCES = (
     "It begins with a simple idea that most people meet early on.",
     "The details matter more than they seem to at first.",
@@ -77,19 +77,19 @@ def answer(task: Mapping[str, Any], index: int, script: Mapping[str, Any]) -> An
     JSON. Without a scripted answer one is made up; one that fits the `jsonSchema`, if the task has one.
     """
     messages: list[Any] = task["messages"]
-    asked = _plain(messages[-1].get("content"))
+    prompt = _plain(messages[-1].get("content"))
     seed = task.get("seed", 0)
     limit = as_object(task.get("settings")).get("maxTokens")
-    scripted = next((said for part, said in script.items() if part in asked), None)
+    scripted = next((said for part, said in script.items() if part in prompt), None)
     if scripted is not None:
         text = scripted if isinstance(scripted, str) else json.dumps(scripted, ensure_ascii=False)
     elif task.get("outputFormat") == "JSON" or task.get("jsonSchema"):
-        text = json.dumps(_structured(task.get("jsonSchema"), asked), ensure_ascii=False)
+        text = json.dumps(_structured(task.get("jsonSchema"), prompt), ensure_ascii=False)
     else:
-        opening = _OPENINGS[int(draw("opening", asked, seed, index) * len(_OPENINGS))]
-        first = int(draw("sentences", asked, seed, index) * len(_SENTENCES))
+        opening = _OPENINGS[int(draw("opening", prompt, seed, index) * len(_OPENINGS))]
+        first = int(draw("sentences", prompt, seed, index) * len(_SENTENCES))
         body = " ".join(_SENTENCES[(first + step) % len(_SENTENCES)] for step in range(3))
-        text = f"{opening} “{asked}”. {body}"
+        text = f"{opening} “{prompt}”. {body}"
     words = re.findall(r"\S+\s*", text)
     cut = isinstance(limit, int) and limit < len(words)
     kept = words[:limit] if cut else words
@@ -104,8 +104,8 @@ def answer(task: Mapping[str, Any], index: int, script: Mapping[str, Any]) -> An
 
 def reasoning(task: Mapping[str, Any]) -> str:
     """Think aloud about the last message of the user."""
-    asked = _plain(as_object(as_list(task.get("messages"))[-1]).get("content"))
-    return f"The user asks: “{asked}”. First the words themselves, then what is meant by them. That settles it."
+    prompt = _plain(as_object(as_list(task.get("messages"))[-1]).get("content"))
+    return f"The user asks: “{prompt}”. First the words themselves, then what is meant by them. That settles it."
 
 
 def _plain(content: Any) -> str:
@@ -115,8 +115,8 @@ def _plain(content: Any) -> str:
     return " ".join(str(part["text"]) for part in parts if "text" in part)
 
 
-def _structured(schema: Any, asked: str) -> Any:
-    """Return a value that fits a simple JSON schema: strings hold what was asked, the rest is the plainest there is."""
+def _structured(schema: Any, prompt: str) -> Any:
+    """Return a value that fits a simple JSON schema: strings hold the prompt, the rest is as short as can be."""
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
@@ -124,41 +124,41 @@ def _structured(schema: Any, asked: str) -> Any:
             schema = {}
     rules = as_object(schema)
     root = as_object(rules.get("schema")) or rules
-    return _example(root, root, asked, 0) if rules else {"answer": asked}
+    return _example(root, root, prompt, 0) if rules else {"answer": prompt}
 
 
 _DEEPEST = 12
 """A schema that contains itself is followed so far; optional members end it before."""
 
 
-def _example(rule: Mapping[str, Any], root: Mapping[str, Any], asked: str, depth: int) -> Any:
+def _example(rule: Mapping[str, Any], root: Mapping[str, Any], prompt: str, depth: int) -> Any:
     if "const" in rule or rule.get("enum"):
         return rule["const"] if "const" in rule else rule["enum"][0]
     if "$ref" in rule:
-        return _example(_resolve(str(rule["$ref"]), root), root, asked, depth + 1) if depth < _DEEPEST else None
+        return _example(_resolve(str(rule["$ref"]), root), root, prompt, depth + 1) if depth < _DEEPEST else None
     for several in ("anyOf", "oneOf", "allOf"):
         choices = [as_object(one) for one in as_list(rule.get(several))]
         if choices and several == "allOf":
-            return _example({**rule, **_merged(choices), "allOf": None}, root, asked, depth)
+            return _example({**rule, **_merged(choices), "allOf": None}, root, prompt, depth)
         if choices:
             plain = next((one for one in choices if one.get("type") == "null"), None) if depth > 3 else None
-            return _example(plain or choices[0], root, asked, depth + 1)
+            return _example(plain or choices[0], root, prompt, depth + 1)
     kinds = as_list(rule.get("type")) or [rule.get("type")]
     kind = kinds[0] or ("object" if "properties" in rule else "array" if "items" in rule else None)
     if kind == "object":
         required = as_list(rule.get("required"))
         members = as_object(rule.get("properties")).items()
         wanted = [(name, as_object(one)) for name, one in members if depth < 4 or name in required]
-        return {name: _example(one, root, asked, depth + 1) for name, one in wanted}
+        return {name: _example(one, root, prompt, depth + 1) for name, one in wanted}
     if kind == "array":
         least = rule.get("minItems")
         count = least if isinstance(least, int) else (1 if depth < 4 else 0)
-        return [_example(as_object(rule.get("items")), root, asked, depth + 1) for _ in range(min(count, 100))]
+        return [_example(as_object(rule.get("items")), root, prompt, depth + 1) for _ in range(min(count, 100))]
     if kind in ("integer", "number"):
         return _number(rule, whole=kind == "integer")
     if kind == "string":
-        return _string(rule, asked)
-    return {"boolean": True, "null": None}.get(str(kind), {"answer": asked} if depth == 0 else asked)
+        return _string(rule, prompt)
+    return {"boolean": True, "null": None}.get(str(kind), {"answer": prompt} if depth == 0 else prompt)
 
 
 def _resolve(reference: str, root: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,9 +193,9 @@ def _number(rule: Mapping[str, Any], *, whole: bool) -> int | float:
     return int(value) if whole else float(value)
 
 
-def _string(rule: Mapping[str, Any], asked: str) -> str:
+def _string(rule: Mapping[str, Any], prompt: str) -> str:
     formats = {"date": "2026-01-31", "date-time": "2026-01-31T12:00:00Z", "uri": "https://example.com/"}
-    text = formats.get(str(rule.get("format")), asked)
+    text = formats.get(str(rule.get("format")), prompt)
     least, most = rule.get("minLength"), rule.get("maxLength")
     if isinstance(least, int) and len(text) < least:
         text = text.ljust(min(least, 10_000), ".")
