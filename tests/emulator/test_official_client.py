@@ -374,6 +374,19 @@ def test_official_client_failing_task_is_an_error(open_client, emulator) -> None
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("shape", ["item", "errors"])
+@pytest.mark.parametrize("delivery", ["sync", "async"])
+def test_official_client_understands_failures_of_either_shape(open_client, emulator, shape, delivery) -> None:
+    async def main() -> None:
+        emulator.faults.add(f"fail:prompt=ill-fated {shape},index=0,code=contentPolicyViolation,shape={shape}")
+        async with open_client() as client:
+            with pytest.raises(RunwareError) as caught:
+                await client.run(image(positivePrompt=f"ill-fated {shape}", deliveryMethod=delivery, numberResults=2))
+            assert caught.value.code == "safety"
+
+    asyncio.run(main())
+
+
 def test_official_client_bad_key_is_rejected(open_client, transport) -> None:
     async def main() -> None:
         with pytest.raises(RunwareError) as caught:

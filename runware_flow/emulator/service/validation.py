@@ -163,6 +163,8 @@ def _check_values(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | 
             continue
         rule: dict[str, Any] = properties.get(name) or {}
         limit: dict[str, Any] = limits.get(name) or {}
+        if name == "strength" and task["taskType"] == "photoMaker":
+            limit = {"type": "integer", "min": 15, "max": 50}  # there it is a percentage [doc]
         check_type(name, value, str(rule.get("type") or limit.get("type") or ""))
         if name == "deliveryMethod":
             check_choice(name, value, list(kind.deliveries))
