@@ -24,7 +24,7 @@ export async function raises(promise, ...parts) {
 }
 
 // Run all calls side by side; print what went wrong with each, or null.
-export async function report(calls, seconds = 25) {
+export async function report(calls, seconds = 20) {
   const run = async (call) => {
     let timer;
     const late = new Promise((_, reject) => {

@@ -32,6 +32,15 @@ const image = (parameters = {}) => ({
   ...parameters,
 });
 
+// Its getResponse asks once, and returns what the service says.
+async function poll(api, { taskUUID }, numberResults = 1) {
+  for (;;) {
+    const found = await api.getResponse({ taskUUID, numberResults });
+    if (found.every((one) => one.status !== "processing")) return found;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
 const question = { model: TEXT_MODEL, messages: [{ role: "user", content: "What is a kite?" }] };
 
 await report({
@@ -42,7 +51,7 @@ await report({
   }),
   "text to image async": using(async (api) => {
     const [accepted] = await api.imageInference(image({ deliveryMethod: "async", numberResults: 2 }));
-    const images = await api.getResponse({ taskUUID: accepted.taskUUID, numberResults: 2 });
+    const images = await poll(api, accepted, 2);
     check(images.length === 2 && images.every((one) => one.imageURL), images);
   }),
   "partial images": using(async (api) => {
@@ -190,7 +199,7 @@ await report({
       inputs: { images: [PICTURE] },
       importModel: { name: "kites" },
     });
-    const found = await api.getResponse({ taskUUID: [accepted].flat()[0].taskUUID, numberResults: 1 });
+    const found = await poll(api, [accepted].flat()[0]);
     check([found].flat()[0].air, found);
   }),
   "dry run": using(async (api) => {
@@ -209,7 +218,12 @@ await report({
   }),
   "failed task async": using(async (api) => {
     const [accepted] = await api.imageInference(image({ positivePrompt: "doomed", deliveryMethod: "async" }));
-    await raises(api.getResponse({ taskUUID: accepted.taskUUID, numberResults: 1 }), "failed");
+    const [failed] = await poll(api, accepted);
+    check(failed.status === "error" && failed.error.message === "The task failed.", failed);
+  }),
+  "failed film": using(async (api) => {
+    const film = { model: "klingai:5@3", positivePrompt: "doomed", duration: 5, width: 1920, height: 1080 };
+    await raises(api.videoInference({ ...film, numberResults: 1 }), "failed");
   }),
   "wrong key": async () => {
     await raises(client({ apiKey: "wrong" }), "Invalid API key");

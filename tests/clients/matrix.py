@@ -95,7 +95,9 @@ CLIENTS = (
         "@runware/sdk-js",
         "1.3.2",
         "calls_sdk_js.mjs",
-        faults={"failed task async": "the client's: it returns the item that tells of the failure as a result"},
+        faults={
+            "failed film": 'the client\'s: it polls on after an item that failed; with `failure_shape="errors"` it raises'
+        },
     ),
     OtherClient("@runware/ai-sdk-provider", "2.0.0", "calls_ai_sdk.mjs"),
 )
