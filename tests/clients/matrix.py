@@ -96,7 +96,7 @@ CLIENTS = (
         "1.3.2",
         "calls_sdk_js.mjs",
         faults={
-            "failed film": "the client's: it polls on after an item that failed; with `failure_shape='errors'` it raises"
+            "failed film": "the client's: it polls on after a failed item; with `failure_shape='errors'` it raises"
         },
     ),
     OtherClient("@runware/ai-sdk-provider", "2.0.0", "calls_ai_sdk.mjs"),
