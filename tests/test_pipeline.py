@@ -139,6 +139,7 @@ def test_pipeline_cancelled_states_what_may_be_billed(run, transport):
     run(main)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("delivery", ["sync", "async"])
 def test_pipeline_cancelled_at_every_turn_leaves_nothing_running_and_results_readable(run, transport, delivery):
     """A cancel after the n-th turn of the loop, for growing n, until the run is through."""

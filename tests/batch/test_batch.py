@@ -218,6 +218,7 @@ def test_batch_source_that_raises_raises_as_itself(run):
     run(main)
 
 
+@pytest.mark.exhaustive
 def test_batch_memory_does_not_grow_with_its_length(run):
     async def plain(item):
         return item + 1

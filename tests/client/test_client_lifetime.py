@@ -259,6 +259,7 @@ def test_client_debug_log_goes_to_the_sink_without_key_or_prompt(run, open_pair)
     run(main)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("delivery", ["sync", "async"])
 def test_client_cancelled_at_every_turn_leaves_nothing_behind(run, transport, delivery):
     """A cancel after the n-th turn of the loop, for n = 0, 1, 2, ... until the call is through."""

@@ -169,6 +169,7 @@ def test_stream_body_exception_leaves_as_itself(run, open_pair):
     run(main)
 
 
+@pytest.mark.exhaustive
 def test_stream_cancelled_at_every_turn_leaves_nothing_behind(run, open_pair):
     async def attempt(client, turns):
         done = False

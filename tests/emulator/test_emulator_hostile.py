@@ -122,7 +122,7 @@ def strange_tasks(draw: Callable[[st.SearchStrategy[Any]], Any]) -> dict[str, An
     return {**task, "taskType": task_type, "taskUUID": image()["taskUUID"], "model": model}
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(strange_tasks())
 def test_service_answers_any_values_without_an_exception(task) -> None:
     service = make_service(latency=0)

@@ -34,6 +34,7 @@ def is_listening(emulator_url: str) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.exhaustive
 def test_emulator_started_a_hundred_times_leaves_no_socket(run) -> None:
     async def main() -> None:
         async def once() -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from emulator_clients import open_rest, open_socket, wait_until
 from emulator_tasks import image, poll
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosedError
 
@@ -31,7 +31,6 @@ def frame(payload: bytes, opcode: int = 1) -> bytes:
     return bytes([0x80 | opcode]) + length + payload
 
 
-@settings(max_examples=40)
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 125, 126, 300, 65_536]), max_size=5),
     cuts=st.lists(st.sampled_from([1, 3, 60, 4096, 65_536]), min_size=1, max_size=20),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runware_flow.errors import BudgetExceeded
@@ -215,7 +215,6 @@ class Market:
         assert self.budget.waiting_count == len(self.waiting)
 
 
-@settings(max_examples=300)
 @given(
     st.lists(st.sampled_from(KINDS), min_size=1, max_size=25),
     st.integers(0, 12_000),

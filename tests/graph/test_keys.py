@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ def test_keys_are_new_once_as_in_a_plain_set(keys):
         plain.add(key)
 
 
+@pytest.mark.exhaustive
 def test_keys_hundred_thousand_take_less_than_forty_bytes_each():
     tracemalloc.start()
     try:

@@ -13,7 +13,7 @@ from runware_flow.graph.scope_run import SETTLED, FanRun
 
 CAN_FAIL = (NodeKind.CALL, NodeKind.PICK, NodeKind.TASK)
 
-QUICK = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
 @pytest.mark.parametrize(
     ("backend", "options"),
@@ -41,6 +42,7 @@ def test_races_hedges_fallbacks_and_equal_requests_are_bought_as_scripted_whatev
     assert (told["kills"], told["submissions"], told["bills"], told["again"]) == (3, 102, 62, 0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
 def test_batch_killed_again_and_again_keeps_to_its_budget():
     shape = ["--items=40", "--kills=3", "--life=0.6", "--latency=0.3..0.5", "--backend=asyncio", "--budget=0.06"]

@@ -122,7 +122,7 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damage=st.dictionaries(columns, values, min_size=1, max_size=3), row=st.integers(1, 2))
 def test_whatever_stands_in_a_row_is_read_or_is_one_clear_error(path, damage, row):
     kept = path.read_bytes()
@@ -236,7 +236,7 @@ marked = st.recursive(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=marked)
 def test_what_is_put_away_comes_back_as_it_was_marks_included(path, value):
     folder = MediaFolder(path)

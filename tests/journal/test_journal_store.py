@@ -186,6 +186,7 @@ def test_store_log_cut_at_any_byte_opens_with_a_prefix_of_what_was_durable(store
     assert {0, 12} <= seen
 
 
+@pytest.mark.exhaustive
 def test_store_log_cut_at_every_byte_has_what_was_durable_and_nothing_else(path, tmp_path):
     """The first group is in the main file, the second in the log, which is then cut by one byte after the other."""
     small = sqlite3.connect(path)  # in small pages, so that there are few bytes

@@ -356,6 +356,7 @@ def test_journal_never_holds_the_key_or_the_address_of_a_webhook(run, path):
     run(main)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("delivery", ["async", "sync"])
 @pytest.mark.parametrize("transport", ["websocket", "rest"])
 def test_resume_cancelled_at_any_moment_over_real_sockets_buys_each_once(run, path, transport, delivery):

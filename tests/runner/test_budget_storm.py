@@ -85,6 +85,7 @@ class Storm:
                 pass
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(4))
 def test_storm_ends_and_leaves_nothing_reserved(run, seed, tmp_path):
     async def main():

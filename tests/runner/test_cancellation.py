@@ -85,6 +85,7 @@ def declare(steps_of):
     return flow, [image, text, everything], [items, piped, joined]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("ends_by", ["cancel", "exception"])
 def test_run_cancelled_at_each_checkpoint_leaves_nothing_and_keeps_what_finished(run, ends_by):
     current = []
@@ -205,6 +206,7 @@ def declare_choices(steps_of):
     return flow, [image, hedged, race, way, few, borne]
 
 
+@pytest.mark.exhaustive
 def test_run_of_choices_and_policies_cancelled_at_each_checkpoint_leaves_nothing(run):
     current = []
     flow, nodes = declare_choices(lambda: current[-1])

@@ -46,6 +46,7 @@ def give_up(environment, backend, ending, journal):
     return said
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("ending", ["interrupt", "failure"])
 def test_what_a_run_says_when_it_is_given_up_is_so(tmp_path, backend, ending):

@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runware_flow.session.delivery import ResultSlots, content
@@ -99,7 +99,6 @@ def test_content_of_unreadable_parts_is_their_bytes():
     assert content(ErrorItem(raw=b"{")) == b"{"
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     texts=st.lists(st.text("ab", max_size=2), min_size=1, max_size=5, unique=True),
     named=st.booleans(),

@@ -146,7 +146,6 @@ class ExchangeRules(SessionRules):
 
 
 _STATEFUL = settings(
-    max_examples=100,
     stateful_step_count=30,
     report_multiple_bugs=False,
     deadline=None,
@@ -158,7 +157,6 @@ TestRest = ExchangeRules.TestCase
 TestRest.settings = _STATEFUL
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     faults=st.one_of(
         st.builds(Faults, kill_every=st.integers(3, 10)),
@@ -229,7 +227,6 @@ def assert_nothing_is_forgotten(machine: SessionMachine, *, duplex: bool) -> Non
 
 
 @pytest.mark.parametrize("duplex", [True, False])
-@settings(max_examples=300, deadline=None)
 @given(frames=st.lists(FRAMES, max_size=6), status=st.sampled_from([200, 400, 404, 429, 500]))
 def test_machine_any_frames_never_crash_it(duplex: bool, frames: list[Any], status: int) -> None:
     machine = SessionMachine(SessionOptions(api_key=Secret(KEY), duplex=duplex))

@@ -430,16 +430,13 @@ class RestWindowRules(WindowRules):
     duplex = False
 
 
-_STATEFUL = settings(
-    max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+_STATEFUL = settings(stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestWebSocketWindows = WindowRules.TestCase
 TestWebSocketWindows.settings = _STATEFUL
 TestRestWindows = RestWindowRules.TestCase
 TestRestWindows.settings = _STATEFUL
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     durations=st.lists(st.floats(0.01, 5.0), min_size=1, max_size=60),
     capacity=st.integers(1, 10),

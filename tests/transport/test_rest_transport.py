@@ -375,6 +375,7 @@ def test_body_exception_leaves_as_itself(run: Run) -> None:
 # Nothing is left behind
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("path", ["echo", "large/300000"])
 def test_cancel_at_each_await_leaves_nothing(run: Run, peer: HttpPeer, path: str) -> None:
     async def talk() -> None:

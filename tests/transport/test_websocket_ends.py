@@ -193,6 +193,7 @@ def test_send_cancelled_before_the_first_byte_harms_nothing(run: Run, peer: WebS
 # Nothing is left behind
 
 
+@pytest.mark.exhaustive
 def test_cancel_at_each_await_leaves_nothing(run: Run, peer: WebSocketPeer) -> None:
     async def talk() -> None:
         async with open_websocket(peer.url("echo", "localhost")) as connection:
@@ -209,6 +210,7 @@ def test_cancel_at_each_await_leaves_nothing(run: Run, peer: WebSocketPeer) -> N
     run(main)
 
 
+@pytest.mark.exhaustive
 def test_cancel_at_each_await_leaves_nothing_of_tls(
     run: Run, tls_peer: WebSocketPeer, trusting: ssl.SSLContext
 ) -> None:
