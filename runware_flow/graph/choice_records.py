@@ -54,7 +54,12 @@ class ChoiceRecord(msgspec.Struct, frozen=True):
 
 
 def find_record(
-    records: Sequence[ChoiceRecord], kind: ChoiceKind, path: str, fingerprint: str | None, taken: Container[int]
+    records: Sequence[ChoiceRecord],
+    kind: ChoiceKind,
+    path: str,
+    fingerprint: str | None,
+    taken: Container[int],
+    count: int = 1,
 ) -> ChoiceRecord | None:
     """Find the record of a choice, as one of its contestants is about to be sent.
 
@@ -63,15 +68,20 @@ def find_record(
         path: where the node that chooses stands.
         fingerprint: of the contestant's first request.
         taken: the numbers of records that other choices of this run have taken.
+        count: how many winners there are to be: several choices may be among the same contestants.
     """
     free = [one for one in records if one.kind == kind and one.number not in taken and one.winners]
     same = [one for one in free if fingerprint is not None and _has(one, fingerprint)]
-    own = [one for one in same if one.path == path]
     if same:
-        return (own or same)[0]
+        return min(same, key=lambda one: _misfit(one, path, count))
     # By its path alone only what no fingerprint tells: else a choice declared above others would take theirs.
     own = [one for one in free if one.path == path and (fingerprint is None or _has(one, None))]
     return own[-1] if own else None
+
+
+def _misfit(record: ChoiceRecord, path: str, count: int) -> tuple[bool, bool, bool]:
+    more = len(record.winners) - count
+    return more < 0, record.path != path, more > 0
 
 
 def _has(record: ChoiceRecord, fingerprint: str | None) -> bool:

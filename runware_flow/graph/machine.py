@@ -113,6 +113,8 @@ class FlowMachine:
         waiting: the nodes that are parked, with the error of their last attempt.
         tried: nodes that are ready, or run, after an attempt that failed, with its error.
         is_recorded: choices are written down before their nodes settle; `decisions` are those that wait for that.
+        has_past: an earlier run may have made them: none is made before the shell has looked. `inquiries` are those
+            that it has still to look up, beside those that it looks up as it sends something for them.
         chosen: what is known of choices whose nodes have not settled, from the journal or being written down.
         held: the nodes that wait since another one was chosen, with how they ended in an earlier run.
         leads: the fingerprints of the first requests of contestants.
@@ -121,6 +123,7 @@ class FlowMachine:
     """
 
     __slots__ = (
+        "_lookups",
         "_ready",
         "_sources",
         "_todo",
@@ -132,8 +135,10 @@ class FlowMachine:
         "dropped",
         "failed_count",
         "failure",
+        "has_past",
         "held",
         "in_flight",
+        "inquiries",
         "is_recorded",
         "leads",
         "ok_count",
@@ -163,6 +168,10 @@ class FlowMachine:
         self.is_recorded = False
         self.chosen: dict[tuple[ScopeRun, Step], Chosen] = {}
         self.decisions: list[Decision] = []
+        self.has_past = False
+        self.inquiries: list[tuple[ScopeRun, Step]] = []
+        self._lookups: dict[tuple[ScopeRun, Step], bool] = {}
+        """For each choice that is not made: what an earlier run chose is known, or has been asked for."""
         self.held: dict[tuple[ScopeRun, Step], Failed | Abandoned | None] = {}
         self.leads: dict[tuple[ScopeRun, Step], dict[int, str | None]] = {}
         self._ready: list[tuple[ScopeRun, Step]] = []
@@ -184,7 +193,8 @@ class FlowMachine:
     @property
     def has_changes(self) -> bool:
         """Whether there is something for the shell to do beside running nodes."""
-        return bool(self.settled or self.dropped or self.decisions) or self.stopped is not None or self.is_finished
+        has_choices = bool(self.decisions or self.inquiries)
+        return has_choices or bool(self.settled or self.dropped) or self.stopped is not None or self.is_finished
 
     @property
     def has_work(self) -> bool:
@@ -487,6 +497,7 @@ class FlowMachine:
             if step.kind in RECORDED:
                 self.chosen.pop((run, step), None)
                 self.leads.pop((run, step), None)
+                self._lookups.pop((run, step), None)
             if step.kind in CHOOSING:
                 self._let_go(run, step)
             return
@@ -730,7 +741,8 @@ class FlowMachine:
         if cell >= SETTLED and self._chosen(run, _fallback_after(step)) is not None and outcome is not self.stopped:
             self._settle(run, step, OK, outcome)  # the fallback has answered in an earlier run
         elif cell == OK:
-            self._settle(run, step, SKIPPED, Skipped(f"{around.place(one)} succeeded"))
+            if self._has_looked(run, _fallback_after(step)):
+                self._settle(run, step, SKIPPED, Skipped(f"{around.place(one)} succeeded"))
         elif cell == FAILED and may_fall_back(outcome.error, sends=one.kind in SENDS):
             self._settle(run, step, OK, outcome)
         elif cell == SKIPPED and outcome.error is not None and may_fall_back(outcome.error, sends=False):
@@ -742,14 +754,13 @@ class FlowMachine:
         (around, one), (_, other) = _before(run, step)
         chosen = self._chosen(run, step)
         if around.cells[one.slot] == OK and chosen is None:
-            self._settle(run, step, OK, around.values[one.slot])
+            if self._has_looked(run, step):
+                self._settle(run, step, OK, around.values[one.slot])
         elif around.cells[one.slot] >= SETTLED and run.cells[other.slot] >= SETTLED:
             cell, outcome = run.cells[other.slot], run.values[other.slot]
             if cell == OK:
-                if chosen is None and self.is_recorded and (run, step) in self.leads:
-                    known = self.leads[run, step]
-                    contestants = [Contestant(None, known.get(place)) for place in range(2)]
-                    self._propose(run, step, "node_fallback", contestants, (1,))
+                if chosen is None and self.is_recorded:
+                    self._propose_one(run, step, "node_fallback", 1)
                 elif chosen is None or chosen.is_durable:
                     self._settle(run, step, OK, outcome)
                 return
@@ -757,37 +768,35 @@ class FlowMachine:
                 self._void(run, step, chosen)
             if around.cells[one.slot] == OK:
                 self._settle(run, step, OK, around.values[one.slot])
-            elif cell == FAILED:
-                first = getattr(around.values[one.slot], "error", None) or _describe_outcome(around.values[one.slot])
-                outcome.error.add_note(f"this is the fallback's error; before it: {str(first) or type(first).__name__}")
-                self._fail(run, step, outcome.error)
-            elif isinstance(outcome, Skipped) and outcome is not self.stopped and around.cells[one.slot] == FAILED:
-                self._fail(run, step, around.values[one.slot].error)  # of a kind that no fallback answers
             else:
-                self._settle(run, step, SKIPPED, why_not(run, other))
+                self._end_fallback(run, step)
+
+    def _end_fallback(self, run: ScopeRun, step: Step) -> None:
+        """Let a fallback fail, or be skipped: neither of its nodes has a value."""
+        (around, one), (_, other) = _before(run, step)
+        cell, outcome = run.cells[other.slot], run.values[other.slot]
+        if cell == FAILED:
+            first = getattr(around.values[one.slot], "error", None) or _describe_outcome(around.values[one.slot])
+            outcome.error.add_note(f"this is the fallback's error; before it: {str(first) or type(first).__name__}")
+            self._fail(run, step, outcome.error)
+        elif isinstance(outcome, Skipped) and outcome is not self.stopped and around.cells[one.slot] == FAILED:
+            self._fail(run, step, around.values[one.slot].error)  # of a kind that no fallback answers
+        else:
+            self._settle(run, step, SKIPPED, why_not(run, other))
 
     def _decide_race(self, run: ScopeRun, step: Step) -> None:
         before = _before(run, step)
         cells = [around.cells[one.slot] for around, one in before]
         chosen = self._chosen(run, step)
-        if chosen is not None:
-            place = self._winning_place(run, step, chosen)
-            cell = min(cells) if place is None else cells[place]
-            if cell < SETTLED or (cell == OK and not chosen.is_durable):
-                return
-            if cell == OK and place is not None:
-                self._settle(run, step, OK, before[place][0].values[before[place][1].slot])
-                return
-            self._void(run, step, chosen)
+        if chosen is not None and not self._may_choose_anew(run, step, chosen, cells):
+            return
         if OK in cells:
             place = cells.index(OK)
-            if self.is_recorded and (run, step) in self.leads:
-                known = self.leads[run, step]
-                contestants = [Contestant(None, known.get(one)) for one in range(len(before))]
-                self._propose(run, step, "race", contestants, (place,))
-                return
             around, one = before[place]
-            self._settle(run, step, OK, around.values[one.slot])
+            if self.is_recorded:
+                self._propose_one(run, step, "race", place)
+            else:
+                self._settle(run, step, OK, around.values[one.slot])
         elif all(cell >= SETTLED for cell in cells):
             ends = [(around, one, around.values[one.slot]) for around, one in before]
             for around, one, end in ends:
@@ -802,6 +811,19 @@ class FlowMachine:
             error = TooFewSucceeded(f"all nodes of {run.place(step)!r} failed: {told}", errors=errors)
             error.__cause__ = errors[-1]
             self._fail(run, step, error)
+
+    def _may_choose_anew(self, run: ScopeRun, race: Step, chosen: Chosen, cells: list[int]) -> bool:
+        """Settle a race as it was chosen if that can be by now; `True` if what was chosen has not succeeded."""
+        place = self._winning_place(run, race, chosen)
+        cell = min(cells) if place is None else cells[place]
+        if cell < SETTLED or (cell == OK and not chosen.is_durable):
+            return False
+        if cell == OK and place is not None:
+            around, one = _before(run, race)[place]
+            self._settle(run, race, OK, around.values[one.slot])
+            return False
+        self._void(run, race, chosen)
+        return True
 
     # The first few of many
 
@@ -833,8 +855,8 @@ class FlowMachine:
                 self._settle(fan.around, first, OK, [found[key].values[slot] for key in keys])
         elif len(winners) >= count:
             won = winners[:count]
-            if self.is_recorded and (fan.around, first) in self.leads:
-                known = self.leads[fan.around, first]
+            if self.is_recorded:
+                known = self.leads.get((fan.around, first), {})
                 places = sorted({*known, *(item.index for item in won)})
                 contestants = [Contestant(_key(fan.items[one]), known.get(one)) for one in places]
                 self._propose(fan.around, first, "first", contestants, tuple(places.index(item.index) for item in won))
@@ -876,18 +898,43 @@ class FlowMachine:
             self._void(run, step, chosen)  # what had answered is not there any more
             self._decide_fallback(run, step)
 
-    def know_choice(self, run: ScopeRun, step: Step, record: ChoiceRecord) -> None:
-        """An earlier run has made this choice."""
+    def know_choice(self, run: ScopeRun, step: Step, record: ChoiceRecord | None) -> None:
+        """The shell has looked whether an earlier run has made this choice."""
         if run.cells[step.slot] >= SETTLED or (run, step) in self.chosen:
             return
-        chosen = self.chosen[run, step] = Chosen(record, is_durable=True)
-        if step.kind is not NodeKind.FIRST:
-            return
-        fan = _fan_of(run, step)
-        if len(record.winning_keys(step.work)) < step.work:
-            self._void(run, step, chosen)
-        elif fan.is_ended:
-            self._check_winners(fan, step, chosen)
+        was_asked = self._lookups.get((run, step)) is False
+        self._lookups[run, step] = True
+        if record is not None:
+            chosen = self.chosen[run, step] = Chosen(record, is_durable=True)
+            if step.kind is NodeKind.FIRST:
+                fan = _fan_of(run, step)
+                if len(record.winning_keys(step.work)) < step.work:
+                    self._void(run, step, chosen)
+                elif fan.is_ended:
+                    self._check_winners(fan, step, chosen)
+        if was_asked:
+            self._decide_again(run, step)
+
+    def _has_looked(self, run: ScopeRun, step: Step) -> bool:
+        """Tell whether it is known what an earlier run chose; if not, the choice is made once the shell has looked."""
+        if not self.has_past or run.cells[step.slot] >= SETTLED:
+            return True
+        if (run, step) not in self._lookups:
+            self._lookups[run, step] = False
+            self.inquiries.append((run, step))
+        return self._lookups[run, step]
+
+    def _decide_again(self, run: ScopeRun, step: Step) -> None:
+        if step.kind is NodeKind.RACE:
+            self._decide_race(run, step)
+        elif step.kind is NodeKind.FALLBACK:
+            for unless in run.plan.steps:
+                if unless.kind is NodeKind.UNLESS and _fallback_after(unless) is step:
+                    self._decide(run, unless)
+            self._decide(run, step)
+        else:
+            fan = _fan_of(run, step)
+            self._decide_first(fan, fan.plan.gathers.index(step))
 
     def confirm(self, decision: Decision) -> None:
         """A choice is durable: its node settles."""
@@ -896,23 +943,20 @@ class FlowMachine:
         if chosen is None or chosen.record is not decision.choice or run.cells[step.slot] >= SETTLED:
             return
         chosen.is_durable = True
-        if step.kind is NodeKind.RACE:
-            self._decide_race(run, step)
-        elif step.kind is NodeKind.FALLBACK:
-            self._decide_fallback(run, step)
-        else:
-            fan = _fan_of(run, step)
-            self._decide_first(fan, fan.plan.gathers.index(step))
+        self._decide_again(run, step)
 
-    def reject(self, decision: Decision, error: Exception) -> None:
-        """A choice could not be written down."""
-        if decision.run.cells[decision.step.slot] < SETTLED:
-            self._fail(decision.run, decision.step, error)
+    def reject(self, run: ScopeRun, step: Step, error: Exception) -> None:
+        """A choice could not be looked up or written down."""
+        self._lookups.pop((run, step), None)
+        if run.cells[step.slot] < SETTLED:
+            self._fail(run, step, error)
 
     @property
     def is_deciding(self) -> bool:
-        """Whether a choice is being written down."""
-        return any(not chosen.is_durable and not chosen.is_void for chosen in self.chosen.values())
+        """Whether a choice is being looked up or written down."""
+        return False in self._lookups.values() or any(
+            not chosen.is_durable and not chosen.is_void for chosen in self.chosen.values()
+        )
 
     def is_held(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether all that a node is for was chosen without it, so that it sends nothing."""
@@ -1013,12 +1057,19 @@ class FlowMachine:
     def _propose(
         self, run: ScopeRun, step: Step, kind: ChoiceKind, contestants: list[Contestant], winners: tuple[int, ...]
     ) -> None:
-        """Have a choice written down; until that is durable, its node does not settle."""
+        """Have a choice written down, unless an earlier run may have made it; its node settles once it is durable."""
+        if not self._has_looked(run, step):
+            return
         void = self.chosen.get((run, step))
         number = 0 if void is None else void.record.number
         record = ChoiceRecord(number, kind, run.path(step), tuple(contestants), winners)
         self.chosen[run, step] = Chosen(record, is_durable=False, place=winners[0] if kind == "race" else None)
         self.decisions.append(Decision(run, step, record))
+
+    def _propose_one(self, run: ScopeRun, step: Step, kind: ChoiceKind, place: int) -> None:
+        known = self.leads.get((run, step), {})
+        contestants = [Contestant(None, known.get(one)) for one in range(len(step.args))]
+        self._propose(run, step, kind, contestants, (place,))
 
     def _void(self, run: ScopeRun, step: Step, chosen: Chosen) -> None:
         """Decide anew, since what had won has not succeeded this time, or is not there any more."""

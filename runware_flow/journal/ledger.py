@@ -167,10 +167,15 @@ class Ledger:
             await self._put(Decide(self._flow, f"{self._item}{item}", time.time(), choice))
 
     def record_of_choice(
-        self, records: tuple[ChoiceRecord, ...], kind: ChoiceKind, path: str, fingerprint: str | None
+        self,
+        records: tuple[ChoiceRecord, ...],
+        kind: ChoiceKind,
+        path: str,
+        fingerprint: str | None,
+        count: int = 1,
     ) -> ChoiceRecord | None:
         """Find the record of a choice of this run, which no other choice gets then."""
-        found = find_record(records, kind, self._whole_path(path), fingerprint, self._taken_choices)
+        found = find_record(records, kind, self._whole_path(path), fingerprint, self._taken_choices, count)
         if found is not None:
             self._taken_choices.add(found.number)
         return found

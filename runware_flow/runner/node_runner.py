@@ -64,6 +64,10 @@ class NodeRunner:
             machine, accounts, event_bus, run_admission, client, ledger, single_flight, send_hedged
         )
 
+    async def look_up_choice(self, run: ScopeRun, choice: Step) -> None:
+        """Look up what an earlier run chose, for a choice that can be made without a node that would look."""
+        await self._request_runner.look_up_choice(run, choice)
+
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.
 
@@ -197,9 +201,7 @@ class NodeRunner:
     def _fingerprint_of(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
         if work.kind is not NodeKind.CALL:
             return self._request_runner.fingerprint_of(work, args)
-        assert self._ledger is not None
-        key = self._ledger.call_key(run.item(), work.spec, run.path(work), work.work, args)
-        return None if key is None else key.fingerprint
+        return self._request_runner.fingerprint_of_call(run, work, args)
 
     def _fail(self, attempt: AttemptState, error: Exception) -> bool:
         """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""

@@ -19,7 +19,7 @@ from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
-from runware_flow.graph.scope_run import SETTLED
+from runware_flow.graph.scope_run import OK, SETTLED
 from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from runware_flow.cache.single_flight import SingleFlight
-    from runware_flow.graph.choice_records import ChoiceKind
+    from runware_flow.graph.choice_records import ChoiceKind, ChoiceRecord
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
@@ -237,19 +237,50 @@ class RequestRunner:
             return
         for choice, hops, place, is_lead, has_lead in step.role.contests:
             around = run.above(hops)
-            if has_lead and not is_lead:
-                continue
-            known_by = fingerprint if is_lead else None
-            item = place if place >= 0 else run.above(hops - 1).index  # of a `first`, items are the contestants
-            machine.note_lead(around, choice, item, known_by)
-            if (around, choice) in machine.chosen or (choice.kind is NodeKind.FALLBACK and place != 0):
+            if is_lead or not has_lead:
+                item = place if place >= 0 else run.above(hops - 1).index  # of a `first`, items are the contestants
+                machine.note_lead(around, choice, item, fingerprint if is_lead else None)
+            if choice.kind is NodeKind.FALLBACK and place != 0:
                 continue  # equal fallbacks of several nodes do not tell which choice it was
-            records = await ledger.choices(around.item())
-            if (around, choice) in machine.chosen or around.cells[choice.slot] >= SETTLED:
+            await self.look_up_choice(around, choice, fingerprint if is_lead else None)
+
+    async def look_up_choice(self, around: ScopeRun, choice: Step, known_by: str | None = None) -> None:
+        """Look up what an earlier run chose, and tell the machine.
+
+        Args:
+            known_by: the fingerprint of a first request of a contestant; without one, what can be made of those that
+                have not been sent yet tells.
+        """
+        machine, ledger = self.machine, self.ledger
+        if ledger is None or (around, choice) in machine.chosen:
+            return
+        records = await ledger.choices(around.item())
+        if (around, choice) in machine.chosen or around.cells[choice.slot] >= SETTLED:
+            return
+        kind, path = _CHOICE_KINDS[choice.kind], around.path(choice)
+        found: ChoiceRecord | None = None
+        if records:
+            names = [known_by] if known_by is not None else self._leads(around, choice)
+            count = choice.work if choice.kind is NodeKind.FIRST else 1
+            for name in names or [None]:
+                found = found or ledger.record_of_choice(records, kind, path, name, count)
+        machine.know_choice(around, choice, found)
+
+    def _leads(self, around: ScopeRun, choice: Step) -> list[str | None]:
+        """Return what the first requests of a choice's contestants are known by, as far as they can be made by now."""
+        names: list[str | None] = []
+        for step in around.plan.steps:
+            is_lead = any(one.step is choice and one.is_lead and one.hops == 0 for one in step.role.contests)
+            if not is_lead or any(around.above(hops).cells[slot] != OK for hops, slot in step.args):
                 continue
-            found = ledger.record_of_choice(records, _CHOICE_KINDS[choice.kind], around.path(choice), known_by)
-            if found is not None:
-                machine.know_choice(around, choice, found)
+            if choice.kind is NodeKind.FALLBACK and step.spec is choice.spec.deps[1]:
+                continue
+            args = self.machine.arguments(around, step)
+            is_call = step.kind is NodeKind.CALL
+            name = self.fingerprint_of_call(around, step, args) if is_call else self.fingerprint_of(step, args)
+            if name is not None:
+                names.append(name)
+        return names
 
     async def _hold(self, attempt: AttemptState, record: NodeRecord, known: Entry | None) -> Any:
         """Send nothing for a node, since another one was chosen; it stays what it was."""
@@ -456,6 +487,12 @@ class RequestRunner:
             task_uuid=task_uuid,
             has_ended=bool(results) and (error is None or is_judged),
         )
+
+    def fingerprint_of_call(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
+        """Return what the call of a function would be known by; `None` if it cannot be known."""
+        assert self.ledger is not None
+        key = self.ledger.call_key(run.item(), work.spec, run.path(work), work.work, args)
+        return None if key is None else key.fingerprint
 
     def fingerprint_of(self, work: Step, args: list[Any]) -> str | None:
         """Return what the request of a node would be known by; `None` if it cannot be made."""

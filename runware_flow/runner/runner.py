@@ -119,6 +119,7 @@ class Runner:
         self.settings = settings
         self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
         self.machine.is_recorded = ledger is not None
+        self.machine.has_past = ledger is not None and ledger.has_past
         self._ledger = ledger
         self.accounts = Accounts()
         self.result = RunResult(declaration, self.machine, self.accounts)
@@ -369,6 +370,8 @@ class Runner:
             self._drop(machine.dropped.pop())
         while machine.decisions and self._workers is not None:
             self._workers.start_soon(self._write_choice, machine.decisions.pop(0))
+        while machine.inquiries and self._workers is not None:
+            self._workers.start_soon(self._look_up_choice, *machine.inquiries.pop())
         if machine.stopped is not None:
             self.pauses.clear()
             self.run_admission.close()
@@ -383,12 +386,19 @@ class Runner:
         elif machine.has_work:
             self._call_worker()
 
+    async def _look_up_choice(self, run: ScopeRun, step: Step) -> None:
+        try:
+            await self.node_runner.look_up_choice(run, step)
+        except JournalError as error:
+            self.machine.reject(run, step, error)
+        self.tell()
+
     async def _write_choice(self, decision: Decision) -> None:
         assert self._ledger is not None
         try:
             await self._ledger.decide(decision.run.item(), decision.choice)
         except JournalError as error:
-            self.machine.reject(decision, error)
+            self.machine.reject(decision.run, decision.step, error)
         else:
             self.machine.confirm(decision)
         self.carry_out()

@@ -523,3 +523,43 @@ def test_fallbacks_of_many_items_answer_again(run, path):
         assert second[many_again] == first[many]
 
     run(main)
+
+
+def test_race_of_an_item_with_a_node_around_it_that_is_there_first_the_next_time(run, path):
+    def declare():
+        flow = Flow("raced", journal=path)
+        outside = flow.then(art("outside"))
+        items = flow.map(["a", "b"], lambda word: art(f"item {word}"))
+        return flow, items.pipe(
+            lambda item: flow.race(item.then(lambda image: art(f"of {image.image_url}")), outside).then(caption)
+        )
+
+    async def main():
+        flow, many = declare()
+        first = await flow.execute(Scripted(outside=0.05))
+        assert all("of" in text.text for text in first[many])
+        for _ in range(3):
+            again = Service()
+            flow, many_again = declare()
+            second = await flow.execute(again)
+            assert (again.sent, second[many_again]) == ([], first[many])
+
+    run(main)
+
+
+def test_two_firsts_among_the_same_items_keep_their_own_records_when_they_are_relabelled(run, path):
+    def declare(labels):
+        flow = Flow("first", journal=path)
+        items = flow.map(["item 1", "item 2", "item 3"], art)
+        two, one = items.first(2, label=labels[0]), items.first(1, label=labels[1])
+        return flow, flow.join(two, one).then(lambda some, single: art(f"{some[1].image_url} {single[0].image_url}"))
+
+    async def main():
+        flow, _ = declare(["two", "one"])
+        await flow.execute(Scripted(**{"item 3": 0.01, "item 1": 0.03}))
+        for labels in (["new", "newer"], ["newer", "new"], ["one", "two"]):
+            again = Service()
+            await declare(labels)[0].execute(again)
+            assert again.sent == []
+
+    run(main)
