@@ -13,7 +13,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
 
-__all__ = ("ChoiceKind", "ChoiceRecord", "Contestant", "find_record", "winner_of")
+__all__ = ("ChoiceKind", "ChoiceRecord", "Contestant", "Likeness", "find_record", "winner_of")
 
 ChoiceKind: TypeAlias = Literal["race", "first", "fallback", "node_fallback"]
 """`fallback`: of the keyword `fallback=`, inside of one node; `node_fallback`: of a node that has one."""
@@ -53,13 +53,27 @@ class ChoiceRecord(msgspec.Struct, frozen=True):
         return tuple(key for key in keys if key is not None)
 
 
+class Likeness(NamedTuple):
+    """What tells a choice from others among the same contestants.
+
+    Attributes:
+        winner_count: how many winners there are to be.
+        place: that of the contestant in question; -1 if that does not matter.
+        lead_places: which contestants have a first request that is their own; `None` if that does not matter.
+    """
+
+    winner_count: int = 1
+    place: int = -1
+    lead_places: tuple[int, ...] | None = None
+
+
 def find_record(
     records: Sequence[ChoiceRecord],
     kind: ChoiceKind,
     path: str,
     fingerprint: str | None,
     taken: Container[int],
-    count: int = 1,
+    likeness: Likeness,
 ) -> ChoiceRecord | None:
     """Find the record of a choice, as one of its contestants is about to be sent.
 
@@ -68,20 +82,24 @@ def find_record(
         path: where the node that chooses stands.
         fingerprint: of the contestant's first request.
         taken: the numbers of records that other choices of this run have taken.
-        count: how many winners there are to be: several choices may be among the same contestants.
+        likeness: tells apart several choices among the same contestants, wherever they stand now.
     """
     free = [one for one in records if one.kind == kind and one.number not in taken and one.winners]
-    same = [one for one in free if fingerprint is not None and _has(one, fingerprint)]
-    if same:
-        return min(same, key=lambda one: _misfit(one, path, count))
+    if fingerprint is not None:
+        same = [one for one in free if _has(one, fingerprint)]
+        if same:
+            return min(same, key=lambda one: _misfit(one, path, fingerprint, likeness))
     # By its path alone only what no fingerprint tells: else a choice declared above others would take theirs.
     own = [one for one in free if one.path == path and (fingerprint is None or _has(one, None))]
     return own[-1] if own else None
 
 
-def _misfit(record: ChoiceRecord, path: str, count: int) -> tuple[bool, bool, bool]:
-    more = len(record.winners) - count
-    return more < 0, record.path != path, more > 0
+def _misfit(record: ChoiceRecord, path: str, fingerprint: str, likeness: Likeness) -> tuple[bool, ...]:
+    names = [contestant.fingerprint for contestant in record.contestants]
+    more, places = len(record.winners) - likeness.winner_count, likeness.lead_places
+    has_places = places is None or places == tuple(place for place, name in enumerate(names) if name is not None)
+    has_place = likeness.place < 0 or names[likeness.place : likeness.place + 1] == [fingerprint]
+    return more < 0, more > 0, not has_places, not has_place, record.path != path
 
 
 def _has(record: ChoiceRecord, fingerprint: str | None) -> bool:

@@ -1021,9 +1021,9 @@ class FlowMachine:
     def _must_make_room(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether a held node ends at once: others wait for that, among which the chosen ones may be."""
         return any(
-            choice.kind is NodeKind.FIRST
-            or (choice.kind is NodeKind.FALLBACK and self._chosen(run.above(hops), choice) is not None)
-            for choice, hops, _, _, _ in step.role.contests
+            one.step.kind is NodeKind.FIRST
+            or (one.step.kind is NodeKind.FALLBACK and self._chosen(run.above(one.hops), one.step) is not None)
+            for one in step.role.contests
         )
 
     def has_lost(self, run: ScopeRun, step: Step) -> bool:

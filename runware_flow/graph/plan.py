@@ -37,6 +37,7 @@ class Contest(NamedTuple):
             items.
         is_lead: what it sends is the first request of its contestant, by which a journal knows the choice.
         has_lead: something is; else the choice is known by its path.
+        lead_places: which contestants of a race or a fallback have such a request.
     """
 
     step: Step
@@ -44,6 +45,7 @@ class Contest(NamedTuple):
     place: int
     is_lead: bool
     has_lead: bool
+    lead_places: tuple[int, ...] = ()
 
 
 class Role(NamedTuple):
@@ -233,19 +235,23 @@ def _note_contests(
     befores = [_before(one, scope) for one in (choice.deps if choice.of is None else (choice.of,))]
     if choice.kind is NodeKind.FALLBACK:
         befores[1] = {choice.deps[1]}  # it waits for the other one's failure, not for its value
-    for place, before in enumerate(befores):
-        mine = [
+    senders = [
+        [
             one
             for one in before
             if one.kind in _SENDERS and not any(one in other for other in befores if other is not before)
         ]
-        leads = [one for one in mine if one.scope is scope]
-        lead = min(leads, key=lambda one: one.slot, default=None)
+        for before in befores
+    ]
+    leads = [
+        min((one for one in mine if one.scope is scope), key=lambda one: one.slot, default=None) for mine in senders
+    ]
+    places = () if choice.of else tuple(place for place, lead in enumerate(leads) if lead is not None)
+    for place, (mine, lead) in enumerate(zip(senders, leads, strict=True)):
         for one in mine:
             hops = one.scope.depth - choice.scope.depth
-            contests.setdefault(one, []).append(
-                Contest(step, hops, -1 if choice.of else place, one is lead, lead is not None)
-            )
+            contest = Contest(step, hops, -1 if choice.of else place, one is lead, lead is not None, places)
+            contests.setdefault(one, []).append(contest)
 
 
 def _before(spec: NodeSpec, scope: ScopeSpec) -> set[NodeSpec]:

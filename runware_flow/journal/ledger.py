@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from runware_flow.errors import JournalError
-from runware_flow.graph.choice_records import find_record
+from runware_flow.graph.choice_records import Likeness, find_record
 from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.prices import total_micro_usd
 from runware_flow.journal.store import Abandon, Begin, Decide, Entry, Keep, NodeKey, ReadChoices, Settle
@@ -172,10 +172,10 @@ class Ledger:
         kind: ChoiceKind,
         path: str,
         fingerprint: str | None,
-        count: int = 1,
+        likeness: Likeness,
     ) -> ChoiceRecord | None:
         """Find the record of a choice of this run, which no other choice gets then."""
-        found = find_record(records, kind, self._whole_path(path), fingerprint, self._taken_choices, count)
+        found = find_record(records, kind, self._whole_path(path), fingerprint, self._taken_choices, likeness)
         if found is not None:
             self._taken_choices.add(found.number)
         return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.client.cost_tracker import CostTracker, current_cost_tracker
 from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
-from runware_flow.graph.choice_records import ChoiceRecord, Contestant
+from runware_flow.graph.choice_records import ChoiceRecord, Contestant, Likeness
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import SETTLED
@@ -188,7 +188,7 @@ class NodeRunner:
             return False
         records = await ledger.choices(run.item())
         first = self._fingerprint_of(run, step, args) if records else None
-        is_chosen = ledger.record_of_choice(records, "fallback", run.path(step), first) is not None
+        is_chosen = ledger.record_of_choice(records, "fallback", run.path(step), first, Likeness()) is not None
         fingerprint = self._fingerprint_of(run, fallback, args)
         if fingerprint is None:
             return False

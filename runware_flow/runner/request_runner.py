@@ -14,6 +14,7 @@ from runware_flow.client.refusal import TaskRefused
 from runware_flow.client.request import Prepared
 from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.caching import may_be_cached
+from runware_flow.graph.choice_records import Likeness
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.choice_records import ChoiceKind, ChoiceRecord
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.machine import FlowMachine
-    from runware_flow.graph.plan import Step
+    from runware_flow.graph.plan import Contest, Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.ledger import Ledger
     from runware_flow.journal.store import Entry
@@ -235,20 +236,23 @@ class RequestRunner:
         machine, ledger = self.machine, self.ledger
         if ledger is None:
             return
-        for choice, hops, place, is_lead, has_lead in step.role.contests:
+        for contest in step.role.contests:
+            choice, hops, place, is_lead, has_lead, _ = contest
             around = run.above(hops)
             if is_lead or not has_lead:
                 item = place if place >= 0 else run.above(hops - 1).index  # of a `first`, items are the contestants
                 machine.note_lead(around, choice, item, fingerprint if is_lead else None)
             if choice.kind is NodeKind.FALLBACK and place != 0:
                 continue  # equal fallbacks of several nodes do not tell which choice it was
-            await self.look_up_choice(around, choice, fingerprint if is_lead else None)
+            await self.look_up_choice(around, choice, (contest, fingerprint) if is_lead else None)
 
-    async def look_up_choice(self, around: ScopeRun, choice: Step, known_by: str | None = None) -> None:
+    async def look_up_choice(
+        self, around: ScopeRun, choice: Step, known_by: tuple[Contest, str | None] | None = None
+    ) -> None:
         """Look up what an earlier run chose, and tell the machine.
 
         Args:
-            known_by: the fingerprint of a first request of a contestant; without one, what can be made of those that
+            known_by: a first request of a contestant, with its fingerprint; without one, what can be made of those that
                 have not been sent yet tells.
         """
         machine, ledger = self.machine, self.ledger
@@ -260,18 +264,21 @@ class RequestRunner:
         kind, path = _CHOICE_KINDS[choice.kind], around.path(choice)
         found: ChoiceRecord | None = None
         if records:
-            names = [known_by] if known_by is not None else self._leads(around, choice)
             count = choice.work if choice.kind is NodeKind.FIRST else 1
-            for name in names or [None]:
-                found = found or ledger.record_of_choice(records, kind, path, name, count)
+            leads = [known_by] if known_by is not None else self._leads(around, choice)
+            for contest, name in leads:
+                likeness = Likeness(count, contest.place, contest.lead_places if contest.place >= 0 else None)
+                found = found or ledger.record_of_choice(records, kind, path, name, likeness)
+            if not leads and not machine.leads.get((around, choice)):
+                found = ledger.record_of_choice(records, kind, path, None, Likeness(count))
         machine.know_choice(around, choice, found)
 
-    def _leads(self, around: ScopeRun, choice: Step) -> list[str | None]:
+    def _leads(self, around: ScopeRun, choice: Step) -> list[tuple[Contest, str | None]]:
         """Return what the first requests of a choice's contestants are known by, as far as they can be made by now."""
-        names: list[str | None] = []
+        found: list[tuple[Contest, str | None]] = []
         for step in around.plan.steps:
-            is_lead = any(one.step is choice and one.is_lead and one.hops == 0 for one in step.role.contests)
-            if not is_lead or any(around.above(hops).cells[slot] != OK for hops, slot in step.args):
+            contests = [one for one in step.role.contests if one.step is choice and one.is_lead and one.hops == 0]
+            if not contests or any(around.above(hops).cells[slot] != OK for hops, slot in step.args):
                 continue
             if choice.kind is NodeKind.FALLBACK and step.spec is choice.spec.deps[1]:
                 continue
@@ -279,8 +286,8 @@ class RequestRunner:
             is_call = step.kind is NodeKind.CALL
             name = self.fingerprint_of_call(around, step, args) if is_call else self.fingerprint_of(step, args)
             if name is not None:
-                names.append(name)
-        return names
+                found.append((contests[0], name))
+        return found
 
     async def _hold(self, attempt: AttemptState, record: NodeRecord, known: Entry | None) -> Any:
         """Send nothing for a node, since another one was chosen; it stays what it was."""
