@@ -391,7 +391,7 @@ class Runner:
             await self.node_runner.look_up_choice(run, step)
         except JournalError as error:
             self.machine.reject(run, step, error)
-        self.tell()
+        self.carry_out()
 
     async def _write_choice(self, decision: Decision) -> None:
         assert self._ledger is not None
