@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from runware_flow.batch.item import BatchItem, ItemRunner, Work
+    from runware_flow.batch.item import BatchItem, Work
+    from runware_flow.batch.item_runner import ItemRunner
     from runware_flow.batch.leases import ItemLeases
     from runware_flow.batch.report import Outbox
     from runware_flow.batch.source import BatchSource, FedSource
     from runware_flow.batch.watch import BatchWatch
-    from runware_flow.graph.batches import Tolerance
+    from runware_flow.graph.tolerance import Tolerance
     from runware_flow.runner.settings import Settings
 
 __all__ = ("BatchRunner", "FailurePolicy")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import anyio
 
 from runware_flow.batch.batch_runner import BatchRunner
-from runware_flow.batch.item import BatchContext, ItemRunner
+from runware_flow.batch.item_runner import BatchContext, ItemRunner
 from runware_flow.batch.leases import ItemLeases, open_leases
 from runware_flow.batch.report import BatchOutcomes, BatchReport, Outbox
 from runware_flow.batch.source import BatchSource, FedSource
 from runware_flow.batch.watch import BatchWatch
 from runware_flow.cache.single_flight import open_result_cache
 from runware_flow.graph.attempts import RetryBudget
-from runware_flow.graph.batches import Tolerance
+from runware_flow.graph.tolerance import Tolerance
 from runware_flow.lifetime import open_task_group
 from runware_flow.runner.accounts import Accounts
 from runware_flow.runner.interrupted import journal_file

@@ -24,8 +24,8 @@ from runware_flow.batch.run import BatchRun, BatchSpec, BatchState, open_run
 from runware_flow.batch.source import FedSource, Pulled
 from runware_flow.batch.watch import BatchWatch
 from runware_flow.errors import JournalError, RunwareError, RunwareFlowError
-from runware_flow.graph.batches import Tolerance
 from runware_flow.graph.outcomes import Failed, Ok
+from runware_flow.graph.tolerance import Tolerance
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.lifetime import find_single
 from runware_flow.runner.accounts import Accounts

@@ -1,45 +1,10 @@
-"""The rules of a batch: how it stands, and how many of its items may fail before it stops."""
+"""The numbers of a batch: how many items it has begun and finished, and how long the rest takes."""
 
 from __future__ import annotations
 
 import msgspec
 
-__all__ = ("BatchStatistics", "Tolerance")
-
-_FEWEST_JUDGED = 100
-
-
-class Tolerance:
-    """How large a share of items may fail.
-
-    Args:
-        share: from 0, where the first failure is one too many, to 1.
-        total: how many items there are; `None` if that is not known. Then, so that one early failure is not taken for a
-            share of a half, a share is of a hundred items at least until the end.
-    """
-
-    def __init__(self, share: float, total: int | None = None) -> None:
-        self.share = share
-        self._total = total
-        self._settled_count = 0
-        self._failed_count = 0
-
-    def add(self, *, is_failed: bool) -> bool:
-        """Count an item that has its outcome; tells whether too many have failed by now."""
-        self._settled_count += 1
-        self._failed_count += is_failed
-        if not is_failed:
-            return False
-        of = self._total if self._total is not None else max(self._settled_count, _FEWEST_JUDGED)
-        return self.is_past_of(of)
-
-    def is_past(self) -> bool:
-        """Tell whether too many have failed of those that there were, at the end."""
-        return self.is_past_of(self._settled_count)
-
-    def is_past_of(self, count: int) -> bool:
-        """Tell whether more have failed than may of `count` items."""
-        return self._failed_count > self.share * count
+__all__ = ("BatchStatistics",)
 
 
 class BatchStatistics(msgspec.Struct, frozen=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.graph.outcomes import Failed, Ok, Outcome, Skipped
+from runware_flow.graph.tolerance import is_past_tolerance
 
 if TYPE_CHECKING:
     from runware_flow.graph.plan import ScopePlan, Step
@@ -249,18 +249,11 @@ class FanRun:
 
     @property
     def is_past_tolerance(self) -> bool:
-        """Whether more of its items have failed than it tolerates.
-
-        While the number of items is not known, it is taken to be that of the items pulled so far, but enough for one
-        failure: the first never ends a run before the source has ended, however early it comes.
-        """
+        """Whether more of its items have failed than it tolerates."""
         share = self.step.spec.tolerate
         if not self.failed or share is None:
             return bool(self.failed)
-        total = self.pulled_count
-        if not self.is_ended:
-            total = max(total, self.length if self.length is not None else math.ceil(1 / share) if share else 0)
-        return len(self.failed) > share * total + 1e-9
+        return is_past_tolerance(len(self.failed), share, self.pulled_count, self.length, is_ended=self.is_ended)
 
     def problem(self) -> object:
         """Tell why there are not all items: an outcome, `"pending"` while they are still being pulled, or `None`."""

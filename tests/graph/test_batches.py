@@ -1,35 +1,8 @@
-"""How many items of a batch may fail, and what its numbers say."""
+"""What the numbers of a batch say."""
 
 from __future__ import annotations
 
-from runware_flow.graph.batches import BatchStatistics, Tolerance
-
-
-def first_past(tolerance, outcomes):
-    """How many items had settled when too many had failed."""
-    for count, is_failed in enumerate(outcomes, 1):
-        if tolerance.add(is_failed=is_failed):
-            return count
-    return None
-
-
-def test_tolerance_of_nothing_ends_with_the_first_failure():
-    assert first_past(Tolerance(0.0), [False, True, False]) == 2
-    assert first_past(Tolerance(0.0, 3), [False, False, False]) is None
-
-
-def test_tolerance_of_a_known_number_is_a_share_of_all():
-    assert first_past(Tolerance(0.1, 20), [True, True, False, True]) == 4
-    assert first_past(Tolerance(0.1, 20), [True, True] + [False] * 18) is None
-
-
-def test_tolerance_of_an_unknown_number_judges_hundred_items_at_least_until_the_end():
-    tolerance = Tolerance(0.1)
-    assert first_past(tolerance, [True] * 10) is None
-    assert tolerance.is_past()
-    assert first_past(Tolerance(0.1), [True] * 11) == 11
-    assert first_past(Tolerance(0.1), [False] * 290 + [True] * 40) == 290 + 33
-    assert not Tolerance(0.1).is_past()
+from runware_flow.graph.batches import BatchStatistics
 
 
 def statistics(**more):
