@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runware_flow.errors import RunwareError
     from runware_flow.session.delivery import ResultSlots
     from runware_flow.session.events import Submission
+    from runware_flow.session.polling import Durations
     from runware_flow.session.window import Window
     from runware_flow.types import TaskId
 
@@ -68,6 +69,8 @@ class Entry:
     result_slots: ResultSlots
     window: Window
     """The send window of its model."""
+    durations: Durations
+    """What tasks of its type and model took before."""
     number: int = 0
     """Its turn among those that wait for the window."""
     is_let_go: bool = False
@@ -118,11 +121,6 @@ class Entry:
     last_failure: RunwareError | None = None
     """Why the last attempt to send it or ask for it failed."""
     bodies: dict[Lane, bytes] = field(default_factory=dict[Lane, bytes])
-
-    @property
-    def kind(self) -> tuple[str, str | None]:
-        """What its duration is remembered under."""
-        return self.submission.task_type, self.submission.model
 
     @property
     def resends_freely(self) -> bool:

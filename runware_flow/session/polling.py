@@ -9,9 +9,11 @@ as far as the durations of earlier tasks of the same type and model tell. Where 
 task already outlasts them all) the interval is a share of the elapsed time. All of it is bounded by a floor and a
 ceiling, and stretched while the service is under pressure.
 
-What is learnt is an interval: the task was not ready at one ask and ready at the next. Its middle is remembered. When
-the very first ask finds the task ready, nothing says how long it had been; remembering little more than half of the
-time makes the next first ask earlier, so that too late a guess corrects itself in a few tasks.
+What is learnt is an interval: the task was not ready at one ask and ready at the next. Any time in it is as likely as
+another, so the times that are remembered are spread over it. When the very first ask finds the task ready, the interval
+begins at nothing: then the latest duration is repeated that was seen between two asks and fits, because such durations
+are known from both sides. So that there are some, a few tasks are asked for earlier than the rule says: the first ones
+of a kind, and every eighth later. That is also how a model that has become faster is noticed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("DurationKey", "History", "PollPolicy", "Poller", "next_ask")
+__all__ = ("DurationKey", "Durations", "History", "PollPolicy", "Poller", "first_ask", "next_ask")
+
+_GOLDEN = 0.6180339887
+"""Its multiples, without their whole parts, are spread evenly over [0, 1), however many there are."""
 
 DurationKey: TypeAlias = tuple[str, str | None]
 """What durations are remembered under: task type and model."""
@@ -38,18 +43,28 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     official clients ask after 1 s, then every 0.5 s growing to 10 s. Those asks travel one a frame, ours together.
     """
 
-    initial: float = 0.1
+    initial: float = 0.2
     """The first ask, and the shortest interval, while the duration of such tasks is not known."""
     share: float = 0.1
     """The interval as a share of the elapsed time, where earlier tasks tell nothing."""
+    scout: float = 0.025
+    """The same for the first `min_samples` tasks of a kind, so that the others need not wait as long."""
     floor: float = 0.02
     """No two frames of asks leave within this time, and no task is asked for again sooner."""
+    frame_rate: float = 24.0
+    """Frames of asks a second, if more than `burst` are due: a frame costs more than the asks in it."""
+    burst: int = 6
+    """How many frames may leave faster than that."""
     floor_share: float = 0.03
     """The shortest interval of a task, as a share of the time it runs."""
     ceiling: float = 10.0
     """The longest interval, whatever is predicted."""
-    quantile: float = 0.1
+    quantile: float = 0.09
     """The share of the still running that should be ready when they are asked for: about 1/quantile asks a task."""
+    probe_every: int = 8
+    """Of so many tasks of a kind one is asked for earlier than the others."""
+    probe_share: float = 0.05
+    """By which share of the usual time earlier, or by `floor` if that is more."""
     samples: int = 64
     """How many durations are remembered for each task type and model."""
     min_samples: int = 4
@@ -84,52 +99,101 @@ def next_ask(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> fl
     Returns:
         A time greater than `elapsed`, by at most `policy.ceiling`.
     """
-    shortest = max(policy.floor, policy.floor_share * elapsed)
+    if len(samples) < policy.min_samples:
+        is_scout = 0.0 < elapsed < policy.initial  # all others are asked for later
+        return elapsed + min(max(policy.scout if is_scout else policy.initial, policy.share * elapsed), policy.ceiling)
     first = bisect_right(samples, elapsed)
     left = len(samples) - first
+    if left == 0:
+        return elapsed + min(max(policy.floor, policy.share * elapsed), policy.ceiling)
+    shortest = max(policy.floor, policy.floor_share * elapsed)
+    target = samples[first + int(left * policy.quantile)]
+    # Where they end so close together that one ask finds them all, or nearly all, it is worth the wait.
+    nearly_all = samples[first + int(left * 0.9)]
+    if samples[-1] - target <= shortest:
+        target = samples[-1]
+    elif nearly_all - target <= shortest:
+        target = nearly_all
+    return min(max(target, elapsed + shortest), elapsed + policy.ceiling)
+
+
+def first_ask(samples: Sequence[float], number: int, policy: PollPolicy) -> float:
+    """Say at which elapsed time to ask for a task for the first time.
+
+    Args:
+        samples: durations of earlier tasks of its kind, sorted.
+        number: how many tasks of its kind came before it.
+        policy: the bounds.
+
+    Returns:
+        The time by the rule; for a scout or a probe an earlier one.
+    """
     if len(samples) < policy.min_samples:
-        target = elapsed + max(policy.initial, policy.share * elapsed)
-    elif left == 0:
-        target = elapsed + max(policy.floor, policy.share * elapsed)
-    else:
-        target = samples[first + int(left * policy.quantile)]
-        nearly_all = samples[first + int(left * 0.9)]
-        if nearly_all - target <= shortest:
-            # They end so close together that one ask finds them all.
-            target = nearly_all
-        target = max(target, elapsed + shortest)
-    return min(target, elapsed + policy.ceiling)
+        return policy.scout if number < policy.min_samples else policy.initial
+    usual = next_ask(samples, 0.0, policy)
+    if number % policy.probe_every == 0:
+        # Early enough that the next ask, if it is needed, is the usual one.
+        probe = usual - 1.001 * max(policy.floor, policy.probe_share * usual)
+        if probe >= policy.floor:
+            return probe
+    return usual
+
+
+class Durations:
+    """What the most recent tasks of one kind took.
+
+    Attributes:
+        ordered: the remembered durations, sorted.
+        begun: how many tasks of this kind were given a first ask.
+    """
+
+    __slots__ = ("_bracketed", "_count", "_recent", "begun", "ordered")
+
+    def __init__(self, samples: int) -> None:
+        self.ordered: list[float] = []
+        self.begun = 0
+        self._count = 0
+        self._recent: deque[float] = deque(maxlen=samples)
+        self._bracketed: deque[float] = deque(maxlen=max(1, samples // 2))
+
+    def record(self, lower: float, upper: float) -> None:
+        """Remember that a task took more than `lower` and at most `upper` seconds; `lower` 0: not asked before."""
+        if lower > 0.0:
+            self._count += 1
+            duration = lower + (upper - lower) * (self._count * _GOLDEN % 1.0)
+            self._bracketed.append(duration)
+        else:
+            fitting = (seen for seen in reversed(self._bracketed) if seen <= upper)
+            duration = next(fitting, 0.0)
+            if not duration:
+                self._count += 1
+                duration = upper * (0.75 + 0.25 * (self._count * _GOLDEN % 1.0))
+        recent, ordered = self._recent, self.ordered
+        if len(recent) == recent.maxlen:
+            ordered.pop(bisect_right(ordered, recent[0]) - 1)
+        recent.append(duration)
+        insort(ordered, duration)
 
 
 class History:
-    """What tasks took, by task type and model: the most recent few of each, of a bounded number of kinds."""
+    """What tasks took, by task type and model: of a bounded number of kinds, those used last."""
 
     kinds = 256
 
     def __init__(self, samples: int) -> None:
         self._samples = samples
-        self._recent: dict[DurationKey, deque[float]] = {}
-        self._sorted: dict[DurationKey, list[float]] = {}
+        self._by_key: dict[DurationKey, Durations] = {}
 
-    def record(self, key: DurationKey, lower: float, upper: float) -> None:
-        """Remember that a task took more than `lower` and at most `upper` seconds; `lower` 0: not asked before."""
-        duration = 0.6 * upper if lower <= 0.0 else (lower + upper) / 2
-        recent = self._recent.pop(key, None)
-        if recent is None:
-            if len(self._recent) >= self.kinds:
-                oldest = next(iter(self._recent))
-                del self._recent[oldest], self._sorted[oldest]
-            recent = deque[float]()
-        self._recent[key] = recent  # moved to the end: the kinds used last are kept
-        ordered = self._sorted.setdefault(key, [])
-        if len(recent) >= self._samples:
-            ordered.pop(bisect_right(ordered, recent.popleft()) - 1)
-        recent.append(duration)
-        insort(ordered, duration)
-
-    def durations(self, key: DurationKey) -> Sequence[float]:
-        """The remembered durations, sorted; empty if there are none."""
-        return self._sorted.get(key, ())
+    def of(self, key: DurationKey) -> Durations:
+        """What is known of a kind; it grows as its tasks end."""
+        by_key = self._by_key
+        durations = by_key.pop(key, None)
+        if durations is None:
+            if len(by_key) >= self.kinds:
+                del by_key[next(iter(by_key))]
+            durations = Durations(self._samples)
+        by_key[key] = durations  # moved to the end: the kinds used last are kept
+        return durations
 
 
 class Poller:
@@ -145,6 +209,7 @@ class Poller:
         self.pressure = 1.0
         """By how much every interval is stretched."""
         self.rejected_batches = 0
+        self._paid_until = float("-inf")
         self._changed_at = 0.0
         self._reply_time: float | None = None
 
@@ -153,14 +218,24 @@ class Poller:
         """Whether asks may share a frame: until the service has refused three such frames."""
         return self.rejected_batches < 3
 
-    def next_ask(self, key: DurationKey, elapsed: float) -> float:
-        """Say at which elapsed time to ask for a task of this kind."""
-        target = next_ask(self.history.durations(key), elapsed, self.policy)
+    def first_ask(self, durations: Durations) -> float:
+        """Say at which elapsed time to ask first for a task of this kind."""
+        number = durations.begun
+        durations.begun = number + 1
+        return first_ask(durations.ordered, number, self.policy) * self.pressure
+
+    def next_ask(self, durations: Durations, elapsed: float) -> float:
+        """Say at which elapsed time to ask (again) for a task of this kind."""
+        target = next_ask(durations.ordered, elapsed, self.policy)
         return elapsed + (target - elapsed) * self.pressure
 
     def asked(self, at: float) -> None:
         """A frame of asks left."""
-        self.open_at = max(self.open_at, at + self.policy.floor * self.pressure)
+        policy = self.policy
+        self._paid_until = max(self._paid_until, at) + self.pressure / policy.frame_rate
+        self.open_at = max(
+            self.open_at, at + policy.floor * self.pressure, self._paid_until - policy.burst / policy.frame_rate
+        )
 
     def strained(self, at: float, retry_after: float | None) -> None:
         """The service said that it is overloaded (429, 503, `rateLimitExceeded`). A burst of refusals counts as one."""

@@ -278,10 +278,8 @@ def _read_asked(
         tracker.unknown(entry, lane, at)
     elif summary.pending or entry.result_slots.filled == 0 or not summary.kept:
         if summary.kept or summary.accepted:
-            if entry.asked_at is not None:
-                entry.lower = max(entry.lower, entry.asked_at - entry.sent_at)
             tracker.answered(entry, at)
-            tracker.ask_later(entry, at)
+            tracker.still_running(entry, at)
     else:
         _read_short(tracker, entry, at)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runware_flow.session.commands import Command
     from runware_flow.session.events import Submission
     from runware_flow.session.options import SessionOptions
+    from runware_flow.session.polling import Durations
 
 __all__ = ("Tracker",)
 
@@ -69,7 +70,9 @@ class Tracker:
         """Take up a task; send it if there is a connection."""
         window = self.windows.of(window_of(submission.task_type, submission.model))
         self._count += 1
-        entry = Entry(submission.task_id, submission, ResultSlots(submission.slots), window, self._count, sent_at=at)
+        durations = self.poller.history.of((submission.task_type, submission.model))
+        slots = ResultSlots(submission.slots)
+        entry = Entry(submission.task_id, submission, slots, window, durations, self._count, sent_at=at)
         entry.is_let_go = submission.has_slot
         self.entries[submission.task_id] = entry
         is_old = submission.sent_before == "yes"
@@ -191,6 +194,7 @@ class Tracker:
         elif entry.unacknowledged == 0:
             entry.unacknowledged += 1
             entry.alone = True
+            entry.has_history = True
             entry.move("not acknowledged in time")
             self.send(entry, at)
         elif entry.submission.is_read_only:
@@ -294,6 +298,7 @@ class Tracker:
             if entry.state is not TaskState.SENT or entry.confirmed:
                 continue
             if entry.resends_freely:
+                entry.has_history = True
                 self.refused(entry, own_error(error, entry), at)
             elif at - entry.sent_at < self.options.ack_timeout:
                 entry.went_down = True
@@ -310,7 +315,6 @@ class Tracker:
         entry.move("send")
         if entry.sends:
             self.resends += 1
-            entry.has_history = True
         else:
             self.submits += 1
         entry.sends += 1
@@ -328,6 +332,7 @@ class Tracker:
     def retry(self, entry: Entry, error: RunwareError, at: float, retry_after: float | None = None) -> None:
         """A send has failed, though not for want of room: send the task again later, or give up."""
         entry.retries += 1
+        entry.has_history = True
         if entry.retries > self.options.max_retries:
             if entry.may_have_arrived:
                 # It may be billed, and asking is free.
@@ -376,7 +381,7 @@ class Tracker:
             window.in_flight += 1
             entry.is_let_go = True
         self._deadlines.drop(entry.task_id)
-        first = entry.sent_at + self.poller.next_ask(entry.kind, 0.0)
+        first = entry.sent_at + self.poller.first_ask(entry.durations)
         self._asks.set(entry.task_id, max(first, at))
 
     def look_up(self, entry: Entry, at: float, fallback: RunwareError | None, delay: float = 0.0) -> None:
@@ -389,8 +394,17 @@ class Tracker:
 
     def ask_later(self, entry: Entry, at: float, delay: float = 0.0) -> None:
         """Ask (again) when the task is likely to be further, and not before `delay` has passed."""
-        due = entry.sent_at + self.poller.next_ask(entry.kind, at - entry.sent_at)
+        due = entry.sent_at + self.poller.next_ask(entry.durations, at - entry.sent_at)
         self._asks.set(entry.task_id, max(due, at + delay))
+
+    def still_running(self, entry: Entry, at: float) -> None:
+        """The task was not ready when it was asked for: ask when it is likely to be further than it was then."""
+        if entry.asked_at is None:
+            self.ask_later(entry, at)
+            return
+        entry.lower = max(entry.lower, entry.asked_at - entry.sent_at)
+        due = entry.sent_at + self.poller.next_ask(entry.durations, entry.lower)
+        self._asks.set(entry.task_id, max(due, at))
 
     def ask_now(self, entry: Entry, at: float) -> None:
         """Ask with the next frame of asks."""
@@ -449,6 +463,7 @@ class Tracker:
         if entry.may_send and entry.fallback is None and has_tries:
             entry.retries += not entry.went_down
             entry.unknowns = 0
+            entry.has_history = True
             entry.move("not known to the service")
             self.emit(Log("retry", "the service does not know the task; sending it again", {"task": entry.task_id}))
             self.send_in_turn(entry, at)
@@ -501,12 +516,21 @@ class Tracker:
         """Remember what a task took, if a clean measurement was possible."""
         if entry.has_history or entry.submission.is_read_only:
             return
-        if entry.state is TaskState.ASKED:
-            if entry.asked_at is not None:
-                self.poller.history.record(entry.kind, entry.lower, entry.asked_at - entry.sent_at)
-        else:
+        durations = entry.durations
+        known = len(durations.ordered)
+        if entry.state is not TaskState.ASKED:
             exact = at - entry.sent_at
-            self.poller.history.record(entry.kind, exact, exact)
+            durations.record(exact, exact)
+        elif entry.asked_at is not None:
+            durations.record(entry.lower, entry.asked_at - entry.sent_at)
+        if known < self.options.poll.min_samples <= len(durations.ordered):
+            self._put_forward(durations, at)
+
+    def _put_forward(self, durations: Durations, at: float) -> None:
+        """Tasks of a kind wait to be asked for at a guess, and now it is known what such tasks take."""
+        for entry in self.entries.values():
+            if entry.durations is durations and entry.asked_at is None and entry.task_id in self._asks:
+                self._asks.set(entry.task_id, max(at, entry.sent_at + self.poller.next_ask(durations, 0.0)))
 
 
 def own_error(error: RunwareError, entry: Entry) -> RunwareError:

@@ -22,7 +22,7 @@ SESSION = "5e55-0001"
 
 def options(**changes: Any) -> SessionOptions:
     # The wait for a reply is held at 2 s, so that transcripts need not know what the replies before took.
-    return SessionOptions(api_key=Secret(KEY), poll=PollPolicy(reply_floor=2.0), **changes)
+    return SessionOptions(api_key=Secret(KEY), poll=PollPolicy(reply_floor=2.0, scout=0.1, initial=0.1), **changes)
 
 
 def playbook(**changes: Any) -> Playbook[Any]:

@@ -14,17 +14,23 @@ from session_world import KEY, Plan, World, submission
 from runware_flow.secret import Secret
 from runware_flow.session.commands import Command, Settle
 from runware_flow.session.options import SessionOptions
-from runware_flow.session.polling import History, Poller, PollPolicy, next_ask
+from runware_flow.session.polling import Durations, History, Poller, PollPolicy, first_ask, next_ask
 
 POLICY = PollPolicy()
-KIND = ("imageInference", "m")
 
 
-def test_without_history_asks_early_and_backs_off_with_the_elapsed_time():
-    asks = [0.0]
-    while asks[-1] < 60:
-        asks.append(next_ask((), asks[-1], POLICY))
-    assert asks[1] == POLICY.initial
+def asks_until(end: float, samples: tuple[float, ...] = (), number: int = 0) -> list[float]:
+    """When a task is asked for that is not ready before `end`; a reply takes no time."""
+    asks = [0.0, first_ask(samples, number, POLICY)]
+    while asks[-1] < end:
+        asks.append(next_ask(samples, asks[-1], POLICY))
+    return asks
+
+
+@pytest.mark.parametrize("number", [0, POLICY.min_samples])
+def test_without_history_asks_early_and_backs_off_with_the_elapsed_time(number):
+    asks = asks_until(60.0, number=number)
+    assert asks[1] == (POLICY.initial if number else POLICY.scout)
     steps = [round(after - before, 9) for before, after in pairwise(asks)]
     assert steps == sorted(steps)
     assert len(asks) < 60
@@ -40,14 +46,18 @@ def test_known_duration_is_awaited_whole():
 
 def test_durations_close_together_are_found_by_one_ask():
     samples = tuple(1.0 + number / 1000 for number in range(20))
-    assert next_ask(samples, 0.0, POLICY) == pytest.approx(1.018)
+    assert next_ask(samples, 0.0, POLICY) == pytest.approx(1.019)
+
+
+def test_one_that_took_far_longer_does_not_hold_up_the_others():
+    assert next_ask((*(1.0,) * 19, 5.0), 0.0, POLICY) == 1.0
 
 
 def test_spread_durations_are_walked_through_in_quantiles():
     samples = tuple(0.5 + number / 25 for number in range(64))
     first = next_ask(samples, 0.0, POLICY)
-    assert first == samples[6]
-    assert next_ask(samples, first, POLICY) == samples[7 + int(57 * 0.1)]
+    assert first == samples[5]
+    assert next_ask(samples, first, POLICY) == samples[6 + int(58 * POLICY.quantile)]
 
 
 def test_task_that_outlasts_all_others_is_asked_for_by_share():
@@ -63,37 +73,93 @@ def test_next_ask_is_always_later_and_never_too_late(samples: list[float], elaps
     assert elapsed + POLICY.floor * 0.99 <= due <= elapsed + POLICY.ceiling
 
 
-def test_history_remembers_the_middle_and_less_when_the_first_ask_hit():
-    history = History(8)
-    history.record(KIND, 1.0, 2.0)
-    history.record(KIND, 0.0, 2.0)
-    history.record(KIND, 3.0, 3.0)
-    assert list(history.durations(KIND)) == [1.2, 1.5, 3.0]
-    assert list(history.durations(("other", None))) == []
+@given(
+    samples=st.lists(st.floats(0.0, 1000.0), max_size=64).map(sorted),
+    number=st.integers(0, 100),
+)
+def test_first_ask_is_the_usual_one_or_earlier_and_never_below_the_floor(samples: list[float], number: int) -> None:
+    first, usual = first_ask(samples, number, POLICY), next_ask(samples, 0.0, POLICY)
+    assert POLICY.floor <= first <= usual
+    if len(samples) >= POLICY.min_samples and number % POLICY.probe_every:
+        assert first == usual
+
+
+def test_the_ask_after_a_probe_in_vain_is_the_usual_one():
+    for usual in (0.05, 0.3, 3.0, 9.0):
+        probe = first_ask((usual,) * 10, 0, POLICY)
+        assert probe < usual
+        assert next_ask((usual,) * 10, probe, POLICY) == usual
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 100.0), st.floats(0.001, 100.0)), max_size=80), st.integers(1, 70))
+def test_what_is_remembered_lies_in_the_interval_that_was_seen(seen: list[tuple[float, float]], size: int) -> None:
+    durations = Durations(size)
+    for lower, width in seen:
+        before = list(durations.ordered)
+        durations.record(lower, lower + width)
+        added = list(durations.ordered)
+        for known in before[:] if len(before) < size else ():
+            added.remove(known)
+        assert len(durations.ordered) == min(size, len(before) + 1)
+        assert durations.ordered == sorted(durations.ordered)
+        if len(before) < size:
+            assert lower <= added[0] <= lower + width
+
+
+def test_what_is_remembered_is_spread_over_the_interval():
+    durations = Durations(64)
+    for _ in range(64):
+        durations.record(1.0, 2.0)
+    steps = [after - before for before, after in pairwise([1.0, *durations.ordered, 2.0])]
+    assert max(steps) < 3 / 64
+
+
+def test_first_ask_that_hits_repeats_what_was_seen_from_both_sides():
+    durations = Durations(8)
+    durations.record(0.0, 4.0)
+    assert 3.0 <= durations.ordered[0] <= 4.0, "a guess: nothing tells how long it had been ready"
+    durations.record(0.9, 0.9)
+    durations.record(2.0, 2.0)
+    durations.record(0.0, 1.5)
+    assert durations.ordered[:2] == [0.9, 0.9]
+    assert durations.ordered[2] == 2.0
+
+
+def test_model_that_becomes_faster_is_noticed_though_every_first_ask_hits():
+    durations = Durations(POLICY.samples)
+    for _ in range(100):
+        durations.record(1.0, 1.0)
+    for number in range(1000):
+        asked = first_ask(durations.ordered, number, POLICY)
+        lower = 0.0
+        while asked < 0.4:
+            lower, asked = asked, next_ask(durations.ordered, asked, POLICY)
+        durations.record(lower, asked)
+    assert 0.4 <= next_ask(durations.ordered, 0.0, POLICY) < 0.45
 
 
 @given(st.lists(st.floats(0.1, 100.0), max_size=50), st.integers(1, 8))
-def test_history_keeps_the_most_recent_sorted(durations: list[float], size: int) -> None:
-    history = History(size)
-    for duration in durations:
-        history.record(KIND, duration, duration)
-    assert list(history.durations(KIND)) == sorted(durations[-size:])
+def test_the_most_recent_are_kept_sorted(taken: list[float], size: int) -> None:
+    durations = Durations(size)
+    for duration in taken:
+        durations.record(duration, duration)
+    assert durations.ordered == sorted(taken[-size:])
 
 
 def test_history_forgets_the_kinds_used_least_recently():
     history = History(2)
     for number in range(History.kinds + 1):
-        history.record(("t", str(number)), 1.0, 1.0)
-        history.record(("t", "0"), 1.0, 1.0)
-    assert list(history.durations(("t", "0"))) == [1.0, 1.0]
-    assert list(history.durations(("t", "1"))) == []
+        history.of(("t", str(number))).record(1.0, 1.0)
+        history.of(("t", "0")).record(1.0, 1.0)
+    assert history.of(("t", "0")).ordered == [1.0, 1.0]
+    assert history.of(("t", "1")).ordered == []
 
 
 def test_pressure_grows_is_bounded_and_fades():
     poller = Poller(POLICY)
     poller.strained(10.0, 5.0)
     assert (poller.pressure, poller.open_at) == (2.0, 15.0)
-    assert poller.next_ask(KIND, 0.0) == 2 * POLICY.initial
+    assert poller.next_ask(Durations(8), 0.0) == 2 * POLICY.initial
     for step in range(20):
         poller.strained(11.0 + 5 * step, None)
     assert poller.pressure == 16.0
@@ -124,6 +190,18 @@ def test_frames_of_asks_keep_their_distance():
     poller = Poller(POLICY)
     poller.asked(1.0)
     assert poller.open_at == 1.0 + POLICY.floor
+
+
+def test_frames_of_asks_leave_at_a_steady_rate_once_there_are_many():
+    poller = Poller(POLICY)
+    sent, at = 0, 0.0
+    while at < 10.0:
+        poller.asked(at)
+        sent += 1
+        at = poller.open_at
+    assert sent <= 10 * POLICY.frame_rate + POLICY.burst + 1
+    poller.asked(20.0)
+    assert poller.open_at == 20.0 + POLICY.floor, "a pause gives the burst back"
 
 
 def test_batches_are_given_up_after_three_refusals():

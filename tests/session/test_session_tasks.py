@@ -39,6 +39,7 @@ from runware_flow.session.commands import (
 from runware_flow.session.delivery import ResultSlots
 from runware_flow.session.events import ConnectionLost, ConnectionOpened, TaskSubmitted, TaskWithdrawn, TimerFired
 from runware_flow.session.inflight import TRANSITIONS, Entry, TaskState
+from runware_flow.session.polling import Durations
 from runware_flow.session.window import Window
 from runware_flow.testing.playbook import ANY
 
@@ -58,10 +59,10 @@ def polled(submission=None, **changes):
 
 def test_async_task_is_acknowledged_asked_for_and_settled():
     with polled() as play:
-        play >> received(1.15, processing(progress=20)) << Progress("t1", 20.0, "processing") << SetTimer(1.25)
+        play >> received(1.15, processing(progress=20)) << Progress("t1", 20.0, "processing") << SetTimer(ANY)
         play >> TimerFired(1.25) << Send((ask(),)) << SetTimer(3.25)
         play >> received(1.3, processing(progress=20)) << Progress("t1", 20.0, "processing", is_news=False)
-        play << SetTimer(1.4)
+        play << SetTimer(1.35)
         play >> TimerFired(1.4) << Send((ask(),)) << SetTimer(3.4)
         play >> received(1.5, done()) << Deliver("t1", 0, item=ANY) << Settle("t1") << SetTimer(30.2)
     assert play.machine.statistics().in_flight == 0
@@ -484,7 +485,7 @@ def test_overdue_sync_task_is_looked_up_and_its_push_still_counts():
     with opened(sync_timeout=20.0) as play:
         play >> TaskSubmitted(1.0, sync_task()) << Send((submit(sync_task()),)) << SetTimer(21.0)
         play >> TimerFired(21.0) << Send((ask(),)) << SetTimer(23.0)
-        play >> received(21.5, processing()) << Progress("t1", None, "processing") << SetTimer(ANY)
+        play >> received(21.5, processing()) << Progress("t1", None, "processing")
         play >> received(22.0, image()) << Deliver("t1", 0, item=ANY) << Settle("t1") << SetTimer(30.2)
 
 
@@ -571,7 +572,7 @@ def test_frames_that_come_while_closing_still_count():
 
 
 def test_task_moves_are_those_of_the_table():
-    entry = Entry(task().task_id, task(), ResultSlots(1), Window("runware:400@1", options()))
+    entry = Entry(task().task_id, task(), ResultSlots(1), Window("runware:400@1", options()), Durations(1))
     with pytest.raises(ClientStateError, match="WAITING cannot take 'not acknowledged in time'"):
         entry.move("not acknowledged in time")
     assert {state for state, _ in TRANSITIONS} == set(TaskState)

@@ -78,7 +78,7 @@ def window(made) -> Window:
 @DELIVERY
 @pytest.mark.parametrize(
     ("count", "seconds", "capacity", "most_wall", "most_refusals"),
-    [(64, 1.0, 8, 8.4, 64), (300, 3.0, 8, 126.0, 340), (300, 0.05, 8, 3.2, 340), (64, 1.0, 1, 70.0, 130)],
+    [(64, 1.0, 8, 8.4, 64), (300, 3.0, 8, 119.0, 340), (300, 0.05, 8, 3.2, 340), (64, 1.0, 1, 70.0, 130)],
 )
 def test_service_at_its_capacity_is_kept_busy(
     duplex, delivery, count, seconds, capacity, most_wall, most_refusals
@@ -87,6 +87,13 @@ def test_service_at_its_capacity_is_kept_busy(
     assert ceil(count / capacity) * seconds <= wall <= most_wall
     assert sum(refusals.values()) <= most_refusals
     assert max(refusals.values()) <= 3
+
+
+def test_refused_tasks_teach_how_long_they_take_once_they_are_taken() -> None:
+    # They were taken for blurred, so nothing was learnt at a capacity, and each result was late by a tenth of its time.
+    async_wall, _ = send_all(world(capacity=8), 300, 3.0, "async")
+    sync_wall, _ = send_all(world(capacity=8), 300, 3.0, "sync")
+    assert async_wall <= 1.04 * sync_wall
 
 
 def test_long_tasks_are_refused_three_times_at_most_on_average() -> None:
