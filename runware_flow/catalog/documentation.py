@@ -21,8 +21,8 @@ _UTILITY_PAGES = {
     "modelSearch": "platform/model-search",
     "modelUpload": "platform/model-upload",
 }
-_ABOUT_THE_REQUEST = frozenset({"validation", "safety", "notFound", "provider"})
-"""Stable codes with which the model's page helps. It says nothing of a key, a connection or a balance."""
+_ABOUT_THE_CLIENT = frozenset({"auth", "connection", "aborted"})
+"""Stable codes with which no page of a model helps: a key, a connection, a call that was given up."""
 
 
 def documentation_of(
@@ -43,19 +43,22 @@ def documentation_of(
         registry: where the slug of a model is looked up; the bundled one by default.
     """
     if task_type in _UTILITY_PAGES:
-        return f"{_ROOT}/{_UTILITY_PAGES[task_type]}"
-    found = page or _model_page(model, registry)
-    if found is None or code not in _ABOUT_THE_REQUEST:
+        return _with_anchor(f"{_ROOT}/{_UTILITY_PAGES[task_type]}", parameter)
+    if code in _ABOUT_THE_CLIENT or (page is None and model is None):
         return f"{_ROOT}/platform/errors"
+    found = page or _model_page(str(model), registry)
+    # the models of the community have one page together
+    return f"{_ROOT}/models" if found is None else _with_anchor(found, parameter)
+
+
+def _with_anchor(page: str, parameter: str | tuple[str, ...] | None) -> str:
     name = parameter[0] if isinstance(parameter, tuple) and parameter else parameter
-    if not isinstance(name, str) or not name or "#" in found:
-        return found
-    return f"{found}#request-{name.lower().replace('.', '-')}"
+    if not isinstance(name, str) or not name or "#" in page:
+        return page
+    return f"{page}#request-{name.lower().replace('.', '-')}"
 
 
-def _model_page(model: str | None, registry: Registry | None) -> str | None:
-    if model is None:
-        return None
+def _model_page(model: str, registry: Registry | None) -> str | None:
     if registry is None:
         from runware_flow.catalog.registry import load_registry
 

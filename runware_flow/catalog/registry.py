@@ -84,7 +84,7 @@ def resolve_model(identifier: str, registry: Registry | None = None) -> tuple[st
     An identifier that holds both `:` and `@` is an AIR (section 9.1); whether it exists, the service knows best.
 
     Raises:
-        RunwareError: code `validation`, raw code `unknownModel`: no model has this slug.
+        RunwareError: code `notFound`, raw code `unknownModel`: no model has this slug.
     """
     registry = load_registry() if registry is None else registry
     entry = registry.models.get(identifier)
@@ -107,8 +107,9 @@ def resolve(wire: Mapping[str, Any], registry: Registry | None = None) -> dict[s
     it is, as in the official clients: the service may know newer models, and the account's own.
 
     Raises:
-        RunwareError: code `validation`: the model is unknown and no task type is given (raw code `unknownModel`), one
-            of them is no text (`invalidModel`, `invalidTaskType`), or there is neither (`missingModel`).
+        RunwareError: code `notFound`: the model is unknown and no task type is given (raw code `unknownModel`). Code
+            `validation`: one of them is no text (`invalidModel`, `invalidTaskType`), or there is neither
+            (`missingModel`).
     """
     registry = load_registry() if registry is None else registry
     model, task_type = wire.get("model"), wire.get("taskType")
@@ -136,7 +137,8 @@ def load_registry() -> Registry:
 
 def _unknown(problem: str, identifier: str, registry: Registry) -> RunwareError:
     names = registry.suggest(identifier)
-    return _refuse(f"{problem} (did you mean {' or '.join(names)}?)" if names else problem, "unknownModel")
+    message = f"{problem} (did you mean {' or '.join(names)}?)" if names else problem
+    return RunwareError(message, code="notFound", raw_code="unknownModel", parameter="model")
 
 
 def _refuse(message: str, raw_code: str, *, parameter: str = "model") -> RunwareError:

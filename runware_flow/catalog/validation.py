@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.catalog.data_files import read
 from runware_flow.errors import RunwareError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ("SchemaUnusable", "Validator", "validation_error")
+__all__ = ("SchemaUnusable", "Validator", "utility_schema", "validation_error")
 
 _LONGEST_MESSAGE = 200
 
@@ -51,6 +54,13 @@ class Validator:
         except unresolvable as error:
             raise SchemaUnusable(f"a reference leads outside: {error}") from error
         return [_plain(error) for error in found]
+
+
+@cache
+def utility_schema(task_type: str) -> dict[str, Any] | None:
+    """The bundled schema of a utility's request (`modelSearch`, ...); None for other task types. Reads the catalog."""
+    found: dict[str, Any] = json.loads(read("schemas.json"))["utilityParams"]
+    return next((one for one in found.values() if one["properties"]["taskType"].get("const") == task_type), None)
 
 
 def _place(error: Any) -> list[str]:

@@ -119,6 +119,27 @@ class Client(Utilities):
         if self._driver is not None and not self._event_loop.is_here():
             raise ClientStateError("a client is closed in the event loop, thread and process that opened it")
         self._is_closed = True
+        await self._end_session()
+
+    @border
+    async def disconnect(self) -> None:
+        """Close the connection and leave the client usable: its next use, or `connect()`, opens another one.
+
+        The calls that wait get an error of code `aborted` at once, as with `aclose()`; the service finishes and bills
+        what it has accepted. The list of models and the send windows stay known. While the connection is being closed,
+        within `CLOSE_SECONDS` and also if the caller is cancelled, the client is not to be used.
+
+        Raises:
+            ClientStateError: from another event loop, thread or process than that of the client's first use.
+        """
+        if self._driver is None:
+            return
+        self._here()
+        await self._end_session()
+        if not self._is_closed:
+            self._driver = self._workers = None
+
+    async def _end_session(self) -> None:
         if self._driver is None or self._workers is None:
             return
         self._driver.close()

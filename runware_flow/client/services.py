@@ -33,7 +33,7 @@ class Services:
         self.web = Web(settings)
         self.log = Log((settings.log_sink or print_entry) if settings.debug else None)
         self.registry = RegistryKeeper(f"{settings.schemas_base_url.rstrip('/')}/registry.json", self.web, self.log)
-        self.schemas = SchemaKeeper(settings.schemas_base_url, self.web, self.log)
+        self.schemas = SchemaKeeper(settings.schemas_base_url, self.web, self.log, shares=settings.http_client is None)
         self.content = Content(settings.content_base_url, self.web, check_open, self.documenting)
         self.apps = Apps(settings, self.web)
         self._workers: Workers | None = None

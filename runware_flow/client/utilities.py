@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import anyio
 from msgspec import UNSET, UnsetType
 
 from runware_flow.client.http.storage import is_available, read_media, save_media
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from runware_flow.client.request import Prepared
     from runware_flow.client.services import Services
     from runware_flow.client.session_driver import SessionDriver
+    from runware_flow.graph.outcomes import Failed, Ok
     from runware_flow.results import (
         AccountManagementResult,
         ImageUploadResult,
@@ -50,13 +52,17 @@ R = TypeVar("R", bound=Result)
 
 _QUERY_TIMEOUT = 60.0
 
+_UPLOAD_STAGES = ("validated", "downloaded", "optimized", "stored", "ready")
+"""What an upload of a model goes through [doc]."""
+
 
 class Utilities:
     """What `Client` inherits: one method for each utility of the service, with typed results.
 
     `timeout` is in seconds everywhere and covers the whole call, repetitions and pauses included. Where a method takes
     none, or it is left out, its bound is the client's `poll_timeout` for tasks, `timeout` for files, and 60 s for
-    questions about tasks, models and apps. Errors are those of `Client.run`.
+    questions about tasks, models and apps. `validate=True` checks what is asked against the package's own schema of the
+    utility before it is sent, instead of the client's `validate`. Errors are those of `Client.run`.
     """
 
     _services: Services
@@ -72,11 +78,13 @@ class Utilities:
             prepared: Prepared,
             *,
             timeout: float | None = None,
+            on_result: Callable[[Any], Awaitable[None] | None] | None = None,
             on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+            validate: bool | None = None,
         ) -> list[Any]: ...
 
-    async def _first(self, task: Task[R], timeout: float | None, on_progress: Any = None) -> R:
-        results = await self.perform(self.prepare(task), timeout=timeout, on_progress=on_progress)
+    async def _first(self, task: Task[R], timeout: float | None, validate: bool | None = None) -> R:
+        results = await self.perform(self.prepare(task), timeout=timeout, validate=validate)
         first: R = results[0]
         return first
 
@@ -93,6 +101,7 @@ class Utilities:
         limit: int | UnsetType = UNSET,
         offset: int | UnsetType = UNSET,
         extra: dict[str, Any] | UnsetType = UNSET,
+        validate: bool | None = None,
         timeout: float | None = None,
     ) -> ModelSearchResult:
         """Search the models that the account can use: `.total_results`, and `.results` as dicts with wire names.
@@ -116,23 +125,30 @@ class Utilities:
             offset=offset,
             extra=extra,
         )
-        return await self._first(task, timeout)
+        return await self._first(task, timeout, validate)
 
     async def model_upload(
         self,
         task: ModelUpload | None = None,
         *,
+        wait_for: Literal["validated", "downloaded", "optimized", "stored", "ready"] = "ready",
+        on_result: Callable[[Ok[ModelUploadResult] | Failed], Awaitable[None] | None] | None = None,
         on_progress: Callable[[Progress], Awaitable[None] | None] | None = None,
+        validate: bool | None = None,
         timeout: float | None = None,
         **parameters: Any,
     ) -> ModelUploadResult:
-        """Bring a model of one's own to the service, and wait until it is ready to be used.
+        """Bring a model of one's own to the service, and wait until it is ready to be used, or has reached a stage.
 
         A cancel ends the waiting only; the service goes on with what it has accepted.
 
         Args:
             task: the `ModelUpload`; or leave it out and give its fields as keywords (`category`, `architecture`,
                 `format`, `name`, `version`, `download_url`, ...).
+            wait_for: the stage to wait for. With `"validated"` the call returns when the service has taken the model;
+                what goes wrong after that, `get_response(result.task_uuid)` tells. A later stage will do as well: over
+                REST the service answers when it is done with all of them.
+            on_result: called with `Ok(result)` or `Failed(error)` when the model is ready, or has failed.
             on_progress: called with a `Progress` whose `status` is the stage: `validated`, `downloaded`, `optimized`,
                 `stored`. Over REST only the later ones may be seen.
 
@@ -151,9 +167,40 @@ class Utilities:
             raise RunwareError(
                 f"model_upload: {error}", code="validation", raw_code="invalidParameter", task_type="modelUpload"
             ) from None
-        return await self._first(upload, timeout, on_progress)
+        if wait_for not in _UPLOAD_STAGES:
+            raise RunwareError(
+                f"wait_for= is one of {', '.join(_UPLOAD_STAGES)}, not {wait_for!r}",
+                code="validation",
+                raw_code="invalidParameter",
+            )
+        prepared = self.prepare(upload)
+        reached: list[str] = []
 
-    async def image_upload(self, image: str | bytes | Path, *, timeout: float | None = None) -> ImageUploadResult:
+        async def watch(progress: Progress) -> None:
+            outcome = None if on_progress is None else on_progress(progress)
+            if outcome is not None:
+                await outcome
+            stage = progress.status or ""
+            if stage in _UPLOAD_STAGES[_UPLOAD_STAGES.index(wait_for) :]:
+                reached.append(stage)
+                waiting.cancel()
+
+        with anyio.CancelScope() as waiting:
+            results = await self.perform(
+                prepared, timeout=timeout, on_result=on_result, on_progress=watch, validate=validate
+            )
+            first: ModelUploadResult = results[0]
+            return first
+        from runware_flow.results import ModelUploadResult
+
+        air = upload.air if isinstance(upload.air, str) else None
+        return ModelUploadResult(
+            task_type="modelUpload", task_uuid=prepared.task_id, air=air, status=reached[0] if reached else None
+        )
+
+    async def image_upload(
+        self, image: str | bytes | Path, *, validate: bool | None = None, timeout: float | None = None
+    ) -> ImageUploadResult:
         """Store an image for later tasks: `.image_uuid`. `media_storage` takes any medium.
 
         Local media need no upload of yours: `run` takes paths and bytes wherever a task takes a medium. After a cancel
@@ -162,13 +209,14 @@ class Utilities:
         Args:
             image: a URL, a data URI or base64 as a `str`; a `Path`; or bytes.
         """
-        return await self._first(ImageUpload(image=image), timeout)
+        return await self._first(ImageUpload(image=image), timeout, validate)
 
     async def media_storage(
         self,
         media: str | bytes | Path,
         *,
         operation: Literal["upload", "delete"] = "upload",
+        validate: bool | None = None,
         timeout: float | None = None,
     ) -> MediaStorageResult:
         """Store a medium for later tasks (`.media_uuid`, `.media_url`), or delete one.
@@ -183,7 +231,7 @@ class Utilities:
             self._here()
             with self._services.documenting():
                 return await store_local(media, self._services, timeout=timeout)
-        return await self._first(MediaStorage(operation=operation, media=media), timeout)
+        return await self._first(MediaStorage(operation=operation, media=media), timeout, validate)
 
     async def account_management(
         self,
@@ -195,6 +243,7 @@ class Utilities:
         api_keys: Sequence[str] | UnsetType = UNSET,
         group_by: Sequence[str] | UnsetType = UNSET,
         timezone: str | UnsetType = UNSET,
+        validate: bool | None = None,
         timeout: float | None = None,
     ) -> AccountManagementResult:
         """Read the account's details (balance, team, keys), or its usage over at most 30 days.
@@ -212,7 +261,7 @@ class Utilities:
             group_by=group_by,
             timezone=timezone,
         )
-        return await self._first(task, timeout)
+        return await self._first(task, timeout, validate)
 
     async def get_response(self, task_uuid: str, *, timeout: float | None = None) -> TaskState:
         """Ask once how a task stands, of any program: status, progress, finished results, failures. Waits for nothing.
@@ -379,15 +428,22 @@ class Utilities:
                 timeout=timeout,
             )
 
-    async def get_task(self, app_id: str, task_id: str, *, environment: str | None = None) -> AppTask:
-        """Ask once how an invocation of a serverless app stands, within 60 s. One that failed is a state, no exception.
+    async def get_task(
+        self, app_id: str, task_id: str, *, environment: str | None = None, timeout: float | None = None
+    ) -> AppTask:
+        """Ask once how an invocation of a serverless app stands. One that failed is a state, no exception.
+
+        Args:
+            app_id, environment: as for `invoke`.
+            task_id: the id of the invocation.
+            timeout: seconds for the question, repetitions included, instead of 60.
 
         Raises:
             RunwareError: `notFound` when the app has no such task, or the question itself failed.
         """
         self._here()
         with self._services.documenting():
-            return await self._services.apps.get_task(app_id, task_id, environment=environment)
+            return await self._services.apps.get_task(app_id, task_id, environment=environment, timeout=timeout)
 
     @property
     def registry(self) -> Registry:

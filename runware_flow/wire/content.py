@@ -48,7 +48,7 @@ class ContentModel(Entry, frozen=True, kw_only=True, rename="camel"):
     architecture: str | None = None
     hosted: bool | None = None
     status: str | None = None
-    """`live`, `deprecated`, `coming-soon`, `draft`, `unlisted` or `compatible-only`."""
+    """`live`, `deprecated`, `coming-soon`, `draft`, `unlisted`, `compatible-only` or `openai-compatible`."""
     released_at: str | None = None
     weight: float | None = None
     headline: str | None = None
@@ -79,6 +79,11 @@ class ModelPricing(Entry, frozen=True, kw_only=True, rename="camel"):
     model: str | None = None
     air: str | None = None
     name: str | None = None
+    category: str | list[str] | None = None
+    status: str | None = None
+    """As of a `ContentModel`."""
+    cover_image: str | None = None
+    released_at: str | None = None
     pricing_overview: str | None = None
     pricing_examples: list[PricingExample] = msgspec.field(default_factory=list[PricingExample])
 
@@ -109,6 +114,8 @@ class Collection(Entry, frozen=True, kw_only=True, rename="camel"):
     name: str | None = None
     headline: str | None = None
     description: str | None = None
+    icon: str | None = None
+    cover_image: str | None = None
     category: str | list[str] | None = None
     order: float | None = None
     models: list[ContentModel] = msgspec.field(default_factory=list[ContentModel])
@@ -121,7 +128,10 @@ class Creator(Entry, frozen=True, kw_only=True, rename="camel"):
 
     id: str | None = None
     name: str | None = None
+    headline: str | None = None
     description: str | None = None
+    logo: str | None = None
+    """The address of a picture."""
     models: list[ContentModel] = msgspec.field(default_factory=list[ContentModel])
 
 

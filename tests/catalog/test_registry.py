@@ -23,7 +23,8 @@ TINY = Registry.from_json(
 def refusal(wire: dict[str, Any], registry: Registry | None = None) -> RunwareError:
     with pytest.raises(RunwareError) as caught:
         resolve(wire, registry)
-    assert (caught.value.code, caught.value.parameter) == ("validation", "model")
+    code = "notFound" if caught.value.raw_code == "unknownModel" else "validation"
+    assert (caught.value.code, caught.value.parameter) == (code, "model")
     return caught.value
 
 

@@ -86,6 +86,52 @@ def test_content_that_does_not_exist_is_none_or_empty(run, open_content):
     run(main)
 
 
+def test_content_lists_that_are_not_there_say_so(run):
+    import httpx
+
+    async def main():
+        transport = httpx.MockTransport(lambda _: httpx.Response(404, json={"error": "not found"}))
+        async with httpx.AsyncClient(transport=transport) as http_client:
+            options = {"http_client": http_client, "content_base_url": "http://wrong.test/"}
+            async with Client(api_key="rw-key", transport="rest", **options) as client:
+                content = client.content
+                lists = (
+                    content.list_models,
+                    content.list_capabilities,
+                    content.list_collections,
+                    content.list_creators,
+                )
+                for call in lists:
+                    with pytest.raises(RunwareError, match="content_base_url") as caught:
+                        await call()
+                    assert (caught.value.code, caught.value.status_code) == ("notFound", 404)
+                assert await content.get_model("nobody") is None
+                assert await content.get_model_guides("nobody") == []
+
+    run(main)
+
+
+def test_content_fields_are_typed_that_were_in_raw_alone(run, open_content):
+    async def main():
+        async with open_content() as content:
+            creator = await content.get_creator("google")
+            assert creator.logo.startswith("http")
+            assert creator.headline
+            (collection,) = await content.list_collections(category="video")
+            assert collection.icon
+            assert collection.cover_image.startswith("http")
+            pricing = await content.get_model_pricing("runware:101@1")
+            assert pricing.status == "live"
+            assert pricing.category == ["image"]
+            assert pricing.cover_image.startswith("http")
+            assert pricing.released_at
+            for entry in (creator, collection, pricing):
+                known = set(entry.__struct_encode_fields__)
+                assert set(entry.raw) <= known, set(entry.raw) - known
+
+    run(main)
+
+
 def test_content_sends_no_key_and_encodes_what_is_asked(run):
     import httpx
 
@@ -134,7 +180,8 @@ def test_content_errors_are_runware_errors(run, status, body, code):
 def test_content_hides_models_that_run_cannot_use_unless_asked_for_a_status(run):
     import httpx
 
-    models = [{"model": "a", "status": "live"}, {"model": "b", "status": "compatible-only"}]
+    hidden = ("compatible-only", "openai-compatible")
+    models = [{"model": "a", "status": "live"}, *({"model": status, "status": status} for status in hidden)]
 
     def answer(request):
         page = {"total": 2, "limit": 25, "offset": 0, "items": models}
@@ -147,7 +194,7 @@ def test_content_hides_models_that_run_cannot_use_unless_asked_for_a_status(run)
                 page = await client.content.list_models(paginate=True)
                 asked = await client.content.list_models(status="compatible-only")
         assert [model.model for model in listed] == [model.model for model in page.items] == ["a"]
-        assert (page.total, len(asked)) == (2, 2)
+        assert (page.total, len(asked)) == (2, 3)
 
     run(main)
 

@@ -481,3 +481,48 @@ async def none_open(emulator):
     with anyio.fail_after(5):
         while emulator.log.open_connections:  # noqa: ASYNC110  # the log is no event source
             await anyio.sleep(0.01)
+
+
+def test_client_that_is_disconnected_connects_again(run, transport):
+    async def main():
+        async with Emulator(latency=0.01) as emulator:
+            async with Client(**emulator.client_options, transport=transport) as client:
+                await client.disconnect()  # nothing was opened
+                for opened in range(1, 4):
+                    if opened == 2:
+                        await client.connect()
+                    assert await client.run(TASK)
+                    if transport == "websocket":
+                        assert emulator.log.connections == opened
+                    await client.disconnect()
+                    await client.disconnect()
+                    assert "not opened" in repr(client)
+                found = await client.content.list_models(limit=1)
+                assert len(found) == 1
+            with pytest.raises(ClientStateError):
+                await client.run(TASK)
+        gc.collect()
+
+    run(main)
+
+
+def test_client_disconnecting_fails_calls_that_wait_and_only_those(run, transport):
+    async def main():
+        async with Emulator(latency=5) as emulator:
+            async with Client(**emulator.client_options, transport=transport) as client:
+                failed = []
+
+                async def wait():
+                    with pytest.raises(RunwareError) as caught:
+                        await client.run(TASK)
+                    failed.append(caught.value.code)
+
+                async with anyio.create_task_group() as callers:
+                    callers.start_soon(wait)
+                    while not emulator.log.asked:  # noqa: ASYNC110 - the log has nothing to wait on
+                        await anyio.sleep(0.01)
+                    await client.disconnect()
+                assert failed == ["aborted"]
+                assert (await client.model_search("flux", limit=1)).results
+
+    run(main)

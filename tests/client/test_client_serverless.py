@@ -43,7 +43,7 @@ def test_invoke_returns_the_output(run, open_client, sync):
             task = await client.invoke("my-app", {"prompt": "hi"}, endpoint_path="v1/run", environment="dev", sync=sync)
             assert (task.status, task.is_done, task.app_id) == ("completed", True, "my-app")
             assert task.output == {"app": "my-app", "endpoint": "v1/run", "payload": {"prompt": "hi"}}
-            again = await client.get_task("my-app", task.id, environment="dev")
+            again = await client.get_task("my-app", task.id, environment="dev", timeout=5)
             assert again.output == task.output
             assert again.raw["createdAt"] == task.created_at
 

@@ -60,6 +60,50 @@ def test_model_upload_returns_when_ready_and_tells_every_stage(run, open_pair, t
     assert stages == expected if transport == "websocket" else stages == expected[len(expected) - len(stages) :]
 
 
+@pytest.mark.parametrize("stage", ["validated", "optimized", "ready"])
+def test_model_upload_waits_for_the_stage_that_is_asked_for(run, open_pair, transport, stage):
+    async def main():
+        stages = ["validated", "downloaded", "optimized", "stored", "ready"]
+        async with open_pair(latency=0.5) as (_, client):
+            told, results = [], []
+            callbacks = {"on_progress": lambda progress: told.append(progress.status), "on_result": results.append}
+            uploaded = await client.model_upload(**UPLOAD, wait_for=stage, **callbacks)
+            assert stages.index(uploaded.status) >= stages.index(stage)
+            if transport == "websocket":
+                assert uploaded.status == stage
+            if uploaded.status == "ready":
+                assert [one.value for one in results] == [uploaded]
+            else:
+                assert uploaded.status in told
+                assert results == []
+            # it goes on by itself
+            state = await client.get_response(uploaded.task_uuid)
+            assert state.status in ("processing", "success", "unknown")
+            with pytest.raises(RunwareError, match="wait_for= is one of"):
+                await client.model_upload(**UPLOAD, wait_for="done")
+
+    run(main)
+
+
+def test_validate_checks_utilities_against_the_packages_own_schemas(run, open_pair):
+    async def main():
+        async with open_pair() as (emulator, client):
+            for call in (
+                client.model_search(limit="many", validate=True),
+                client.account_management("getEverything", validate=True),
+                client.model_upload(**{**UPLOAD, "category": "picture"}, validate=True),
+            ):
+                with pytest.raises(RunwareError) as caught:
+                    await call
+                assert caught.value.code == "validation"
+                assert caught.value.validation_errors
+            assert not emulator.log.rejected
+            assert (await client.model_search("flux", limit=3, validate=True)).results
+            assert (await client.account_management(validate=True)).balance
+
+    run(main)
+
+
 @pytest.mark.parametrize("parameters", [{"name": "mine"}, {**UPLOAD, "colour": "red"}])
 def test_model_upload_with_wrong_fields_is_refused_before_anything_is_sent(run, open_pair, parameters):
     async def main():

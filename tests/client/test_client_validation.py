@@ -6,7 +6,10 @@ import anyio
 import pytest
 from asking import open_counted
 
-from runware_flow import RunwareError
+from runware_flow import Client, RunwareError
+from runware_flow.catalog.validation import Validator
+from runware_flow.client.http.schemas import KnownSchemas
+from runware_flow.emulator import Emulator
 from runware_flow.tasks import Caption, ImageInference, TextInference
 
 KITE = {"model": "runware:400@1", "positivePrompt": "a kite", "width": 512, "height": 512}
@@ -46,6 +49,35 @@ def test_validate_of_a_call_wins_over_that_of_the_client(run):
             assert asked.paths(RESOLVE) == []
 
     run(main)
+
+
+def test_validate_shares_schemas_among_the_clients_of_a_process(run):
+    async def main():
+        async with Emulator(latency=0) as first, Client(**first.client_options, validate=True) as client:
+            assert (await refuse(client, WRONG)).validation_errors
+        gone = {"schemas_base_url": first.client_options["schemas_base_url"], "max_retries": 0}
+        async with Emulator(latency=0) as second, Client(**{**second.client_options, **gone}, validate=True) as other:
+            error = await refuse(other, WRONG)
+            assert error.validation_errors
+            assert error.documentation.endswith("#request-width")
+            other.clear_validator_cache()
+            assert not (await refuse(other, WRONG)).validation_errors  # the service's own refusal
+
+    run(main)
+
+
+def test_schemas_that_are_kept_are_bounded_and_told_apart_by_service():
+    known = KnownSchemas(limit=2)
+    validators = [Validator({}) for _ in range(3)]
+    for number, validator in enumerate(validators):
+        known.keep("http://a", f"model {number}", validator, None)
+    assert known.get("http://a", "model 0") == (None, None)
+    assert known.get("http://a", "model 2") == (validators[2], None)
+    assert known.get("http://b", "model 2") == (None, None)
+    known.keep("http://b", "model 2", validators[0], "page")
+    known.clear("http://a")
+    assert known.get("http://a", "model 2") == (None, None)
+    assert known.get("http://b", "model 2") == (validators[0], "page")
 
 
 def test_validate_holds_for_submit_stream_and_structs(run):

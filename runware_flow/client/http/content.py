@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Content",)
 
+_NOT_FOR_RUN = frozenset({"compatible-only", "openai-compatible"})
+"""Statuses of models that only the compatible APIs serve; the two official clients differ in the name."""
+
 E = TypeVar("E", bound=Entry)
 
 _TIMEOUT = 60.0
@@ -40,13 +43,14 @@ _TIMEOUT = 60.0
 class Content:
     """`client.content`: read-only metadata of the curated models. Nothing here is billed, and no key is sent.
 
-    A model, collection or creator is named by its id: for models the slug or the AIR. What does not exist is `None`, or
-    an empty list. Every entry has `.raw` with all that came.
+    A model, collection or creator is named by its id: for models the slug or the AIR. One that does not exist is
+    `None`, and has an empty list of examples and guides. Every entry has `.raw` with all that came.
 
     Raises:
         RunwareError: from every method: the service could not be reached (`connection`, `timeout`), or answered with
-            an error or with something that cannot be read (`serverError`, `validation`, ...). Requests are repeated
-            up to `max_retries` times before that, within 60 s in all.
+            an error or with something that cannot be read (`serverError`, `validation`, ...), or it has no such list
+            (`notFound`: then `content_base_url` names something else). Requests are repeated up to `max_retries` times
+            before that, within 60 s in all.
     """
 
     def __init__(
@@ -99,19 +103,20 @@ class Content:
             capability: an id of `list_capabilities`, such as `io:text-to-image`.
             category: `image`, `video`, `audio`, `text` or `3d`.
             creator: an id of `list_creators`.
-            status: `live`, `deprecated`, `coming-soon`, ... Without it, models of status `compatible-only`, which `run`
-                cannot use, are left out, as in the official client; a page's `total` counts them all the same.
+            status: `live`, `deprecated`, `coming-soon`, ... Without it, models that `run` cannot use (of status
+                `compatible-only` or `openai-compatible`) are left out, as in the official clients; a page's `total`
+                counts them all the same.
             sort: `weight`, `releasedAt`, `name`, `creator`, `popularity`, `newest` or `alpha`.
             order: `asc` or `desc`.
             limit, offset: a part of the list.
             paginate: return a `Page` with `total`, `limit`, `offset` and `items` instead of a list.
         """
-        found = await self._get("models", q=search, paginate="true" if paginate else None, **filters)
+        found = await self._list("models", q=search, paginate="true" if paginate else None, **filters)
         listed = found["items"] if _is_page(found) else found
         items = read_list(ContentModel, listed)
         count = len(items)
         if filters.get("status") is None:
-            items = [model for model in items if model.status != "compatible-only"]
+            items = [model for model in items if model.status not in _NOT_FOR_RUN]
         if not paginate:
             return items
         if not _is_page(found):
@@ -137,11 +142,11 @@ class Content:
 
     async def list_capabilities(self) -> list[Capability]:
         """Everything that models can do, by id (`io:...`, `op:...`, `form:...`) and label."""
-        return await self._several(Capability, "capabilities")
+        return _entries(Capability, await self._list("capabilities"))
 
     async def list_collections(self, *, category: str | None = None) -> list[Collection]:
         """Groups of models that the service has put together, of one category or all."""
-        return await self._several(Collection, "collections", category=category)
+        return _entries(Collection, await self._list("collections", category=category))
 
     async def get_collection(self, collection: str) -> Collection | None:
         """One of those groups."""
@@ -149,7 +154,7 @@ class Content:
 
     async def list_creators(self) -> list[Creator]:
         """Who makes models, with the curated ones."""
-        return await self._several(Creator, "creators")
+        return _entries(Creator, await self._list("creators"))
 
     async def get_creator(self, creator: str) -> Creator | None:
         """One of them."""
@@ -164,10 +169,20 @@ class Content:
         return read_entry(kind, found)
 
     async def _several(self, kind: type[E], *path: str, **query: str | None) -> list[E]:
-        found = await self._get(*path, **query)
-        if found is not None and not salvage.is_array(found):
-            raise _unreadable(f"a list of {kind.__name__}")
-        return read_list(kind, found)
+        return _entries(kind, await self._get(*path, **query))
+
+    async def _list(self, name: str, **query: Any) -> Any:
+        """A list that the service has always; where it has none, something else answers there."""
+        found = await self._get(name, **query)
+        if found is not None:
+            return found
+        raise RunwareError(
+            f"there is no list of {name} at {self._base_url}: content_base_url names something else",
+            code="notFound",
+            raw_code="httpError",
+            status_code=404,
+            documentation=documentation_of("notFound"),
+        )
 
     async def _get(self, *path: str, **query: Any) -> Any:
         """What the service answered, decoded; None for 404."""
@@ -191,6 +206,12 @@ class Content:
             return msgspec.json.decode(reply.body)
         except salvage.UNREADABLE as error:
             raise _unreadable("JSON") from error
+
+
+def _entries(kind: type[E], found: object) -> list[E]:
+    if found is not None and not salvage.is_array(found):
+        raise _unreadable(f"a list of {kind.__name__}")
+    return read_list(kind, found)
 
 
 def _is_page(found: object) -> bool:

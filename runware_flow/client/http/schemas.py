@@ -1,14 +1,15 @@
-"""The schemas of models as a client knows them: fetched when a request is first to be checked, kept for its life."""
+"""The schemas of models: fetched when a request is first to be checked, and kept for all clients of the process."""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import anyio.to_thread
 import msgspec
 
-from runware_flow.catalog.validation import SchemaUnusable, Validator, validation_error
+from runware_flow.catalog.validation import SchemaUnusable, Validator, utility_schema, validation_error
 from runware_flow.client.http.shared_fetch import SharedFetch
 from runware_flow.errors import RunwareError
 from runware_flow.transport.loading import load
@@ -34,16 +35,53 @@ class _Resolved(msgspec.Struct, rename="camel"):
     documentation: str | None = None
 
 
+class KnownSchemas:
+    """What was fetched, by the address of the schemas service and the model; safe to use from several threads.
+
+    The least recently fetched ones are forgotten first.
+    """
+
+    def __init__(self, limit: int = 1024) -> None:
+        self._limit = limit
+        self._known: dict[tuple[str, str], tuple[Validator, str | None]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, base_url: str, model: str) -> tuple[Validator | None, str | None]:
+        """Return the validator of a model and its page; twice nothing for one that was not fetched."""
+        return self._known.get((base_url, model), (None, None))
+
+    def keep(self, base_url: str, model: str, validator: Validator, page: str | None) -> None:
+        """Keep what was fetched."""
+        with self._lock:
+            self._known[base_url, model] = validator, page
+            while len(self._known) > self._limit:
+                del self._known[next(iter(self._known))]
+
+    def clear(self, base_url: str) -> None:
+        """Forget what one service said."""
+        with self._lock:
+            self._known = {key: value for key, value in self._known.items() if key[0] != base_url}
+
+
+_of_the_process = KnownSchemas()
+
+
 class SchemaKeeper:
     """Checks requests against the schemas of `/resolve/<model>` (protocol facts, section 9.2).
 
     Concurrent first uses of a model share one fetch, which none of them owns. A schema that cannot be had or used
     checks nothing: the log says so, the request goes out, and the next one tries again. A model that the schemas
-    service does not know (404) is remembered as one without a schema.
+    service does not know (404) is remembered as one without a schema, by this client alone. Utilities are checked
+    against the package's own schemas.
+
+    Args:
+        shares: whether what is fetched serves the other clients of the process; not if this one has an HTTP client of
+            its own, which may be answered differently.
     """
 
-    def __init__(self, base_url: str, web: Web, log: Log) -> None:
+    def __init__(self, base_url: str, web: Web, log: Log, *, shares: bool = True) -> None:
         self._base_url = base_url.rstrip("/")
+        self._known = _of_the_process if shares else KnownSchemas()
         self._web = web
         self._log = log
         self._fetched: dict[str, SharedFetch[Validator | None]] = {}
@@ -51,11 +89,14 @@ class SchemaKeeper:
 
     def documentation_of(self, model: str | None) -> str | None:
         """The page about a model that the service named, if it was asked for its schema."""
-        return None if model is None else self._documentation.get(model)
+        if model is None:
+            return None
+        return self._documentation.get(model) or self._known.get(self._base_url, model)[1]
 
     def clear(self) -> None:
-        """Forget all schemas; what is being fetched serves those who wait for it, and is not kept."""
+        """Forget all schemas, for all clients of this service; what is being fetched serves those who wait for it."""
         self._fetched.clear()
+        self._known.clear(self._base_url)
 
     async def check(self, prepared: Prepared, workers: Workers) -> None:
         """Check a request against the schema of its model, if it has one.
@@ -64,10 +105,11 @@ class SchemaKeeper:
             RunwareError: code `validation`, with `parameter` and `validation_errors`.
         """
         model = prepared.model
-        if model is None:
-            return
         try:
-            validator = await self._validator(model, workers)
+            if model is None:
+                validator = await _utility_validator(prepared.task_type)
+            else:
+                validator = self._known.get(self._base_url, model)[0] or await self._validator(model, workers)
             problems = [] if validator is None else validator.check(_complete(prepared))
         except (RunwareError, SchemaUnusable) as error:
             if isinstance(error, RunwareError) and error.code == "aborted":
@@ -107,7 +149,17 @@ class SchemaKeeper:
         if resolved.request_schema is None:
             return None
         await load("jsonschema")
-        return await anyio.to_thread.run_sync(Validator, resolved.request_schema)
+        validator = await anyio.to_thread.run_sync(Validator, resolved.request_schema)
+        self._known.keep(self._base_url, model, validator, resolved.documentation)
+        return validator
+
+
+async def _utility_validator(task_type: str) -> Validator | None:
+    schema = await anyio.to_thread.run_sync(utility_schema, task_type)
+    if schema is None:
+        return None
+    await load("jsonschema")
+    return await anyio.to_thread.run_sync(Validator, schema)
 
 
 def _complete(prepared: Prepared) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ("Apps",)
 
 _QUESTION_SECONDS = 60.0
-"""How long one question about a task may take, repetitions included."""
+"""How long one question about a task may take, repetitions included, unless the call says otherwise."""
 
 _LEAST_SYNC_TIMEOUT = 300.0
 """Seconds that a waiting invocation is given on its connection, at least [sdk]."""
@@ -78,13 +78,14 @@ class Apps:
             task_uuid=task_id,
         )
 
-    async def get_task(self, app_id: str, task_id: str, *, environment: str | None) -> AppTask:
+    async def get_task(self, app_id: str, task_id: str, *, environment: str | None, timeout: float | None) -> AppTask:
         """See `Client.get_task`."""
         environment = environment or self._settings.serverless_environment
         rules.check_address(app_id, None, environment)
         task_id = read_task_id(task_id)
         url = self._base_url + rules.task_path(app_id, task_id, environment)
-        reply = await self._web.request_with_retries(url, with_key=True, timeout=_QUESTION_SECONDS)
+        seconds = check_seconds(timeout, _QUESTION_SECONDS)
+        reply = await self._web.request_with_retries(url, with_key=True, timeout=seconds)
         read = rules.read_reply(
             reply.status, reply.body, task_id=task_id, retry_after=reply.retry_after, request_id=reply.request_id
         )

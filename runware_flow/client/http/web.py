@@ -61,6 +61,7 @@ class Web:
         """Close the HTTP client, if it was opened here."""
         self.workers.stop()
         await self.workers.wait_ended()
+        self._http_client, self._rest = self._settings.http_client, None  # the client may be used again
 
     async def _close_in_the_end(self, http_client: httpx.AsyncClient) -> None:
         """Keep an HTTP client until the client is closed, dropped, or its event loop ends."""
