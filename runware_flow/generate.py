@@ -351,11 +351,17 @@ def render_tasks() -> str:
         ),
         noqa="PYI051",
     )
-    module.names += ["Media", "Value", "FrameImage", "TASK_TYPES"]
+    module.names += ["Media", "Value", "FrameImage", "SchemaKey", "TASK_TYPES"]
     module.preamble.append(PREAMBLE)
     for task_type, (name, summary) in TASKS.items():
         parameters = task_surface(task_type, catalog.schemas(), catalog.limits())
         module.classes.append(task_class(module, name, task_type, summary, parameters))
+    registry = catalog.load_registry()
+    groups = (registry.modality_task_types, registry.architecture_task_types, registry.operation_task_types)
+    keys = list(dict.fromkeys(key for group in groups for key in group))
+    text = "What the catalog has schemas for besides single models: modalities, architectures and operations."
+    spelled = f"Literal[{', '.join(map(repr, keys))}]"
+    module.types["SchemaKey"] = [f"SchemaKey: TypeAlias = {spelled}", docstring(text, ""), ""]
     entries = {task_type: name for task_type, (name, _) in TASKS.items()}
     module.classes.append(mapping("TASK_TYPES", "type[Task[Any]]", entries, "Tasks by the wire's `taskType`."))
     return module.text()

@@ -77,6 +77,7 @@ __all__ = (
     "RemoveBackgroundInputs",
     "RemoveBackgroundSettings",
     "Scheduler",
+    "SchemaKey",
     "TextInference",
     "TextInferenceInputs",
     "TextInferenceMessage",
@@ -775,6 +776,54 @@ class VectorizeInputs(TypedDict, total=False):
     """Known members of `inputs` of `Vectorize`, by wire name; the service may take others."""
 
     image: Media
+
+
+SchemaKey: TypeAlias = Literal[
+    "3d",
+    "audio",
+    "image",
+    "text",
+    "video",
+    "exactly-illustrative",
+    "flux-1-dev",
+    "flux-1-kontext-dev",
+    "flux-1-schnell",
+    "illustrious",
+    "noobai",
+    "pony",
+    "sd-1-5",
+    "sd-1-5-distilled",
+    "sd-1-5-hyper",
+    "sd-1-5-lcm",
+    "sd-2-1",
+    "sdxl",
+    "sdxl-distilled",
+    "sdxl-hyper",
+    "sdxl-lcm",
+    "sdxl-lightning",
+    "sdxl-turbo",
+    "z-image",
+    "z-image-turbo",
+    "krea-2-raw-oss",
+    "krea-2-turbo-oss",
+    "sd3",
+    "caption",
+    "caption-image",
+    "caption-video",
+    "controlnet-preprocess",
+    "masking",
+    "prompt-enhance",
+    "remove-background",
+    "remove-background-image",
+    "remove-background-video",
+    "training",
+    "upscale",
+    "upscale-image",
+    "upscale-video",
+    "vectorize",
+    "tools",
+]
+"""What the catalog has schemas for besides single models: modalities, architectures and operations."""
 
 
 class ImageInference(Task[ImageResult], kw_only=True, rename=WIRE_NAMES):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -24,6 +24,12 @@ def test_generate_again_changes_nothing() -> None:
         assert path.read_text() == text, (
             f"run `python -m runware_flow.generate`: {path.name} is not what it would write"
         )
+
+
+def test_schema_key_names_every_modality_architecture_and_operation() -> None:
+    registry = catalog.load_registry()
+    groups = (registry.modality_task_types, architectures.ARCHITECTURES, operations.OPERATIONS)
+    assert set(get_args(tasks.SchemaKey)) == {key for group in groups for key in group}
 
 
 def test_generate_check_tells_what_would_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
