@@ -81,6 +81,7 @@ class Client(Utilities):
             raise
         self._driver: SessionDriver | None = None
         self._workers: Workers | None = None
+        self._disconnecting = anyio.Lock()
         self._is_entered = False
         self._is_closed = False
         self._is_failure_told = False
@@ -132,12 +133,16 @@ class Client(Utilities):
         Raises:
             ClientStateError: from another event loop, thread or process than that of the client's first use.
         """
-        if self._driver is None:
-            return
-        self._here()
-        await self._end_session()
-        if not self._is_closed:
-            self._driver = self._workers = None
+        async with self._disconnecting:
+            driver = self._driver
+            if driver is None or self._is_closed:
+                return
+            self._here()
+            try:
+                await self._end_session()
+            finally:
+                if self._driver is driver and not self._is_closed:
+                    self._driver = self._workers = None
 
     async def _end_session(self) -> None:
         if self._driver is None or self._workers is None:

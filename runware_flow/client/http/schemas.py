@@ -124,7 +124,7 @@ class SchemaKeeper:
 
     async def _validator(self, model: str, workers: Workers) -> Validator | None:
         fetched = self._fetched.get(model)
-        if fetched is None:
+        if fetched is None or fetched.has_failed:
             fetched = SharedFetch(workers, lambda: self._fetch(model))
             self._fetched[model] = fetched
         try:

@@ -35,6 +35,11 @@ class SharedFetch(Generic[T]):
         """Whether waiting is no longer needed."""
         return self._ended.is_set()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it ended without a value; also because its client was disconnected."""
+        return self._ended.is_set() and self._error is not None
+
     async def wait(self) -> T:
         """Wait for the end, and return what the work returned or raise what it raised."""
         await self._ended.wait()
