@@ -6,7 +6,9 @@ A step is an async function that does nothing; its value is on the disk (`synchr
 needs it begins. Here: a map of no-op steps at concurrency 64, as a plain run and with a journal. LangGraph 1.2: a graph
 of one no-op node that loops, with its SQLite checkpointer, a checkpoint a step. DBOS 3.4: a workflow that calls a no-op
 step, on its SQLite system database. The peers run their steps one after the other, since that is what a chain of
-durable steps is with them; `chain` is the same shape here. All in one process, on one disk, one after the other.
+durable steps is with them; `chain` is the same shape here. All in one process, on one disk, one after the other. Beside
+the times stand counts, which a busy machine does not change: commits (each of them one `fsync`) and Python calls for a
+step of the map.
 
 The peers are the dependency group `peers` (`pip install --group peers`); one that is not installed is left out.
 """
@@ -14,17 +16,43 @@ The peers are the dependency group `peers` (`pip install --group peers`); one th
 from __future__ import annotations
 
 import argparse
+import cProfile
 import importlib.util
 import logging
 import sqlite3
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import anyio
 
 from runware_flow import Flow
+from runware_flow.journal.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runware_flow.journal.store import Change, Entry
+
+
+class CountingStore(SqliteStore):
+    """A journal that counts its commits."""
+
+    commits = 0
+
+    def apply(self, changes: Sequence[Change]) -> list[Entry | None]:
+        """Carry out changes in one transaction."""
+        self.commits += 1
+        return super().apply(changes)
+
+
+def counts(count: int, path: Path, backend: str) -> tuple[float, float]:
+    """Commits and Python calls for a durable step of a map; calls in the thread of the database are not among them."""
+    store = CountingStore(path)
+    profiler = cProfile.Profile()
+    profiler.runcall(anyio.run, wide, count, store, backend=backend)
+    return store.commits / count, sum(entry.callcount for entry in profiler.getstats()) / count
 
 
 async def nothing(number: int) -> int:
@@ -32,7 +60,7 @@ async def nothing(number: int) -> int:
     return number
 
 
-async def wide(count: int, journal: Path | None) -> float:
+async def wide(count: int, journal: Path | SqliteStore | None) -> float:
     """Microseconds a step of a map at concurrency 64."""
     flow = Flow("steps", concurrency=64, journal=journal)
     flow.map(range(count), nothing)
@@ -144,6 +172,8 @@ def main() -> None:
                 f"{backend}: {without:.0f} us a step, {durable:.0f} us a durable step of a map, {one:.0f} us a durable"
                 " step of a chain"
             )
+            commits_a_step, calls = counts(options.steps, folder / f"{backend}-counts.sqlite", backend)
+            print(f"{backend}: {commits_a_step:.4f} commits and {calls:.0f} Python calls a durable step of a map")
         if importlib.util.find_spec("langgraph") and importlib.util.find_spec("aiosqlite"):
             print(f"LangGraph with its SQLite saver: {anyio.run(langgraph, options.peers, folder):.0f} us a step")
         else:

@@ -73,7 +73,7 @@ class Service:
             item["text"] = f"caption of {made_of}"
         else:
             item |= {"imageURL": f"{request.task_type}({made_of}){slot or ''}", "imageUUID": str(uuid4())}
-        return msgspec.convert({**item, **more}, request.request.result_type)
+        return msgspec.convert({**item, **more}, request.result_type)
 
 
 def art(prompt: str = "a kite", **more: Any) -> ImageInference:

@@ -335,7 +335,7 @@ class Client(Utilities):
         try:
             yield submitted
         finally:
-            driver.withdraw(submitted.request.task_id)
+            driver.withdraw(prepared.task_id)
 
     def stream(
         self,
@@ -424,7 +424,7 @@ class Client(Utilities):
                         await pending
             return await delivery.wait_results()
         finally:
-            driver.withdraw(delivery.request.task_id)
+            driver.withdraw(prepared.task_id)
 
     async def perform_stream(
         self,
@@ -475,25 +475,22 @@ class Client(Utilities):
         if not self._selector.is_chosen:  # that is found out first
             with anyio.CancelScope(deadline=deadline):
                 driver = await self._connect()
-        request = prepared.request
         submission = Submission(
-            task_id=request.task_id,
-            body=encode(request.wire),
-            task_type=request.task_type,
-            model=request.model,
-            delivery="async" if request.delivery == "async" or "webhookURL" in request.wire else "sync",
-            slots=request.slots,
+            task_id=prepared.task_id,
+            body=encode(prepared.wire),
+            task_type=prepared.task_type,
+            model=prepared.model,
+            delivery="async" if prepared.delivery == "async" or "webhookURL" in prepared.wire else "sync",
+            slots=prepared.slots,
             sent_before=sent_before,
             is_journalled=prepared.is_journalled,
             has_slot=slot is not None and slot.hand_on(),
             parks=parks,
         )
-        document = self._services.documenter(request.model)
-        delivery: Delivery[Any] = Delivery(
-            request, timeout=seconds, document=document, course=prepared.course, parks=parks
-        )
+        document = self._services.documenter(prepared.model)
+        delivery: Delivery[Any] = Delivery(prepared, timeout=seconds, document=document, parks=parks)
         cost_tracker = current_cost_tracker.get()
-        if cost_tracker is not None and request.task_type not in requests.UTILITIES:
+        if cost_tracker is not None and prepared.task_type not in requests.UTILITIES:
             cost_tracker.add(delivery)
         driver.submit(delivery, submission, deadline)
         return driver, delivery
@@ -539,7 +536,7 @@ class Client(Utilities):
                 await self._services.check(prepared)
             if prepared.local_media:
                 stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
-                await self._media.place(prepared.request.wire, prepared.local_media, inline=stores)
+                await self._media.place(prepared.wire, prepared.local_media, inline=stores)
             return
         raise _not_sent(prepared, seconds)
 

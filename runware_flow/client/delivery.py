@@ -18,9 +18,8 @@ from runware_flow.wire.results import decode_result
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runware_flow.client.request import Course
+    from runware_flow.client.request import Prepared
     from runware_flow.session import commands
-    from runware_flow.wire.codec import Request
 
 __all__ = ("Delivery", "Progress")
 
@@ -52,11 +51,10 @@ class Delivery(Generic[R]):
 
     def __init__(
         self,
-        request: Request,
+        request: Prepared,
         *,
         timeout: float,
         document: Callable[[RunwareError], RunwareError] = lambda error: error,
-        course: Course | None = None,
         parks: bool = False,
     ) -> None:
         """Prepare for what a request brings.
@@ -65,13 +63,11 @@ class Delivery(Generic[R]):
             request: what was asked.
             timeout: seconds from the submission to the end of waiting, for the error; who submits it calls `expire`.
             document: gives an error the link to the documentation that it lacks.
-            course: where to note when the task was last said to be worked on.
             parks: a refusal of the service ends the waiting with `TaskRefused`, instead of being waited out.
         """
         self.request = request
         self._timeout = timeout
         self._document = document
-        self._course = course
         self._parks = parks
         self._positions: list[int] = []
         self._outcomes: list[Ok[R] | Failed] = []
@@ -103,9 +99,11 @@ class Delivery(Generic[R]):
     @property
     def results(self) -> list[R]:
         """What is finished so far, in the server's order."""
-        numbered = zip(self._positions, self._outcomes, strict=True)
-        ordered = sorted(numbered, key=lambda pair: pair[0])
-        return [outcome.value for _, outcome in ordered if isinstance(outcome, Ok)]
+        outcomes = self._outcomes
+        if len(outcomes) > 1:
+            numbered = zip(self._positions, outcomes, strict=True)
+            outcomes = [outcome for _, outcome in sorted(numbered, key=lambda pair: pair[0])]
+        return [outcome.value for outcome in outcomes if isinstance(outcome, Ok)]
 
     @property
     def micro_usd(self) -> int | None:
@@ -167,8 +165,9 @@ class Delivery(Generic[R]):
     def raise_failure(self) -> None:
         """Raise the error that this task ended with, if it did."""
         error: BaseException | None = self._parked or self._error
-        if error is None:
-            error = next((outcome.error for outcome in self._outcomes if isinstance(outcome, Failed)), None)
+        for outcome in self._outcomes:
+            if error is None and isinstance(outcome, Failed):
+                error = outcome.error
         if error is None:
             return
         if isinstance(error, RunwareError):
@@ -189,8 +188,7 @@ class Delivery(Generic[R]):
 
     def take_progress(self, reported: commands.Progress) -> None:
         """The task has come further. An earlier report of the same status is replaced; a stage waits to be seen."""
-        if self._course is not None:
-            self._course.pending_at = anyio.current_time()
+        self.request.course.pending_at = anyio.current_time()
         if not reported.is_news:
             return
         request = self.request

@@ -16,8 +16,8 @@ from runware_flow.client.media import take_in
 from runware_flow.errors import RunwareError
 from runware_flow.results import RESULT_TYPES
 from runware_flow.tasks import TASK_TYPES
-from runware_flow.types import Delivery, Result, Task
-from runware_flow.wire.codec import LocalMedia, Request, build_request, slots_of, to_wire
+from runware_flow.types import Delivery, Result, Task, TaskId
+from runware_flow.wire.codec import LocalMedia, delivery_of, slots_of, to_wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,45 +54,27 @@ class Course(msgspec.Struct):
     pending_at: float | None = None
 
 
-class Prepared(msgspec.Struct, frozen=True):
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is complete but for the local media, which need IO before it can be sent."""
 
-    request: Request
+    task_id: TaskId
+    task_type: str
+    """The wire's `taskType`."""
+    model: str | None
+    """The AIR of its model, if it has one."""
+    wire: dict[str, Any]
+    """The request as it will be sent: plain JSON types only."""
+    result_type: type[Result]
+    """What its results decode as."""
+    delivery: Delivery
+    """What the wire says, else the service's default for such a task."""
+    slots: int
+    """How many results are expected."""
     local_media: tuple[LocalMedia, ...] = ()
     is_journalled: bool = False
     """Its taskUUID is on record for it, so that `conflictTaskUUID` means that the service has it."""
     course: Course = msgspec.field(default_factory=Course)
     """What is known of its way, filled in while it is performed."""
-
-    @property
-    def task_id(self) -> str:
-        """The taskUUID."""
-        return self.request.task_id
-
-    @property
-    def task_type(self) -> str:
-        """The wire's `taskType`."""
-        return self.request.task_type
-
-    @property
-    def model(self) -> str | None:
-        """The AIR of its model, if it has one."""
-        return self.request.model
-
-    @property
-    def wire(self) -> Mapping[str, Any]:
-        """The request as it will be sent."""
-        return self.request.wire
-
-    @property
-    def slots(self) -> int:
-        """How many results are expected."""
-        return self.request.slots
-
-    @property
-    def result_type(self) -> type[Result]:
-        """What its results decode as."""
-        return self.request.result_type
 
 
 def prepare(
@@ -144,8 +126,17 @@ def _prepare(
     if include_cost is not None and task_type not in UTILITIES:
         wire.setdefault("includeCost", include_cost)
     wire = {"taskType": task_type, "taskUUID": task_id, **wire}
-    request = build_request(wire, _result_type(task, task_type))
-    return Prepared(request, take_in(local_media))
+    model = wire.get("model")
+    return Prepared(
+        task_id=TaskId(task_id),
+        task_type=task_type,
+        model=model if isinstance(model, str) else None,
+        wire=wire,
+        result_type=_result_type(task, task_type),
+        delivery=delivery_of(wire),
+        slots=slots_of(wire),
+        local_media=take_in(local_media) if local_media else (),
+    )
 
 
 def read_task_id(given: object, new_task_id: str | None = None) -> str:

@@ -273,7 +273,7 @@ async def follow(stream: TextStream, prepared: Prepared, on_delta: Callable[[str
         "cost": done.cost,
     }
     raw = msgspec.json.encode({name: value for name, value in item.items() if value is not None})
-    return decode_result(Item(raw=raw), prepared.request.result_type)
+    return decode_result(Item(raw=raw), prepared.result_type)
 
 
 async def _read(

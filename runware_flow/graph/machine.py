@@ -193,13 +193,14 @@ class FlowMachine:
     @property
     def has_changes(self) -> bool:
         """Whether there is something for the shell to do beside running nodes."""
-        has_choices = bool(self.decisions or self.inquiries)
-        return has_choices or bool(self.settled or self.dropped) or self.stopped is not None or self.is_finished
+        if self.settled or self.dropped or self.decisions or self.inquiries or self.stopped is not None:
+            return True
+        return self.is_finished
 
     @property
     def has_work(self) -> bool:
         """Whether `take` or `next_source` has something, were there a worker for it."""
-        return self._has_ready() or any(self._sources)
+        return any(self._sources) or self._has_ready()
 
     @property
     def ready_count(self) -> int:

@@ -114,9 +114,13 @@ def micro_usd(cost: float | None) -> int | None:
 
 def total_micro_usd(costs: Sequence[float | None]) -> int | None:
     """The sum of what results cost, in whole micro-USD; `None` if there are none, or the cost of one is unknown."""
-    amounts = [micro_usd(cost) for cost in costs]
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) if known and len(known) == len(amounts) else None
+    total = None
+    for cost in costs:
+        amount = micro_usd(cost)
+        if amount is None:
+            return None
+        total = amount + (total or 0)
+    return total
 
 
 def dollars(amount: float) -> str:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from runware_flow.errors import JournalError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from runware_flow.journal.store import Change, Entry, JournalStore
 
 R = TypeVar("R")
+
+_TURNS = 2
+"""Turns of the event loop between two groups; trio runs the tasks of one turn in any order."""
 
 __all__ = ("JournalWriter", "open_writer")
 
@@ -141,6 +145,10 @@ class JournalWriter:
                 group, self._group = self._group, _Group()
                 group.is_taken = True
                 await self._write_group(group)
+                # Those that waited for this group go on first, so that what they write next is in the next group. Else
+                # two halves of them would take turns, with a commit for each.
+                for _ in range(_TURNS):
+                    await anyio.lowlevel.checkpoint()
 
     async def _write_group(self, group: _Group) -> None:
         try:

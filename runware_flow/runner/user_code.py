@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import is_node
 from runware_flow.runner.cancels import own_cancels
 from runware_flow.types import Task
+from runware_flow.wire.codec import is_mapping
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import NodeSpec
@@ -53,7 +53,7 @@ def build(step: Step, args: list[Any]) -> Any:
     except Exception as error:
         _note(error, f"in the builder of {spec.describe()}")
         raise
-    if isinstance(task, (Task, Mapping)):
+    if isinstance(task, Task) or is_mapping(task):
         return cast("Any", task)
     raise _wrong_task(task, spec)
 

@@ -55,7 +55,7 @@ class ResultSlots:
         """Count what one frame says of the task; return the terminal parts that are new, in their order."""
         arrivals: list[Arrival] = []
         seen: dict[int, int] = {}
-        is_cumulative = any(isinstance(part, Item) and part.status is not None for part in parts)
+        is_cumulative = self.slots > 1 and any(isinstance(part, Item) and part.status is not None for part in parts)
         for index, part in enumerate(parts):
             is_failure = isinstance(part, ErrorItem) or part.error is not None
             if not is_failure and not (isinstance(part, Item) and part.is_result):

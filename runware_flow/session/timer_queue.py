@@ -24,6 +24,8 @@ class TimerQueue(Generic[K]):
         self._heap: list[tuple[float, int, K]] = []
         self._due: dict[K, int] = {}
         self._count = 0
+        self._left_over = 0
+        """Times in the heap that were replaced or dropped."""
 
     def __len__(self) -> int:
         return len(self._due)
@@ -37,18 +39,23 @@ class TimerQueue(Generic[K]):
     def set(self, key: K, at: float) -> None:
         """Make `key` due at `at`, and at no other time."""
         self._count += 1
+        if key in self._due:
+            self._left_over += 1
         self._due[key] = self._count
         heappush(self._heap, (at, self._count, key))
-        if len(self._heap) > 2 * len(self._due) + 64:
+        if self._left_over > 64 and self._left_over > len(self._due):
             self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[1]]
+            self._left_over = 0
             heapify(self._heap)
 
     def drop(self, key: K) -> None:
         """Forget `key`; unknown keys are no error."""
-        self._due.pop(key, None)
+        if self._due.pop(key, None) is not None:
+            self._left_over += 1
 
     def clear(self) -> None:
         """Forget everything."""
+        self._left_over = 0
         self._heap.clear()
         self._due.clear()
 
@@ -61,6 +68,7 @@ class TimerQueue(Generic[K]):
             if self._due.get(key) == count:
                 return at
             heappop(heap)
+            self._left_over -= 1
         return inf
 
     @property
@@ -83,4 +91,6 @@ class TimerQueue(Generic[K]):
             if self._due.get(key) == count:
                 del self._due[key]
                 due.append(key)
+            else:
+                self._left_over -= 1
         return due

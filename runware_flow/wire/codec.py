@@ -21,10 +21,10 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from runware_flow.errors import RunwareError
-from runware_flow.types import Delivery, MediaResult, Result, Task, TaskId, stand_in_of
+from runware_flow.types import Delivery, MediaResult, Result, Task, stand_in_of
 from runware_flow.wire.pixels import Pixels, array_problem, is_array, is_pillow_image
 
-__all__ = ("LocalMedia", "Request", "build_request", "delivery_of", "encode", "place", "slots_of", "to_wire")
+__all__ = ("LocalMedia", "delivery_of", "encode", "is_mapping", "place", "slots_of", "to_wire")
 
 Keys: TypeAlias = tuple[str | int, ...]
 
@@ -66,21 +66,6 @@ class LocalMedia(Struct, frozen=True):
     """A path, the bytes, a picture in memory, or an open file."""
 
 
-class Request(Struct, frozen=True, kw_only=True):
-    """A resolved task, ready to be sent."""
-
-    task_id: TaskId
-    task_type: str
-    model: str | None
-    wire: dict[str, Any]
-    """Complete, `taskType` and `taskUUID` included, plain JSON types only."""
-    result_type: type[Result]
-    delivery: Delivery
-    """What the wire says, else the service's default for such a task."""
-    slots: int
-    """How many results are expected."""
-
-
 def to_wire(task: Task[Any] | Mapping[str, Any]) -> tuple[dict[str, Any], list[LocalMedia]]:
     """Build the wire dict of a task, and list the local media that belong into it.
 
@@ -95,7 +80,7 @@ def to_wire(task: Task[Any] | Mapping[str, Any]) -> tuple[dict[str, Any], list[L
     try:
         if isinstance(task, Task):
             return _from_struct(task, local), local
-        if isinstance(cast("object", task), Mapping):
+        if is_mapping(task):
             return _convert_mapping(task, (), local), local
     except RecursionError:
         raise _reject((), "is nested too deeply, or holds itself") from None
@@ -161,7 +146,7 @@ def _convert(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
         return _convert_float(value, path)
     if hasattr(value, "__runware_node__"):
         raise _reject(path, "holds a node of a flow, not its result; use node.then(lambda result: ...) instead")
-    if _is_mapping(value):
+    if is_mapping(value):
         return _convert_mapping(value, path, local)
     if _is_local(value):
         return _convert_local(value, path, local)
@@ -249,8 +234,9 @@ def _schema_of(kind: Any, path: Keys) -> dict[str, Any]:
         raise _reject(path, f"is neither a JSON schema nor a type that has one: {error}") from None
 
 
-def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
-    return isinstance(value, Mapping)
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Tell whether something is a dict, or like one; of dicts, which most are, the abstract class need not be asked."""
+    return isinstance(value, (dict, Mapping))
 
 
 def _is_sequence(value: object) -> TypeGuard[Sequence[Any]]:
@@ -351,22 +337,8 @@ def slots_of(wire: Mapping[str, Any]) -> int:
 def delivery_of(wire: Mapping[str, Any]) -> Delivery:
     """How the results will come: `deliveryMethod`, else the service's default for such a task (section 2)."""
     method: object = wire.get("deliveryMethod")
-    task_type, inputs = wire.get("taskType"), wire.get("inputs")
     if method in ("sync", "async", "stream"):
         return method
+    task_type, inputs = wire.get("taskType"), wire.get("inputs")
     takes_video = isinstance(inputs, Mapping) and "video" in inputs and task_type in _ASYNC_FOR_VIDEO
     return "async" if takes_video or task_type in _ASYNC_BY_DEFAULT else "sync"
-
-
-def build_request(wire: dict[str, Any], result_type: type[Result]) -> Request:
-    """Wrap a resolved wire dict, which has its `taskType` and `taskUUID`, for the session."""
-    model = wire.get("model")
-    return Request(
-        task_id=TaskId(wire["taskUUID"]),
-        task_type=wire["taskType"],
-        model=model if isinstance(model, str) else None,
-        wire=wire,
-        result_type=result_type,
-        delivery=delivery_of(wire),
-        slots=slots_of(wire),
-    )

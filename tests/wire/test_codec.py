@@ -26,7 +26,7 @@ from runware_flow.tasks import (
     VideoInference,
 )
 from runware_flow.types import UNSET, Result, Task
-from runware_flow.wire.codec import LocalMedia, build_request, delivery_of, encode, place, slots_of, to_wire
+from runware_flow.wire.codec import LocalMedia, delivery_of, encode, place, slots_of, to_wire
 
 IMAGE = ImageResult(task_uuid="U1", image_url="https://im/1.jpg", image_uuid="I1")
 
@@ -265,11 +265,3 @@ def test_slots_count_the_results_to_come(task: Any, slots: int) -> None:
 )
 def test_delivery_is_what_the_wire_says_or_the_services_default(task: Any, delivery: str) -> None:
     assert delivery_of(wire_of(task)) == delivery
-
-
-def test_request_knows_what_the_session_needs() -> None:
-    wire = wire_of(ImageInference(model="m", task_uuid="U1", number_results=2, delivery_method="async"))
-    request = build_request(wire, ImageResult)
-    assert (request.task_id, request.task_type, request.model) == ("U1", "imageInference", "m")
-    assert (request.slots, request.delivery, request.result_type) == (2, "async", ImageResult)
-    assert request.wire is wire

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
@@ -13,8 +12,11 @@ from runware_flow.catalog import Registry
 from runware_flow.client.http.shared_fetch import SharedFetch
 from runware_flow.errors import RunwareError
 from runware_flow.types import Task
+from runware_flow.wire.codec import is_mapping
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runware_flow.client.http.web import Web
     from runware_flow.client.log import Log
     from runware_flow.lifetime import Workers
@@ -37,7 +39,7 @@ def consults_registry(task: Task[Any] | Mapping[str, Any]) -> bool:
     """Tell whether the registry decides anything about a task: the model of a slug, or a task type that is left out."""
     if isinstance(task, Task):
         model: object = getattr(task, "model", None)
-    elif not isinstance(cast("object", task), Mapping):
+    elif not is_mapping(task):
         return False  # it is refused before anything is asked
     elif "taskType" in task:
         model = task.get("model")
