@@ -16,7 +16,7 @@ from runware_flow.wire.frames import decode_frame
 @pytest.fixture
 def delivery():
     task = ImageInference(model="runware:400@1", positive_prompt="A lighthouse", number_results=2)
-    return Delivery(prepare(task).request, timeout=9.0)
+    return Delivery(prepare(task), timeout=9.0)
 
 
 def result(delivery, number):
