@@ -115,11 +115,7 @@ def problems(file: str, source: str, allowed: frozenset[str] = frozenset(ALLOWED
     return found
 
 
-FILES = sorted(
-    file.relative_to(PACKAGE).as_posix()
-    for file in PACKAGE.rglob("*.py")
-    if file.name not in GENERATED and file.parent.name != "session"
-)
+FILES = sorted(file.relative_to(PACKAGE).as_posix() for file in PACKAGE.rglob("*.py") if file.name not in GENERATED)
 
 
 def test_names_are_terms_of_the_field() -> None:

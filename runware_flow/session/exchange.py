@@ -57,7 +57,7 @@ def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
     for task_id in groups:
         tracker.emit(Log("receive", "dropped what came for a task that was not asked for", {"task": task_id}))
     if silent:
-        read_silence = _submit_silence if event.lane is Lane.SUBMIT else _ask_silence
+        read_silence = _submit_silence if event.lane is Lane.SUBMIT else _poll_silence
         read_silence(tracker, silent, event, errors)
     elif errors:
         data = {"code": errors[0].code, "message": errors[0].message}
@@ -86,7 +86,7 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
         entry.last_failure = error
         entry.may_have_arrived = entry.may_have_arrived or (event.sent and has_reached)
         if event.lane is not Lane.SUBMIT:
-            _ask_failed(tracker, entry, error, event.at, has_reached=has_reached)
+            _poll_failed(tracker, entry, error, event.at, has_reached=has_reached)
         elif not event.sent and not has_reached:
             tracker.settle(entry, error)
         elif event.sent and not entry.resends_freely:
@@ -119,7 +119,7 @@ def _go_on(tracker: Tracker, entry: Entry, event: ExchangeFinished) -> None:
         return
     if event.lane is not Lane.SUBMIT:
         entry.asking = None
-        tracker.ask_later(entry, event.at)
+        tracker.poll_later(entry, event.at)
     elif entry.resends_freely:
         tracker.accepted(entry, event.at)
     else:
@@ -141,7 +141,7 @@ def _first(errors: Sequence[ErrorItem], event: ExchangeFinished) -> ErrorItem:
     return ErrorItem(status_code=event.status, message=f"HTTP {event.status} without a reason")
 
 
-def _said(errors: Sequence[ErrorItem], event: ExchangeFinished, entry: Entry) -> RunwareError:
+def _error_of(errors: Sequence[ErrorItem], event: ExchangeFinished, entry: Entry) -> RunwareError:
     return to_error(
         _first(errors, event),
         task_type=entry.submission.task_type,
@@ -156,7 +156,7 @@ def _submit_silence(
     """Tasks were sent and the reply does not mention them."""
     is_refused = is_busy(_first(errors, event))
     for entry in entries:
-        error = _said(errors, event, entry)
+        error = _error_of(errors, event, entry)
         if is_refused:
             tracker.refused(entry, error, event.at)
         elif event.status in BUSY:
@@ -189,12 +189,12 @@ def _read_answer(tracker: Tracker, entry: Entry, parts: list[Part], event: Excha
         tracker.answered(entry, event.at)
         tracker.unknown(entry, event.lane, event.at)
     elif is_alone and event.status in (401, 403) and isinstance(parts[0], ErrorItem):
-        tracker.settle(entry, _said([parts[0]], event, entry))
+        tracker.settle(entry, _error_of([parts[0]], event, entry))
     else:
         read_parts(tracker, entry, parts, event.at, retry_after=event.retry_after)
 
 
-def _ask_silence(
+def _poll_silence(
     tracker: Tracker, entries: Sequence[Entry], event: ExchangeFinished, errors: Sequence[ErrorItem]
 ) -> None:
     """Tasks were asked for and the reply does not mention them."""
@@ -208,18 +208,18 @@ def _ask_silence(
             # One task that the service stumbles over must not hide the others.
             entry.alone = True
             entry.asking = None
-            tracker.ask_now(entry, event.at)
+            tracker.poll_now(entry, event.at)
         elif event.status in BUSY:
             entry.asking = None
-            tracker.ask_later(entry, event.at)
+            tracker.poll_later(entry, event.at)
         elif _is_passing(event.status):
-            _ask_failed(tracker, entry, _said(errors, event, entry), event.at)
+            _poll_failed(tracker, entry, _error_of(errors, event, entry), event.at)
         else:
             tracker.answered(entry, event.at)
             tracker.unknown(entry, event.lane, event.at)
 
 
-def _ask_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float, *, has_reached: bool = True) -> None:
+def _poll_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float, *, has_reached: bool = True) -> None:
     """An ask brought no reply. What was accepted is paid for, and worth asking for as long as the caller waits."""
     options = tracker.options
     entry.asking = None
@@ -231,4 +231,4 @@ def _ask_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float, 
         tracker.settle(entry, error)
         return
     jitter = spread(entry.task_id, entry.unanswered)
-    tracker.ask_later(entry, at, backoff(entry.unanswered, options.retry_delay, options.retry_strategy, jitter))
+    tracker.poll_later(entry, at, backoff(entry.unanswered, options.retry_delay, options.retry_strategy, jitter))

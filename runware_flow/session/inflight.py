@@ -97,7 +97,7 @@ class Entry:
     """The ask that was out when the connection was lost: the service may replay its answer."""
     is_doubted: bool = False
     """`getResponse` does not know the task; the archive has not answered yet."""
-    asked_at: float | None = None
+    polled_at: float | None = None
     lower: float = 0.0
     """The longest elapsed time at which an ask found the task unfinished."""
     unanswered: int = 0
@@ -150,7 +150,7 @@ class Entry:
         except KeyError:
             raise ClientStateError(f"a task in state {self.state.name} cannot take {happening!r}") from None
 
-    def ask_body(self, lane: Lane) -> bytes:
+    def poll_body(self, lane: Lane) -> bytes:
         """The JSON of the ask for this task."""
         body = self.bodies.get(lane)
         if body is None:

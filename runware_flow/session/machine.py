@@ -116,7 +116,7 @@ class SessionMachine:
             in_flight=len(tracker.entries),
             submits=tracker.submits,
             resends=tracker.resends,
-            asks=tracker.asks,
+            asks=tracker.polls,
             reconnects=self._link.reconnects,
             frames=self._frames,
             dropped=self._dropped,
@@ -254,7 +254,7 @@ class SessionMachine:
             self._tracker.disconnected()
         for task_id in self._task_timers.pop_due(at):
             self._tracker.overdue(task_id, at)
-        self._tracker.ask_due(at)
+        self._tracker.poll_due(at)
 
     def _close(self) -> None:
         error = RunwareError("the client was closed before the task was done", code="aborted", raw_code="aborted")
@@ -271,7 +271,7 @@ class SessionMachine:
             self._commands.append(Send(tuple(self._outgoing)))
             self._outgoing.clear()
         tracker = self._tracker
-        due = min(self._link_timers.next_at, self._task_timers.next_at, tracker.next_ask_at)
+        due = min(self._link_timers.next_at, self._task_timers.next_at, tracker.next_poll_at)
         if tracker.windows.closed:
             due = min(due, tracker.next_let_go_at)
         if due != self._timer:

@@ -27,7 +27,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("DurationKey", "Durations", "History", "PollPolicy", "Poller", "first_ask", "next_ask")
+__all__ = ("DurationKey", "Durations", "History", "PollPolicy", "Poller", "first_poll", "next_poll")
 
 _GOLDEN = 0.6180339887
 """Its multiples, without their whole parts, are spread evenly over [0, 1), however many there are."""
@@ -88,7 +88,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         return min(0.25 * 2.0 ** min(round_number - 1, 30), 2.0)
 
 
-def next_ask(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> float:
+def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> float:
     """Say at which elapsed time to ask for a task that has run for `elapsed` seconds.
 
     Args:
@@ -117,7 +117,7 @@ def next_ask(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> fl
     return min(max(target, elapsed + shortest), elapsed + policy.ceiling)
 
 
-def first_ask(samples: Sequence[float], number: int, policy: PollPolicy) -> float:
+def first_poll(samples: Sequence[float], number: int, policy: PollPolicy) -> float:
     """Say at which elapsed time to ask for a task for the first time.
 
     Args:
@@ -130,7 +130,7 @@ def first_ask(samples: Sequence[float], number: int, policy: PollPolicy) -> floa
     """
     if len(samples) < policy.min_samples:
         return policy.scout if number < policy.min_samples else policy.initial
-    usual = next_ask(samples, 0.0, policy)
+    usual = next_poll(samples, 0.0, policy)
     if number % policy.probe_every == 0:
         # Early enough that the next ask, if it is needed, is the usual one.
         probe = usual - 1.001 * max(policy.floor, policy.probe_share * usual)
@@ -218,18 +218,18 @@ class Poller:
         """Whether asks may share a frame: until the service has refused three such frames."""
         return self.rejected_batches < 3
 
-    def first_ask(self, durations: Durations) -> float:
+    def first_poll(self, durations: Durations) -> float:
         """Say at which elapsed time to ask first for a task of this kind."""
         number = durations.begun
         durations.begun = number + 1
-        return first_ask(durations.ordered, number, self.policy) * self.pressure
+        return first_poll(durations.ordered, number, self.policy) * self.pressure
 
-    def next_ask(self, durations: Durations, elapsed: float) -> float:
+    def next_poll(self, durations: Durations, elapsed: float) -> float:
         """Say at which elapsed time to ask (again) for a task of this kind."""
-        target = next_ask(durations.ordered, elapsed, self.policy)
+        target = next_poll(durations.ordered, elapsed, self.policy)
         return elapsed + (target - elapsed) * self.pressure
 
-    def asked(self, at: float) -> None:
+    def note_poll(self, at: float) -> None:
         """A frame of asks left."""
         policy = self.policy
         self._paid_until = max(self._paid_until, at) + self.pressure / policy.frame_rate
@@ -250,9 +250,9 @@ class Poller:
             self.pressure = max(1.0, self.pressure * 0.7)
             self._changed_at = at
 
-    def answered(self, at: float, asked_at: float) -> None:
-        """An ask that left at `asked_at` has its reply."""
-        taken = max(0.0, at - asked_at)
+    def answered(self, at: float, polled_at: float) -> None:
+        """An ask that left at `polled_at` has its reply."""
+        taken = max(0.0, at - polled_at)
         self._reply_time = taken if self._reply_time is None else 0.9 * self._reply_time + 0.1 * taken
         self.relieved(at)
 

@@ -217,7 +217,7 @@ def read_parts(
     if entry.result_slots.is_full or (is_whole and has_verdict):
         _finish(tracker, entry, at)
     elif entry.state is TaskState.ASKED:
-        _read_asked(tracker, entry, summary, lane, at, retry_after)
+        _read_polled(tracker, entry, summary, lane, at, retry_after)
     elif summary.busy is not None:
         if entry.state is TaskState.SENT and not entry.confirmed:
             tracker.refused(entry, _refusal(summary.busy, entry, retry_after), at)
@@ -257,7 +257,7 @@ def _read_sent(tracker: Tracker, entry: Entry, summary: ReplySummary, at: float)
         tracker.pushed(entry, at)
 
 
-def _read_asked(
+def _read_polled(
     tracker: Tracker,
     entry: Entry,
     summary: ReplySummary,
@@ -271,7 +271,7 @@ def _read_asked(
         entry.shorts = 0
     if summary.busy is not None:
         tracker.poller.strained(at, retry_after)
-        tracker.ask_later(entry, at)
+        tracker.poll_later(entry, at)
     elif lane is None:
         return
     elif summary.unknown and not summary.kept and not summary.accepted:
@@ -295,7 +295,7 @@ def _read_short(tracker: Tracker, entry: Entry, at: float) -> None:
         tracker.emit(Log("task", "the service is done with fewer results than expected", data, "warning"))
         _finish(tracker, entry, at)
     else:
-        tracker.ask_later(entry, at)
+        tracker.poll_later(entry, at)
 
 
 def _finish(tracker: Tracker, entry: Entry, at: float) -> None:

@@ -58,10 +58,10 @@ class Tracker:
         self.emit = emit
         self.submits = 0
         self.resends = 0
-        self.asks = 0
+        self.polls = 0
         self._send_out = send
         self._deadlines = timers
-        self._asks: TimerQueue[TaskId] = TimerQueue()
+        self._polls: TimerQueue[TaskId] = TimerQueue()
         self._count = 0
 
     # What callers want
@@ -151,35 +151,35 @@ class Tracker:
     def _start(self, entry: Entry, at: float) -> None:
         if entry.state is TaskState.WAITING:
             self.send_in_turn(entry, at)
-        elif entry.state is TaskState.ASKED and entry.task_id not in self._asks:
+        elif entry.state is TaskState.ASKED and entry.task_id not in self._polls:
             grace = 0.0 if entry.sends == 0 or entry.confirmed else _REPLAY_GRACE
-            self._asks.set(entry.task_id, at + grace)
+            self._polls.set(entry.task_id, at + grace)
 
     # Time
 
     @property
-    def next_ask_at(self) -> float:
+    def next_poll_at(self) -> float:
         """When the next frame of asks may leave; infinity if none is to leave."""
-        return max(self._asks.next_at, self.poller.open_at) if self.is_open else inf
+        return max(self._polls.next_at, self.poller.open_at) if self.is_open else inf
 
     @property
     def next_let_go_at(self) -> float:
         """When a window may have room for what waits, though nothing happens until then."""
         return self.windows.next_at(has_connection=self.is_open)
 
-    def ask_due(self, at: float) -> None:
+    def poll_due(self, at: float) -> None:
         """Send every ask that is due, all together."""
         if not self.is_open or at < self.poller.open_at:
             return
-        due = self._asks.pop_due(at)
+        due = self._polls.pop_due(at)
         for task_id in due:
             entry = self.entries[task_id]
             if entry.owed is not None and entry.saw_empty:
                 self.unknown(entry, entry.owed, at)
             else:
-                self._ask(entry, Lane.LOOKUP if entry.is_doubted else Lane.POLL, at)
+                self._poll(entry, Lane.LOOKUP if entry.is_doubted else Lane.POLL, at)
         if due:
-            self.poller.asked(at)
+            self.poller.note_poll(at)
 
     def overdue(self, task_id: TaskId, at: float) -> None:
         """The deadline of a task has come: its turn after a backoff, or something awaited that did not come."""
@@ -203,7 +203,7 @@ class Tracker:
             # What was lost may be the acknowledgements: a look before it is given up costs nothing.
             entry.fallback = timed_out(entry, "the service did not acknowledge the task, nor on a second try")
             entry.move("not acknowledged twice")
-            self.ask_now(entry, at)
+            self.poll_now(entry, at)
 
     def _unanswered(self, entry: Entry, at: float) -> None:
         lane, entry.asking = entry.asking, None
@@ -219,7 +219,7 @@ class Tracker:
         if entry.fallback is not None and not entry.confirmed and entry.unanswered >= _DEAF:
             self.settle(entry, entry.fallback)
         else:
-            self.ask_now(entry, at)
+            self.poll_now(entry, at)
 
     # Sending
 
@@ -338,7 +338,7 @@ class Tracker:
                 # It may be billed, and asking is free.
                 entry.fallback = error
                 entry.move("no reply, no retries left")
-                self.ask_now(entry, at)
+                self.poll_now(entry, at)
             else:
                 self.settle(entry, error)
             return
@@ -357,15 +357,15 @@ class Tracker:
 
     # Asking
 
-    def _ask(self, entry: Entry, lane: Lane, at: float) -> None:
+    def _poll(self, entry: Entry, lane: Lane, at: float) -> None:
         entry.asking = lane
         entry.owed = None
         entry.saw_empty = False
         if lane is Lane.POLL:
-            entry.asked_at = at
-        self.asks += 1
+            entry.polled_at = at
+        self.polls += 1
         joins = not entry.alone and self.poller.may_join
-        self._send_out(Outgoing(entry.ask_body(lane), lane, entry.task_id, joins=joins))
+        self._send_out(Outgoing(entry.poll_body(lane), lane, entry.task_id, joins=joins))
         if self.options.duplex:
             self._deadlines.set(entry.task_id, at + self.poller.reply_wait(entry.unanswered))
 
@@ -381,8 +381,8 @@ class Tracker:
             window.in_flight += 1
             entry.is_let_go = True
         self._deadlines.drop(entry.task_id)
-        first = entry.sent_at + self.poller.first_ask(entry.durations)
-        self._asks.set(entry.task_id, max(first, at))
+        first = entry.sent_at + self.poller.first_poll(entry.durations)
+        self._polls.set(entry.task_id, max(first, at))
 
     def look_up(self, entry: Entry, at: float, fallback: RunwareError | None, delay: float = 0.0) -> None:
         """The answer to a sync task is lost: find out what became of it, and say `fallback` if that cannot be found."""
@@ -390,25 +390,25 @@ class Tracker:
         entry.has_history = True
         entry.move("sync answer lost or overdue")
         self._deadlines.drop(entry.task_id)
-        self._asks.set(entry.task_id, at + delay)
+        self._polls.set(entry.task_id, at + delay)
 
-    def ask_later(self, entry: Entry, at: float, delay: float = 0.0) -> None:
+    def poll_later(self, entry: Entry, at: float, delay: float = 0.0) -> None:
         """Ask (again) when the task is likely to be further, and not before `delay` has passed."""
-        due = entry.sent_at + self.poller.next_ask(entry.durations, at - entry.sent_at)
-        self._asks.set(entry.task_id, max(due, at + delay))
+        due = entry.sent_at + self.poller.next_poll(entry.durations, at - entry.sent_at)
+        self._polls.set(entry.task_id, max(due, at + delay))
 
     def still_running(self, entry: Entry, at: float) -> None:
         """The task was not ready when it was asked for: ask when it is likely to be further than it was then."""
-        if entry.asked_at is None:
-            self.ask_later(entry, at)
+        if entry.polled_at is None:
+            self.poll_later(entry, at)
             return
-        entry.lower = max(entry.lower, entry.asked_at - entry.sent_at)
-        due = entry.sent_at + self.poller.next_ask(entry.durations, entry.lower)
-        self._asks.set(entry.task_id, max(due, at))
+        entry.lower = max(entry.lower, entry.polled_at - entry.sent_at)
+        due = entry.sent_at + self.poller.next_poll(entry.durations, entry.lower)
+        self._polls.set(entry.task_id, max(due, at))
 
-    def ask_now(self, entry: Entry, at: float) -> None:
+    def poll_now(self, entry: Entry, at: float) -> None:
         """Ask with the next frame of asks."""
-        self._asks.set(entry.task_id, at)
+        self._polls.set(entry.task_id, at)
 
     def pushed(self, entry: Entry, at: float) -> None:
         """Part of a sync task's answer came: the rest has time, less once there are results."""
@@ -420,8 +420,8 @@ class Tracker:
         entry.owed = None
         if entry.asking is None:
             return
-        if entry.asking is Lane.POLL and entry.asked_at is not None:
-            self.poller.answered(at, entry.asked_at)
+        if entry.asking is Lane.POLL and entry.polled_at is not None:
+            self.poller.answered(at, entry.polled_at)
         entry.asking = None
         entry.unanswered = 0
         self._deadlines.drop(entry.task_id)
@@ -438,8 +438,8 @@ class Tracker:
         entry.is_doubted = lane is Lane.POLL
         if entry.is_doubted:
             if self.is_open:  # else this was replayed before the session stands; it is asked on with the others then
-                self._asks.drop(entry.task_id)
-                self._ask(entry, Lane.LOOKUP, at)
+                self._polls.drop(entry.task_id)
+                self._poll(entry, Lane.LOOKUP, at)
             return
         if entry.unknowns == 0:
             entry.unknown_since = at
@@ -450,12 +450,12 @@ class Tracker:
             needed = policy.unknown_timeout
         is_over = entry.unknowns >= policy.unknown_limit and at - entry.unknown_since >= needed
         if is_over and self.is_open:
-            self._asks.drop(entry.task_id)
+            self._polls.drop(entry.task_id)
             self._give_up_unknown(entry, at)
         elif entry.confirmed:
-            self.ask_later(entry, at, policy.unknown_wait(entry.unknowns))
+            self.poll_later(entry, at, policy.unknown_wait(entry.unknowns))
         else:
-            self._asks.set(entry.task_id, at + policy.unknown_wait(entry.unknowns) * self.poller.pressure)
+            self._polls.set(entry.task_id, at + policy.unknown_wait(entry.unknowns) * self.poller.pressure)
 
     def _give_up_unknown(self, entry: Entry, at: float) -> None:
         # A send that went down with its connection was no try that the service refused.
@@ -506,7 +506,7 @@ class Tracker:
         task_id = entry.task_id
         del self.entries[task_id]
         self._deadlines.drop(task_id)
-        self._asks.drop(task_id)
+        self._polls.drop(task_id)
         if entry.is_let_go:
             entry.window.left(has_ended=has_ended)
         else:
@@ -521,16 +521,16 @@ class Tracker:
         if entry.state is not TaskState.ASKED:
             exact = at - entry.sent_at
             durations.record(exact, exact)
-        elif entry.asked_at is not None:
-            durations.record(entry.lower, entry.asked_at - entry.sent_at)
+        elif entry.polled_at is not None:
+            durations.record(entry.lower, entry.polled_at - entry.sent_at)
         if known < self.options.poll.min_samples <= len(durations.ordered):
             self._put_forward(durations, at)
 
     def _put_forward(self, durations: Durations, at: float) -> None:
         """Tasks of a kind wait to be asked for at a guess, and now it is known what such tasks take."""
         for entry in self.entries.values():
-            if entry.durations is durations and entry.asked_at is None and entry.task_id in self._asks:
-                self._asks.set(entry.task_id, max(at, entry.sent_at + self.poller.next_ask(durations, 0.0)))
+            if entry.durations is durations and entry.polled_at is None and entry.task_id in self._polls:
+                self._polls.set(entry.task_id, max(at, entry.sent_at + self.poller.next_poll(durations, 0.0)))
 
 
 def own_error(error: RunwareError, entry: Entry) -> RunwareError:

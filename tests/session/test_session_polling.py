@@ -14,16 +14,16 @@ from session_world import KEY, Plan, World, submission
 from runware_flow.secret import Secret
 from runware_flow.session.commands import Command, Settle
 from runware_flow.session.options import SessionOptions
-from runware_flow.session.polling import Durations, History, Poller, PollPolicy, first_ask, next_ask
+from runware_flow.session.polling import Durations, History, Poller, PollPolicy, first_poll, next_poll
 
 POLICY = PollPolicy()
 
 
 def asks_until(end: float, samples: tuple[float, ...] = (), number: int = 0) -> list[float]:
     """When a task is asked for that is not ready before `end`; a reply takes no time."""
-    asks = [0.0, first_ask(samples, number, POLICY)]
+    asks = [0.0, first_poll(samples, number, POLICY)]
     while asks[-1] < end:
-        asks.append(next_ask(samples, asks[-1], POLICY))
+        asks.append(next_poll(samples, asks[-1], POLICY))
     return asks
 
 
@@ -37,31 +37,31 @@ def test_without_history_asks_early_and_backs_off_with_the_elapsed_time(number):
 
 
 def test_few_samples_are_not_believed():
-    assert next_ask((5.0,) * (POLICY.min_samples - 1), 0.0, POLICY) == POLICY.initial
+    assert next_poll((5.0,) * (POLICY.min_samples - 1), 0.0, POLICY) == POLICY.initial
 
 
 def test_known_duration_is_awaited_whole():
-    assert next_ask((3.0,) * 10, 0.0, POLICY) == 3.0
+    assert next_poll((3.0,) * 10, 0.0, POLICY) == 3.0
 
 
 def test_durations_close_together_are_found_by_one_ask():
     samples = tuple(1.0 + number / 1000 for number in range(20))
-    assert next_ask(samples, 0.0, POLICY) == pytest.approx(1.019)
+    assert next_poll(samples, 0.0, POLICY) == pytest.approx(1.019)
 
 
 def test_one_that_took_far_longer_does_not_hold_up_the_others():
-    assert next_ask((*(1.0,) * 19, 5.0), 0.0, POLICY) == 1.0
+    assert next_poll((*(1.0,) * 19, 5.0), 0.0, POLICY) == 1.0
 
 
 def test_spread_durations_are_walked_through_in_quantiles():
     samples = tuple(0.5 + number / 25 for number in range(64))
-    first = next_ask(samples, 0.0, POLICY)
+    first = next_poll(samples, 0.0, POLICY)
     assert first == samples[5]
-    assert next_ask(samples, first, POLICY) == samples[6 + int(58 * POLICY.quantile)]
+    assert next_poll(samples, first, POLICY) == samples[6 + int(58 * POLICY.quantile)]
 
 
 def test_task_that_outlasts_all_others_is_asked_for_by_share():
-    assert next_ask((1.0,) * 10, 4.0, POLICY) == pytest.approx(4.4)
+    assert next_poll((1.0,) * 10, 4.0, POLICY) == pytest.approx(4.4)
 
 
 @given(
@@ -69,7 +69,7 @@ def test_task_that_outlasts_all_others_is_asked_for_by_share():
     elapsed=st.floats(0.0, 10_000.0),
 )
 def test_next_ask_is_always_later_and_never_too_late(samples: list[float], elapsed: float) -> None:
-    due = next_ask(samples, elapsed, POLICY)
+    due = next_poll(samples, elapsed, POLICY)
     assert elapsed + POLICY.floor * 0.99 <= due <= elapsed + POLICY.ceiling
 
 
@@ -78,7 +78,7 @@ def test_next_ask_is_always_later_and_never_too_late(samples: list[float], elaps
     number=st.integers(0, 100),
 )
 def test_first_ask_is_the_usual_one_or_earlier_and_never_below_the_floor(samples: list[float], number: int) -> None:
-    first, usual = first_ask(samples, number, POLICY), next_ask(samples, 0.0, POLICY)
+    first, usual = first_poll(samples, number, POLICY), next_poll(samples, 0.0, POLICY)
     assert POLICY.floor <= first <= usual
     if len(samples) >= POLICY.min_samples and number % POLICY.probe_every:
         assert first == usual
@@ -86,9 +86,9 @@ def test_first_ask_is_the_usual_one_or_earlier_and_never_below_the_floor(samples
 
 def test_the_ask_after_a_probe_in_vain_is_the_usual_one():
     for usual in (0.05, 0.3, 3.0, 9.0):
-        probe = first_ask((usual,) * 10, 0, POLICY)
+        probe = first_poll((usual,) * 10, 0, POLICY)
         assert probe < usual
-        assert next_ask((usual,) * 10, probe, POLICY) == usual
+        assert next_poll((usual,) * 10, probe, POLICY) == usual
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 100.0), st.floats(0.001, 100.0)), max_size=80), st.integers(1, 70))
@@ -130,12 +130,12 @@ def test_model_that_becomes_faster_is_noticed_though_every_first_ask_hits():
     for _ in range(100):
         durations.record(1.0, 1.0)
     for number in range(1000):
-        asked = first_ask(durations.ordered, number, POLICY)
+        asked = first_poll(durations.ordered, number, POLICY)
         lower = 0.0
         while asked < 0.4:
-            lower, asked = asked, next_ask(durations.ordered, asked, POLICY)
+            lower, asked = asked, next_poll(durations.ordered, asked, POLICY)
         durations.record(lower, asked)
-    assert 0.4 <= next_ask(durations.ordered, 0.0, POLICY) < 0.45
+    assert 0.4 <= next_poll(durations.ordered, 0.0, POLICY) < 0.45
 
 
 @given(st.lists(st.floats(0.1, 100.0), max_size=50), st.integers(1, 8))
@@ -159,7 +159,7 @@ def test_pressure_grows_is_bounded_and_fades():
     poller = Poller(POLICY)
     poller.strained(10.0, 5.0)
     assert (poller.pressure, poller.open_at) == (2.0, 15.0)
-    assert poller.next_ask(Durations(8), 0.0) == 2 * POLICY.initial
+    assert poller.next_poll(Durations(8), 0.0) == 2 * POLICY.initial
     for step in range(20):
         poller.strained(11.0 + 5 * step, None)
     assert poller.pressure == 16.0
@@ -188,7 +188,7 @@ def test_lost_reply_is_awaited_by_what_replies_take():
 
 def test_frames_of_asks_keep_their_distance():
     poller = Poller(POLICY)
-    poller.asked(1.0)
+    poller.note_poll(1.0)
     assert poller.open_at == 1.0 + POLICY.floor
 
 
@@ -196,11 +196,11 @@ def test_frames_of_asks_leave_at_a_steady_rate_once_there_are_many():
     poller = Poller(POLICY)
     sent, at = 0, 0.0
     while at < 10.0:
-        poller.asked(at)
+        poller.note_poll(at)
         sent += 1
         at = poller.open_at
     assert sent <= 10 * POLICY.frame_rate + POLICY.burst + 1
-    poller.asked(20.0)
+    poller.note_poll(20.0)
     assert poller.open_at == 20.0 + POLICY.floor, "a pause gives the burst back"
 
 
