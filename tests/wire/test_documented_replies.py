@@ -31,7 +31,17 @@ def test_documented_reply_is_decoded_with_nothing_lost(case):
             }
             if name in field:
                 assert getattr(result, field[name]) == value, name
-    assert len(frame.errors) == len(reply.get("errors", [])) + ("error" in reply)
+    errors = reply.get("errors", [])
+    for error, plain in zip(frame.errors, errors, strict=True):
+        assert json.loads(error.raw) == plain
+        assert (error.code, error.message) == (plain["code"], plain["message"])
+        assert (error.task_id, error.task_type) == (plain.get("taskUUID"), plain.get("taskType"))
+        assert (error.parameter, error.documentation) == (plain.get("parameter"), plain.get("documentation"))
+
+
+def test_there_are_as_many_cases_as_the_documentation_shows():
+    assert len(CASES) == 25
+    assert sum(len(case["reply"].get("errors", [])) for case in CASES) == 2
 
 
 def test_seeds_of_63_bits_are_exact():
