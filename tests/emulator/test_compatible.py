@@ -13,9 +13,12 @@ import pydantic
 import pytest
 from emulator_clients import open_rest
 from emulator_tasks import image, make_id, make_service, poll, submit
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.sync.client import connect
 
 from runware_flow.emulator import Emulator, run_in_thread
+from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.service import chat
 
 MODEL = "google:gemma@4-31b"
@@ -146,6 +149,31 @@ def test_a_request_becomes_a_text_task(body, expected) -> None:
     task = chat.read_request({"model": MODEL, "messages": [{"role": "tool", "content": "4"}], **body}, "1")
     plain = {"taskType": "textInference", "taskUUID": "1", "model": MODEL, "deliveryMethod": "sync"}
     assert task == {**plain, "messages": [{"role": "user", "content": "4"}], **expected}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = ["messages", "n", "seed", "stop", "temperature", "top_p", "max_tokens", "response_format", "stream", "tools"]
+
+
+@given(JSON | st.dictionaries(st.sampled_from(["model", *NAMES]), JSON), st.booleans())
+def test_whatever_is_sent_is_answered_or_refused(body, is_repaired) -> None:
+    if is_repaired and isinstance(body, dict):
+        body = {**body, "model": MODEL, "messages": HELLO}
+    service = make_service(latency=0.0)
+    try:
+        task = chat.read_request(body, make_id())
+    except Problem:
+        return
+    reply = service.receive([task], 0.0)
+    service.advance(1.0)
+    for job in reply.waiting:
+        assert chat.completion(job, 0)["choices"]
+        assert list(chat.ChatEvents(0, with_usage=True).deltas(job, iter([])))
+    assert reply.waiting or reply.frame.errors[0]["message"]
 
 
 def test_a_dry_run_checks_and_does_nothing(run) -> None:
