@@ -116,6 +116,7 @@ class FlowMachine:
         has_past: an earlier run may have made them: none is made before the shell has looked. `inquiries` are those
             that it has still to look up, beside those that it looks up as it sends something for them.
         chosen: what is known of choices whose nodes have not settled, from the journal or being written down.
+        recalled: the fallbacks that have answered in an earlier run.
         held: the nodes that wait since another one was chosen, with how they ended in an earlier run.
         leads: the fingerprints of the first requests of contestants.
         ok_count, failed_count, skipped_count, abandoned_count: settled nodes by outcome; items and fan-outs do not
@@ -143,6 +144,7 @@ class FlowMachine:
         "leads",
         "ok_count",
         "on_error",
+        "recalled",
         "root",
         "settled",
         "skipped_count",
@@ -170,6 +172,7 @@ class FlowMachine:
         self.decisions: list[Decision] = []
         self.has_past = False
         self.inquiries: list[tuple[ScopeRun, Step]] = []
+        self.recalled: set[tuple[ScopeRun, Step]] = set()
         self._lookups: dict[tuple[ScopeRun, Step], bool] = {}
         """For each choice that is not made: what an earlier run chose is known, or has been asked for."""
         self.held: dict[tuple[ScopeRun, Step], Failed | Abandoned | None] = {}
@@ -907,6 +910,8 @@ class FlowMachine:
         self._lookups[run, step] = True
         if record is not None:
             chosen = self.chosen[run, step] = Chosen(record, is_durable=True)
+            if step.kind is NodeKind.FALLBACK:
+                self.recalled.add((run, step))
             if step.kind is NodeKind.FIRST:
                 fan = _fan_of(run, step)
                 if len(record.winning_keys(step.work)) < step.work:
@@ -962,9 +967,9 @@ class FlowMachine:
     def is_held(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether all that a node is for was chosen without it, so that it sends nothing."""
         role = step.role
-        if not self.chosen or not role.is_optional:
+        if not role.is_optional or not (self.chosen or self.recalled):
             return role.serves_choice and not self._is_wanted(run, step)
-        is_held = role.serves_choice
+        is_held = role.serves_choice or self._was_answered(run, step)
         todo = [(run, step)]
         while todo:
             place = todo.pop()
@@ -974,6 +979,16 @@ class FlowMachine:
             is_held = is_held or self._is_answered(*place)
             todo += needing
         return is_held
+
+    def _was_answered(self, run: ScopeRun, step: Step) -> bool:
+        """Tell whether a fallback after this node has answered in an earlier run, in which this one may have failed.
+
+        So of several nodes that a join waits for: after the first of them that has failed nothing waits for the others.
+        """
+        return any(
+            one.step.kind is NodeKind.FALLBACK and one.place == 0 and (run.above(one.hops), one.step) in self.recalled
+            for one in step.role.contests
+        )
 
     def _is_answered(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether a fallback of this very node has answered in an earlier run."""
@@ -1075,6 +1090,7 @@ class FlowMachine:
     def _void(self, run: ScopeRun, step: Step, chosen: Chosen) -> None:
         """Decide anew, since what had won has not succeeded this time, or is not there any more."""
         chosen.is_void = True
+        self.recalled.discard((run, step))
         for held_run, held_step in list(self.held):
             if not self.is_held(held_run, held_step):
                 del self.held[held_run, held_step]

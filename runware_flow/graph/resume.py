@@ -72,25 +72,39 @@ class Advice(msgspec.Struct, frozen=True):
 class Claims:
     """Which slots of a journal the requests of a run have taken: a bit for each record."""
 
-    __slots__ = ("_bits", "_latest")
+    __slots__ = ("_bits", "_given_back", "_latest")
 
     def __init__(self) -> None:
         self._bits = bytearray()
         self._latest: list[int] = []
+        self._given_back: list[int] = []
 
     def begin(self) -> None:
         """Begin a transaction, which `roll_back` undoes."""
         self._latest.clear()
+        self._given_back.clear()
 
     def roll_back(self) -> None:
-        """Give back what was taken since `begin`."""
-        for slot in self._latest:
-            self._bits[slot >> 3] &= ~(1 << (slot & 7))
-        self._latest.clear()
+        """Give back what was taken since `begin`, and take what was given back."""
+        taken, given_back = self._latest[:], self._given_back[:]
+        for slot in given_back:
+            self.add(slot)
+        for slot in taken:
+            self._remove(slot)
+        self.begin()
 
     def __contains__(self, slot: int) -> bool:
         place = slot >> 3
         return place < len(self._bits) and bool(self._bits[place] & (1 << (slot & 7)))
+
+    def give_back(self, slot: int) -> None:
+        """Let another request take a slot: the one that had it asks for nothing any more."""
+        if slot in self:
+            self._given_back.append(slot)
+            self._remove(slot)
+
+    def _remove(self, slot: int) -> None:
+        self._bits[slot >> 3] &= ~(1 << (slot & 7))
 
     def add(self, slot: int) -> None:
         """Take a slot."""

@@ -56,6 +56,7 @@ class Ledger:
     Attributes:
         is_fresh: a node was asked for that is not on record as finished.
         has_restored: a node was that is.
+        has_abandoned: a request was left open by a node that has ended; an equal one may be answered by it.
         lease: the number of the lease on the item; 0 without.
     """
 
@@ -69,6 +70,7 @@ class Ledger:
         self._taken_choices: set[int] = set()
         self.is_fresh = False
         self.has_restored = False
+        self.has_abandoned = False
         self.lease = 0
 
     @property
@@ -125,11 +127,12 @@ class Ledger:
         with anyio.CancelScope(shield=True):
             await self._put(change)
 
-    async def abandon(self, *entries: Entry, is_hedge: bool = False) -> None:
+    async def abandon(self, *entries: Entry, is_hedge: bool = False, is_over: bool = False) -> None:
         """Note that nothing waits for these requests any more, since a choice was made without them."""
+        self.has_abandoned = self.has_abandoned or is_over
         with anyio.CancelScope(shield=True):
             numbers = tuple(entry.number for entry in entries)
-            await self._put(Abandon(numbers, time.time(), is_hedge=is_hedge))
+            await self._put(Abandon(numbers, time.time(), is_hedge=is_hedge, is_over=is_over))
 
     async def fail(self, entry: Entry, error: RunwareError) -> None:
         """Make a verdict of the service durable. After any other error the request stays open, to be asked for."""

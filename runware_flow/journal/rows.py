@@ -153,6 +153,9 @@ class RowStore(ABC):
             known.forget(change.number)
         elif isinstance(change, Abandon):
             self._abandon(connection, change.numbers, known, is_hedge=change.is_hedge, is_free=change.is_free)
+            if change.is_over:
+                for number in change.numbers:
+                    self._claims.give_back(self._slot_of(connection, number))
         elif isinstance(change, Decide):
             self._decide(connection, change)
         else:
@@ -193,7 +196,10 @@ class RowStore(ABC):
             cost = None if row[10] is None else row[10] / 1_000_000
             if self._is_second_try and row[3] == change.task_uuid and found.state == "open":
                 return Entry(Advice("buy", found.attempt, None, advice.slot, advice.ordinal), row[0], row[3])
-            return Entry(advice, row[0], row[3], items, row[9], cost)
+            is_hedged = found.state != "done" and any(
+                one.state == "open" and one.number != found.number for one in slot
+            )
+            return Entry(advice, row[0], row[3], items, row[9], cost, is_hedged=is_hedged)
         if change.task_uuid is None:
             failed = next((row for row in reversed(rows) if slot and row[0] == slot[-1].number), None)
             return Entry(advice, error=None if failed is None else failed[9], is_taken=is_taken)
@@ -243,12 +249,7 @@ class RowStore(ABC):
         is_taken = None
         query = "SELECT id FROM node WHERE fingerprint = ? AND state IN (0, 3) AND task_uuid IS NOT NULL ORDER BY id"
         for (number,) in connection.execute(query, (key[3],)).fetchall():
-            [(slot,)] = connection.execute(
-                """SELECT min(o.id) FROM node n, node o WHERE n.id = ? AND o.name = n.name AND o.flow = n.flow
-                    AND (o.item = n.item OR o.item IS NULL AND n.item IS NULL)
-                    AND o.fingerprint = n.fingerprint AND o.ordinal = n.ordinal""",
-                (number,),
-            )
+            slot = self._slot_of(connection, number)
             is_taken = False
             if slot not in self._claims:
                 name, flow, item, _ = key
@@ -259,6 +260,15 @@ class RowStore(ABC):
                 )
                 return True
         return is_taken
+
+    def _slot_of(self, connection: Connection, number: int) -> int:
+        [(slot,)] = connection.execute(
+            """SELECT min(o.id) FROM node n, node o WHERE n.id = ? AND o.name = n.name AND o.flow = n.flow
+                AND (o.item = n.item OR o.item IS NULL AND n.item IS NULL)
+                AND o.fingerprint = n.fingerprint AND o.ordinal = n.ordinal""",
+            (number,),
+        )
+        return int(slot)
 
     def _abandon(
         self,

@@ -122,12 +122,14 @@ class Abandon(msgspec.Struct, frozen=True):
         numbers: of their entries. Those that are open become `abandoned`, others stay what they are.
         is_hedge: the other one is of the same node, so that none of these is its answer.
         is_free: the service has no trace of them, so that they cost nothing.
+        is_over: the node that sent them has ended without them: another one that asks for the same may have them.
     """
 
     numbers: tuple[int, ...]
     at: float
     is_hedge: bool = False
     is_free: bool = False
+    is_over: bool = False
     lease: int = 0
 
 
@@ -164,6 +166,7 @@ class Entry(msgspec.Struct):
         task_uuid: the id to use, whether to collect or to buy.
         items, error, cost: of a restored outcome; the error also of a request that failed and may be bought again.
         choices: of a `ReadChoices`, oldest first.
+        is_hedged: the request to collect is one of two that are open: another one was sent beside it.
         is_taken: nothing could be adopted, since another node of this run has the open request for the same thing.
     """
 
@@ -175,6 +178,7 @@ class Entry(msgspec.Struct):
     cost: float | None = None
     choices: tuple[ChoiceRecord, ...] = ()
     is_taken: bool = False
+    is_hedged: bool = False
 
     @property
     def slot(self) -> int:

@@ -91,6 +91,11 @@ class AttemptState:
         return self.entry is not None and self.entry.advice.action == "collect"
 
     @property
+    def is_hedged(self) -> bool:
+        """Whether an earlier run has sent a second request beside it, of which nothing is known either."""
+        return self.entry is not None and self.entry.is_hedged
+
+    @property
     def may_hedge(self) -> bool:
         """Whether the request may have a second one beside it."""
         # What an earlier run sent is asked for, not bought; pieces of two texts would be told as one.

@@ -24,7 +24,10 @@ __all__ = ("Hedge", "first_of", "send_hedged")
 
 
 async def send_hedged(request_runner: RequestRunner, attempt: AttemptState) -> list[Any]:
-    """Send a request of a node, and a second one beside it once the first has taken `hedge_after` seconds."""
+    """Send a request of a node, and a second one beside it once the first has taken `hedge_after` seconds.
+
+    If an earlier run has left both open, both are asked for: the first of them to have a result is the answer.
+    """
     return await Hedge(request_runner, attempt).run()
 
 
@@ -36,19 +39,21 @@ class Hedge:
         self._first = first
         self._machine = request_runner.machine
         self._run_admission = request_runner.run_admission
+        self._has_place = False
+        """The second request has a place among `concurrency`."""
 
     async def run(self) -> list[Any]:
         """Send a second request if the first takes long; the first of the two to succeed wins."""
         first, request_runner = self._first, self._request_runner
-        run, slot, seconds = first.run, first.step.slot, first.step.spec.policy.hedge_after
-        assert seconds is not None
+        run, slot = first.run, first.step.slot
+        seconds = first.step.spec.policy.hedge_after
 
         async def perform(attempt: AttemptState) -> list[Any]:
             try:
                 results = await request_runner.perform(attempt)
             except TaskRefused as refused:
                 attempt.is_sent = False
-                if attempt is not first:  # it is not worth waiting for; the first is sent again
+                if attempt is not first and not attempt.collects:  # not worth waiting for; the first is sent again
                     await request_runner.fail_entry(attempt, refused.error)
                 raise
             first.paid = results or None  # a cancel looks at the first
@@ -59,9 +64,12 @@ class Hedge:
         def give_up(attempt: AttemptState) -> None:
             request_runner.end(attempt, attempt.error)
             if attempt is not first:
-                self._machine.end_hedge()
+                self._end_second()
 
-        winner, others = await first_of(first, seconds, self._second, perform, give_up)
+        attempts = [first]
+        if first.is_hedged and (second := await self._second()) is not None:
+            attempts.append(second)
+        winner, others = await first_of(attempts, seconds, self._second, perform, give_up)
         entries = [attempt.entry for attempt in others if attempt.entry is not None]
         if entries and request_runner.ledger is not None:  # which of the two answered, before the node settles
             await request_runner.ledger.abandon(*entries, is_hedge=True)
@@ -71,24 +79,27 @@ class Hedge:
         run.note_record(slot, record)
         if winner is not first:
             self._run_admission.give_back(winner.permit)
-            self._machine.end_hedge()
+            self._end_second()
         assert winner.results is not None
         return winner.results
 
     async def _second(self) -> AttemptState | None:
         """Make the second request, up to where it is sent; `None` if there is no place or no permit for it now."""
-        if not self._machine.begin_hedge():
-            return None
         request_runner, first = self._request_runner, self._first
+        # What was sent already is asked for, whatever room there is.
+        self._has_place = not first.is_hedged and self._machine.begin_hedge()
+        if not self._has_place and not first.is_hedged:
+            return None
         run, step = first.run, first.step
         second = AttemptState(run, step, first.number)
         second.task = without_uuid(first.task)  # an id of the user's names the first request only
         try:
             second.request = request_runner.prepare(step.spec, second.task)
-            second.permit = self._run_admission.admit_hedge(run, step, second.request)
-            if second.permit is None:
-                self._machine.end_hedge()
-                return None
+            if not first.is_hedged:
+                second.permit = self._run_admission.admit_hedge(run, step, second.request)
+                if second.permit is None:
+                    self._end_second()
+                    return None
             record = request_runner.record(second)
             if request_runner.ledger is not None:
                 ledger = request_runner.ledger
@@ -96,32 +107,38 @@ class Hedge:
                 entry = await ledger.begin(key, second.request, is_hedge=True)
                 if entry.advice.action == "restore":  # the first one's answer has come meanwhile
                     self._run_admission.give_back(second.permit)
-                    self._machine.end_hedge()
+                    self._end_second()
                     return None
                 second.entry = entry
+                second.was_sent_before = second.collects
                 second.request = request_runner.as_written(second.task, second.request, entry)
                 record.task_uuid = second.request.task_id
         except BaseException:
             self._run_admission.give_back(second.permit)
-            self._machine.end_hedge()
+            self._end_second()
             raise
         second.record = record
         request_runner.event_bus.node_started(run, step, first.number, record)
         second.is_sent = True
         return second
 
+    def _end_second(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self._machine.end_hedge()
+
 
 async def first_of(
-    first: AttemptState,
-    seconds: float,
+    attempts: list[AttemptState],
+    seconds: float | None,
     second: Callable[[], Awaitable[AttemptState | None]],
     perform: Callable[[AttemptState], Awaitable[list[Any]]],
     give_up: Callable[[AttemptState], None],
 ) -> tuple[AttemptState, list[AttemptState]]:
-    """Ask for `first`, and if it has not ended after so many seconds, for a second one too; the other is withdrawn.
+    """Ask for one request, and if it has not ended after so many seconds, for a second one too; the other is withdrawn.
 
     Args:
-        first: the request to begin with.
+        attempts: the request to begin with, or both.
         seconds: how long it has before the second one is made, and between two tries to make it.
         second: makes the second request; `None` if it may not be sent now.
         perform: sends a request and waits for its results.
@@ -135,14 +152,14 @@ async def first_of(
         TaskRefused: the service has refused to take the first one, and no second one succeeded.
         Exception: both failed. An error after which a request may still stand comes before a verdict of the service.
     """
-    attempts = [first]
     sender, receiver = anyio.create_memory_object_stream[AttemptState](2)
     won: list[AttemptState] = []
     ended_count = 0
     try:
         with sender, receiver:
             async with open_task_group() as group:
-                group.start_soon(_perform, first, perform, sender)
+                for attempt in attempts:
+                    group.start_soon(_perform, attempt, perform, sender)
                 while not won and ended_count < len(attempts):
                     ended = await _next(receiver, seconds if len(attempts) == 1 else None)
                     if ended is not None:

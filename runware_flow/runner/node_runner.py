@@ -115,18 +115,18 @@ class NodeRunner:
         run, step = attempt.run, attempt.step
         self._request_runner.end(attempt, None)
         self._run_admission.release(run, step)
-        self._leave_single_flight(run, step)
         try:
             if attempt.entry is not None and self._ledger is not None and self._machine.has_lost(run, step):
-                await self._ledger.abandon(attempt.entry)
+                await self._ledger.abandon(attempt.entry, is_over=True)
         finally:
+            self._leave_single_flight(run, step)  # equal requests find it on record, and ask for it
             self._abandon(attempt, has_requests=has_requests)
 
     async def _abandon_first(self, run: ScopeRun, step: Step) -> None:
         """A fallback has answered: nothing waits for the request before it any more, should that be open still."""
         known = self._attempts.get((run, step))
         if known is not None and known.before_fallback and known.entry is not None and self._ledger is not None:
-            await self._ledger.abandon(known.entry)
+            await self._ledger.abandon(known.entry, is_over=True)
 
     def _leave_single_flight(self, run: ScopeRun, step: Step) -> None:
         if self._single_flight is not None:

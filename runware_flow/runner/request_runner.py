@@ -143,7 +143,7 @@ class RequestRunner:
         self.event_bus.node_started(run, step, attempt.number, attempt.record)
         attempt.is_sent = True
         try:
-            if step.spec.policy.hedge_after is not None and attempt.may_hedge:
+            if attempt.is_hedged or (step.spec.policy.hedge_after is not None and attempt.may_hedge):
                 results = await self._hedge(self, attempt)
             else:
                 results = await self.perform(attempt)
@@ -177,7 +177,8 @@ class RequestRunner:
                 self._single_flight.lead(run, step, record.fingerprint)
             return _UNKNOWN, known.task_uuid
         value = await self._find(attempt, record)
-        if value is _UNKNOWN and known is not None and self._may_be_cached(attempt):
+        may_be_open = self.ledger is not None and (known is not None or self.ledger.has_abandoned)
+        if value is _UNKNOWN and may_be_open and self._may_be_cached(attempt):
             return await self._adopt(attempt, record)
         return value, None
 

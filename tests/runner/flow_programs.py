@@ -466,7 +466,7 @@ def programs(draw: Any) -> Program:
     return Program(
         lines,
         script,
-        has_cache=draw(st.booleans()) and not any(line.op == "race" for line in _flat(lines)),
+        has_cache=draw(st.booleans()),
         on_error=draw(st.sampled_from(["continue", "stop"])),
         delivery=draw(st.sampled_from(["sync", "async"])),
         seed=draw(st.integers(0, 1000)),

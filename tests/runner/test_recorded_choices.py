@@ -563,3 +563,84 @@ def test_two_firsts_among_the_same_items_keep_their_own_records_when_they_are_re
             assert again.sent == []
 
     run(main)
+
+
+@pytest.mark.parametrize("late", [1, 2])
+def test_both_requests_of_a_hedge_that_were_open_are_asked_for_and_both_are_settled(run, path, late):
+    def declare():
+        flow = Flow("hedged", journal=path, concurrency=1)
+        return flow, flow.then(art("twice"))
+
+    async def main():
+        both = anyio.Event()
+
+        async def never(count):
+            if count == 2:
+                both.set()
+            await anyio.sleep_forever()
+
+        first = Service(lambda request, count: never(count))
+        flow = Flow("hedged", journal=path, concurrency=2)
+        flow.then(art("twice"), hedge_after=0.01)
+        with anyio.CancelScope() as scope:
+            async with flow.start(first):
+                await both.wait()
+                scope.cancel()
+        slow = first.sent[late - 1].task_id
+        again = Service(lambda request, count: anyio.sleep(5) if request.task_id == slow else None)
+        flow, node = declare()  # the policy is gone, the two requests are not
+        result = await flow.execute(again)
+        assert {request.task_id for request in again.sent} == {request.task_id for request in first.sent}
+        assert set(again.sent_before) == {"yes"}
+        value = result[node]
+        assert value.task_uuid != slow
+        with Journal(path) as journal:
+            assert journal.summary().open_count == 0
+            assert sorted(entry.state for entry in journal.entries()) == ["abandoned", "done"]
+        assert len(await collect(path, Service())) == 1
+        last = Service()
+        flow, node = declare()
+        assert (await flow.execute(last))[node] == value
+        assert last.sent == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["race", "fallback"])
+def test_second_root_of_a_join_that_failed_stays_failed_once_another_has_answered(run, path, kind):
+    def declare():
+        flow = Flow("joined", journal=path)
+        roots = [flow.then(art(f"root {number}")) for number in range(3)]
+        joined = flow.join(*roots).then(lambda *images: art(f"of {len(images)}"))
+        other = joined.fallback(art("other")) if kind == "fallback" else flow.race(joined, flow.then(art("other")))
+        return flow, other.then(caption)
+
+    async def main():
+        await declare()[0].execute(Scripted(**{"root 1": BROKEN, "root 2": BROKEN}))
+        for _ in range(3):
+            again = Service()
+            await declare()[0].execute(again)
+            assert again.sent == []
+
+    run(main)
+
+
+def test_equal_request_under_a_cache_takes_over_what_lost_a_race(run, path, tmp_path):
+    def declare():
+        flow = Flow("equal", journal=path, cache=tmp_path / "cache")
+        leader = flow.then(art("equal", seed=1), label="leader")
+        won = flow.race(leader, flow.then(art("quick")))
+        return flow, won.then(lambda image: art("equal", seed=1))
+
+    async def main():
+        service = Scripted(equal=0.2)
+        flow, last = declare()
+        result = await flow.execute(service)
+        equal = [request for request in service.sent if prompt(request) == "equal"]
+        assert len({request.task_id for request in equal}) == 1
+        assert result[last].task_uuid == equal[0].task_id
+        again = Service()
+        await declare()[0].execute(again)
+        assert again.sent == []
+
+    run(main)
