@@ -1,11 +1,13 @@
 """What a batch costs: a million trivial items on a service in memory, and thousands through the emulator.
 
-    python -m benchmarks.batches [--items 1000000] [--emulated 20000] [--backend asyncio]
+    python -m benchmarks.batches [--items 1000000] [--emulated 20000] [--backend asyncio] [--engines]
 
 Trivial: one task an item, answered at once by a client in this process, concurrency 64, no journal. Memory is that of
 the process when a hundredth of the items is done (what it needs to work at all) and the most it ever held after that.
 Emulated: one 50 ms image an item over the WebSocket, sync and at concurrency 256, the emulator in a process of its own,
 with and without a journal; every item's result is checked, and the emulator's count of bills.
+`--engines`: the trivial items of a batch beside the same items as a fan-out of a flow, and what it costs by itself to
+declare and compile the nodes of each item.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from benchmarks.journal import megabytes
 from benchmarks.service import emulator_process
 from runware_flow import Batch, Client, Flow, Node
 from runware_flow.client.request import prepare
+from runware_flow.graph.machine import FlowMachine
+from runware_flow.graph.plan import compile_plan
 from runware_flow.results import ImageResult
 from runware_flow.tasks import ImageInference
 
@@ -89,6 +93,51 @@ async def trivial(count: int) -> None:
     )
 
 
+async def fan_out(count: int) -> None:
+    """Print what the same items cost as a fan-out of a flow, whose outcomes are kept."""
+    started, begun = time.perf_counter(), time.process_time()
+    flow = Flow("fan-out")
+    made = flow.map(
+        range(count),
+        lambda number: ImageInference(
+            model="runware:400@1", positive_prompt=f"picture {number}", width=512, height=512, seed=number
+        ),
+    )
+    early = most = 0.0
+    done = 0
+    async with flow.start(InMemory()) as run:
+        async for _ in run.as_completed(made):
+            done += 1
+            if done == count // 100:
+                early = most = megabytes()
+            elif done % 1000 == 0:
+                most = max(most, megabytes())
+    cpu = time.process_time() - begun
+    print(
+        f"  {count} trivial items as a fan-out: {time.perf_counter() - started:.1f} s, {cpu:.1f} s of CPU,"
+        f" {cpu / count * 1e6:.0f} us an item; memory +{most - early:.0f} MB,"
+        f" {(most - early) * 1e6 / count:.0f} bytes an item"
+    )
+
+
+def compiled(count: int) -> None:
+    """Print what it costs to declare the nodes of each item and to compile a plan of them, and what that holds."""
+    begun = time.process_time()
+    for number in range(count):
+        flow = Flow("item")
+        picture(flow, number)
+    declared = time.process_time()
+    for number in range(count):
+        flow = Flow("item")
+        picture(flow, number)
+        FlowMachine(compile_plan(flow.declaration), concurrency=1, on_error="stop")
+    both = time.process_time() - declared
+    print(
+        f"  declaring an item: {(declared - begun) / count * 1e6:.0f} us;"
+        f" with a plan and a machine of its own: {both / count * 1e6:.0f} us"
+    )
+
+
 async def emulated(count: int, service: dict[str, Any], journal: Path | None) -> None:
     """Print what as many items as asked for cost through real sockets."""
     started, begun = time.perf_counter(), time.process_time()
@@ -126,12 +175,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--emulated", type=int, default=2_000)
+    parser.add_argument("--engines", action="store_true")
     parser.add_argument("--backend", choices=("asyncio", "trio"), action="append")
     options = parser.parse_args()
     for backend in options.backend or ("asyncio", "trio"):
         print(backend)
         if options.items:
             anyio.run(trivial, options.items, backend=backend)
+            if options.engines:
+                anyio.run(fan_out, options.items, backend=backend)
+                compiled(options.items)
         if not options.emulated:
             continue
         for has_journal in (False, True):
