@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 import anyio
 
 from runware_flow.errors import ClientStateError
+from runware_flow.tracebacks import bordered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -266,6 +267,7 @@ def _native_token() -> Any:
     return trio.lowlevel.current_trio_token()
 
 
+@bordered
 class HostedBlock(AbstractAsyncContextManager[U], Generic[T, U]):
     """A block whose inside lives on a host task, so that it may be left in another task than the one that entered it.
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sysconfig
+from contextlib import AbstractAsyncContextManager
+from difflib import get_close_matches
 from functools import lru_cache, wraps
-from types import TracebackType
-from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
+from inspect import iscoroutinefunction, signature
+from types import FunctionType, TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ("FULL_TRACEBACKS", "border", "trim")
+__all__ = ("FULL_TRACEBACKS", "BorderedBlock", "border", "bordered", "trim")
 
 FULL_TRACEBACKS = "RUNWARE_FULL_TRACEBACKS"
 """The environment variable that keeps every frame, if it is set to anything."""
@@ -26,18 +30,87 @@ _BETWEEN = frozenset({"anyio", "exceptiongroup", "httpcore", "httpx", "outcome",
 """Installed packages whose frames stand between the program and this library; others may be the program itself."""
 
 
-def border(function: Callable[P, Coroutine[object, object, T]]) -> Callable[P, Coroutine[object, object, T]]:
-    """Trim what leaves a public coroutine function: an error shows the program's frames, and none of this library."""
+_ENTRIES = frozenset(
+    (
+        *("init", "call", "getattr", "getitem", "aenter", "aexit", "anext", "await"),
+        *("bool", "contains", "format", "iter", "len", "str"),
+    )
+)
+"""Special methods that programs meet."""
+
+
+def border(function: Callable[P, T]) -> Callable[P, T]:
+    """Trim what leaves a public function: an error shows the program's frames, and none of this library.
+
+    An async function stays one.
+    """
+    if iscoroutinefunction(function):
+
+        @wraps(function)
+        async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                return await cast("Any", function)(*args, **kwargs)
+            except Exception as error:
+                _suggest(error, function)
+                trim(error)
+                raise
+
+        return cast("Callable[P, T]", call_async)
 
     @wraps(function)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await function(*args, **kwargs)
+            return function(*args, **kwargs)
         except Exception as error:
+            _suggest(error, function)
             trim(error)
             raise
 
     return call
+
+
+def _suggest(error: Exception, function: Callable[..., object]) -> None:
+    """Of a keyword that a function does not have, name those that may be meant."""
+    if not isinstance(error, TypeError):
+        return
+    here = error.__traceback__
+    given = re.search(r"got an unexpected keyword argument '(\w+)'$", str(error))
+    if given is None or here is None or here.tb_next is not None:  # it comes from inside
+        return
+    known = [name for name in signature(function).parameters if name != "self"]
+    like = get_close_matches(given[1], known, 2) or [name for name in known if name in given[1]]
+    if like:
+        error.args = (f"{error}; is it {' or '.join(like)}?",)
+
+
+class BorderedBlock(AbstractAsyncContextManager[T]):
+    """An `async with` block whose entry and exit are borders."""
+
+    def __init__(self, inside: AbstractAsyncContextManager[T]) -> None:
+        self._inside = inside
+
+    async def __aenter__(self) -> T:
+        return await self._inside.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self._inside.__aexit__(kind, error, traceback)
+
+
+def bordered(public: type[T]) -> type[T]:
+    """Make a border of each public method and property of a class, and of the special methods that programs meet."""
+    for name, value in list(vars(public).items()):
+        if name.startswith("_") and name.strip("_") not in _ENTRIES:
+            continue
+        if isinstance(value, FunctionType):
+            setattr(public, name, border(value))
+        elif isinstance(value, property) and value.fget is not None:
+            setattr(public, name, property(border(value.fget), value.fset, value.fdel, value.__doc__))
+    return public
+
+
+bordered(BorderedBlock)
 
 
 def trim(error: BaseException) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NewType, Prot
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from runware_flow.tracebacks import trim
+from runware_flow.tracebacks import border, trim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,14 +61,16 @@ _MOST_SECONDS = 600_000
 def problem_of_seconds(name: str, value: object) -> str | None:
     """Say what is wrong with a time that a user gave, in a sentence; `None` if nothing is.
 
-    A week or more is taken for milliseconds, in which other libraries count; infinity is no mistake.
+    From 600,000 s on, nearly a week, it is taken for milliseconds, in which other libraries count: their default of ten
+    minutes is 600,000. Infinity is no mistake.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         return f"{name}= is in seconds and greater than 0, not {value!r}"
     if _MOST_SECONDS <= value < float("inf"):
         return (
             f"{name}={value!r} would be {value / 86400:.0f} days: times are in seconds, not milliseconds,"
-            f" so is it {value / 1000:g}? Without a bound it is {name}=math.inf"
+            f" so is it {value / 1000:g}? From 600,000 s on (ten minutes in milliseconds, nearly a week in seconds) a"
+            f" time is refused; without a bound it is {name}=math.inf"
         )
     return None
 
@@ -362,6 +364,7 @@ class MediaResult(Result, kw_only=True, frozen=True):
     """The prefixes of this result's media fields: `("image",)` means `image_url`, `image_uuid`, ..."""
 
     @property
+    @border
     def url(self) -> str:
         """The address of the medium.
 

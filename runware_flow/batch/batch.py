@@ -12,7 +12,7 @@ from runware_flow.errors import DeclarationError
 from runware_flow.flow.checks import call_name, caller, check_call, takes
 from runware_flow.lifetime import HostedBlock
 from runware_flow.runner.settings import Settings, read_settings
-from runware_flow.tracebacks import border
+from runware_flow.tracebacks import bordered
 from runware_flow.types import problem_of_seconds
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ U = TypeVar("U")
 V = TypeVar("V")
 
 
+@bordered
 class Batch(Generic[A, T, S]):
     """A pipeline for each item of a source.
 
@@ -150,7 +151,6 @@ class Batch(Generic[A, T, S]):
     async def collect(
         self, items: Items[A], client: Requester | None = None, *, shared: Callable[[Flow], Node[S]]
     ) -> BatchReport: ...
-    @border
     async def collect(
         self, items: Items[A], client: Requester | None = None, *, shared: Callable[[Flow], Node[Any]] | None = None
     ) -> BatchReport:

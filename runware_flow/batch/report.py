@@ -11,6 +11,7 @@ import anyio.lowlevel
 
 from runware_flow.errors import FlowFailed, JournalError
 from runware_flow.graph.batches import BatchStatistics
+from runware_flow.tracebacks import bordered
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -29,6 +30,7 @@ _READS_A_TURN = 16
 """Reads after which a reader that never has to wait lets others in."""
 
 
+@bordered
 class BatchReport:
     """What came of a batch, in numbers.
 
@@ -220,6 +222,7 @@ class Outbox(Generic[A, T]):
         self._event_bus.set()
 
 
+@bordered
 class BatchOutcomes(Generic[A, T]):
     """The outcomes of a batch as they come; use `async for`. Each has `index`, `input`, `key` and `outcome`.
 

@@ -188,10 +188,11 @@ class BatchWatch:
     def restored(self, scope: ScopeSpec) -> None:
         """An item came from the journal, without having begun."""
         self._items.ok += 1
+        self._items.restored += 1
         if self._board is not None:
             for spec in scope.nodes:
                 if is_shown(spec):
-                    self._board.settle(spec.name, Ok(None), was_running=False)
+                    self._board.settle(spec.name, Ok(None), was_running=False, is_restored=True)
 
     def item_left(self, run: ScopeRun) -> None:
         """An item is over: count what has no result."""
@@ -205,7 +206,9 @@ class BatchWatch:
         was_running = (run, step) in self._begun
         self._begun.discard((run, step))
         if self._board is not None and outcome is not None and is_shown(step.spec):
-            self._board.settle(step.spec.name, outcome, was_running=was_running)
+            record = run.record(step.slot)
+            is_restored = record is not None and record.is_restored
+            self._board.settle(step.spec.name, outcome, was_running=was_running, is_restored=is_restored)
 
     # Items that have
 

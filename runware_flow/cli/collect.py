@@ -10,6 +10,7 @@ from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.interrupts import run_interruptible
 from runware_flow.journal import Collected, Journal, collect
 from runware_flow.types import MediaResult, Result
+from runware_flow.view.progress import money
 from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def collect_command(path: Path, *, timeout: float, backend: str) -> int:
     collected: list[Collected] = run_interruptible(ask, backend=backend)
     with Journal(path) as journal:
         summary = journal.summary()
-    cost = "an unknown cost" if summary.cost is None else f"${summary.cost:.4f}"
+    cost = "an unknown cost" if summary.cost is None else money(summary.cost)
     came = sum(isinstance(one.outcome, Ok) for one in collected)
     echo(f"{came} of {len(collected)} collected; the journal has {summary.done_count} finished requests, for {cost}")
     return 0 if summary.open_count == 0 else 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
-from runware_flow.cli.pictures import KEPT_PICTURES, keep_pictures
+from runware_flow.cli.pictures import KEPT_PICTURES, PicturesLine, keep_pictures
 from runware_flow.cli.program import UsageError, user_traceback
 from runware_flow.cli.terminal import echo, echo_json, say
 from runware_flow.errors import FlowFailed, RunwareFlowError
@@ -75,7 +75,7 @@ class Command:
         async with Client() as client:  # which is needed a little longer than the run
             await self._execute(client)
             if self.result is not None:
-                await keep_pictures(self.result, client)
+                await keep_pictures(self.result, client, PicturesLine().tell)
 
     async def _execute(self, client: Any) -> None:
         try:

@@ -22,10 +22,10 @@ from runware_flow.client.stream import StreamBlock, StreamTurn, TextStream, foll
 from runware_flow.client.tracing import trace_stream
 from runware_flow.client.transport_selector import TransportSelector
 from runware_flow.client.utilities import Utilities
-from runware_flow.errors import ClientStateError, RunwareError, RunwareTimeoutError
+from runware_flow.errors import ClientStateError, RunwareTimeoutError
 from runware_flow.lifetime import EventLoop, Worker, Workers
 from runware_flow.session.events import Submission
-from runware_flow.tracebacks import border, trim
+from runware_flow.tracebacks import BorderedBlock, bordered
 from runware_flow.types import Result, Task
 from runware_flow.wire.codec import encode
 
@@ -50,6 +50,7 @@ __all__ = ("Client",)
 R = TypeVar("R", bound=Result)
 
 
+@bordered
 class Client(Utilities):
     """A session with the service, for the time of an `async with` block, or until `aclose()`.
 
@@ -74,11 +75,7 @@ class Client(Utilities):
         Raises:
             RunwareError: there is no key (`auth`), or an option cannot work (`validation`).
         """
-        try:
-            self._settings = read_settings({"api_key": api_key, **options})
-        except RunwareError as error:
-            trim(error)
-            raise
+        self._settings = read_settings({"api_key": api_key, **options})
         self._driver: SessionDriver | None = None
         self._workers: Workers | None = None
         self._disconnecting = anyio.Lock()
@@ -122,7 +119,6 @@ class Client(Utilities):
         self._is_closed = True
         await self._end_session()
 
-    @border
     async def disconnect(self) -> None:
         """Close the connection and leave the client usable: its next use, or `connect()`, opens another one.
 
@@ -172,7 +168,6 @@ class Client(Utilities):
         if self._driver is not None:
             self._is_failure_told = self._driver.fail(error)
 
-    @border
     async def connect(self) -> None:
         """Open the connection now, and wait until the key is accepted. Over REST there is nothing to open.
 
@@ -217,7 +212,6 @@ class Client(Utilities):
         delivery: DeliveryMethod | None = None,
         validate: bool | None = None,
     ) -> list[Result]: ...
-    @border
     async def run(
         self,
         task: Task[Any] | Mapping[str, Any],
@@ -277,7 +271,6 @@ class Client(Utilities):
         delivery: DeliveryMethod | None = None,
         validate: bool | None = None,
     ) -> Result: ...
-    @border
     async def run_one(
         self,
         task: Task[Any] | Mapping[str, Any],
@@ -315,20 +308,29 @@ class Client(Utilities):
         delivery: DeliveryMethod | None = None,
         validate: bool | None = None,
     ) -> AbstractAsyncContextManager[Delivery[Result]]: ...
-    @asynccontextmanager
-    async def submit(
+    def submit(
         self,
         task: Task[Any] | Mapping[str, Any],
         *,
         timeout: float | None = None,
         delivery: DeliveryMethod | None = None,
         validate: bool | None = None,
-    ) -> AsyncGenerator[Delivery[Any]]:
+    ) -> AbstractAsyncContextManager[Delivery[Any]]:
         """Send a task on entering the block, and read its results inside, each the moment it is there.
 
         Leaving the block early, or a cancel, ends the waiting only: what the service has accepted is finished
         and billed. Arguments and errors are those of `run`.
         """
+        return BorderedBlock(self._submitted(task, timeout, delivery, validate))
+
+    @asynccontextmanager
+    async def _submitted(
+        self,
+        task: Task[Any] | Mapping[str, Any],
+        timeout: float | None,
+        delivery: DeliveryMethod | None,
+        validate: bool | None,
+    ) -> AsyncGenerator[Delivery[Any]]:
         self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
         driver, submitted = await self._submit(prepared, timeout, validate)

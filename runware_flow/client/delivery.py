@@ -12,6 +12,7 @@ from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
+from runware_flow.tracebacks import bordered
 from runware_flow.types import Result
 from runware_flow.wire.results import decode_result
 
@@ -40,6 +41,7 @@ class Progress(msgspec.Struct, frozen=True):
     """The service's word for where the task is: `processing`, `validated`, ..."""
 
 
+@bordered
 class Delivery(Generic[R]):
     """A submitted task, as an async iterator over its results in the order in which they become ready.
 

@@ -12,6 +12,7 @@ from runware_flow.client.refusal import TaskRefused
 from runware_flow.errors import ClientStateError, RunwareError, RunwareTimeoutError
 from runware_flow.session.reading import is_busy
 from runware_flow.session.streaming import DeltaKind, StreamMachine, StreamResult
+from runware_flow.tracebacks import bordered
 from runware_flow.transport.connection import TransportError
 from runware_flow.wire.codec import encode
 from runware_flow.wire.frames import decode_reply, encode_frame
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ("StreamBlock", "StreamTurn", "TextReader", "TextStream", "follow", "start_stream")
 
 
+@bordered
 class TextStream:
     """The answer of a text model, as it comes.
 
@@ -134,6 +136,7 @@ class TextStream:
         self._changed = anyio.Event()
 
 
+@bordered
 class TextReader:
     """One reader of a stream, from its beginning. It may be left at any time; a cancelled read loses nothing."""
 
@@ -199,6 +202,7 @@ class StreamTurn:
         )
 
 
+@bordered
 class StreamBlock(AbstractAsyncContextManager[TextStream]):
     """The time for which a stream is open: `async with client.stream(...) as stream`.
 

@@ -14,6 +14,7 @@ from runware_flow.client.options import check_seconds
 from runware_flow.client.request import read_task_id
 from runware_flow.errors import RunwareError
 from runware_flow.tasks import AccountManagement, ImageUpload, MediaStorage, ModelSearch, ModelUpload
+from runware_flow.tracebacks import bordered
 from runware_flow.types import Result, Task
 from runware_flow.wire.codec import encode
 from runware_flow.wire.frames import decode_reply, encode_frame
@@ -56,6 +57,7 @@ _UPLOAD_STAGES = ("validated", "downloaded", "optimized", "stored", "ready")
 """What an upload of a model goes through [doc]."""
 
 
+@bordered
 class Utilities:
     """What `Client` inherits: one method for each utility of the service, with typed results.
 

@@ -37,7 +37,13 @@ __all__ = (
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
-_OURS = ("runware_flow.flow.", "runware_flow.runner.", "runware_flow.batch.", "runware_flow.graph.")
+_OURS = (
+    "runware_flow.flow.",
+    "runware_flow.runner.",
+    "runware_flow.batch.",
+    "runware_flow.graph.",
+    "runware_flow.tracebacks",
+)
 
 
 def caller() -> Where:
@@ -279,11 +285,13 @@ def warn_of_loop_variables(declaration: Declaration, work: Any, where: Where) ->
     old = {(id(home), name): value for home, name, value in before[1]}
     for home, name, value in variables:
         if old.get((id(home), name), value) is not value:
-            warnings.warn(
+            warnings.warn_explicit(
                 f"the lambda declared at {where} reads {name!r}, which has changed since this line declared a node"
                 f" before: it is read when the flow runs, so all of these nodes would use its last value; bind it with"
                 f" a default argument, as in `lambda result, {name}={name}: ...`",
-                stacklevel=5,
+                UserWarning,
+                where.file,
+                where.line,
             )
             return
 

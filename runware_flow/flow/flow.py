@@ -15,7 +15,7 @@ from runware_flow.graph.declaration import Declaration, NodeKind, has_method
 from runware_flow.interrupts import run_interruptible
 from runware_flow.lifetime import HostedBlock
 from runware_flow.runner.settings import Settings, read_settings
-from runware_flow.tracebacks import trim
+from runware_flow.tracebacks import bordered
 from runware_flow.types import Result, Task
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ else:
     S = TypeVar("S")
 
 
+@bordered
 class Flow:
     """A pipeline of tasks and functions, declared once and run any number of times.
 
@@ -358,12 +359,8 @@ class Flow:
             DeclarationError: the declaration has a cycle, or an override makes no sense.
             JournalError: the journal cannot be used, or another run uses it.
         """
-        try:
-            async with self._open(client, self._settings_of(client, overrides)) as runner:
-                return await _begin(runner).wait()
-        except Exception as error:
-            trim(error)
-            raise
+        async with self._open(client, self._settings_of(client, overrides)) as runner:
+            return await _begin(runner).wait()
 
     def start(
         self, client: Requester | None = None, **overrides: Unpack[FlowOptions]
@@ -446,9 +443,6 @@ class Flow:
                 from runware_flow.runner.interrupted import report_interrupted  # rarely needed
 
                 report_interrupted(interrupt, self.name, begun[0], overrides.get("journal", self.settings.journal))
-            raise
-        except Exception as error:
-            trim(error)
             raise
 
     def plan(self, *, journal: JournalOption = None, prices: Mapping[str, PriceOption] | None = None) -> Plan:

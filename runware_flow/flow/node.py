@@ -22,6 +22,7 @@ from runware_flow.flow.saving import label_of, make_saver
 from runware_flow.graph.declaration import Declaration, Fallback, NodeKind, NodeSpec, Where, is_node
 from runware_flow.graph.outcomes import Ok, Outcome
 from runware_flow.runner.reference import ManyReference, NodeReference, Placeholder
+from runware_flow.tracebacks import bordered
 from runware_flow.types import Task
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ else:
     S = TypeVar("S")
 
 
+@bordered
 class Node(NodeReference[T_co]):
     """One step of a flow and, after the run, its key: `result[node]` is a `T_co`.
 
@@ -221,6 +223,7 @@ class Node(NodeReference[T_co]):
         return Node(self.declaration, declare_branch(self, when, then, otherwise, label, caller()))
 
 
+@bordered
 class Join(Generic[*Ts]):
     """Several nodes that a builder waits for, made by `flow.join`."""
 
@@ -250,6 +253,7 @@ class Join(Generic[*Ts]):
         return Node(self.declaration, declare_pick(self.declaration, specs, function, label, where))
 
 
+@bordered
 class Many(ManyReference[T_co]):
     """One result for each item of a fan-out: `result[many]` is a `list[T_co]` in the order of the items.
 
@@ -487,6 +491,7 @@ def _is_many(value: object) -> bool:
     return isinstance(value, Many)
 
 
+@bordered
 class ManyJoin(Generic[A, B]):
     """Two values of each item that a builder waits for, made by `many.join`."""
 

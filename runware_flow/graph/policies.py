@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import msgspec
 
 from runware_flow.errors import RunwareError, RunwareFlowError, RunwareTimeoutError, TooFewSucceeded
+from runware_flow.tracebacks import border
 from runware_flow.types import problem_of_seconds
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Retry(msgspec.Struct, frozen=True):
     backoff: float = 0.5
     max_elapsed: float | None = None
 
+    @border
     def __post_init__(self) -> None:
         """Check the values.
 

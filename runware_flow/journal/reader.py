@@ -35,7 +35,8 @@ from runware_flow.journal.values import decode_error, decode_item, decode_value
 from runware_flow.journal.writer import open_writer
 from runware_flow.lifetime import open_task_group
 from runware_flow.results import RESULT_TYPES
-from runware_flow.types import Result
+from runware_flow.tracebacks import border, bordered
+from runware_flow.types import Result, problem_of_seconds
 
 if TYPE_CHECKING:
     import sqlite3
@@ -139,6 +140,7 @@ class ModelUse(msgspec.Struct, frozen=True):
     cost: float | None
 
 
+@bordered
 class Journal:
     """A journal, opened for reading for the time of a `with` block; a run may write it meanwhile.
 
@@ -307,6 +309,7 @@ class Collected(msgspec.Struct, frozen=True):
     outcome: Ok[list[Any]] | Failed | Abandoned
 
 
+@border
 async def collect(
     journal: str | PathLike[str] | DatabaseAddress,
     client: Any = None,
@@ -332,7 +335,11 @@ async def collect(
 
     Raises:
         JournalError: there is no such journal, it is damaged, or a run is using it.
+        RunwareError: `validation`: the timeout is no time, or would be milliseconds.
     """
+    problem = problem_of_seconds("timeout", timeout) if timeout != 0 else None
+    if problem is not None:
+        raise RunwareError(problem, code="validation", raw_code="invalidParameter", parameter="timeout")
     with Journal(journal) as reader:
         entries = await anyio.to_thread.run_sync(_unfinished, reader)
     found: dict[int, Collected] = {}

@@ -255,7 +255,13 @@ class EventBus:
             if self._board is not None and (is_shown(step.spec) or run.cells[step.slot] == FAILED):
                 outcome = run.outcome(step.slot)
                 assert outcome is not None
-                self._board.settle(step.spec.name, outcome, was_running=begun is not None and not was_refused)
+                record: NodeRecord | None = run.record(step.slot)
+                self._board.settle(
+                    step.spec.name,
+                    outcome,
+                    was_running=begun is not None and not was_refused,
+                    is_restored=record is not None and record.is_restored,
+                )
             if self._events and (not step.is_silent or run.cells[step.slot] == FAILED):
                 self._put(self._settled(run, step, begun, summary))
         if any(step.kind is NodeKind.FAN for _, step in settled):

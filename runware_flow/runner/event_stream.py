@@ -18,6 +18,7 @@ import msgspec
 from runware_flow.graph.events import Event, NodeDelta, NodeProgress
 from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.graph.scope_run import FanRun
+from runware_flow.tracebacks import bordered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,6 +46,7 @@ class Completed(NamedTuple, Generic[T]):
     outcome: Outcome[T]
 
 
+@bordered
 class RunStream:
     """The queue of one reader and its place in the run."""
 
@@ -111,6 +113,7 @@ class RunStream:
         return thing
 
 
+@bordered
 class EventStream(RunStream):
     """The events of a run from the moment when this reader was made, in order, to the last one, `RunFinished`.
 
@@ -152,6 +155,7 @@ class EventStream(RunStream):
         return event
 
 
+@bordered
 class CompletionStream(RunStream, Generic[T]):
     """The outcomes of a `Many`, as they come; those that were there already come first.
 

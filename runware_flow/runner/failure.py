@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from runware_flow.errors import BudgetExceeded, FlowFailed, RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import FanRun
+from runware_flow.view.progress import money
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +90,7 @@ def _kept(machine: FlowMachine, accounts: Accounts) -> str:
     if not count:
         return "nothing had finished"
     cost = accounts.total()
-    spent = "" if not cost else f", for ${cost:.4f}"
+    spent = "" if not cost else f", for {money(cost)}"
     return f"{count} finished node{'' if count == 1 else 's'} in .result{spent}"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from runware_flow.tracebacks import bordered
+
 if TYPE_CHECKING:
     from runware_flow.runner.budget import Budget
     from runware_flow.runner.event_stream import CompletionStream, EventStream
@@ -16,6 +18,7 @@ __all__ = ("Run",)
 T = TypeVar("T")
 
 
+@bordered
 class Run:
     """One run of a flow."""
 

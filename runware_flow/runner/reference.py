@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from runware_flow.errors import DeclarationError
+from runware_flow.tracebacks import bordered
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import Declaration, NodeSpec
@@ -14,6 +15,7 @@ __all__ = ("ManyReference", "NodeReference", "Placeholder")
 T_co = TypeVar("T_co", covariant=True)
 
 
+@bordered
 class Placeholder:
     """What `Node` and `Many` share: they stand for values that do not exist yet, and refuse to be taken for them."""
 

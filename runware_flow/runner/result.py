@@ -11,6 +11,7 @@ from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
 from runware_flow.graph.scope_run import FanRun
 from runware_flow.runner.event_stream import items_of
 from runware_flow.runner.reference import ManyReference, NodeReference
+from runware_flow.tracebacks import bordered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,7 @@ __all__ = ("RunResult",)
 T = TypeVar("T")
 
 
+@bordered
 class RunResult:
     """Everything that came of a run. It is a view: while the run goes on, it shows what has finished so far."""
 

@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 
 from runware_flow.cache.single_flight import ResultCache, SingleFlight, open_result_cache
-from runware_flow.errors import JournalError
+from runware_flow.errors import DeclarationError, JournalError
 from runware_flow.graph.limits import check_limits
 from runware_flow.graph.machine import FlowMachine
 from runware_flow.graph.plan import compile_plan
@@ -28,6 +28,7 @@ from runware_flow.runner.failure import flow_failed
 from runware_flow.runner.node_runner import NodeRunner
 from runware_flow.runner.opening import open_admission, open_client, open_journal, open_ledger
 from runware_flow.runner.pauses import Pauses
+from runware_flow.runner.reference import ManyReference
 from runware_flow.runner.result import RunResult
 from runware_flow.runner.sources import SourceIterator
 from runware_flow.runner.tracing import trace_run, traced
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from runware_flow.runner.budget import Budget, BudgetAccount
     from runware_flow.runner.event_stream import CompletionStream, EventStream
     from runware_flow.runner.progress import ProgressDisplay
-    from runware_flow.runner.reference import ManyReference
     from runware_flow.runner.requester import Requester
     from runware_flow.runner.settings import Settings
     from runware_flow.view.progress import ProgressBoard
@@ -425,6 +425,11 @@ class Runner:
 
     def open_completions(self, many: ManyReference[Any]) -> CompletionStream[Any]:
         """See `Run.as_completed`."""
+        given: Any = many
+        if not isinstance(given, ManyReference):
+            raise DeclarationError(
+                f"as_completed takes a Many, not {given!r}: for one node read run.result[node] after `await run.wait()`"
+            )
         return self.event_bus.open_completions(many, lambda: self.result.fan_of(many))
 
     def admit(self, *, is_open: bool) -> None:

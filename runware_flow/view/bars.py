@@ -9,11 +9,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from runware_flow.view.progress import duration
 from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from runware_flow.view.progress import ProgressBoard, Stage
 
@@ -44,10 +43,10 @@ def bars(board: ProgressBoard, *, height: int = 24, pulse: float | None = None) 
         expand=True,
     )
     for stage in shown:
-        table.add_row(Text(visible(stage.label)), _bar(stage, board, time), _count(stage), _notes(stage))
+        table.add_row(Text(visible(stage.label)), _bar(stage, board, time), _count(stage), _notes(board, stage))
     hidden = len(stages) - len(shown)
     more = [Text(f"and {hidden} more stages", style="dim")] if hidden else []
-    return Group(table, *more, _footer(board))
+    return Group(table, *more, _Footer(board))
 
 
 def _bar(stage: Stage, board: ProgressBoard, time: float) -> ProgressBar:
@@ -65,24 +64,27 @@ def _bar(stage: Stage, board: ProgressBoard, time: float) -> ProgressBar:
 
 
 def _count(stage: Stage) -> Text:
-    total = "" if stage.total is None else f"/{stage.total}"
+    total = "" if stage.total is None else f" of {stage.total}"
     return Text(f"{stage.ok}{total}")
 
 
-def _notes(stage: Stage) -> Text:
+_STYLES = {"restored": "dim", "running": "cyan", "failed": "bold red", "skipped": "dim", "abandoned": "yellow"}
+
+
+def _notes(board: ProgressBoard, stage: Stage) -> Text:
     text = Text()
-    for count, word, style in (
-        (stage.running, "running", "cyan"),
-        (stage.failed, "failed", "bold red"),
-        (stage.skipped, "skipped", "dim"),
-        (stage.abandoned, "abandoned", "yellow"),
-    ):
-        if count:
-            text.append(f"{count} {word} ", style=style)
+    for count, word in board.notes(stage):
+        text.append(f"{count} {word} ", style=_STYLES.get(word, ""))
     return text
 
 
-def _footer(board: ProgressBoard) -> Text:
-    parts = [duration(board.seconds), *board.totals()]
-    style = {"done": "green", "failed": "bold red"}.get(board.end or "", "bold")
-    return Text.assemble((visible(board.name), style), "  ", "  ".join(parts), no_wrap=True, overflow="ellipsis")
+class _Footer:
+    """The line of the run, as wide as there is room when it is drawn."""
+
+    def __init__(self, board: ProgressBoard) -> None:
+        self._board = board
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        name, said = self._board.footer(options.max_width)
+        style = {"done": "green", "failed": "bold red"}.get(self._board.end or "", "bold")
+        yield Text.assemble((name, style), "  ", said, no_wrap=True, overflow="ellipsis")

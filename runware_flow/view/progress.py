@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
 
-__all__ = ("ProgressBoard", "Stage", "duration", "expected_counts", "is_shown", "money", "short_duration")
+__all__ = (
+    "ProgressBoard",
+    "Stage",
+    "duration",
+    "expected_counts",
+    "is_shown",
+    "money",
+    "pictures_line",
+    "short_duration",
+)
 
 _RATE_SECONDS = 15.0
 """How far back the rate looks."""
@@ -28,15 +37,17 @@ class Stage:
 
     Attributes:
         total: how many there will be; `None` while that cannot be known.
+        restored: how many of `ok` an earlier run had paid for.
     """
 
-    __slots__ = ("abandoned", "failed", "label", "ok", "running", "skipped", "total")
+    __slots__ = ("abandoned", "failed", "label", "ok", "restored", "running", "skipped", "total")
 
     def __init__(self, label: str, total: int | None = None) -> None:
         self.label = label
         self.total = total
         self.running = 0
         self.ok = 0
+        self.restored = 0
         self.failed = 0
         self.skipped = 0
         self.abandoned = 0
@@ -89,12 +100,13 @@ class ProgressBoard:
         """The service has refused to take the task of a running node; it begins again later."""
         self._stage(label).running -= 1
 
-    def settle(self, label: str, outcome: Outcome[Any], *, was_running: bool) -> None:
-        """A node has its outcome."""
+    def settle(self, label: str, outcome: Outcome[Any], *, was_running: bool, is_restored: bool = False) -> None:
+        """A node has its outcome; `is_restored` says that it is an earlier run's."""
         stage = self._stage(label)
         stage.running -= was_running
         if isinstance(outcome, Ok):
             stage.ok += 1
+            stage.restored += is_restored
         elif isinstance(outcome, Failed):
             stage.failed += 1
         elif isinstance(outcome, Abandoned):
@@ -164,35 +176,71 @@ class ProgressBoard:
         stages = self.rows()
         unfinished = [stage for stage in stages if stage.left != 0]
         shown = stages if len(stages) <= _LINE_STAGES else (unfinished or stages)[:_LINE_STAGES]
-        named = [_describe(stage) for stage in shown]
+        named = [f"{visible(stage.label)} {self.count(stage)}" for stage in shown]
         hidden = len(stages) - len(named)
         parts = [f"{visible(self.name)}: {duration(self.seconds)}", ", ".join(named) or "starting"]
         if hidden:
             parts.append(f"{hidden} more stages")
         return "  ".join([*parts, *self.totals()])
 
-    def totals(self) -> list[str]:
-        """What holds for the whole run, each in a few words."""
-        parts: list[str] = []
+    def count(self, stage: Stage) -> str:
+        """Say how many of a stage are done, and what the others are: `4 of 10 (2 running, 1 failed)`."""
+        total = "" if stage.total is None else f" of {stage.total}"
+        notes = ", ".join(f"{count} {word}" for count, word in self.notes(stage))
+        return f"{stage.ok}{total}" + (f" ({notes})" if notes else "")
+
+    def notes(self, stage: Stage) -> list[tuple[int, str]]:
+        """What is to say of a stage beside what is done: numbers with their words, only those that are not 0."""
+        never_begun = max(0, (stage.left or 0) - stage.running) if self.end is not None else 0
+        found = (
+            (stage.restored, "restored"),
+            (stage.running, "running"),
+            (stage.failed, "failed"),
+            (stage.skipped, "skipped"),
+            (stage.abandoned, "abandoned"),
+            (never_begun, "never begun"),
+        )
+        return [(count, word) for count, word in found if count]
+
+    def totals(self, columns: int | None = None) -> list[str]:
+        """What holds for the whole run, each in a few words, two spaces apart.
+
+        Where `columns` are too few for all, the time left and the cost stay longest.
+        """
+        parts = self._totals()
+        while columns is not None and len(parts) > 1 and len("  ".join(text for _, text in parts)) > columns:
+            parts.remove(min(parts, key=lambda part: part[0]))
+        return [text for _, text in parts]
+
+    def _totals(self) -> list[tuple[int, str]]:
+        """The same, each with how important it is."""
+        parts: list[tuple[int, str]] = []
         if self.end is None:
-            queued = "" if self.queued is None else f", {self.queued} queued"
-            parts.append(f"{self.running} in flight{queued}")
+            parts.append((3, f"{self.running} in flight"))
+            if self.queued is not None:
+                parts.append((1, f"{self.queued} queued"))
             if self.refused:
-                parts.append(f"the service is refusing: {self.refused} waiting")
+                parts.append((4, f"the service is refusing: {self.refused} waiting"))
             if self.rate is not None:
-                parts.append(f"{self.rate:.1f}/s")
+                parts.append((2, f"{self.rate:.1f}/s"))
             if self.eta is not None:
-                parts.append(f"{duration(self.eta)} left")
+                parts.append((8, f"{duration(self.eta)} left"))
         else:
-            parts.append(self.end)
-        parts.append(self.spent())
+            parts.append((9, self.end))
+        budget = "" if self.budget is None else f" of {money(self.budget)}"
+        parts.append((7, f"{money(self.cost)}{budget}"))
+        if self.unknown_count:
+            parts.append((5, f"{self.unknown_count} of unknown cost"))
         return parts
 
-    def spent(self) -> str:
-        """The cost, against the budget if there is one."""
-        unknown = f" and {self.unknown_count} of unknown cost" if self.unknown_count else ""
-        budget = "" if self.budget is None else f" of {money(self.budget)}"
-        return f"{money(self.cost)}{budget}{unknown}"
+    def footer(self, columns: int) -> tuple[str, str]:
+        """The name, and what holds for the run, for one line of a terminal that is no wider than `columns`."""
+        name, time = visible(self.name), duration(self.seconds)
+        if len(name) > columns // 3:
+            name = name[: max(1, columns // 3 - 1)] + "…"
+        room = columns - len(name) - 2
+        said = "  ".join([time, *self.totals(room - len(time) - 2)])
+        return name, said if len(said) <= room else "  ".join(self.totals(room))
 
     def snapshot(self) -> dict[str, Any]:
         """The same as plain data: what a line of `progress="json"` holds."""
@@ -215,23 +263,12 @@ class ProgressBoard:
 
 
 def _counts(stage: Stage) -> dict[str, Any]:
-    names = ("label", "total", "running", "ok", "failed", "skipped", "abandoned")
+    names = ("label", "total", "running", "ok", "restored", "failed", "skipped", "abandoned")
     return {name: getattr(stage, name) for name in names}
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
-
-
-def _describe(stage: Stage) -> str:
-    total = "" if stage.total is None else f"/{stage.total}"
-    running = f"+{stage.running}" if stage.running else ""
-    bad = [f"{count} {word}" for count, word in _not_done(stage) if count]
-    return f"{visible(stage.label)} {stage.ok}{running}{total}" + (f" ({', '.join(bad)})" if bad else "")
-
-
-def _not_done(stage: Stage) -> tuple[tuple[int, str], ...]:
-    return (stage.failed, "failed"), (stage.skipped, "skipped"), (stage.abandoned, "abandoned")
 
 
 def is_shown(spec: NodeSpec) -> bool:
@@ -275,8 +312,13 @@ def _width(fan: NodeSpec) -> int | None:
 
 
 def money(usd: float) -> str:
-    """USD as people write them: four places, six where four would hide it."""
-    return f"${usd:.4f}" if usd >= 0.0001 or usd == 0 else f"${usd:.6f}"
+    """USD as people write them, with four places; what these would hide is `<$0.0001`."""
+    return "<$0.0001" if 0 < usd < 0.0001 else f"${usd:.4f}"
+
+
+def pictures_line(done: int, total: int) -> str:
+    """How far the writing of a report is."""
+    return f"writing report: {done:,} of {total:,} pictures"
 
 
 def duration(seconds: float) -> str:

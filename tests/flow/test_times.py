@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import anyio
 import pytest
 
 from runware_flow import Batch, Client, DeclarationError, Flow, Retry, RunwareError
 from runware_flow.client.options import check_seconds
+from runware_flow.journal import collect
 from runware_flow.tasks import ImageInference
 from runware_flow.types import problem_of_seconds
 
@@ -26,6 +28,18 @@ PLACES = {
     "Retry(max_elapsed=)": lambda value: Retry(2, max_elapsed=value),
     "Batch(deadline=)": lambda value: Batch(lambda flow, _: flow.then(DRAW), deadline=value),
 }
+
+
+@pytest.mark.parametrize("value", [600_000, 604_800, 10**9])
+def test_error_says_from_where_on_a_time_is_refused(value):
+    problem = problem_of_seconds("timeout", value)
+    assert "From 600,000 s on (ten minutes in milliseconds, nearly a week in seconds) a time is refused" in problem
+    assert problem.endswith("without a bound it is timeout=math.inf")
+
+
+def test_collect_refuses_milliseconds_before_it_looks_for_the_journal():
+    with pytest.raises(RunwareError, match=r"not milliseconds, so is it 600\?"):
+        anyio.run(lambda: collect("nowhere.sqlite", timeout=600_000))
 
 
 @pytest.mark.parametrize("place", PLACES)

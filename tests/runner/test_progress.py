@@ -105,7 +105,7 @@ def test_true_writes_a_line_where_there_is_no_terminal(run, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("posters: 0.")
-    assert "art 3/3, big 3/3, text 3/3  done  $0.0108" in err
+    assert "art 3 of 3, big 3 of 3, text 3 of 3  done  $0.0108" in err
 
 
 @pytest.mark.parametrize("broken", [BrokenPipeError, ValueError])
@@ -268,7 +268,7 @@ def test_bars_on_a_terminal_leave_a_piped_output_alone_and_the_cursor_on():
     out, shown = on_terminal(PROGRAM)
     assert out.splitlines() == ["item 0", "item 1", "item 2"]
     assert all(f"note {number}" in shown for number in range(3))
-    assert "3/3" in shown
+    assert "3 of 3" in shown
     assert "in flight" in shown
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0
 
@@ -276,4 +276,4 @@ def test_bars_on_a_terminal_leave_a_piped_output_alone_and_the_cursor_on():
 def test_a_dumb_terminal_gets_lines():
     _, shown = on_terminal(PROGRAM, TERM="dumb")
     assert "\x1b[?25l" not in shown
-    assert "work 3/3  done" in shown
+    assert "work 3 of 3  done" in shown

@@ -12,7 +12,7 @@ from runware_flow import Abandoned, Failed, Flow, Ok, Skipped
 from runware_flow.tasks import ImageInference
 from runware_flow.view.bars import bars
 from runware_flow.view.notebook import board_bundle
-from runware_flow.view.progress import ProgressBoard, Stage, duration, expected_counts, money
+from runware_flow.view.progress import ProgressBoard, Stage, duration, expected_counts, money, pictures_line
 
 
 async def step(value):
@@ -68,7 +68,8 @@ def test_line_says_all_of_it_and_ends_with_the_end():
     board = board_at(65.0, 4)
     board.queued, board.cost, board.unknown_count, board.budget = 3, 0.0123, 2, 5.0
     line = (
-        "posters: 1:05  art 4+2/10  2 in flight, 3 queued  0.1/s  1:38 left  $0.0123 of $5.0000 and 2 of unknown cost"
+        "posters: 1:05  art 4 of 10 (2 running)  2 in flight  3 queued  0.1/s  1:38 left"
+        "  $0.0123 of $5.0000  2 of unknown cost"
     )
     assert board.line() == line
     board.end = "done"
@@ -79,16 +80,46 @@ def test_line_says_all_of_it_and_ends_with_the_end():
 def test_line_stays_short_with_many_stages():
     board = ProgressBoard("wide", 8, {f"stage {number}": 1 for number in range(500)})
     board.settle("stage 0", Ok(1), was_running=False)
-    assert "stage 1 0/1" in board.line()
+    assert "stage 1 0 of 1" in board.line()
     assert "494 more stages" in board.line()
     assert len(board.line()) < 250
+
+
+def test_restored_and_never_begun_are_counted_apart():
+    board = ProgressBoard("posters", 8, {"art": 10})
+    for number in range(5):
+        board.settle("art", Ok(1), was_running=False, is_restored=number < 3)
+    assert board.count(board.stages["art"]) == "5 of 10 (3 restored)"
+    board.end = "stopped"
+    assert "art 5 of 10 (3 restored, 5 never begun)" in board.line()
+    assert board.snapshot()["stages"][0]["restored"] == 3
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_footer_keeps_cost_and_time_left_where_it_is_narrow(columns):
+    board = board_at(65.0, 4)
+    board.name = "a name that is quite long"
+    board.queued, board.refused, board.cost, board.unknown_count = 3, 12, 0.0123, 2
+    name, said = board.footer(columns)
+    assert len(f"{name}  {said}") <= columns
+    assert "1:38 left" in said
+    assert "$0.0123" in said
+    assert ("in flight" in said) == (columns > 80)
+    board.budget = 5.0
+    name, said = board.footer(columns)
+    assert len(f"{name}  {said}") <= columns
+    assert "1:38 left" in said
+
+
+def test_pictures_line_says_how_far_a_report_is():
+    assert pictures_line(212, 500) == "writing report: 212 of 500 pictures"
 
 
 def test_snapshot_is_json():
     snapshot = json.loads(json.dumps(board_at(2.0, 4).snapshot()))
     assert snapshot["flow"] == "posters"
     assert snapshot["stages"] == [
-        {"label": "art", "total": 10, "running": 2, "ok": 4, "failed": 0, "skipped": 0, "abandoned": 0}
+        {"label": "art", "total": 10, "running": 2, "ok": 4, "restored": 0, "failed": 0, "skipped": 0, "abandoned": 0}
     ]
     assert (snapshot["in_flight"], snapshot["queued"], snapshot["end"], snapshot["items"]) == (2, None, None, None)
 
@@ -101,7 +132,7 @@ def test_items_of_a_batch_are_what_the_pace_is_measured_by():
     board.tick(5.0)
     assert board.rate == pytest.approx(0.4)
     assert board.eta == pytest.approx(15.0)
-    assert board.line().startswith("posters: 5.0 s  items 2/8, art 4+2 ")
+    assert board.line().startswith("posters: 5.0 s  items 2 of 8, art 4 (2 running) ")
 
 
 @pytest.mark.parametrize("height", [24, 6])
@@ -150,5 +181,5 @@ def test_expected_counts_by_label_without_consuming_a_source():
 
 
 def test_money_and_durations_are_short_and_never_hide_a_cost():
-    assert [money(usd) for usd in (0, 0.00005, 0.0123, 12.5)] == ["$0.0000", "$0.000050", "$0.0123", "$12.5000"]
+    assert [money(usd) for usd in (0, 0.00005, 0.0123, 12.5)] == ["$0.0000", "<$0.0001", "$0.0123", "$12.5000"]
     assert [duration(seconds) for seconds in (0.04, 59.94, 60, 3725)] == ["0.0 s", "59.9 s", "1:00", "1:02:05"]

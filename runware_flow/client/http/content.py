@@ -9,6 +9,7 @@ import msgspec
 
 from runware_flow.catalog.documentation import documentation_of
 from runware_flow.errors import RunwareError
+from runware_flow.tracebacks import bordered
 from runware_flow.wire import salvage
 from runware_flow.wire.content import (
     Capability,
@@ -40,6 +41,7 @@ E = TypeVar("E", bound=Entry)
 _TIMEOUT = 60.0
 
 
+@bordered
 class Content:
     """`client.content`: read-only metadata of the curated models. Nothing here is billed, and no key is sent.
 
