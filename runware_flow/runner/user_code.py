@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import is_node
+from runware_flow.runner.blocking import is_debugging, watch_steps
 from runware_flow.runner.cancels import own_cancels
 from runware_flow.types import Task
 from runware_flow.wire.codec import is_mapping
@@ -26,7 +27,10 @@ async def call(step: Step, args: list[Any]) -> Any:
         Exception: whatever it raises.
     """
     with own_cancels(step.spec):
-        value = await step.work(*args)
+        working = step.work(*args)
+        if inspect.iscoroutine(working) and is_debugging():
+            working = watch_steps(working, step.spec.describe())
+        value = await working
     if isinstance(value, Task) or is_node(value):
         raise _wrong_value(value, step.spec)
     return value
