@@ -26,7 +26,8 @@ def speak(scene: Scene) -> AudioInference:
 
 
 flow = Flow("storyboard", journal="storyboard.sqlite")
-question = {"role": "user", "content": f"Four scenes about {sys.argv[-1]}, each with a picture and a narration."}
+subject = " ".join(sys.argv[1:]) or "a lighthouse"
+question = {"role": "user", "content": f"Four scenes about {subject}, each with a picture and a narration."}
 # `runware-flow models search --takes outputFormat=JSON` finds models that answer in JSON.
 answer = flow.then(TextInference(model="google:gemini@3.5-flash", messages=[question], json_schema=list[Scene]))
 scenes = answer.parse(list[Scene]).map()
