@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from runware_flow.journal.ledger import Ledger
     from runware_flow.journal.writer import JournalWriter
     from runware_flow.runner.admission import Admission
+    from runware_flow.runner.requester import Requester, RunClient
     from runware_flow.runner.settings import Settings
 
 __all__ = ("BatchContext", "ItemRunner")
@@ -54,7 +55,7 @@ class BatchContext(NamedTuple):
 
     name: str
     settings: Settings
-    client: Any
+    client: Requester | None
     writer: JournalWriter | None
     accounts: Accounts
     report: BatchReport
@@ -210,7 +211,7 @@ class ItemRunner:
             event_bus,
             pauses,
             run_admission,
-            around.client,
+            cast("RunClient | None", around.client),
             work.ledger,
             around.retries,
             single_flight,

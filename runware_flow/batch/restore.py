@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from runware_flow.journal.store import Entry, NodeKey
     from runware_flow.journal.writer import JournalWriter
     from runware_flow.runner.accounts import Accounts
+    from runware_flow.runner.requester import Requester
 
 __all__ = ("Restorer", "restore")
 
@@ -61,7 +62,7 @@ class Restorer:
         "value",
     )
 
-    def __init__(self, node: Node[Any], client: Any, ledger: Ledger) -> None:
+    def __init__(self, node: Node[Any], client: Requester | None, ledger: Ledger) -> None:
         declaration = node.declaration
         self.is_known = False
         self.value: Any = None

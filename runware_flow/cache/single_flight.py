@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -39,7 +39,20 @@ _MARGIN_SECONDS = 60.0
 _KEEP_SECONDS = 60.0
 
 
-async def open_result_cache(cache: Any, client: Any) -> ResultCache | None:
+@runtime_checkable
+class FileClient(Protocol):
+    """A client that fetches the files of a result; without one, answers are used unchecked and no files are kept."""
+
+    async def is_available(self, result: Any, /) -> bool:
+        """Look whether they are still there."""
+        ...
+
+    async def save(self, result: Any, path: Any, /) -> Path:
+        """Write one to a path."""
+        ...
+
+
+async def open_result_cache(cache: Any, client: object) -> ResultCache | None:
     """Open what a `cache=` names.
 
     Raises:
@@ -56,7 +69,7 @@ async def open_result_cache(cache: Any, client: Any) -> ResultCache | None:
 class ResultCache:
     """A cache, and who makes what, for all machines that share it: that of a run, or those of a batch's items."""
 
-    def __init__(self, store: Any, client: Any) -> None:
+    def __init__(self, store: Any, client: object) -> None:
         self._store = store
         self._client = client
         self._leads: dict[str, _Leader] = {}
@@ -92,7 +105,7 @@ class ResultCache:
         now = time.time()
         if answer.expires_at is not None and now > answer.expires_at - _MARGIN_SECONDS:
             return False
-        if now - answer.made_at < _FRESH_SECONDS or not hasattr(self._client, "is_available"):
+        if now - answer.made_at < _FRESH_SECONDS or not isinstance(self._client, FileClient):
             return True
         available: bool = await self._client.is_available(result)
         return available
@@ -128,7 +141,7 @@ class ResultCache:
         self._kept_count += 1
 
     async def _download(self, key: str, results: list[Any]) -> tuple[str | None, ...]:
-        if not isinstance(self._store, Cache) or not self._store.keep_media or not hasattr(self._client, "save"):
+        if not isinstance(self._store, Cache) or not self._store.keep_media or not isinstance(self._client, FileClient):
             return ()
         files: list[str | None] = []
         for index, result in enumerate(results):

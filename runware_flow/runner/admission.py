@@ -18,6 +18,7 @@ from runware_flow.client.send_windows import SlotWaiter, window_of
 from runware_flow.client.wake_event import WakeEvent
 from runware_flow.errors import BudgetExceeded
 from runware_flow.graph.limits import Limits, Line, Need, modality_of, window_key
+from runware_flow.runner.requester import WindowedClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -69,7 +70,7 @@ class Admission:
     def __init__(
         self,
         limits: Mapping[str, int] | None,
-        client: Any,
+        client: object,
         account: BudgetAccount | None = None,
         balance: BalanceWarning | None = None,
     ) -> None:
@@ -78,7 +79,7 @@ class Admission:
         self._limits = Limits(limits or {})
         self._line: Line[tuple[RunAdmission, ScopeRun, Step]] = Line()
         self._needs: dict[tuple[Any, ...], Need] = {}
-        self._windows: SendWindows | None = getattr(client, "windows", None)
+        self._windows: SendWindows | None = client.windows if isinstance(client, WindowedClient) else None
         self._waiter = SlotWaiter(WakeEvent(), lambda model: self._line.count(window_key(model)))
         self._is_held = False
 

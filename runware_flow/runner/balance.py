@@ -15,6 +15,8 @@ from runware_flow.lifetime import open_task_group
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
+    from runware_flow.runner.requester import AccountClient
+
 __all__ = ("BalanceWarning", "amount_of")
 
 _LOGGER = logging.getLogger("runware_flow")
@@ -30,7 +32,7 @@ class BalanceWarning:
         need: tells what the run will cost at least, in USD; called at most once, after the balance is known.
     """
 
-    def __init__(self, name: str, client: Any, need: Callable[[], float]) -> None:
+    def __init__(self, name: str, client: AccountClient, need: Callable[[], float]) -> None:
         self._name = name
         self._client = client
         self._need = need

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from runware_flow.errors import ClientStateError
 
@@ -30,7 +30,7 @@ class RunContext:
     def __init__(
         self,
         flow: str,
-        client: Any,
+        client: object,
         missing: Exception | None,
         claims: dict[str, str],
         origin: tuple[int, str] | None = None,
@@ -115,8 +115,7 @@ class RunContext:
                 "this run has no client: call flow.execute(client), or set RUNWARE_API_KEY"
             ) from self._missing
         self.has_used_client = True
-        client: Client = self._client
-        return client
+        return cast("Client", self._client)
 
 
 current_worker: ContextVar[RunContext] = ContextVar("runware_flow_run")

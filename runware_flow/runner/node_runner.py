@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.context import RunContext
     from runware_flow.runner.event_bus import EventBus
     from runware_flow.runner.pauses import Pauses
+    from runware_flow.runner.requester import RunClient
 
 __all__ = ("NodeRunner",)
 
@@ -45,7 +46,7 @@ class NodeRunner:
         event_bus: EventBus,
         pauses: Pauses,
         run_admission: RunAdmission,
-        client: Any,
+        client: RunClient | None,
         ledger: Ledger | None = None,
         retries: RetryBudget | None = None,
         single_flight: SingleFlight | None = None,

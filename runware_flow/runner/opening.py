@@ -6,7 +6,7 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
@@ -14,11 +14,13 @@ from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.runner.admission import Admission
 from runware_flow.runner.balance import BalanceWarning
 from runware_flow.runner.budget import open_account
+from runware_flow.runner.requester import AccountClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AsyncExitStack
 
+    from runware_flow.client.client import Client
     from runware_flow.graph.plan import ScopePlan
     from runware_flow.journal.ledger import Ledger
     from runware_flow.journal.writer import JournalWriter
@@ -55,7 +57,7 @@ def open_ledger(writer: JournalWriter | None, name: str, prefix: str = "", item:
 async def open_admission(
     name: str,
     settings: Settings,
-    client: Any,
+    client: object,
     writer: JournalWriter | None,
     stack: AsyncExitStack,
     least: Callable[[BudgetAccount], float],
@@ -68,13 +70,13 @@ async def open_admission(
     store = None if writer is None else writer.store
     account = await stack.enter_async_context(open_account(settings.budget, name, store))
     balance = None
-    if account is not None and hasattr(client, "account_management"):
+    if account is not None and isinstance(client, AccountClient):
         balance = BalanceWarning(name, client, partial(least, account))
         await stack.enter_async_context(balance.watch())
     return Admission(settings.limits, client, account, balance)
 
 
-async def open_client(plan: ScopePlan, stack: AsyncExitStack) -> tuple[Any, Exception | None]:
+async def open_client(plan: ScopePlan, stack: AsyncExitStack) -> tuple[Client | None, Exception | None]:
     """Open a client from the environment until `stack` is left, if the plan may need one.
 
     Returns:

@@ -24,6 +24,7 @@ from runware_flow.graph.scope_run import OK, SETTLED
 from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
+from runware_flow.runner.requester import WindowedClient
 from runware_flow.runner.timing import check_deadline, in_time
 from runware_flow.runner.user_code import build
 from runware_flow.types import UNSET
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.admission import RunAdmission
     from runware_flow.runner.attempt_state import AttemptState
     from runware_flow.runner.event_bus import EventBus
+    from runware_flow.runner.requester import RunClient
 
 __all__ = ("HELD", "PARKED", "RequestRunner", "without_uuid")
 
@@ -71,7 +73,7 @@ class RequestRunner:
         accounts: Accounts,
         event_bus: EventBus,
         run_admission: RunAdmission,
-        client: Any,
+        client: RunClient | None,
         ledger: Ledger | None,
         single_flight: SingleFlight | None,
         hedge: Callable[..., Awaitable[list[Any]]],
@@ -83,9 +85,9 @@ class RequestRunner:
         self.run_admission = run_admission
         self.ledger = ledger
         self._accounts = accounts
-        self._client = client
+        self._client = cast("RunClient", client)  # None only where nothing sends
         self._single_flight = single_flight
-        self._parks = hasattr(client, "windows")
+        self._parks = isinstance(client, WindowedClient)
         """The client gives a task back that the service refuses, and does not wait for it."""
         self.refused: dict[tuple[ScopeRun, Step], AttemptState] = {}
         """Attempts whose request the service has refused to take, of nodes that wait to send it again."""

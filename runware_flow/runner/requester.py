@@ -1,15 +1,22 @@
-"""What a run needs of a client: two methods, so that anything that has them can stand in for one."""
+"""What a run needs of a client: two methods, so that anything that has them can stand in for one.
+
+`Requester` is what users pass. `RunClient` is the same with all arguments that a run passes, as `Client` has them. The
+other protocols are what a run uses of a client where it has them, and goes without otherwise.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from runware_flow.client.send_windows import SendWindows, Slot
+    from runware_flow.session.events import SentBefore
+    from runware_flow.types import Delivery as DeliveryMethod
     from runware_flow.types import Result, Task
 
-__all__ = ("PreparedTask", "Requester")
+__all__ = ("AccountClient", "PreparedTask", "Requester", "RunClient", "WindowedClient")
 
 
 class PreparedTask(Protocol):
@@ -44,4 +51,67 @@ class Requester(Protocol):
         self, request: Any, /, *, on_progress: Callable[[Any], Awaitable[None] | None] | None = None
     ) -> list[Any]:
         """Send a prepared task and wait for all its results."""
+        ...
+
+
+class RunClient(Protocol):
+    """The calls of a run to its client; see those of `Client`."""
+
+    def prepare(
+        self,
+        task: Task[Any] | Mapping[str, Any],
+        /,
+        *,
+        delivery: DeliveryMethod | None = None,
+        include_cost: bool | None = None,
+        task_uuid: str | None = None,
+    ) -> Any:
+        """Resolve a task without IO; returns a `PreparedTask`."""
+        ...
+
+    async def perform(
+        self,
+        request: Any,
+        /,
+        *,
+        timeout: float | None = None,
+        on_result: Callable[[Any], Awaitable[None] | None] | None = None,
+        on_progress: Callable[[Any], Awaitable[None] | None] | None = None,
+        sent_before: SentBefore = "no",
+        slot: Slot | None = None,
+        parks: bool = False,
+    ) -> list[Any]:
+        """Send a prepared task and wait for all its results."""
+        ...
+
+    async def perform_stream(
+        self,
+        request: Any,
+        /,
+        on_delta: Callable[[str, str], None],
+        *,
+        timeout: float | None = None,
+        slot: Slot | None = None,
+        parks: bool = False,
+    ) -> list[Any]:
+        """Send a prepared text task that streams, and read it to its end."""
+        ...
+
+
+@runtime_checkable
+class WindowedClient(Protocol):
+    """A client with send windows: it gives a task back that the service refuses, and does not wait for room itself."""
+
+    @property
+    def windows(self) -> SendWindows:
+        """The send windows of its models."""
+        ...
+
+
+@runtime_checkable
+class AccountClient(Protocol):
+    """A client that can look up the balance of the account."""
+
+    async def account_management(self, *, operation: str, timeout: float | None = None) -> Any:
+        """Send a task of that type."""
         ...

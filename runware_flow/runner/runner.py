@@ -8,7 +8,7 @@ since waiting for it must not hold a worker.
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.budget import Budget, BudgetAccount
     from runware_flow.runner.event_stream import CompletionStream, EventStream
     from runware_flow.runner.progress import ProgressDisplay
-    from runware_flow.runner.requester import Requester
+    from runware_flow.runner.requester import Requester, RunClient
     from runware_flow.runner.settings import Settings
     from runware_flow.view.progress import ProgressBoard
 
@@ -105,7 +105,7 @@ class Runner:
         declaration: Declaration,
         plan: ScopePlan,
         settings: Settings,
-        client: Any,
+        client: Requester | None,
         admission: Admission,
         missing: Exception | None = None,
         ledger: Ledger | None = None,
@@ -147,7 +147,7 @@ class Runner:
             self.event_bus,
             self.pauses,
             self.run_admission,
-            client,
+            cast("RunClient | None", client),
             ledger,
             retries,
             self._single_flight,
