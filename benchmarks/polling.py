@@ -1,6 +1,6 @@
 """Async delivery beside the official SDK: how late results are, what the asking costs, and what it costs in CPU time.
 
-    python -m benchmarks.polling [spread] [chains] [cpu] [--tasks 1000]
+    python -m benchmarks.polling [spread] [chains] [cpu] [calls] [--tasks 1000]
 
 `spread`: 1,000 tasks at once, 0.5 to 3 s each, drawn evenly. "late" is the mean time from the moment at which a result
 is ready at the service to the one at which the caller has it; "left" the same to the moment at which it leaves the
@@ -12,6 +12,11 @@ and tasks of 0.2 to 1 s beside sync delivery.
 `cpu`: the client's CPU time a task (`time.process_time`), 1,000 tasks of 50 ms, 64 at a time; median of three. The task
 group that starts them is counted too, 50 us a task on asyncio and 70 on trio, for everybody.
 
+`calls`: Python function calls of the client, as `cProfile` counts them, for a task that takes 50 ms, for one of 0.5 to
+3 s that is polled more often, and for each poll that the second takes more than the first, its share of a frame, of the
+reply and of what reads it included. 64 at a time, after 64 tasks of the same kind. No clock is in it, though how many
+polls share a frame depends on the machine.
+
 Every client meets a new emulator in a process of its own, with the same tasks under the same ids, which therefore take
 the same time.
 """
@@ -20,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import cProfile
 import json
 import os
 import statistics
@@ -189,10 +195,37 @@ def cpu_time(count: int) -> None:
                 print(f"{transport:10} {delivery:9} {who:22} {taken:8.0f} {taken / theirs:12.2f}")
 
 
+async def calls_once(who: str, options: dict[str, Any], count: int) -> tuple[float, float]:
+    """Python function calls a task, and polls a task."""
+    async with connected(who, options, "websocket") as run:
+        await run_all(run, [{**task, "taskUUID": str(uuid.uuid4())} for task in images(AT_ONCE, "async")], AT_ONCE)
+        before = await anyio.to_thread.run_sync(read_log, options)
+        profile = cProfile.Profile()
+        profile.enable()
+        await run_all(run, images(count, "async"), AT_ONCE)
+        profile.disable()
+        after = await anyio.to_thread.run_sync(read_log, options)
+    calls = sum(entry.callcount for entry in profile.getstats())
+    return calls / count, (after["polls"] - before["polls"]) / count
+
+
+def calls(count: int) -> None:
+    """Print the calls a task and a poll."""
+    print(f"\nPython calls of the client, async, WebSocket, {count} tasks, {AT_ONCE} at a time")
+    print(f"{'who':22} {SHORT + ' s':>10} {'polls':>6} {SPREAD + ' s':>10} {'polls':>6} {'calls a poll':>13}")
+    for who in WHO:
+        told: list[float] = []
+        for latency in (SHORT, SPREAD):
+            with emulator_process(latency=latency) as service:
+                told += run_as(who, calls_once, who, service, count)
+        a_poll = (told[2] - told[0]) / (told[3] - told[1])
+        print(f"{who:22} {told[0]:10.0f} {told[1]:6.2f} {told[2]:10.0f} {told[3]:6.2f} {a_poll:13.1f}", flush=True)
+
+
 def main() -> None:
-    """Run what was asked for; everything by default."""
+    """Run what was asked for; the first three by default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", help="spread, chains, cpu; by default all three")
+    parser.add_argument("what", nargs="*", help="spread, chains, cpu, calls; by default the first three")
     parser.add_argument("--tasks", type=int, default=1000)
     options = parser.parse_args()
     what = options.what or ["spread", "chains", "cpu"]
@@ -203,6 +236,8 @@ def main() -> None:
         chained()
     if "cpu" in what:
         cpu_time(options.tasks)
+    if "calls" in what:
+        calls(options.tasks)
     print("load of the machine:", " ".join(f"{load:.1f}" for load in os.getloadavg()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from runware_flow.wire.frames import pack
@@ -21,6 +22,10 @@ MAX_BYTES = 4 * 2**20
 """Bytes a frame that several tasks share. A larger task travels alone."""
 
 
+_joins = attrgetter("joins")
+_joins_and_lane = attrgetter("joins", "lane")
+
+
 def bundle(entries: Iterable[Outgoing], *, by_lane: bool) -> list[list[Outgoing]]:
     """Cut `entries` into what travels as one frame each, in their order.
 
@@ -31,7 +36,8 @@ def bundle(entries: Iterable[Outgoing], *, by_lane: bool) -> list[list[Outgoing]
     if by_lane:
         waiting.sort(key=lambda entry: (entry.lane.value, entry.joins))
     bundles: list[list[Outgoing]] = []
-    for (joins, _), run in groupby(waiting, key=lambda entry: (entry.joins, entry.lane if by_lane else None)):
+    for key, run in groupby(waiting, key=_joins_and_lane if by_lane else _joins):
+        joins = key[0] if isinstance(key, tuple) else key
         group = list(run)
         if not joins:
             bundles.extend([entry] for entry in group)

@@ -188,9 +188,12 @@ class Delivery(Generic[R]):
         self._positions.append(delivered.position)
         self._notify()
 
-    def take_progress(self, reported: commands.Progress) -> None:
-        """The task has come further. An earlier report of the same status is replaced; a stage waits to be seen."""
-        self.request.course.pending_at = anyio.current_time()
+    def take_progress(self, reported: commands.Progress, at: float) -> None:
+        """The task has come further, as was reported at `at`, a time of the event loop.
+
+        An earlier report of the same status is replaced; a stage waits to be seen.
+        """
+        self.request.course.pending_at = at
         if not reported.is_news:
             return
         request = self.request

@@ -164,9 +164,9 @@ class SessionDriver:
                 self._note(command)
             if tracing is not None:
                 tracing.commanded(command)
-            self._carry_out(command)
+            self._carry_out(command, event.at)
 
-    def _carry_out(self, command: commands.Command) -> None:
+    def _carry_out(self, command: commands.Command, at: float) -> None:
         match command:
             case commands.Deliver(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
@@ -179,9 +179,9 @@ class SessionDriver:
                 self._link.send(entries)
             case commands.Progress(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
-                    delivery.take_progress(command)
-            case commands.SetTimer(at):
-                self._set_timer(at)
+                    delivery.take_progress(command, at)
+            case commands.SetTimer(due):
+                self._set_timer(due)
             case _:
                 self._carry_out_rarer(command)
 

@@ -13,7 +13,7 @@ repeatedly said that it knows no such task is it sent again, under the same task
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,8 @@ class Entry:
     """What to say if the service turns out not to know the task; it is not sent again then."""
     last_failure: RunwareError | None = None
     """Why the last attempt to send it or ask for it failed."""
-    bodies: dict[Lane, bytes] = field(default_factory=dict[Lane, bytes])
+    poll_bytes: bytes | None = None
+    """The JSON of its `getResponse`, once it was asked for."""
 
     @property
     def resends_freely(self) -> bool:
@@ -152,8 +153,8 @@ class Entry:
 
     def poll_body(self, lane: Lane) -> bytes:
         """The JSON of the ask for this task."""
-        body = self.bodies.get(lane)
-        if body is None:
-            task_type = "getResponse" if lane is Lane.POLL else "getTaskDetails"
-            body = self.bodies[lane] = msgspec.json.encode({"taskType": task_type, "taskUUID": self.task_id})
-        return body
+        if lane is Lane.LOOKUP:
+            return msgspec.json.encode({"taskType": "getTaskDetails", "taskUUID": self.task_id})
+        if self.poll_bytes is None:
+            self.poll_bytes = msgspec.json.encode({"taskType": "getResponse", "taskUUID": self.task_id})
+        return self.poll_bytes

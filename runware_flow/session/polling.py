@@ -106,7 +106,9 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
     left = len(samples) - first
     if left == 0:
         return elapsed + min(max(policy.floor, policy.share * elapsed), policy.ceiling)
-    shortest = max(policy.floor, policy.floor_share * elapsed)
+    shortest = policy.floor_share * elapsed
+    if shortest < policy.floor:
+        shortest = policy.floor
     target = samples[first + int(left * policy.quantile)]
     # Where they end so close together that one ask finds them all, or nearly all, it is worth the wait.
     nearly_all = samples[first + int(left * 0.9)]
@@ -114,7 +116,9 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
         target = samples[-1]
     elif nearly_all - target <= shortest:
         target = nearly_all
-    return min(max(target, elapsed + shortest), elapsed + policy.ceiling)
+    if target < elapsed + shortest:
+        return elapsed + shortest
+    return min(target, elapsed + policy.ceiling)
 
 
 def first_poll(samples: Sequence[float], number: int, policy: PollPolicy) -> float:

@@ -25,8 +25,10 @@ import msgspec
 
 from runware_flow.errors import ProtocolError, stable_code
 from runware_flow.session.commands import Deliver, Lane, Log, Progress
+from runware_flow.session.events import READ_ONLY
 from runware_flow.session.inflight import Entry, TaskState
 from runware_flow.wire.frames import ErrorItem, Frame, Item, decode_frame, read_member
+from runware_flow.wire.items import PENDING
 from runware_flow.wire.problems import to_error
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
     if not frame.items and not frame.errors:
         tracker.saw_empty_frame()
         return 0
+    frame = _without_running(tracker, frame, at)
     groups, nameless = group(frame)
     dropped = 0
     for task_id, parts in groups.items():
@@ -115,6 +118,33 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
             data = {"code": part.code, "message": part.message}
             tracker.emit(Log("receive", "the service reported an error of no task", data, "warning"))
     return dropped
+
+
+def _without_running(tracker: Tracker, frame: Frame, at: float) -> Frame:
+    """Read what most items of most frames say, that a task which was polled still runs; give the rest of the frame."""
+    entries = tracker.entries
+    rest: list[Item] = []
+    polled_at: float | None = None
+    for item in frame.items:
+        entry = None if item.task_id is None else entries.get(item.task_id)
+        if (
+            entry is None
+            or entry.asking is not Lane.POLL
+            or item.status not in PENDING
+            or item.is_result
+            or item.error is not None
+            or item.task_type == "getResponse"
+            or entry.result_slots.slots > 1
+            or entry.submission.task_type in READ_ONLY
+        ):
+            rest.append(item)
+        else:
+            polled_at = entry.polled_at
+            tracker.found_running(entry, item, at)
+    if polled_at is None:
+        return frame
+    tracker.poller.answered(at, polled_at)
+    return Frame(tuple(rest), frame.errors)
 
 
 def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:

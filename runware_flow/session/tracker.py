@@ -10,7 +10,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from runware_flow.errors import RunwareError, RunwareTimeoutError
-from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Refused, Settle, SlotOffered
+from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Progress, Refused, Settle, SlotOffered
 from runware_flow.session.delivery import ResultSlots
 from runware_flow.session.events import SlotReturned, SlotTaken, SlotUnwanted, SlotWanted
 from runware_flow.session.inflight import Entry, TaskState
@@ -172,14 +172,22 @@ class Tracker:
         if not self.is_open or at < self.poller.open_at:
             return
         due = self._polls.pop_due(at)
+        if not due:
+            return
+        may_join, reply_by = self.poller.may_join, at + self.poller.reply_wait(0)
         for task_id in due:
             entry = self.entries[task_id]
             if entry.owed is not None and entry.saw_empty:
                 self.unknown(entry, entry.owed, at)
-            else:
+            elif entry.is_doubted or entry.alone or entry.unanswered:
                 self._poll(entry, Lane.LOOKUP if entry.is_doubted else Lane.POLL, at)
-        if due:
-            self.poller.note_poll(at)
+            else:  # the usual case, in as few steps as it can be done
+                self._note_asked(entry, Lane.POLL, at)
+                body = entry.poll_bytes or entry.poll_body(Lane.POLL)
+                self._send_out(Outgoing(body, Lane.POLL, task_id, joins=may_join))
+                if self.options.duplex:
+                    self._deadlines.set(task_id, reply_by)
+        self.poller.note_poll(at)
 
     def overdue(self, task_id: TaskId, at: float) -> None:
         """The deadline of a task has come: its turn after a backoff, or something awaited that did not come."""
@@ -357,13 +365,16 @@ class Tracker:
 
     # Asking
 
-    def _poll(self, entry: Entry, lane: Lane, at: float) -> None:
+    def _note_asked(self, entry: Entry, lane: Lane, at: float) -> None:
         entry.asking = lane
         entry.owed = None
         entry.saw_empty = False
         if lane is Lane.POLL:
             entry.polled_at = at
         self.polls += 1
+
+    def _poll(self, entry: Entry, lane: Lane, at: float) -> None:
+        self._note_asked(entry, lane, at)
         joins = not entry.alone and self.poller.may_join
         self._send_out(Outgoing(entry.poll_body(lane), lane, entry.task_id, joins=joins))
         if self.options.duplex:
@@ -402,9 +413,26 @@ class Tracker:
         if entry.polled_at is None:
             self.poll_later(entry, at)
             return
-        entry.lower = max(entry.lower, entry.polled_at - entry.sent_at)
+        elapsed = entry.polled_at - entry.sent_at
+        if elapsed > entry.lower:
+            entry.lower = elapsed
         due = entry.sent_at + self.poller.next_poll(entry.durations, entry.lower)
-        self._polls.set(entry.task_id, max(due, at))
+        self._polls.set(entry.task_id, due if due > at else at)
+
+    def found_running(self, entry: Entry, item: Item, at: float) -> None:
+        """The answer to a poll of a task of one result: the service works on it. The same as reading it part by part,
+        in as few steps as it can be done, since most polls end here.
+        """
+        entry.confirmed = True
+        entry.is_doubted = False
+        entry.asking = entry.owed = None
+        entry.unanswered = entry.unknowns = entry.shorts = 0
+        reported = (item.progress, item.status)
+        is_news = reported != entry.told
+        entry.told = reported
+        self.emit(Progress(entry.task_id, item.progress, item.status, is_news=is_news))
+        self._deadlines.drop(entry.task_id)
+        self.still_running(entry, at)
 
     def poll_now(self, entry: Entry, at: float) -> None:
         """Ask with the next frame of asks."""

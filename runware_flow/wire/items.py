@@ -102,7 +102,7 @@ class _Head(Struct, rename="camel"):
     """What the machines need to know of an item; the rest stays in its bytes."""
 
     task_type: str | None = None
-    task_uuid: str | None = msgspec.field(default=None, name="taskUUID")
+    task_uuid: TaskId | None = msgspec.field(default=None, name="taskUUID")
     status: str | None = None
     progress: float | None = None
     error: Raw | None = None
@@ -145,14 +145,18 @@ def decode_item(raw: bytes) -> Item | None:
         return _decode_odd_item(raw)
     if head.error is not None or head.status in ("error", "failed"):
         return _decode_odd_item(raw)
-    uuid = head.uuid()
     status = head.status
+    if status in PENDING:  # most answers to polls
+        return Item(
+            task_id=head.task_uuid or None, task_type=head.task_type, status=status, progress=head.progress, raw=raw
+        )
+    uuid = head.uuid()
     if status is None:
         is_result = uuid is not None or _has_payload(raw)
     else:
         is_result = status == "success" or (status == "ready" and head.task_type == "modelUpload")
     return Item(
-        task_id=TaskId(head.task_uuid) if head.task_uuid else None,
+        task_id=head.task_uuid or None,
         task_type=head.task_type,
         status=status,
         progress=head.progress,
