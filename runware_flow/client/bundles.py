@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runware_flow.wire.frames import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from runware_flow.session.commands import Outgoing
 
@@ -22,8 +22,8 @@ MAX_BYTES = 4 * 2**20
 """Bytes a frame that several tasks share. A larger task travels alone."""
 
 
-_joins = attrgetter("joins")
-_joins_and_lane = attrgetter("joins", "lane")
+_joins: Callable[[Outgoing], Any] = attrgetter("joins")
+_joins_and_lane: Callable[[Outgoing], Any] = attrgetter("joins", "lane")
 
 
 def bundle(entries: Iterable[Outgoing], *, by_lane: bool) -> list[list[Outgoing]]:
@@ -37,7 +37,7 @@ def bundle(entries: Iterable[Outgoing], *, by_lane: bool) -> list[list[Outgoing]
         waiting.sort(key=lambda entry: (entry.lane.value, entry.joins))
     bundles: list[list[Outgoing]] = []
     for key, run in groupby(waiting, key=_joins_and_lane if by_lane else _joins):
-        joins = key[0] if isinstance(key, tuple) else key
+        joins = key[0] if by_lane else key
         group = list(run)
         if not joins:
             bundles.extend([entry] for entry in group)
