@@ -223,7 +223,7 @@ def assert_nothing_is_forgotten(machine: SessionMachine, *, duplex: bool) -> Non
     for task_id, entry in tracker.entries.items():
         is_posted = not duplex and (entry.state is TaskState.SENT or entry.asking is not None)
         waits = task_id in entry.window.waiting and entry.window.next_at(has_connection=True) < inf
-        assert is_posted or waits or task_id in tracker._asks or task_id in tracker._deadlines, entry
+        assert is_posted or waits or task_id in tracker._polls or task_id in tracker._deadlines, entry
 
 
 @pytest.mark.parametrize("duplex", [True, False])
