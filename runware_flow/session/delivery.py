@@ -57,10 +57,12 @@ class ResultSlots:
         seen: dict[int, int] = {}
         is_cumulative = self.slots > 1 and any(isinstance(part, Item) and part.status is not None for part in parts)
         for index, part in enumerate(parts):
-            is_failure = isinstance(part, ErrorItem) or part.error is not None
-            if not is_failure and not (isinstance(part, Item) and part.is_result):
-                continue
-            slot = None if isinstance(part, ErrorItem) else part.slot
+            if isinstance(part, ErrorItem):
+                is_failure, slot = True, None
+            else:
+                is_failure, slot = part.error is not None, part.slot
+                if not is_failure and not part.is_result:
+                    continue
             if not (self._is_new_loose(part, seen) if slot is None else self._is_new_named(slot)):
                 continue
             position = index if is_cumulative else self.filled

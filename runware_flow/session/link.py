@@ -162,7 +162,7 @@ class Link:
         """A frame came. Returns the error of a rejected key, for every waiting task."""
         self._received_at = at
         if self.state is LinkState.OPEN:
-            if any(is_about_authentication(error) for error in frame.errors):
+            if frame.errors and any(is_about_authentication(error) for error in frame.errors):
                 # No sign of health: a service that disowns each connection is tried as often as one that drops them.
                 self._give_up("disowned", "the service no longer accepts this connection")
             else:

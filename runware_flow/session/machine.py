@@ -227,11 +227,12 @@ class SessionMachine:
         was_open = self._link.is_open
         error = self._link.received(event.frame, event.at)
         self._dropped += read_frame(self._tracker, event.frame, event.at)
+        is_open = self._link.is_open
         if error is not None:
             self._tracker.fail_all(error)
-        elif self._link.is_open and not was_open:
+        elif is_open and not was_open:
             self._tracker.connected(event.at)
-        elif was_open and not self._link.is_open:
+        elif was_open and not is_open:
             self._tracker.disconnected()
 
     def _connection_failed(self, event: ConnectionRefused | ConnectionLost) -> None:

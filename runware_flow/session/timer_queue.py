@@ -62,10 +62,10 @@ class TimerQueue(Generic[K]):
     @property
     def next_at(self) -> float:
         """The earliest time; infinity if nothing is due ever."""
-        heap = self._heap
+        heap, due = self._heap, self._due
         while heap:
             at, count, key = heap[0]
-            if self._due.get(key) == count:
+            if key in due and due[key] == count:
                 return at
             heappop(heap)
             self._left_over -= 1

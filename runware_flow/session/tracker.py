@@ -514,11 +514,13 @@ class Tracker:
         """Deliver what is new, but a refusal, which is only kept; return how many results and failures that were."""
         arrivals = entry.result_slots.take(parts)
         for position, part in arrivals:
-            failure = part if isinstance(part, ErrorItem) else part.error
-            if failure is None:
-                assert isinstance(part, Item)
+            if isinstance(part, ErrorItem):
+                failure = part
+            elif part.error is None:
                 self.emit(Deliver(entry.task_id, position, item=part))
                 continue
+            else:
+                failure = part.error
             error = to_error(failure, task_type=entry.submission.task_type, task_uuid=entry.task_id)
             entry.error = entry.error or error
             if not is_refusal:

@@ -329,6 +329,8 @@ def encode(wire: Mapping[str, Any]) -> bytes:
 def slots_of(wire: Mapping[str, Any]) -> int:
     """How many results a task will have: its `promptVersions` for a prompt's enhancement, else its `numberResults`."""
     count = wire.get("promptVersions" if wire.get("taskType") == "promptEnhance" else "numberResults")
+    if count is None:
+        return 1
     if isinstance(count, float) and count.is_integer():
         count = int(count)
     return count if isinstance(count, int) and count > 0 else 1
