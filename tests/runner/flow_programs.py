@@ -340,7 +340,7 @@ class Cloud:
         unique = digest(request.task_id, slot)
         url = f"https://m/{chain}!{job.name}!{unique}"
         item = {"taskType": request.task_type, "taskUUID": request.task_id, "cost": 0.001, "imageURL": url}
-        return msgspec.convert({**item, "imageUUID": unique}, request.request.result_type)
+        return msgspec.convert({**item, "imageUUID": unique}, request.result_type)
 
     def is_paid(self, task_uuid: str) -> bool:
         """Whether the service bills the task, now or when it is done."""
