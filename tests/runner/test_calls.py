@@ -1,4 +1,4 @@
-"""What a task costs in Python calls, which no load of the machine changes; the table is `python -m benchmarks.calls`."""
+"""What a task costs in Python calls, which no load of the machine changes; see `python -m benchmarks.calls`."""
 
 from __future__ import annotations
 
