@@ -11,7 +11,7 @@ import anyio.lowlevel
 from runware_flow.batch.leases import failed_elsewhere, is_lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from anyio.abc import TaskGroup
 
@@ -32,8 +32,13 @@ _ITEMS_A_TURN = 16
 """Items that a worker finishes before it lets others in, should none of them wait for anything."""
 
 
+_UNFINISHED = 4
+"""Times `concurrency` items may be unfinished, those included that wait for a send window."""
+
+
 class BatchRunner:
-    """As many workers as there is work for, `concurrency` at most, and as many unfinished items.
+    """As many workers as there is work for, and one unfinished item each: `concurrency`, not counting those whose item
+    waits for a send window, and four times that with them. So a model that refuses tasks does not hold up another one.
 
     A worker without work pulls an item. With a journal it pulls as many as there is room for, and looks them all up
     before it runs one of those that are not finished and leaves the others to more workers.
@@ -61,6 +66,9 @@ class BatchRunner:
         """Items that other processes have; no more than these work on at once."""
         self._is_waiting = False
         self._count = 0
+        self._run_count = 0
+        self._away_count = 0
+        self._returning: deque[anyio.Event] = deque()
         self._todo: deque[Work] = deque()
         self._open_count = 0
         self._is_stopped = False
@@ -111,23 +119,31 @@ class BatchRunner:
         self.concurrency = concurrency
         if self._workers is not None:
             self._is_over = self._source.is_over
+            self._let_return()
             self._hire(self._workers)
 
     def _hire(self, workers: TaskGroup) -> None:
-        if self._count < self.concurrency:
+        if self._count - self._away_count < self.concurrency and self._count < _UNFINISHED * self.concurrency:
             self._count += 1
             workers.start_soon(self._work, workers)
 
     async def _work(self, workers: TaskGroup) -> None:
         turn = _ITEMS_A_TURN
-        while self._count <= self.concurrency and (self._todo or await self._look_for_work(workers)):
+        while not self._is_crowded and (self._todo or await self._look_for_work(workers)):
             if self._is_stopped:
                 break  # what was not begun is left to the next run
             if not self._todo:
                 continue
+            if self._run_count >= self.concurrency:
+                break  # items that are back from their wait come first, and their workers go on with this one
             work = self._todo.popleft()
             self._begin(work)
-            item = await self._run(work)
+            self._run_count += 1
+            try:
+                item = await self._run(work)
+            finally:
+                self._run_count -= 1
+                self._let_return()
             if item is not None:
                 self._settle(item, work, workers)
             turn -= 1
@@ -135,6 +151,39 @@ class BatchRunner:
                 turn = _ITEMS_A_TURN
                 await anyio.lowlevel.checkpoint()
         self._count -= 1
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether there are more workers than there should be: `concurrency` is smaller, or items came back."""
+        return self._count - self._away_count > self.concurrency or self._run_count >= self.concurrency
+
+    async def step_aside(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Let another item be worked on while one waits for a send window, and come back when `wait` is over and
+        there is a place again. A cancel ends either wait.
+        """
+        self._away_count += 1
+        self._run_count -= 1
+        is_back = anyio.Event()
+        try:
+            self._let_return()
+            if self._workers is not None and not self._is_stopped and (self._todo or not self._is_over):
+                self._hire(self._workers)
+            await wait()
+            if self._run_count >= self.concurrency:
+                self._returning.append(is_back)
+                await is_back.wait()
+        finally:
+            self._away_count -= 1
+            if is_back in self._returning:
+                self._returning.remove(is_back)
+            if not is_back.is_set():
+                self._run_count += 1
+
+    def _let_return(self) -> None:
+        """Give the places that are free to the items that came back first."""
+        while self._returning and self._run_count < self.concurrency:
+            self._run_count += 1
+            self._returning.popleft().set()
 
     async def _run(self, work: Work) -> BatchItem[Any, Any] | None:
         """Run an item to its outcome; `None` if it is another process's before that."""
@@ -239,7 +288,8 @@ class BatchRunner:
 
     @property
     def _has_room(self) -> bool:
-        return self._open_count < self.concurrency
+        most = min(self.concurrency + self._away_count, _UNFINISHED * self.concurrency)
+        return self._open_count < most
 
     def _settle(self, item: BatchItem[Any, Any], work: Work, workers: TaskGroup) -> None:
         self._open_count -= 1

@@ -30,7 +30,7 @@ from runware_flow.runner.runner import Runner
 from runware_flow.runner.tracing import traced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from runware_flow.batch.leases import ItemLeases
     from runware_flow.batch.report import BatchReport
@@ -85,6 +85,8 @@ class ItemRunner:
         self._deadline = deadline
         self._shared: tuple[Any, ...] = ()
         self._is_checked = False
+        self.step_aside: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
+        """Waits with what is given while another item is worked on."""
 
     async def share(self, builder: Callable[[Flow], Node[Any]]) -> None:
         """Make what every item is given: the result of the node that `builder` declares. With a journal, once for all.
@@ -224,6 +226,8 @@ class ItemRunner:
                 if (job := machine.take()) is not None:
                     await perform(job[0], job[1], context)
                     around.watch.node_settled(job[0], job[1])
+                elif run_admission.waits_for_window and self.step_aside is not None:
+                    await self.step_aside(pauses.wait_due)
                 else:
                     await pauses.wait_due()
         finally:

@@ -101,6 +101,10 @@ class Admission:
         waited_for = self._line.keys()
         return sum(self._line.count(key) for key in waited_for if key.startswith(window_key("")))
 
+    def is_refusing(self, model: str | None) -> bool:
+        """Whether the service has lately refused tasks of a model."""
+        return self._windows is not None and model in self._windows.closed
+
     def need_of(self, step: Step, request: PreparedTask | None) -> Need:
         """Return what a node needs; equal nodes share one `Need`."""
         name = step.spec.policy.limit
@@ -252,6 +256,8 @@ class RunAdmission:
         self._admission = admission
         self._pauses = pauses
         self._tickets: dict[tuple[ScopeRun, Step], Ticket[Any]] = {}
+        self._models: dict[tuple[ScopeRun, Step], str | None] = {}
+        """The models whose windows they wait for, of nodes with a ticket."""
         self._granted: dict[tuple[ScopeRun, Step], Permit] = {}
         self._reserved: dict[tuple[ScopeRun, Step], Reservation] = {}
         """What the budget keeps for nodes whose tasks were refused."""
@@ -263,10 +269,16 @@ class RunAdmission:
         """What is to be told that a request is about to be sent."""
         return self._admission.balance
 
+    @property
+    def waits_for_window(self) -> bool:
+        """Whether a node of this machine waits because the service refuses tasks of its model."""
+        return bool(self._tickets) and any(map(self._admission.is_refusing, self._models.values()))
+
     def restore(self, run: ScopeRun, step: Step) -> Permit | None:
         """Return what a node was given while it was parked. One that comes for another reason leaves the line."""
         if self._tickets and (ticket := self._tickets.pop((run, step), None)) is not None:
             ticket.who = None
+            del self._models[run, step]
         permit = self._granted.pop((run, step), None) if self._granted else None
         if permit is not None and self._reserved:
             permit.reservation = self._reserved.pop((run, step), None)
@@ -280,6 +292,7 @@ class RunAdmission:
         self._admission.give_back(permit)
         self._machine.park(run, step)
         if (run, step) in self._machine.waiting:
+            self._models[run, step] = permit.need.model
             self._tickets[run, step] = self._admission.wait(permit.need, (self, run, step), number)
         else:
             self.release(run, step)
@@ -321,6 +334,7 @@ class RunAdmission:
             return permit
         self._machine.park(run, step)
         if (run, step) in self._machine.waiting:  # else it was settled at once, since nothing needs it any more
+            self._models[run, step] = need.model
             self._tickets[run, step] = admission.wait(need, (self, run, step))
         return None
 
@@ -396,7 +410,7 @@ class RunAdmission:
 
     def let_go(self, run: ScopeRun, step: Step, permit: Permit) -> None:
         """Let a parked node go on, with what it needs."""
-        del self._tickets[run, step]
+        del self._tickets[run, step], self._models[run, step]
         self._granted[run, step] = permit
         self._machine.unpark(run, step)
         self._pauses.set()
@@ -418,6 +432,7 @@ class RunAdmission:
     def close(self) -> None:
         """Leave the line, and give back what is not taken up: the run has stopped. Doing it twice is fine."""
         tickets, self._tickets = self._tickets, {}
+        self._models.clear()
         for ticket in tickets.values():
             ticket.who = None
         granted, self._granted = self._granted, {}

@@ -248,3 +248,35 @@ def test_batch_memory_does_not_grow_with_its_length(run):
         assert sizes[1] - sizes[0] < 60 * 4900
 
     run(main)
+
+
+def test_batch_goes_on_with_other_models_while_items_wait_for_one_that_refuses(run):
+    """Items that wait for a send window keep no place; four times `concurrency` are unfinished at most."""
+
+    async def main():
+        refused = "reject:task_type=upscale,code=rateLimitExceeded,status=429"
+        async with Emulator(latency=0.01, faults=[refused]) as emulator:
+            async with Client(**emulator.client_options, retry_delay=5.0, max_retries=0) as client:
+                pulled: list[str] = []
+
+                def source():
+                    for number in range(60):
+                        pulled.append(f"{'slow' if number < 15 else 'quick'} {number}")
+                        yield pulled[-1]
+
+                def builder(flow: Flow, name: str) -> Node:
+                    picture = flow.then(art(name))
+                    return picture.then(upscale) if name.startswith("slow") else picture
+
+                found = []
+                with anyio.move_on_after(20) as scope:  # the slow ones would be refused for ever
+                    async with Batch(builder, concurrency=4).run(source(), client) as outcomes:
+                        async for item in outcomes:
+                            found.append(item.input)
+                            assert len(pulled) - len(found) <= 16
+                            if len(found) == 45:
+                                scope.cancel()
+                assert sorted(found) == sorted(name for name in pulled if name.startswith("quick"))
+                assert len(emulator.log.rejected) >= 4, "too few were refused for a test"
+
+    run(main)
