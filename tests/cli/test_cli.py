@@ -23,7 +23,7 @@ def call(*arguments, **options):
 def test_demo_leaves_pictures_and_a_report(tmp_path, backend):
     done = call("demo", "--out", str(tmp_path / "out"), "--backend", backend)
     assert done.returncode == 0
-    assert re.search(r"demo: .*generate 6/6, upscale 6/6, picture 6/6, caption 6/6  done", done.stderr)
+    assert re.search(r"demo: .*generate 6 of 6, upscale 6 of 6, picture 6 of 6, caption 6 of 6  done", done.stderr)
     assert re.search(r"18 tasks in \d+\.\d s; a real service would have billed \$0\.\d+", done.stdout)
     pictures = sorted((tmp_path / "out").glob("*.jpg"))
     assert len(pictures) == 6

@@ -73,7 +73,7 @@ def test_run_with_parameters_journal_and_report(folder, emulator, backend):
     assert 'art[0]/text: An image of "a red kite"' in done.stdout
     assert "posters: done in " in done.stdout
     assert "4 ok; $0.0" in done.stdout
-    assert "art 2/2, text 2/2  done" in done.stderr
+    assert "art 2 of 2, text 2 of 2  done" in done.stderr
     page = (folder / "out" / "report.html").read_text()
     assert page.count("data:image/webp;base64,") == 2, "the pictures are kept"
     again = json.loads(call(folder, emulator, *command, "--json", "--progress", "off").stdout)
