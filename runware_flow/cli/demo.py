@@ -59,7 +59,7 @@ async def run_demo(out: Path) -> DemoReport:
         started = anyio.current_time()
         result = await flow.execute(client)
         seconds = anyio.current_time() - started
-        await keep_pictures(result, client, PicturesLine().tell)  # while there is a service that has them
+        await keep_pictures(result, client, PicturesLine().report)  # while there is a service that has them
     page = await anyio.to_thread.run_sync(result.html, out / "report.html")
     captions = [caption.text or "" for caption in result[text]]
     return DemoReport(tuple(zip(result[saved], captions, strict=True)), result.cost, seconds, page)

@@ -35,7 +35,7 @@ class PicturesLine:
         self._next = clock() + _TELLING_SECONDS
         self._has_told = False
 
-    def tell(self, done: int, total: int) -> None:
+    def report(self, done: int, total: int) -> None:
         """Say it if it is time."""
         now = self._clock()
         if now >= self._next or (self._has_told and done == total):
@@ -44,13 +44,13 @@ class PicturesLine:
             say(pictures_line(done, total))
 
 
-async def keep_pictures(result: RunResult, client: Client, told: Callable[[int, int], object]) -> None:
+async def keep_pictures(result: RunResult, client: Client, on_kept: Callable[[int, int], object]) -> None:
     """Fetch the first `KEPT_PICTURES` that the report shows, a few at a time; one that cannot be had stays a link.
 
     Args:
         result: has the pictures.
         client: fetches them.
-        told: called after each with how many are done, and how many there are.
+        on_kept: called after each with how many are done, and how many there are.
     """
     media = [one for row in result.story()[1] for kind, one in row.media if kind == "image"]
     found = [one for one in media if isinstance(one, MediaResult)][:KEPT_PICTURES]
@@ -66,7 +66,7 @@ async def keep_pictures(result: RunResult, client: Client, told: Callable[[int, 
             except (RunwareFlowError, OSError):
                 pass
         done += 1
-        told(done, len(found))
+        on_kept(done, len(found))
 
     with anyio.move_on_after(_KEEPING_SECONDS):
         async with anyio.create_task_group() as group:

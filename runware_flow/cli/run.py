@@ -75,7 +75,7 @@ class Command:
         async with Client() as client:  # which is needed a little longer than the run
             await self._execute(client)
             if self.result is not None:
-                await keep_pictures(self.result, client, PicturesLine().tell)
+                await keep_pictures(self.result, client, PicturesLine().report)
 
     async def _execute(self, client: Any) -> None:
         try:

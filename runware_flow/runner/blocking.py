@@ -48,14 +48,14 @@ def watch_steps(
         try:
             yielded = function.send(value) if error is None else function.throw(error)
         except StopIteration as stop:
-            _tell(name, code, clock() - started, line, last)
+            _warn(name, code, clock() - started, line, last)
             return stop.value
         except BaseException:
-            _tell(name, code, clock() - started, line, last)
+            _warn(name, code, clock() - started, line, last)
             raise
         frame = function.cr_frame
         now = line if frame is None else frame.f_lineno
-        _tell(name, code, clock() - started, min(line, now), max(line, now))
+        _warn(name, code, clock() - started, min(line, now), max(line, now))
         line, value, error = now, None, None
         try:
             value = yield yielded
@@ -66,7 +66,7 @@ def watch_steps(
             error = thrown
 
 
-def _tell(name: str, code: types.CodeType, seconds: float, first: int, last: int) -> None:
+def _warn(name: str, code: types.CodeType, seconds: float, first: int, last: int) -> None:
     if seconds <= LONGEST_STEP:
         return
     where = f"line {first}" if first == last else f"lines {first} to {last}"

@@ -182,7 +182,7 @@ class Tracker:
             elif entry.is_doubted or entry.alone or entry.unanswered:
                 self._poll(entry, Lane.LOOKUP if entry.is_doubted else Lane.POLL, at)
             else:  # the usual case, in as few steps as it can be done
-                self._note_asked(entry, Lane.POLL, at)
+                self._note_poll(entry, Lane.POLL, at)
                 body = entry.poll_bytes or entry.poll_body(Lane.POLL)
                 self._send_out(Outgoing(body, Lane.POLL, task_id, joins=may_join))
                 if self.options.duplex:
@@ -365,7 +365,7 @@ class Tracker:
 
     # Asking
 
-    def _note_asked(self, entry: Entry, lane: Lane, at: float) -> None:
+    def _note_poll(self, entry: Entry, lane: Lane, at: float) -> None:
         entry.asking = lane
         entry.owed = None
         entry.saw_empty = False
@@ -374,7 +374,7 @@ class Tracker:
         self.polls += 1
 
     def _poll(self, entry: Entry, lane: Lane, at: float) -> None:
-        self._note_asked(entry, lane, at)
+        self._note_poll(entry, lane, at)
         joins = not entry.alone and self.poller.may_join
         self._send_out(Outgoing(entry.poll_body(lane), lane, entry.task_id, joins=joins))
         if self.options.duplex:
