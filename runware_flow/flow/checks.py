@@ -35,7 +35,7 @@ __all__ = (
     "warn_of_loop_variables",
 )
 
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+_PLAIN = frozenset({str, int, float, bool, type(None), type(UNSET)})
 
 _OURS = (
     "runware_flow.flow.",
@@ -142,9 +142,12 @@ def snapshot(task: Any) -> Any:
 
 
 def _held(task: Task[Any]) -> dict[str, Any]:
-    # Most of the many fields are not set, and most of those that are hold plain values. astuple reads them all at once.
-    values = zip(task.__struct_fields__, msgspec.structs.astuple(task), strict=True)
-    return {field: value for field, value in values if value is not UNSET and type(value) not in _PLAIN}
+    # Most of the many fields are not set, and most tasks hold plain values alone: to tell that takes no step of Python.
+    values = msgspec.structs.astuple(task)
+    if _PLAIN.issuperset(map(type, values)):
+        return {}
+    named = zip(task.__struct_fields__, values, strict=True)
+    return {field: value for field, value in named if type(value) not in _PLAIN}
 
 
 def _copy(value: Any) -> Any:
