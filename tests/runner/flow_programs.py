@@ -322,7 +322,11 @@ class Cloud:
         await anyio.sleep(max(0.0, job.ends_at - self.now()))
         if job.fails:
             raise RunwareError("it failed", code="provider", raw_code="providerError", retryable=True)
-        return [self._result(request, job, slot) for slot in range(request.slots)]
+        try:
+            return [self._result(request, job, slot) for slot in range(request.slots)]
+        except Exception as error:
+            self.problems.append(f"the service itself failed: {error!r}")
+            raise
 
     def _make(self, request: Prepared) -> Job:
         prompt = request.wire["positivePrompt"]
