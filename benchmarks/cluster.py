@@ -11,18 +11,23 @@ never more tasks at once than the limit that holds for the whole cluster.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from benchmarks.crash import prompts
+from benchmarks.crash import prompts, service
+from benchmarks.shared import bought, databases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,6 +142,73 @@ def finish(driver: Any, items: int) -> tuple[list[dict[str, Any]], dict[str, Any
     return lines[:-1], lines[-1]
 
 
+def most_at_once(tasks: list[dict[str, Any]], kinds: tuple[str, ...]) -> int:
+    """How many tasks of these kinds the service had in work at the same time, at most."""
+    changes = [(task["asked_at"], 1) for task in tasks if task["task_type"] in kinds]
+    changes += [(max(task["ready_at"]), -1) for task in tasks if task["task_type"] in kinds]
+    return max(itertools.accumulate(change for _, change in sorted(changes)))
+
+
+def judge(environment: dict[str, str], items: int, concurrency: int) -> dict[str, Any]:
+    """Check what the emulator has counted."""
+    address = environment["RUNWARE_HTTP_BASE_URL"].removesuffix("/v1")
+    with urllib.request.urlopen(f"{address}/__emulator__/log") as answer:
+        tasks = json.load(answer)["tasks"]
+    told = bought(environment)
+    told["most_at_once"] = most_at_once(tasks, ("imageInference", "upscale", "caption"))
+    told["most_images_at_once"] = most_at_once(tasks, ("imageInference", "upscale"))
+    assert told["submissions"] == told["ids"] == told["bills"] == 3 * items, told
+    assert told["most_at_once"] <= concurrency, told
+    assert told["most_images_at_once"] <= concurrency // 2, told
+    return told
+
+
+def show(items: int, workers: int, kills: int, concurrency: int, latency: str) -> dict[str, Any]:
+    """Kill workers and the driver and restart the database while the batch runs; then judge."""
+    with databases() as server, service(latency, ()) as environment, cluster(workers, environment) as running:
+        url, began = server.url(), time.monotonic()
+        # What happens after which share of the items, in this order.
+        events = [*["worker"] * (kills // 2), "database", *["worker"] * (kills - kills // 2), "driver"]
+        done: set[int] = set()
+        lives = 1
+        driver = start_driver(running.scheduler, url, items, concurrency)
+        for number, event in enumerate(events, 1):
+            while len(done) < items * number / (len(events) + 1):
+                done.add(json.loads(driver.stdout.readline())["index"])
+            if event == "worker":
+                os.kill(running.pids()[0], signal.SIGKILL)
+            elif event == "database":
+                server.stop(signal.SIGQUIT)
+                time.sleep(0.5)  # what is written meanwhile has to wait
+                server.start()
+            else:
+                driver.kill()
+                with driver:
+                    driver.stdout.read()
+                driver, lives = start_driver(running.scheduler, url, items, concurrency), lives + 1
+        lines, report = finish(driver, items)
+        assert report["ok"] == items, report
+        seconds = round(time.monotonic() - began, 1)
+        happened = {"workers_killed": kills, "drivers_killed": lives - 1, "databases_restarted": 1}
+        shape = {"items": len(lines), "workers": workers, "concurrency": concurrency}
+        return {**shape, **happened, **judge(environment, items, concurrency), "seconds": seconds}
+
+
+def calm(items: int, workers: int, concurrency: int, latency: str) -> dict[str, Any]:
+    """Let nothing happen, and measure from the first outcome to the last."""
+    with databases() as server, service(latency, ()) as environment, cluster(workers, environment) as running:
+        driver = start_driver(running.scheduler, server.url(), items, concurrency)
+        driver.stdout.readline()
+        began = time.monotonic()
+        with driver:
+            count = len(driver.stdout.read().splitlines())
+        seconds = time.monotonic() - began
+        assert count == items
+        told = judge(environment, items, concurrency)
+        rate = round(items / seconds, 1)
+        return {"workers": workers, "items": items, "seconds": round(seconds, 1), "items_a_second": rate, **told}
+
+
 def main() -> None:
     """Be a part, or measure."""
     if sys.argv[1:2] == ["--driver"]:
@@ -146,6 +218,20 @@ def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
         serve(int(sys.argv[2]))
         return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=5000)
+    parser.add_argument("--workers", type=int, nargs="+", default=[4])
+    parser.add_argument("--kills", type=int, default=2, help="workers that are killed")
+    parser.add_argument("--concurrency", type=int, default=64, help="items at once, in the whole cluster")
+    parser.add_argument("--latency", default="0.2..0.6")
+    parser.add_argument("--calm", action="store_true", help="nothing is killed")
+    options = parser.parse_args()
+    for workers in options.workers:
+        shape = options.items, workers
+        if options.calm:
+            print(json.dumps(calm(*shape, options.concurrency, options.latency)), flush=True)
+        else:
+            print(json.dumps(show(*shape, options.kills, options.concurrency, options.latency)), flush=True)
 
 
 if __name__ == "__main__":

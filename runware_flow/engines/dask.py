@@ -32,6 +32,7 @@ from runware_flow.graph.shares import ShareMachine
 from runware_flow.journal.address import DatabaseAddress
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.lifetime import on_asyncio, open_task_group
+from runware_flow.runner.budget import Budget, read_budget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
@@ -535,7 +536,10 @@ def _packed(spec: BatchSpec, journal: PostgresStore, run_id: str, name: str) -> 
         DeclarationError: the pipeline function cannot be sent.
     """
     cloudpickle: Any = import_module("cloudpickle")  # it has no types
-    settings = msgspec.structs.replace(spec.settings, journal=None, progress=None)
+    budget = read_budget(spec.settings.budget)
+    if budget is not None:  # what is spent of it is in the journal
+        budget = Budget(budget.usd, prices=budget.prices)
+    settings = msgspec.structs.replace(spec.settings, journal=None, progress=None, budget=budget)
     sent = spec._replace(key=None, settings=settings)
     try:
         packed: bytes = cloudpickle.dumps(

@@ -301,9 +301,11 @@ def _closed(value: Any) -> bool:
 def price_list(prices: Mapping[str, PriceOption] | None, journal: JournalOption) -> PriceList:
     """Bring together the prices that a caller gives and those that a journal has seen."""
     given = read_prices(prices)
-    path: Any = getattr(journal, "path", None if is_store(journal) else journal)
-    if path is None or isinstance(path, DatabaseAddress) or is_database(path):
+    path: Any = getattr(journal, "path", getattr(journal, "address", None) if is_store(journal) else journal)
+    if path is None:
         return PriceList(given)
+    if is_database(path):
+        path = DatabaseAddress(path)
     from runware_flow.journal.costs import seen_prices  # SQLite is not needed without
 
     return PriceList(given, seen_prices(path))

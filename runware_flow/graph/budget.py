@@ -26,7 +26,7 @@ from runware_flow.graph.prices import Price, PriceList
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-__all__ = ("BudgetMachine", "BudgetRequest", "Past", "Refused", "Reservation")
+__all__ = ("BudgetMachine", "BudgetRequest", "Elsewhere", "Past", "Refused", "Reservation")
 
 Kind: TypeAlias = tuple[str, str | None]
 """A task type and a model."""
@@ -61,6 +61,20 @@ class Past(NamedTuple):
     without_cost: dict[Kind, int] = {}  # noqa: RUF012
     prices: dict[Kind, Price] = {}  # noqa: RUF012
     unreported: frozenset[Kind] = frozenset()
+
+
+class Elsewhere(NamedTuple):
+    """What other processes do with the same money.
+
+    Attributes:
+        spent: micro-USD.
+        in_flight: how many results they wait for, by task type and model.
+        is_live: one of them is at work, so that what is in flight will end.
+    """
+
+    spent: int = 0
+    in_flight: dict[Kind, int] = {}  # noqa: RUF012 - never changed
+    is_live: bool = False
 
 
 class Reservation:
@@ -118,6 +132,7 @@ class BudgetMachine:
         self._largest: dict[Kind, int] = {}
         self._probing: set[Kind] = set()
         self._unreported: set[Kind] = set()
+        self._elsewhere: dict[str, Elsewhere] = {}
         self._waiting: deque[tuple[BudgetRequest, Any]] = deque()
         self._behind_probes: dict[Kind, deque[tuple[BudgetRequest, Any]]] = {}
 
@@ -136,7 +151,24 @@ class BudgetMachine:
     @property
     def left(self) -> int:
         """What is neither spent nor kept; less than nothing if something cost more than was known."""
-        return self.limit - self.spent - self.reserved - self.withheld
+        return self.limit - self.spent - self.reserved - self.withheld - self.elsewhere
+
+    @property
+    def elsewhere(self) -> int:
+        """What other processes have spent, and what they have in flight."""
+        return sum(one.spent + self._in_flight_of(one) for one in self._elsewhere.values())
+
+    @property
+    def coming_back(self) -> int:
+        """What may come back at most: a part of what is reserved for requests in flight, here or elsewhere."""
+        return self.reserved + sum(self._in_flight_of(one) for one in self._elsewhere.values() if one.is_live)
+
+    def _in_flight_of(self, one: Elsewhere) -> int:
+        return sum(self.estimate(BudgetRequest(*kind, count)) or 0 for kind, count in one.in_flight.items())
+
+    def note_elsewhere(self, whose: str, elsewhere: Elsewhere) -> None:
+        """Take note of how other processes stand that spend the same money: those of one flow in one journal."""
+        self._elsewhere[whose] = elsewhere
 
     @property
     def waiting_count(self) -> int:
@@ -168,7 +200,7 @@ class BudgetMachine:
         least = 1 if need is None else need
         if least <= self.left or need == 0:
             return self._make_reservation(request, need)
-        if least <= self.left + self.reserved:
+        if least <= self.left + self.coming_back:
             if waiter is not None:
                 self._waiting.append((request, waiter))
             return None
@@ -274,7 +306,7 @@ class BudgetMachine:
     def _next_probes(self) -> list[Any]:
         """Name one waiter for each kind that is not tried any more; all of them once nothing is left to try with."""
         named: list[Any] = []
-        if self.left + self.reserved < 1:
+        if self.left + self.coming_back < 1:
             queues, self._behind_probes = self._behind_probes, {}
             return [waiter for queue in queues.values() for _, waiter in queue]
         for kind in [kind for kind in self._behind_probes if kind not in self._probing]:
@@ -296,7 +328,7 @@ class BudgetMachine:
             need = self.estimate(request) or 1
             if need <= left:
                 left -= need
-            elif need <= self.left + self.reserved:
+            elif need <= self.left + self.coming_back:
                 break
             self._waiting.popleft()
             named.append(waiter)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from runware_flow.graph.budget import BudgetRequest, Past
 from runware_flow.graph.prices import Price
+from runware_flow.journal.address import DatabaseAddress
+from runware_flow.journal.postgres import TELLS_PRICE_THERE, DatabaseReader, NoJournal
 from runware_flow.journal.sqlite import STATES, connect, file_of_journal, items_of, translated
 from runware_flow.wire.codec import slots_of
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
-__all__ = ("PAID", "TELLS_PRICE", "read_past", "seen_prices")
+__all__ = ("PAID", "TELLS_PRICE", "read_database_past", "read_past", "seen_prices")
 
 _LATEST = 10_000
 PAID = "CASE WHEN typeof(micro_usd) = 'integer' AND micro_usd > 0 THEN micro_usd END"
@@ -34,7 +36,7 @@ _PriceRow: TypeAlias = tuple[str, str | None, int, bytes | None]
 """What the columns hold in a journal that is not damaged; SQLite itself holds anything."""
 
 
-def seen_prices(journal: str | PathLike[str]) -> dict[tuple[str, str | None], Price]:
+def seen_prices(journal: str | PathLike[str] | DatabaseAddress) -> dict[tuple[str, str | None], Price]:
     """Return what one result cost, by task type and model, over the last 10,000 finished requests of a journal.
 
     Blocks, as any file does. A journal that is not there yet has seen nothing.
@@ -42,11 +44,40 @@ def seen_prices(journal: str | PathLike[str]) -> dict[tuple[str, str | None], Pr
     Raises:
         JournalError: the file is no journal, or is damaged.
     """
+    if isinstance(journal, DatabaseAddress):
+        with _database(journal) as reader:
+            return {} if reader is None else _prices(reader, TELLS_PRICE_THERE)
     path = file_of_journal(journal)
     if not path.is_file():
         return {}
     with _opened(path) as connection:
-        return _prices(connection)
+        return _prices(connection, TELLS_PRICE)
+
+
+def read_database_past(address: DatabaseAddress, flow: str) -> Past:
+    """Return what earlier runs of a flow did on a database, but for what `PostgresStore.elsewhere` tells."""
+    with _database(address) as reader:
+        if reader is None:
+            return Past()
+        query = """SELECT task_type, model, count(*),
+                max(CASE WHEN convert_from(request, 'UTF8')::json->>'includeCost' = 'true' THEN 1 ELSE 0 END)
+            FROM node WHERE flow = ? AND state = 1 AND micro_usd IS NULL AND task_uuid IS NOT NULL GROUP BY 1, 2"""
+        counted = msgspec.convert(reader.execute(query, (flow,)).fetchall(), list[_CountRow])
+        without_cost = {(task_type, model): number for task_type, model, number, _ in counted}
+        unreported = frozenset((task_type, model) for task_type, model, _, was_asked in counted if was_asked)
+        return Past(0, {}, without_cost, _prices(reader, TELLS_PRICE_THERE), unreported)
+
+
+@contextmanager
+def _database(address: DatabaseAddress) -> Generator[DatabaseReader | None]:
+    """Read a database; `None` if there is no journal in it yet."""
+    try:
+        reader = DatabaseReader(address)
+    except NoJournal:
+        yield None
+        return
+    with closing(reader), reader.translated():
+        yield reader
 
 
 def read_past(journal: str | PathLike[str], flow: str) -> Past:
@@ -72,7 +103,7 @@ def read_past(journal: str | PathLike[str], flow: str) -> Past:
         open_tasks = {
             task_uuid: BudgetRequest(task_type, model, _slots(request)) for task_uuid, task_type, model, request in rows
         }
-        return Past(spent or 0, open_tasks, without_cost, _prices(connection), unreported)
+        return Past(spent or 0, open_tasks, without_cost, _prices(connection, TELLS_PRICE), unreported)
 
 
 @contextmanager
@@ -89,11 +120,11 @@ def _slots(request: bytes | None) -> int:
     return 1 if request is None else slots_of(msgspec.json.decode(request, type=dict[str, Any]))
 
 
-def _prices(connection: sqlite3.Connection) -> dict[tuple[str, str | None], Price]:
+def _prices(connection: sqlite3.Connection | DatabaseReader, tells_price: str) -> dict[tuple[str, str | None], Price]:
     found: dict[tuple[str, str | None], Price] = {}
     rows = connection.execute(
         f"""SELECT task_type, model, micro_usd, items FROM node WHERE state = {STATES.index("done")}
-            AND task_uuid IS NOT NULL AND {TELLS_PRICE} ORDER BY id DESC LIMIT {_LATEST}"""
+            AND task_uuid IS NOT NULL AND {tells_price} ORDER BY id DESC LIMIT {_LATEST}"""
     )
     for task_type, model, micro_usd, items in msgspec.convert(rows.fetchall(), list[_PriceRow]):
         each = micro_usd / max(1, len(items_of(items))) / 1_000_000

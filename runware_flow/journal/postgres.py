@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from runware_flow.errors import JournalError
+from runware_flow.graph.budget import Elsewhere
+from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.resume import Claims
 from runware_flow.journal.address import DatabaseAddress, load_psycopg
 from runware_flow.journal.rows import FOUND, INSERTED, RowStore
-from runware_flow.journal.store import Lease, LeaseLost
+from runware_flow.journal.store import Abandon, Begin, Keep, Lease, LeaseLost, Settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -28,11 +30,19 @@ if TYPE_CHECKING:
     from runware_flow.journal.rows import RowKey
     from runware_flow.journal.store import Change, Entry
 
-__all__ = ("DATABASE_FORMAT", "PAID_THERE", "TELLS_PRICE_THERE", "DatabaseReader", "InRow", "PostgresStore")
+__all__ = (
+    "DATABASE_FORMAT",
+    "PAID_THERE",
+    "TELLS_PRICE_THERE",
+    "DatabaseReader",
+    "InRow",
+    "NoJournal",
+    "PostgresStore",
+)
 
 R = TypeVar("R")
 
-DATABASE_FORMAT = 1
+DATABASE_FORMAT = 2
 """The version of the tables; a database of an earlier one is brought to it when it is opened."""
 _LOCK = 0x52464A4C
 """The advisory lock under which the tables are made and changed: "RFJL"."""
@@ -62,6 +72,15 @@ _VERSIONS: Final = (
             flow TEXT NOT NULL, item TEXT NOT NULL, owner TEXT NOT NULL, number BIGINT NOT NULL UNIQUE,
             expires_at TIMESTAMPTZ NOT NULL, ended_at TIMESTAMPTZ, error BYTEA, PRIMARY KEY (flow, item))""",
     ),
+    (
+        # Each process adds to a row of its own, so that they do not wait for each other; '' is what is over.
+        """CREATE TABLE spending (
+            flow TEXT NOT NULL, owner TEXT NOT NULL, micro_usd BIGINT NOT NULL, PRIMARY KEY (flow, owner))""",
+        """INSERT INTO spending (flow, owner, micro_usd) SELECT flow, '', sum(micro_usd) FROM node
+            WHERE micro_usd > 0 GROUP BY flow""",
+        """CREATE INDEX node_without_cost ON node (flow)
+            WHERE state = 1 AND micro_usd IS NULL AND task_uuid IS NOT NULL""",
+    ),
 )
 """The statements that make each version of the tables out of the one before."""
 
@@ -76,6 +95,15 @@ _TAKE = """INSERT INTO lease (flow, item, owner, number, expires_at)
     RETURNING item, number"""
 _RENEW = """UPDATE lease SET expires_at = clock_timestamp() + make_interval(secs => ?)
     WHERE number = ANY(?) AND ended_at IS NULL RETURNING number"""
+_ADD_SPENT = """INSERT INTO spending (flow, owner, micro_usd) VALUES (?, ?, ?)
+    ON CONFLICT (flow, owner) DO UPDATE SET micro_usd = spending.micro_usd + excluded.micro_usd"""
+_COSTS = """SELECT node.flow, sum(settled.cost - coalesce(greatest(node.micro_usd, 0), 0))::bigint
+    FROM unnest(?::bigint[], ?::bigint[]) AS settled (id, cost) JOIN node USING (id) GROUP BY node.flow"""
+_OPEN_ELSEWHERE = """SELECT task_type, model,
+        sum(coalesce((convert_from(request, 'UTF8')::json->>'numberResults')::bigint, 1))::bigint
+    FROM node WHERE state = 0 AND flow = ? AND task_uuid IS NOT NULL AND NOT id = ANY(?) GROUP BY 1, 2"""
+_OTHERS = """SELECT coalesce((SELECT sum(micro_usd) FROM spending WHERE flow = ? AND owner <> ?), 0)::bigint,
+    EXISTS (SELECT FROM lease WHERE flow = ? AND owner <> ? AND ended_at IS NULL AND expires_at > clock_timestamp())"""
 
 
 @lru_cache(maxsize=256)
@@ -93,6 +121,10 @@ class _Statements:
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
         return self._connection.execute(_statement(query), values or None)
+
+
+class NoJournal(JournalError):
+    """There is no journal in a database."""
 
 
 class InRow:
@@ -124,7 +156,7 @@ class DatabaseReader:
                 self._connection.execute(b"SET search_path = runware_flow")
                 [there] = self._connection.execute(b"SELECT to_regclass('runware_flow.node')").fetchone()
                 if there is None:
-                    raise JournalError(f"there is no journal in {address}")
+                    raise NoJournal(f"there is no journal in {address}")
             except BaseException:
                 self._connection.close()
                 raise
@@ -174,6 +206,11 @@ class PostgresStore(RowStore):
         self._connection: Any = None
         self._opened_at: Any = None
         self._is_open = False
+        self._followed: str | None = None
+        self._own_open: set[int] = set()
+        """The requests that are in flight for this process, as far as it has written them down."""
+        self.elsewhere = Elsewhere()
+        """What other processes have spent and have in flight, of the flow that `follow_spending` names."""
 
     def __repr__(self) -> str:
         return f"<PostgresStore {self.address}>"
@@ -204,6 +241,7 @@ class PostgresStore(RowStore):
         if self._connection is not None and self._is_open:
             with suppress(load_psycopg().Error):  # they expire
                 self._execute("DELETE FROM lease WHERE owner = ? AND ended_at IS NULL", (self._owner,))
+                self._close_spending()
         self._is_open = False
         self._drop()
 
@@ -213,13 +251,68 @@ class PostgresStore(RowStore):
 
         def work() -> list[Entry | LeaseLost | None]:
             lost = self._lost(leases)
+            held = [change for change in changes if getattr(change, "lease", 0) not in lost] if lost else changes
+            self._add_spent(held)
+            answers = self._apply_all(_Statements(self._connection), held)
+            if self._followed is not None:
+                self._note_open(held, answers)
+                self.elsewhere = self._look_elsewhere(self._followed)
             if not lost:
-                return [*self._apply_all(_Statements(self._connection), changes)]
-            held = [change for change in changes if getattr(change, "lease", 0) not in lost]
-            answers = iter(self._apply_all(_Statements(self._connection), held))
-            return [_lease_lost() if getattr(change, "lease", 0) in lost else next(answers) for change in changes]
+                return [*answers]
+            told = iter(answers)
+            return [_lease_lost() if getattr(change, "lease", 0) in lost else next(told) for change in changes]
 
         return self._transact(work)
+
+    def follow_spending(self, flow: str) -> None:
+        """Keep `elsewhere` up to date for a flow, from here on with each group; called again, do so now."""
+
+        def work() -> None:
+            self.elsewhere = self._look_elsewhere(flow)
+
+        self._followed = flow
+        self._transact(work)
+
+    def _look_elsewhere(self, flow: str) -> Elsewhere:
+        rows = self._execute(_OPEN_ELSEWHERE, (flow, list(self._own_open))).fetchall()
+        spent, is_live = self._execute(_OTHERS, (flow, self._owner, flow, self._owner)).fetchone()
+        return Elsewhere(spent, {(task_type, model): count for task_type, model, count in rows}, is_live)
+
+    def _note_open(self, changes: Sequence[Change], answers: Sequence[Entry | None]) -> None:
+        for change, answer in zip(changes, answers, strict=True):
+            if isinstance(change, Begin) and change.task_uuid is not None:
+                if answer is not None and answer.number and answer.advice.action != "restore":
+                    self._own_open.add(answer.number)
+            elif isinstance(change, Settle):
+                self._own_open.discard(change.number)
+            elif isinstance(change, Abandon):
+                self._own_open.difference_update(change.numbers)
+
+    def _add_spent(self, changes: Sequence[Change]) -> None:
+        """Add what these changes cost to what this process has spent."""
+        added: dict[str, int] = {}
+        settled: dict[int, int] = {}
+        for change in changes:
+            cost = micro_usd(change.cost) if isinstance(change, (Settle, Keep)) else None
+            if cost is None or cost <= 0:
+                continue
+            if isinstance(change, Settle):
+                settled[change.number] = cost
+            elif isinstance(change, Keep):
+                added[change.key.flow] = added.get(change.key.flow, 0) + cost
+        if settled:
+            for flow, cost in self._execute(_COSTS, (list(settled), list(settled.values()))):
+                added[flow] = added.get(flow, 0) + cost
+        for flow, cost in added.items():
+            if cost > 0:
+                self._execute(_ADD_SPENT, (flow, self._owner, cost))
+
+    def _close_spending(self) -> None:
+        """Add what this process has spent to what is over."""
+        with self._connection.transaction():
+            query = "DELETE FROM spending WHERE owner = ? RETURNING flow, micro_usd"
+            for flow, cost in self._execute(query, (self._owner,)).fetchall():
+                self._execute(_ADD_SPENT, (flow, "", cost))
 
     def note_place(self, at: float, folder: str, cache: str | None) -> None:
         """Write down where a run is, unless that is where the last one was."""

@@ -13,6 +13,8 @@ from runware_flow.graph.resume import Advice  # noqa: TC001  # help() reads the 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runware_flow.graph.budget import Elsewhere
+    from runware_flow.journal.address import DatabaseAddress
 
 __all__ = (
     "Abandon",
@@ -28,6 +30,7 @@ __all__ = (
     "NodeKey",
     "ReadChoices",
     "Settle",
+    "SpendingStore",
     "is_store",
 )
 
@@ -244,6 +247,23 @@ class LeasingStore(JournalStore, Protocol):
 
     def end_leases(self, ended: Sequence[tuple[int, bytes | None]]) -> None:
         """Give leases back, each with why its item has no result, if it has none."""
+        ...
+
+
+@runtime_checkable
+class SpendingStore(JournalStore, Protocol):
+    """A store that knows what other processes spend.
+
+    Attributes:
+        address: where it is.
+        elsewhere: what they have spent and have in flight, of the flow that is followed, as of the last group.
+    """
+
+    address: DatabaseAddress
+    elsewhere: Elsewhere
+
+    def follow_spending(self, flow: str) -> None:
+        """Keep `elsewhere` up to date for a flow, from here on with each group; called again, do so now."""
         ...
 
 

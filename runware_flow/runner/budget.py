@@ -12,7 +12,8 @@ import anyio.to_thread
 from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError, JournalError
 from runware_flow.graph.budget import BudgetMachine, BudgetRequest, Past, Refused, Reservation
 from runware_flow.graph.prices import Price, dollars, micro_usd, read_price
-from runware_flow.journal.store import LeasingStore
+from runware_flow.journal.store import SpendingStore
+from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.prices import PriceOption
     from runware_flow.journal.store import JournalStore
+    from runware_flow.journal.writer import JournalWriter
     from runware_flow.runner.requester import PreparedTask
+
+_LOOKS = 0.5
+"""Seconds between two looks at what other processes have spent, while something waits for it."""
 
 __all__ = ("Budget", "BudgetAccount", "open_account", "read_budget", "read_prices")
 
@@ -53,6 +58,7 @@ class Budget:
         self.prices: Mapping[str, Price] = read_prices(prices)
         self.machine = BudgetMachine(round(usd * 1_000_000), self.prices)
         self._withheld_for: dict[str, tuple[BudgetRequest, int | None]] = {}
+        self._counted: dict[str, int] = {}
         self._remembered: set[tuple[str, str]] = set()
         self._run_count = 0
         self._loop: object = None
@@ -96,9 +102,17 @@ class Budget:
     def __exit__(self, *_: object) -> None:
         self._run_count -= 1
 
-    def remembers(self, journal: Path, name: str) -> bool:
+    def counted(self, whose: str) -> int:
+        """What runs that are over have spent of this budget on a journal that others share."""
+        return self._counted.get(whose, 0)
+
+    def note_counted(self, whose: str, spent: int) -> None:
+        """A run on such a journal is over."""
+        self._counted[whose] = self.counted(whose) + spent
+
+    def remembers(self, journal: Path | str, name: str) -> bool:
         """Tell whether what earlier runs of a flow did has been counted, and take it for counted from now on."""
-        key = str(journal.absolute()), name
+        key = str(journal) if isinstance(journal, str) else str(journal.absolute()), name
         is_known = key in self._remembered
         self._remembered.add(key)
         return is_known
@@ -171,17 +185,18 @@ class BudgetAccount:
         self.budget = budget
         self.past = Past()
         self._machine = budget.machine
+        self._store: SpendingStore | None = None
+        self._name = self._whose = ""
+        self._own_spent = 0
 
     async def remember(self, store: JournalStore, name: str) -> None:
         """Count what earlier runs on a journal did, unless this budget has done so or has been theirs.
 
         A `JournalStore` without a `path` cannot be asked: it counts for nothing.
         """
-        if isinstance(store, LeasingStore):
-            raise JournalError(
-                "budget= does not know yet what a journal in a database has spent, nor what other processes spend: run"
-                " with a journal in a file, or without a budget"
-            )
+        if isinstance(store, SpendingStore):
+            await self._share(store, name)
+            return
         path: Path | None = getattr(store, "path", None)
         if path is None:
             return
@@ -191,12 +206,50 @@ class BudgetAccount:
         if not self.budget.remembers(path, name):
             self.budget.remember(self.past)
 
+    async def _share(self, store: SpendingStore, name: str) -> None:
+        """Count what earlier runs and other processes have spent, and have in flight, from here on."""
+        from runware_flow.journal.costs import read_database_past  # psycopg is not needed without
+
+        self._store = store
+        self._whose = f"{store.address} {name}"
+        self.past = await anyio.to_thread.run_sync(read_database_past, store.address, name)
+        if not self.budget.remembers(self._whose, ""):
+            self.budget.remember(self.past)
+        await anyio.to_thread.run_sync(store.follow_spending, name)
+        self._name = name
+        self._look_elsewhere()
+
+    def _look_elsewhere(self) -> None:
+        """Take note of what other processes have spent; what this budget has counted itself is none of theirs."""
+        if self._store is not None:
+            told = self._store.elsewhere
+            own = self.budget.counted(self._whose)
+            self._machine.note_elsewhere(self._whose, told._replace(spent=max(0, told.spent - own)))
+
+    async def attend(self, writer: JournalWriter) -> None:
+        """Let those that wait for money ask again when other processes give some back; until cancelled."""
+        while self._store is not None:
+            await anyio.sleep(_LOOKS)
+            if self._machine.waiting_count:
+                try:
+                    await writer.call(self._store.follow_spending, self._name)
+                except JournalError:
+                    return  # whatever is written next says so
+                self._look_elsewhere()
+                self.recheck()
+
+    def leave_store(self) -> None:
+        """The run is over: what it has spent is among what is over in the journal, and counted here."""
+        if self._store is not None:
+            self.budget.note_counted(self._whose, self._own_spent)
+
     def reserve(self, request: PreparedTask, spec: NodeSpec, waiter: Any) -> Reservation | None:
         """Reserve for a request that is about to be sent; `None`: the waiter, if there is one, waits for its turn.
 
         Raises:
             BudgetExceeded: it will never fit.
         """
+        self._look_elsewhere()
         answer = self._machine.reserve(_budget_request(request), waiter)
         if isinstance(answer, Refused):
             raise self._exceeded(spec, request, answer)
@@ -225,6 +278,7 @@ class BudgetAccount:
         """
         amount = micro_usd(cost)
         if amount is not None:
+            self._own_spent += max(0, amount)
             named = self._machine.settle(reservation, amount)
         elif has_ended:
             named = self._machine.settle_unreported(reservation)
@@ -283,12 +337,12 @@ class BudgetAccount:
 
 
 @asynccontextmanager
-async def open_account(given: Any, name: str, store: JournalStore | None) -> AsyncGenerator[BudgetAccount | None]:
+async def open_account(given: Any, name: str, writer: JournalWriter | None) -> AsyncGenerator[BudgetAccount | None]:
     """Draw on a budget for the time of a block, if there is one.
 
     Args:
         given: the keyword `budget=`.
-        name: the flow or batch, by which its past is found in `store`.
+        name: the flow or batch, by which its past is found in the journal.
 
     Raises:
         ClientStateError: a run in another event loop uses the budget.
@@ -300,9 +354,17 @@ async def open_account(given: Any, name: str, store: JournalStore | None) -> Asy
         return
     with budget:
         account = BudgetAccount(budget)
-        if store is not None:
-            await account.remember(store, name)
-        yield account
+        if writer is None:
+            yield account
+            return
+        await account.remember(writer.store, name)
+        async with open_task_group() as beside:
+            beside.start_soon(account.attend, writer)
+            try:
+                yield account
+            finally:
+                account.leave_store()
+                beside.cancel_scope.cancel()
 
 
 class _WaitersOf:

@@ -13,7 +13,8 @@ import pytest
 from postgres_server import PostgresServer
 from service import Service, art, caption, fails, upscale
 
-from runware_flow import Batch, DeclarationError, Flow, JournalError
+from runware_flow import Batch, Budget, BudgetExceeded, DeclarationError, Flow, FlowFailed, JournalError
+from runware_flow.errors import RunwareFlowError
 from runware_flow.journal import Journal, collect
 from runware_flow.journal.address import DatabaseAddress
 from runware_flow.journal.postgres import PostgresStore
@@ -240,12 +241,80 @@ def test_database_without_a_journal_says_so(database):
         pass
 
 
-def test_budget_on_a_database_is_refused_and_not_ignored(database, run):
+PRICE = 0.0012
+"""What each task of the service costs."""
+
+
+def spent_there(database):
+    with psycopg.connect(database) as connection:
+        [[booked]] = connection.execute("SELECT sum(micro_usd) FROM runware_flow.spending").fetchall()
+        [[paid]] = connection.execute("SELECT sum(micro_usd) FROM runware_flow.node").fetchall()
+    assert booked == paid
+    return int(paid) / 1_000_000
+
+
+def test_budget_on_a_database_counts_what_earlier_runs_have_spent(database, run):
     async def main():
-        with pytest.raises(JournalError, match="budget= does not know yet"):
-            await Batch(poster, journal=database, budget=1.0).collect(["a"], Service())
+        batch = Batch(poster, concurrency=4, journal=database, budget=10 * PRICE, name="b")
+        first, second = Service(), Service()
+        with pytest.raises(FlowFailed, match="of the budget of") as caught:
+            await batch.collect([f"picture {number}" for number in range(10)], first)
+        assert isinstance(caught.value.__cause__, BudgetExceeded)
+        assert spent_there(database) == pytest.approx(10 * PRICE)
+        with pytest.raises(FlowFailed, match="of the budget of"):
+            await batch.collect([f"picture {number}" for number in range(10)], second)
+        assert (len(first.sent), len(second.sent)) == (10, 0)
+        more = Batch(poster, concurrency=4, journal=database, budget=30 * PRICE, name="b")
+        report = await more.collect([f"picture {number}" for number in range(10)], second)
+        assert (report.ok_count, len(second.sent)) == (10, 20)
 
     run(main)
+
+
+def test_budget_object_that_is_used_twice_counts_its_own_runs_once(database, run):
+    async def main():
+        budget, service = Budget(31 * PRICE), Service()
+        for name in ("one", "other"):
+            batch = Batch(poster, concurrency=2, journal=database, budget=budget, name="b")
+            await batch.collect([f"{name} {number}" for number in range(5)], service)
+        assert budget.spent == pytest.approx(30 * PRICE)
+        assert budget.left == pytest.approx(PRICE)
+
+    run(main)
+
+
+def test_budget_on_a_database_is_shared_by_those_that_run_side_by_side(database, run):
+    """All together spend what there is, and no more than what was in flight above it."""
+
+    async def main():
+        service = Service(lambda request, count: anyio.sleep(0.01))
+
+        async def take_part():
+            batch = Batch(poster, concurrency=3, journal=database, name="b", on_error="continue", budget=40 * PRICE)
+            report = await batch.collect([f"picture {number}" for number in range(30)], service)
+            assert report.failed_count
+            assert all(isinstance(item.error, RunwareFlowError) for item in report.failures)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(take_part)
+        assert 40 <= len(service.sent) <= 40 + 3 * 3
+        assert spent_there(database) == pytest.approx(len(service.sent) * PRICE)
+
+    run(main)
+
+
+def test_tables_of_the_first_version_are_brought_to_the_present_one_with_what_was_spent(database):
+    store = opened(database)
+    [entry] = store.apply([begin(0, "uuid-a")])
+    store.apply([Settle(entry.number, 2.0, is_done=True, items=(b"{}",), cost=0.25)])
+    store.close()
+    with psycopg.connect(database) as connection:
+        connection.execute("DROP TABLE runware_flow.spending")
+        connection.execute("DROP INDEX runware_flow.node_without_cost")
+        connection.execute("UPDATE runware_flow.format SET version = 1")
+    opened(database).close()
+    assert spent_there(database) == 0.25
 
 
 def test_batches_side_by_side_do_each_item_once_and_a_failure_too(database, run):
