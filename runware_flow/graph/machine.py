@@ -1136,7 +1136,7 @@ class FlowMachine:
         cells = run.cells
         if step.inner is not None:
             return step.inner.has_ends or any(cells[one.slot] < SETTLED for one in step.inner.gathers)
-        if step.role.is_end or any(cells[one.slot] < SETTLED for one in (*step.next, *step.role.fans)):
+        if step.role.is_end or any(_still_waits(cells, one) for one in (*step.next, *step.role.fans)):
             return True
         fan = run.fan
         return fan is not None and any(
@@ -1195,6 +1195,12 @@ def _before(run: ScopeRun, step: Step) -> list[tuple[ScopeRun, Step]]:
         around = run.above(hops)
         found.append((around, around.plan.steps[slot]))
     return found
+
+
+def _still_waits(cells: bytearray, step: Step) -> bool:
+    # What lets a fallback begin is not needed once that has its outcome.
+    one = _fallback_after(step) if step.kind is NodeKind.UNLESS else step
+    return cells[one.slot] < SETTLED
 
 
 def _fallback_after(unless: Step) -> Step:

@@ -644,3 +644,24 @@ def test_equal_request_under_a_cache_takes_over_what_lost_a_race(run, path, tmp_
         assert again.sent == []
 
     run(main)
+
+
+def test_race_loser_with_a_fallback_is_let_go(run, path):
+    def declare():
+        flow = Flow("raced", journal=path)
+        loser = flow.then(art("never"))
+        return flow, loser, flow.race(loser.fallback(art("other")), flow.then(art("quick")))
+
+    async def main():
+        flow, loser, won = declare()
+        with anyio.fail_after(10):
+            result = await flow.execute(Scripted(never=60.0))
+        assert isinstance(result.outcome(loser), Abandoned)
+        again = Service()
+        flow, loser, won = declare()
+        with anyio.fail_after(10):
+            result = await flow.execute(again)
+        assert again.sent == []
+        assert result[won].image_url == "imageInference(quick)"
+
+    run(main)
