@@ -46,8 +46,8 @@ def poster(flow: Any, prompt: str) -> Any:
     return large.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}))
 
 
-async def drive(scheduler: str, url: str, items: int, concurrency: int) -> None:
-    """Be the driver, and say what came of each item."""
+async def drive(scheduler: str, url: str, items: int, concurrency: int, ending: str = "") -> None:
+    """Be the driver, and say what came of each item; with the ending "cancel", cancel after the first."""
     from runware_flow import Batch
     from runware_flow.engines import DaskEngine
     from runware_flow.journal.postgres import PostgresStore
@@ -60,12 +60,23 @@ async def drive(scheduler: str, url: str, items: int, concurrency: int) -> None:
         on_error="continue",
         name="cluster",
     ).on(DaskEngine(scheduler))
-    async with batch.run(prompts(items)) as outcomes:
-        async for one in outcomes:
-            text = getattr(getattr(one.outcome, "value", None), "text", None)
-            said = {"index": one.index, "text": text, "restored": one.is_restored, "error": str(one.error or "")}
-            print(json.dumps(said), flush=True)
-    report = outcomes.report
+    with anyio.CancelScope() as scope:
+        async with batch.run(prompts(items)) as outcomes:
+            report = outcomes.report
+            async for one in outcomes:
+                text = getattr(getattr(one.outcome, "value", None), "text", None)
+                said = {"index": one.index, "text": text, "restored": one.is_restored, "error": str(one.error or "")}
+                print(json.dumps(said), flush=True)
+                if ending == "cancel":
+                    scope.cancel()
+    if ending == "cancel":
+        left: list[Any] = [item.outcome for item in report.abandoned]
+        print(
+            json.dumps(
+                {"abandoned": [{"task_uuid": one.task_uuid, "may_be_billed": one.may_be_billed} for one in left]}
+            )
+        )
+        return
     print(json.dumps({"ok": report.ok_count, "restored": report.restored_count, "cost": report.cost}), flush=True)
 
 
@@ -118,9 +129,9 @@ def cluster(workers: int, environment: dict[str, str]) -> Iterator[Cluster]:
                 process.kill()
 
 
-def start_driver(scheduler: str, url: str, items: int, concurrency: int) -> Any:
+def start_driver(scheduler: str, url: str, items: int, concurrency: int, *ending: str) -> Any:
     """Start a driver, which has no key."""
-    shape = [scheduler, url, str(items), str(concurrency)]
+    shape = [scheduler, url, str(items), str(concurrency), *ending]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNWARE_")}
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.cluster", "--driver", *shape],
@@ -212,8 +223,8 @@ def calm(items: int, workers: int, concurrency: int, latency: str) -> dict[str, 
 def main() -> None:
     """Be a part, or measure."""
     if sys.argv[1:2] == ["--driver"]:
-        scheduler, url, items, concurrency = sys.argv[2:]
-        anyio.run(drive, scheduler, url, int(items), int(concurrency))
+        scheduler, url, items, concurrency, *ending = sys.argv[2:]
+        anyio.run(drive, scheduler, url, int(items), int(concurrency), *ending)
         return
     if sys.argv[1:2] == ["--serve"]:
         serve(int(sys.argv[2]))

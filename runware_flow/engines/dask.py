@@ -167,7 +167,7 @@ class _ClusterRun:
         journal = _journal_of(spec)
         self._lease_seconds = journal.lease_seconds
         self._name = f"{spec.name} in {journal.address}"
-        self._job = _packed(spec, journal, self._run_id, self._name)
+        self._job = pack_job(spec, journal, self._run_id, self._name)
         self._shares = ShareMachine({CONCURRENCY: spec.settings.concurrency, **(spec.settings.limits or {})})
         self._workers: dict[str, _Worker] = {}
         self._again: deque[Shard] = deque()
@@ -529,7 +529,7 @@ def _journal_of(spec: BatchSpec) -> PostgresStore:
     return store
 
 
-def _packed(spec: BatchSpec, journal: PostgresStore, run_id: str, name: str) -> bytes:
+def pack_job(spec: BatchSpec, journal: PostgresStore, run_id: str, name: str) -> bytes:
     """Pickle what a worker needs, as Dask pickles functions.
 
     Raises:

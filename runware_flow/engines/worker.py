@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runware_flow.batch.item import BatchItem
     from runware_flow.graph.outcomes import Outcome
 
-__all__ = ("CONCURRENCY", "Job", "Left", "Reply", "RunMissing", "ShardItem", "attend", "end_run", "run_shard")
+__all__ = ("CONCURRENCY", "Job", "Left", "Reply", "RunMissing", "ShardItem", "attend", "end_run", "packed", "run_shard")
 
 _LOGGER = logging.getLogger("runware_flow")
 
@@ -134,7 +134,7 @@ class _ShardOutbox(Outbox[Any, Any]):
         shard = self.shards.pop(item.index, None)
         if shard is None:
             return
-        outcome = _packed(item.outcome)
+        outcome = packed(item.outcome)
         shard.items.append(ShardItem(item.index, outcome, item.is_restored, accounts.without_whole()))
         shard.left.discard(item.index)
         if not shard.left:
@@ -230,6 +230,7 @@ class _WorkerRun:
         self._outbox = outbox = _ShardOutbox(report, job.spec.name)
         self._source = source
         store = PostgresStore(job.journal, lease=job.lease, patience=job.patience)
+        store.waits_to_open = True
         settings = msgspec.structs.replace(job.spec.settings, journal=store, on_error="continue", progress=None)
         watch = BatchWatch(job.spec.name, settings, None, accounts)
         state = BatchState(source, accounts, report, outbox, watch, Tolerance(1.0))
@@ -338,7 +339,7 @@ async def end_run(run_id: str, is_cancelled: bool) -> Left:
     return run.left
 
 
-def _packed(outcome: Any) -> bytes:
+def packed(outcome: Any) -> bytes:
     """Pickle an outcome; one that cannot be sent is a failure that says so."""
     cloudpickle: Any = import_module("cloudpickle")  # it has no types
     try:

@@ -206,6 +206,9 @@ class PostgresStore(RowStore):
         self._connection: Any = None
         self._opened_at: Any = None
         self._is_open = False
+        self.waits_to_open = False
+        """Whether a database that cannot be reached at first is tried again, as one that is lost later: a worker that
+        comes while the others wait for it does not end their run."""
         self._followed: str | None = None
         self._own_open: set[int] = set()
         """The requests that are in flight for this process, as far as it has written them down."""
@@ -224,8 +227,16 @@ class PostgresStore(RowStore):
         self._claims = Claims()
         self._has_choices = True
         psycopg = load_psycopg()
+        until = time.monotonic() + (self.patience if self.waits_to_open else 0.0)
         try:
-            self._connect()
+            while True:
+                try:
+                    self._connect()
+                    break
+                except psycopg.OperationalError:
+                    if time.monotonic() >= until:
+                        raise
+                    time.sleep(0.2)
             self._migrate()
             [self._opened_at] = self._execute("SELECT clock_timestamp()").fetchone()
         except psycopg.Error as error:

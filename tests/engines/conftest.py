@@ -19,6 +19,8 @@ from benchmarks.crash import service
 def cluster(server):  # noqa: F811 - a worker needs the database's library
     """Two workers, and the environment that names their service."""
     pytest.importorskip("distributed")
-    with service("0.1..0.3", ()) as environment, benchmark.cluster(2, environment) as running:
-        running.environment = environment
-        yield running
+    with service("0.1..0.3", ()) as environment:
+        environment["PGPASSWORD"] = "S3cret"
+        with benchmark.cluster(2, environment) as running:
+            running.environment = environment
+            yield running

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import threading
+
 import anyio
 import pytest
 
-from benchmarks.cluster import finish, poster, start_driver
+from benchmarks.cluster import finish, poster, show, start_driver
 from benchmarks.shared import bought
-from runware_flow import Batch, ClientStateError, DeclarationError
-from runware_flow.engines import DaskEngine
+from runware_flow import Batch, Budget, ClientStateError, DeclarationError, Failed, Ok, RunwareError
+from runware_flow.engines import DaskEngine, worker
+from runware_flow.engines import dask as engine
+from runware_flow.journal.postgres import PostgresStore
 from runware_flow.journal.sqlite import SqliteStore
 
 ITEMS = 40
@@ -63,3 +69,97 @@ def test_batch_on_two_workers_does_each_item_once_and_again_sends_nothing(cluste
     lines, again = finish(start_driver(cluster.scheduler, database, ITEMS, 8), ITEMS)
     assert (again["ok"], again["restored"], again["cost"]) == (ITEMS, ITEMS, report["cost"])
     assert bought(cluster.environment) == once
+
+
+def test_nothing_secret_is_in_what_is_sent_to_workers(monkeypatch):
+    monkeypatch.setenv("RUNWARE_API_KEY", "K3y-of-the-service")
+    monkeypatch.setenv("PGPASSWORD", "S3cret")
+    budget = Budget(5.0, prices={"runware:400@1": 0.01})
+    batch = Batch(poster, journal=DATABASE, budget=budget, limits={"image": 4}).on(DaskEngine("tcp://127.0.0.1:1"))
+    sent = engine.pack_job(batch._spec(), PostgresStore(DATABASE), "id", "name")
+    assert b"K3y" not in sent
+    assert b"S3cret" not in sent
+    job = pickle.loads(sent)
+    assert job.journal == DATABASE
+    assert job.spec.settings.budget.usd == 5.0
+    assert job.spec.settings.journal is None
+
+
+def test_pipeline_that_cannot_be_sent_is_refused_in_one_sentence():
+    lock = threading.Lock()
+    batch = Batch(lambda flow, item: flow.then(lambda: lock), journal=DATABASE, name="b")
+    with pytest.raises(DeclarationError, match="batch 'b' cannot be sent to workers"):
+        engine.pack_job(batch._spec(), PostgresStore(DATABASE), "id", "name")
+
+
+def test_scheduler_that_does_not_answer_is_one_sentence():
+    pytest.importorskip("distributed")
+    batch = Batch(poster, journal=DATABASE).on(DaskEngine("tcp://127.0.0.1:1"))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(RunwareError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1"),
+    ):
+        patch.setattr(engine, "_CONNECT_SECONDS", 0.2)
+        anyio.run(batch.collect, ["a"])
+
+
+class Unpicklable(Exception):
+    def __init__(self, why):
+        super().__init__(why)
+        self.lock = threading.Lock()
+
+
+def test_outcome_that_cannot_be_sent_is_a_failure_that_says_so():
+    def unpacked(outcome):
+        return pickle.loads(worker.packed(outcome))
+
+    assert unpacked(Ok(5)) == Ok(5)
+    assert str(unpacked(Failed(Unpicklable("it broke"))).error) == "Unpicklable: it broke"
+    assert "cannot be sent to the driver" in str(unpacked(Ok(threading.Lock())).error)
+    error = unpacked(Failed(RunwareError("no", code="safety", task_uuid="u"))).error
+    assert (error.code, error.task_uuid, str(error)) == ("safety", "u", "no")
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_workers_and_driver_are_killed_and_the_database_restarted_and_each_item_is_bought_once():
+    pytest.importorskip("distributed")
+    told = show(items=100, workers=3, kills=2, concurrency=12, latency="0.1..0.2")
+    assert (told["submissions"], told["bills"]) == (300, 300)
+    assert told["most_at_once"] <= 12
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_run_that_is_cancelled_ends_everywhere_says_what_may_be_billed_and_goes_on_later(cluster, database):
+    def start(*more):
+        return start_driver(cluster.scheduler, database, ITEMS, 8, *more)
+
+    with start("cancel") as first:
+        left = [json.loads(line) for line in first.stdout.read().splitlines()][-1]
+    assert first.returncode == 0
+    assert left["abandoned"]
+    assert all(one["task_uuid"] or not one["may_be_billed"] for one in left["abandoned"])
+    _, report = finish(start(), ITEMS)
+    assert report["ok"] == ITEMS
+    once = bought(cluster.environment)
+    assert (once["submissions"], once["ids"], once["bills"]) == (3 * ITEMS, 3 * ITEMS, 3 * ITEMS)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_key_and_password_are_in_no_task_log_or_state_of_the_cluster(cluster, database, tmp_path):
+    import distributed
+
+    driver = start_driver(cluster.scheduler, database, ITEMS, 8)
+    first = driver.stdout.readline()
+    with distributed.Client(cluster.scheduler, set_as_default=False) as client:
+        client.dump_cluster_state(str(tmp_path / "state"), format="yaml")
+        told = (tmp_path / "state.yaml").read_text()
+        told += f"{client.get_worker_logs()} {client.get_scheduler_logs()} {client.get_events()}"
+    with driver:
+        assert first
+        driver.stdout.read()
+    assert "cluster-" in told
+    assert cluster.environment["RUNWARE_API_KEY"] not in told
+    assert "S3cret" not in told
