@@ -54,6 +54,7 @@ def test_unknown_name_is_an_attribute_error():
         _ = runware_flow.Flwo
 
 
+@pytest.mark.exhaustive
 def test_help_on_every_module_works():
     """A struct whose annotations cannot be resolved breaks `help()` on its module, with a NameError from inside."""
     for found in pkgutil.walk_packages(runware_flow.__path__, "runware_flow."):

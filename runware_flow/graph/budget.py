@@ -156,14 +156,14 @@ class BudgetMachine:
     @property
     def elsewhere(self) -> int:
         """What other processes have spent, and what they have in flight."""
-        return sum(one.spent + self._in_flight_of(one) for one in self._elsewhere.values())
+        return sum(one.spent + self._reserved_by(one) for one in self._elsewhere.values())
 
     @property
     def coming_back(self) -> int:
         """What may come back at most: a part of what is reserved for requests in flight, here or elsewhere."""
-        return self.reserved + sum(self._in_flight_of(one) for one in self._elsewhere.values() if one.is_live)
+        return self.reserved + sum(self._reserved_by(one) for one in self._elsewhere.values() if one.is_live)
 
-    def _in_flight_of(self, one: Elsewhere) -> int:
+    def _reserved_by(self, one: Elsewhere) -> int:
         return sum(self.estimate(BudgetRequest(*kind, count)) or 0 for kind, count in one.in_flight.items())
 
     def note_elsewhere(self, whose: str, elsewhere: Elsewhere) -> None:

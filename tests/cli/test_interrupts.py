@@ -37,6 +37,7 @@ def emulator():
         yield running
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("way", ["command", "script"])
 @pytest.mark.parametrize("moment", [0.0, 0.02, 0.3])
 def test_two_interrupts_within_50_ms_end_the_process(tmp_path, emulator, backend, way, moment):

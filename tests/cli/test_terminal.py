@@ -67,6 +67,7 @@ def check_harmless(done, encoding="utf-8"):
         assert "\nrunware-flow: forged" not in text
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("progress", ["auto", "rich", "json"])
 @pytest.mark.parametrize("more", [(), ("-p", "fails=true"), ("-p", "fails=true", "-p", "on_error=continue")])
 def test_captions_errors_and_labels_are_shown_as_escapes(tmp_path, emulator, progress, more):

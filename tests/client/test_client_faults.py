@@ -152,6 +152,7 @@ def test_every_fault_has_a_case():
     assert all(callable(globals()[name]) for name in ELSEWHERE.values())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("case", "transport"),

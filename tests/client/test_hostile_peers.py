@@ -106,6 +106,7 @@ def test_file_that_comes_byte_by_byte_is_given_up_at_the_timeout(run, tmp_path, 
     run(main)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("call", ["run", "submit", "stream"])
 def test_timeout_covers_the_upload_of_local_media(run, open_pair, call):
     medium = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2000

@@ -167,6 +167,7 @@ def has_files(block):
     return block.language == "python" and block.first.startswith("# file: ")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(240)  # a tutorial's commands, one after the other, each in processes of its own
 @pytest.mark.parametrize("page", pages_with(has_files))
 def test_page_files_run_under_the_commands_shown(page, folder):

@@ -207,6 +207,7 @@ def test_blocking_web_answers_every_thread_also_those_beside_a_failed_one(exampl
     assert "failed: The task failed" in lines[1]
 
 
+@pytest.mark.exhaustive
 def test_poster_tests_pass_by_themselves(tmp_path):
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", EXAMPLES / "test_poster.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)

@@ -229,6 +229,7 @@ def test_bytes_that_are_no_protocol_are_dropped(run) -> None:
     run(main)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("ends", ["silence", "stop"])
 def test_client_that_never_reads_is_cut(run, ends) -> None:
     async def main() -> None:

@@ -31,6 +31,7 @@ def test_batch_killed_again_and_again_buys_everything_exactly_once(backend, opti
     assert (told["kills"], told["submissions"], told["bills"]) == (3, 120, 120)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is of POSIX")
 @pytest.mark.parametrize(("backend", "options"), [("asyncio", ["--batch"]), ("trio", [])])
 def test_races_hedges_fallbacks_and_equal_requests_are_bought_as_scripted_whatever_is_killed(backend, options):

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,7 @@ from runware_flow.journal.migration import row_name
 from runware_flow.journal.sqlite import COLUMNS, SqliteStore
 from runware_flow.journal.store import Begin, Keep, NodeKey, Settle
 
+HERE = Path(__file__).parent
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 KEY = NodeKey("flow", "picture", "ab" * 32)
 BEGIN = Begin(KEY, 1.0, "uuid-a", "imageInference", "runware:400@1", b'{"seed":1}')
@@ -79,7 +81,7 @@ def test_what_would_run_when_a_journal_is_read_is_refused_before_it_is_read(path
     change(path, *statements)
     script = f"""
 import sys
-sys.path.insert(0, {str(__import__("pathlib").Path(__file__).parent)!r})
+sys.path[:0] = {[str(HERE), str(HERE.parent)]!r}
 from test_journal_foreign import read_all, JournalError
 try:
     read_all({str(path)!r})

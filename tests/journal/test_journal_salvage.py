@@ -86,6 +86,7 @@ def test_salvage_of_a_whole_journal_is_the_same_journal(damaged, tmp_path):
     assert len(entries(found.path)["item[1]/imageInference"].results[0].image_base64_data) == 2 * LARGE_BYTES
 
 
+@pytest.mark.exhaustive
 def test_salvage_any_page_damaged_keeps_what_is_on_the_others(whole, tmp_path):
     """The header, the schema, the way to the rows, an index: of these nothing is lost; of a page of rows, its rows."""
     expected = entries(whole)
@@ -150,6 +151,7 @@ def test_salvage_keeps_the_choices_and_a_finished_program_buys_nothing(run, tmp_
     run(main)
 
 
+@pytest.mark.exhaustive
 def test_salvage_any_page_damaged_keeps_the_choices_and_places_of_the_others(run, tmp_path):
     path = tmp_path / "run.sqlite"
     run(run_all, path)

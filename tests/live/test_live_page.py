@@ -109,7 +109,7 @@ def test_stop_in_the_page_drains_the_run(page, backend):
     told = []
 
     def press():
-        wait_for(lambda: "running" in ask(page.url)[1])
+        wait_for(lambda: 'class="card running"' in ask(page.url)[1])
         told.append(ask(page.url, "stop", method="POST", headers=own(page.url))[:2])
 
     async def slow(*_):
