@@ -28,7 +28,7 @@ from runware_flow.view.request import references_to
 from runware_flow.wire.salvage import UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runware_flow.client.cost_tracker import CostTracker
     from runware_flow.errors import RunwareError
@@ -83,13 +83,16 @@ class Ledger:
         """Whether an earlier run may have written in this journal; if not, there is nothing to look up."""
         return self._writer.has_past
 
-    async def begin(self, key: NodeKey, request: PreparedTask, *, is_hedge: bool = False) -> Entry:
+    async def begin(
+        self, key: NodeKey, request: PreparedTask, *, is_hedge: bool = False, answer: Sequence[Any] = ()
+    ) -> Entry:
         """Ask what is known of a request; if it is to be bought, it is durable when this returns.
 
         A cancel waits for it, to know whether an earlier run may have sent something.
 
         Args:
             is_hedge: it is sent beside the one that the node has sent already.
+            answer: the results that a cache has for it: then it is on record as done in the place of being bought.
         """
         body = msgspec.json.encode(_without_secrets(request.wire))
         begin = Begin(
@@ -101,6 +104,7 @@ class Ledger:
             body,
             slot=self.slot(key),
             is_hedge=is_hedge,
+            answer=tuple(encode_item(result) for result in answer),
         )
         entry = None
         with anyio.CancelScope(shield=True):

@@ -146,7 +146,7 @@ class RowStore(ABC):
         if self._is_read_only:
             raise self._not_written()
         if isinstance(change, Settle):
-            items = b"[" + b",".join(self._media.put_away(_readable(item)) for item in change.items) + b"]"
+            items = self._items(change.items)
             cost = micro_usd(change.cost)
             state = _DONE if change.is_done else _FAILED
             connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
@@ -207,11 +207,17 @@ class RowStore(ABC):
         task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
         request = self._media.put_away(change.request)
         place = (*key, path, advice.ordinal, advice.attempt, int(change.is_hedge))
-        values = (*place, task_uuid, change.task_type, change.model, request, _OPEN, change.at, None, None, None)
+        outcome: tuple[Any, ...] = (_OPEN, change.at, None, None, None)
+        if change.answer:
+            outcome = (_DONE, change.at, change.at, self._items(change.answer), 0)
+        values = (*place, task_uuid, change.task_type, change.model, request, *outcome)
         number = self._insert(connection, values)
         self._take(number, advice)
         known.rows[key] = None
         return Entry(advice, number, task_uuid)
+
+    def _items(self, items: Sequence[bytes]) -> bytes:
+        return b"[" + b",".join(self._media.put_away(_readable(item)) for item in items) + b"]"
 
     def _tidy(self, connection: Connection, slot: list[RequestRecord], path: str, advice: Advice, known: Known) -> None:
         """Note where the node of a slot stands now; and if it has its answer, that nothing waits for the other one."""

@@ -64,6 +64,7 @@ class Begin(msgspec.Struct, frozen=True):
         is_hedge: it is sent beside the request that is open in the slot.
         is_own: only a slot that was its own path's last time is looked at.
         may_adopt: an open request for the same thing, whatever its flow and item, may become this node's.
+        answer: the raw items that a cache has for a new request: it is on record as done and free, and never as open.
         lease: the number of the lease on the item, without which nothing is written of it; 0 if there is none.
     """
 
@@ -77,6 +78,7 @@ class Begin(msgspec.Struct, frozen=True):
     is_hedge: bool = False
     is_own: bool = False
     may_adopt: bool = False
+    answer: tuple[bytes, ...] = ()
     lease: int = 0
 
 

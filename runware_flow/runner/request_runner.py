@@ -30,7 +30,7 @@ from runware_flow.runner.user_code import build
 from runware_flow.types import UNSET
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from runware_flow.cache.single_flight import SingleFlight
     from runware_flow.graph.choice_records import ChoiceKind, ChoiceRecord
@@ -323,12 +323,12 @@ class RequestRunner:
         if not isinstance(found, list):
             return _UNKNOWN if found else PARKED
         if self.ledger is not None:
-            entry = await self._begin(self.ledger, attempt, record)
+            # At once, not as a request that is settled then: one that is left open would be sent by the next run.
+            entry = await self._begin(self.ledger, attempt, record, found)
             if entry.advice.action == "restore":
                 return self._restore(attempt, record, entry)
             if entry.advice.action == "collect":
                 return _UNKNOWN
-            await self.ledger.settle(entry, found, cost=0.0)
         run.note_record(step.slot, record)
         record.cost, record.settled, record.is_cached = 0.0, self.event_bus.time(), True
         return _value(step.spec, request, found)
@@ -362,9 +362,11 @@ class RequestRunner:
             attempt.permit = self.run_admission.pay(run, step, request, known_uuid, attempt.permit)
         return attempt.permit is not None
 
-    async def _begin(self, ledger: Ledger, attempt: AttemptState, record: NodeRecord) -> Entry:
+    async def _begin(
+        self, ledger: Ledger, attempt: AttemptState, record: NodeRecord, answer: Sequence[Any] = ()
+    ) -> Entry:
         key = ledger.key(attempt.run.item(), record.path, record.fingerprint)
-        attempt.entry = entry = await ledger.begin(key, attempt.request)
+        attempt.entry = entry = await ledger.begin(key, attempt.request, answer=answer)
         _follow(record, entry)
         attempt.is_sent = attempt.was_sent_before = entry.advice.action == "collect"
         if entry.advice.action != "restore":

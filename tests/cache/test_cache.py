@@ -28,6 +28,7 @@ from runware_flow.emulator import Emulator
 from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.events import NodeSettled
 from runware_flow.journal import Journal
+from runware_flow.journal.sqlite import SqliteStore
 
 NO = RunwareError("no", code="provider", raw_code="providerError")
 
@@ -431,3 +432,29 @@ def test_two_processes_write_the_same_answer_at_once(tmp_path):
         assert cache.get(key) in answers
 
     anyio.run(main)
+
+
+def test_answer_of_the_cache_is_never_on_record_as_open(run, folder, tmp_path):
+    """A run that is stopped between two writes would leave a request that the next one sends."""
+    states = []
+
+    class Watched(SqliteStore):
+        def apply(self, changes):
+            answers = super().apply(changes)
+            with Journal(tmp_path / "run.sqlite") as journal:
+                states.append([entry.state for entry in journal.entries()])
+            return answers
+
+    async def main():
+        flow = Flow("warm", cache=folder)
+        flow.then(art("equal", seed=1))
+        await flow.execute(Service())
+        flow = Flow("again", cache=folder, journal=Watched(tmp_path / "run.sqlite"))
+        flow.then(art("equal", seed=1))
+        service = Service()
+        await flow.execute(service)
+        assert service.sent == []
+        assert states[-1] == ["done"]
+        assert not any("open" in one for one in states)
+
+    run(main)

@@ -407,7 +407,7 @@ class _Maker:
                 many[line.name] = line
             else:
                 near.append(line.name)
-        if depth and (not made or made[-1].op in MANY):
+        if depth and (not made or made[-1].op not in ("then", "call")):  # whose value tells the item
             made.append(Statement(self.name(), "then", (near[-1],), policy=self.policy()))
         return tuple(made)
 
