@@ -6,6 +6,7 @@ polls and the connection. So the time of each such step is measured, on both bac
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -22,8 +23,9 @@ LONGEST_STEP = 0.1
 """Seconds that a function may take between two awaits, as in asyncio's own debug mode."""
 
 
+@functools.cache
 def is_debugging() -> bool:
-    """Whether functions are watched: with `python -X dev`, `PYTHONDEVMODE=1` or `PYTHONASYNCIODEBUG=1`."""
+    """Whether functions are watched, read once: with `python -X dev`, `PYTHONDEVMODE=1` or `PYTHONASYNCIODEBUG=1`."""
     return sys.flags.dev_mode or bool(os.environ.get("PYTHONASYNCIODEBUG"))
 
 

@@ -28,7 +28,7 @@ async def call(step: Step, args: list[Any]) -> Any:
     """
     with own_cancels(step.spec):
         working = step.work(*args)
-        if inspect.iscoroutine(working) and is_debugging():
+        if is_debugging() and inspect.iscoroutine(working):
             working = watch_steps(working, step.spec.describe())
         value = await working
     if isinstance(value, Task) or is_node(value):
