@@ -44,7 +44,7 @@ browser: $(VENV)/.browser-ready
 
 # What needs a database or a cluster: Debian's PostgreSQL, installed where there is none, which the tests start as an
 # unprivileged user, and Dask's LocalCluster.
-cluster: $(VENV)/.cluster-ready
+cluster: $(READY)
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
 	RUNWARE_FLOW_CLUSTER=1 $(BIN)/pytest -m cluster tests/journal tests/engines
@@ -77,10 +77,6 @@ $(VENV)/.docs-ready: $(READY)
 $(VENV)/.browser-ready: $(READY)
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group browser
-	touch $@
-
-$(VENV)/.cluster-ready: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group cluster
 	touch $@
 
 # The older Python client is imported as `runware`, as the official one is: it needs an environment of its own.
