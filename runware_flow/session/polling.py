@@ -106,9 +106,7 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
     left = len(samples) - first
     if left == 0:
         return elapsed + min(max(policy.floor, policy.share * elapsed), policy.ceiling)
-    shortest = policy.floor_share * elapsed
-    if shortest < policy.floor:
-        shortest = policy.floor
+    shortest = min(max(policy.floor_share * elapsed, policy.floor), policy.ceiling)
     target = samples[first + int(left * policy.quantile)]
     # Where they end so close together that one ask finds them all, or nearly all, it is worth the wait.
     nearly_all = samples[first + int(left * 0.9)]

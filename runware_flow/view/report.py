@@ -301,7 +301,7 @@ def _prompts(report: Report, numbers: list[int]) -> str:
     prompts = list(dict.fromkeys(report.rows[number].prompt for number in numbers if report.rows[number].prompt))
     shown = "; ".join(f"“{prompt[:200]}”" for prompt in prompts[:_PROMPTS])
     more = f" and {len(prompts) - _PROMPTS:,} more" if len(prompts) > _PROMPTS else ""
-    return f"<p class=dim>RequestSummary: {escape(shown)}{more}</p>" if prompts else ""
+    return f"<p class=dim>Asked: {escape(shown)}{more}</p>" if prompts else ""
 
 
 def _stages(boxes: Iterable[Box], figures: Mapping[str, Figures], shape: Shape) -> str:
