@@ -50,6 +50,8 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     folder = ROOT / "examples"
     listed = PROGRAM.sub(r"](\1.md)", (folder / "README.md").read_text(encoding="utf-8"))
     files.append(File.generated(config, "examples/README.md", content=listed))
+    for path in sorted(folder.glob("*.ipynb")):
+        files.append(File.generated(config, f"examples/{path.name}", abs_src_path=str(path)))
     for path in sorted(folder.glob("*.py")):
         code = f"# {path.name}\n\n```python\n{path.read_text(encoding='utf-8')}```\n"
         page = File.generated(config, f"examples/{path.stem}.md", content=code, inclusion=InclusionLevel.NOT_IN_NAV)
