@@ -89,7 +89,10 @@ MISTAKES = {
         "does not belong",
     ),
     "a misspelt parameter of a task": ("ImageInference(model='m', positiv_prompt='p')", "or positive_prompt"),
-    "a misspelt keyword of `Flow`": ("Flow(max_concurrency=3)", "is it concurrency?"),
+    "a misspelt keyword of `Flow`": (
+        "Flow(max_concurrency=3)",
+        "Did you mean 'concurrency'?" if sys.version_info >= (3, 13) else "is it concurrency?",  # Python's own words
+    ),
     "a refused task in `client.submit`": (
         """
 async def work(client):
