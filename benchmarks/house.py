@@ -52,18 +52,34 @@ def reached_from(start: str, graph: dict[str, set[str]]) -> set[str]:
     return seen
 
 
-def measure_imports(package: Path) -> None:
-    """Print the circles and the longest chain."""
+def import_graph(package: Path) -> dict[str, set[str]]:
+    """The modules of a package with those that each imports, for type checking and inside functions too."""
     sources = {
-        ".".join(file.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): file.read_text()
+        ".".join(file.relative_to(package.parent).with_suffix("").parts).removesuffix(".__init__"): file.read_text(
+            encoding="utf-8"
+        )
         for file in package.rglob("*.py")
     }
-    del sources[package.name]  # it loads the public names on first use
-    graph = {module: imports_of(source, set(sources)) - {module} for module, source in sources.items()}
+    del sources[package.name]  # it loads the public names on first use, so an import of it stands for none of them
+    return {module: imports_of(source, set(sources)) - {module} for module, source in sources.items()}
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """The sets of modules that reach one another."""
     reached = {module: reached_from(module, graph) for module in graph}
-    of = {one: min({one, *(other for other in reached[one] if one in reached[other])}) for one in graph}
-    circles = [sum(other == one for other in of.values()) for one in set(of.values())]
-    print("circles of imports, by size:", sorted((size for size in circles if size > 1), reverse=True) or "none")
+    return {
+        frozenset(other for other in reached[module] if module in reached[other])
+        for module in graph
+        if module in reached[module]
+    }
+
+
+def measure_imports(package: Path) -> None:
+    """Print the circles and the longest chain."""
+    graph = import_graph(package)
+    found = circles(graph)
+    print("circles of imports, by size:", sorted(map(len, found), reverse=True) or "none")
+    of = {one: min(next((circle for circle in found if one in circle), [one])) for one in graph}
 
     @cache
     def depth(one: str) -> int:

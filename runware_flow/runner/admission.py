@@ -91,11 +91,6 @@ class Admission:
         """Whether everything was given back, and nothing waits for a slot."""
         return not any(self._limits.taken.values()) and not self._waiter.wanted and not self._waiter.offered
 
-    @property
-    def has_windows(self) -> bool:
-        """Whether the client has send windows."""
-        return self._windows is not None
-
     def refused_count(self) -> int:
         """How many nodes wait because the service has refused tasks of their models."""
         waited_for = self._line.keys()

@@ -193,9 +193,8 @@ class RequestRunner:
             known = await self.ledger.find(key, may_adopt=True)
             if not known.is_taken:
                 return _UNKNOWN, known.task_uuid if known.advice.action == "collect" else None
-            self._single_flight.leave(
-                attempt.run, attempt.step
-            )  # another node is about to collect it: this one waits for that
+            # Another node is about to collect it: this one waits for that.
+            self._single_flight.leave(attempt.run, attempt.step)
             await anyio.lowlevel.checkpoint()
             value = await self._find(attempt, record)
             if value is not _UNKNOWN:

@@ -239,12 +239,20 @@ def test_webhooks_that_fail_change_nothing(run, fault):
 
 
 def test_registry_that_is_late_holds_nothing_up(run):
-    async def use(client):
-        async with anyio.create_task_group() as group:
-            group.start_soon(client.refresh_registry)
-            await client.run({"model": "runware:400@1", "positivePrompt": "a lighthouse", "width": 512, "height": 512})
+    ended = []
 
-    run(opened, "slow-registry:seconds=0.1", use)
+    async def use(client):
+        async def refresh():
+            await client.refresh_registry()
+            ended.append("registry")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(refresh)
+            await client.run({"model": "runware:400@1", "positivePrompt": "kite", "width": 512, "height": 512})
+            ended.append("picture")
+
+    run(opened, "slow-registry:seconds=2", use)
+    assert ended == ["picture", "registry"]
 
 
 @pytest.mark.usefixtures("impatient")

@@ -49,9 +49,9 @@ def change(path, *statements):
 
 
 def read_all(path):
-    """All that reads a journal."""
+    """All that reads a journal; returns its entries."""
     with Journal(path) as journal:
-        list(journal.entries())
+        entries = list(journal.entries())
         journal.summary()
         journal.models()
     read_past(path, "flow")
@@ -62,6 +62,7 @@ def read_all(path):
         store.apply([BEGIN])
     finally:
         store.close()
+    return entries
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ except JournalError as error:
 
 def test_tables_that_sqlite_makes_itself_are_no_hindrance(path):
     change(path, "ANALYZE")
-    read_all(path)
+    assert [entry.path for entry in read_all(path)] == ["picture", "later"]
 
 
 columns = st.sampled_from([name.strip() for name in COLUMNS.split(",") if name.strip() not in ("id", "name")])
@@ -267,7 +268,7 @@ def test_result_that_holds_the_mark_of_a_file_is_restored_as_it_came(run, tmp_pa
 
 def test_item_with_a_mark_of_an_earlier_version_is_read_as_it_came(path):
     change(path, """UPDATE node SET items = CAST('[{"text":{"__journal_file__":"foo"}}]' AS BLOB) WHERE id = 1""")
-    read_all(path)
+    assert read_all(path)[0].results[0].raw == {"text": {"__journal_file__": "foo"}}
 
 
 def test_names_of_media_are_their_hashes(path):

@@ -82,6 +82,8 @@ def test_stores_opened_at_once_make_the_tables_once(database):
     for number, store in enumerate(stores):
         store.apply([begin(number)])
         store.close()
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT count(*) FROM runware_flow.node").fetchone() == (4,)
 
 
 def test_equal_request_of_two_processes_is_bought_once(database):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runware_flow.emulator.http.body import read_body
-from runware_flow.emulator.http.rest import answer, answer_fault, check_key, wait_for_jobs
+from runware_flow.emulator.http.rest import answer, check_key, read_post, wait_for_jobs
 from runware_flow.emulator.http.sse import stream_text
 from runware_flow.emulator.jsonvalues import as_object
 from runware_flow.emulator.problems import Problem, http_status
@@ -44,13 +43,8 @@ class ChatEndpoint:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             raise Problem("invalidParameter", "Use POST.", status=405)
-        raw = await read_body(dict(scope["headers"]), receive, self._service.settings.max_frame_bytes)
+        raw = await read_post(self._service, scope, receive, send)
         if raw is None:
-            return
-        self._service.log.posts += 1
-        fault = self._service.faults.trigger("http")
-        if fault is not None:
-            await answer_fault(send, fault)
             return
         if isinstance(raw, Problem):
             raise raw

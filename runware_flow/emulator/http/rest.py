@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runware_flow.emulator.service.jobs import Job
     from runware_flow.emulator.service.service import Service
 
-__all__ = ("RestEndpoint", "answer", "answer_fault", "check_key", "wait_for_jobs")
+__all__ = ("RestEndpoint", "answer", "check_key", "read_post", "wait_for_jobs")
 
 
 class RestEndpoint:
@@ -38,13 +38,8 @@ class RestEndpoint:
         if scope["method"] != "POST":
             await answer(send, 405, _errors(Problem("invalidParameter", "Use POST.")), allow="POST")
             return
-        raw = await read_body(dict(scope["headers"]), receive, self._service.settings.max_frame_bytes)
+        raw = await read_post(self._service, scope, receive, send)
         if raw is None:
-            return
-        self._service.log.posts += 1
-        fault = self._service.faults.trigger("http")
-        if fault is not None:
-            await answer_fault(send, fault)
             return
         tasks: list[Any] | Problem
         tasks = raw if isinstance(raw, Problem) else read_tasks(raw, self._service.settings.max_tasks)
@@ -93,6 +88,19 @@ class RestEndpoint:
         if not is_closed(send):
             self._service.sent(frame, time.monotonic())
             await answer(send, frame.status, body)
+
+
+async def read_post(service: Service, scope: Scope, receive: Receive, send: Send) -> bytes | Problem | None:
+    """Read and log a POST; `None` if there is nothing more to answer: the client left, or a fault has answered."""
+    raw = await read_body(dict(scope["headers"]), receive, service.settings.max_frame_bytes)
+    if raw is None:
+        return None
+    service.log.posts += 1
+    fault = service.faults.trigger("http")
+    if fault is None:
+        return raw
+    await answer_fault(send, fault)
+    return None
 
 
 def _bearer(scope: Scope) -> str:

@@ -1,0 +1,107 @@
+"""A poll that finds its task running is read in a few steps; it must change what the general way changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from session_conversation import SESSION, done, frame, item, options, problem, processing, sync_task, task, welcome
+
+from runware_flow.session import reading
+from runware_flow.session.commands import Command, Lane, Log, Send, SetTimer
+from runware_flow.session.events import ConnectionOpened, ConnectRequested, FrameReceived, TaskSubmitted, TimerFired
+from runware_flow.session.machine import SessionMachine
+
+TASKS = ("t1", "t2", "t3", "t4")
+ANSWERS = st.sampled_from(["running", "running", "further", "queued", "unknown", "failed", "done", "nothing", "slot"])
+ROUNDS = st.lists(st.tuples(*(ANSWERS for _ in TASKS), st.floats(0.0, 0.6)), max_size=12)
+
+
+def answers(task_id: str, kind: str, number: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What the service says of one task that was polled: items and errors."""
+    match kind:
+        case "running":
+            return [processing(task_id)], []
+        case "further":
+            return [processing(task_id, progress=number % 100)], []
+        case "queued":
+            return [item(task_id, status="queued")], []
+        case "done":
+            return [done(task_id, f"{task_id}-{number}")], []
+        case "slot":  # of a task of two results, one is ready
+            return [done(task_id, f"{task_id}-slot"), processing(task_id)], []
+        case "unknown":
+            return [], [problem("taskNotFound", task_id)]
+        case "failed":
+            return [], [problem("providerError", task_id)]
+    return [], []
+
+
+def play(rounds: list[tuple[Any, ...]]) -> list[list[str]]:
+    """Drive a session through polls with those answers; returns its commands, those of one frame in any order."""
+    machine = SessionMachine(options())
+    told: list[list[str]] = []
+    timer: float | None = None
+    polled: list[str] = []
+    now = 0.0
+
+    def handle(event: Any) -> None:
+        nonlocal timer
+        commands: list[Command] = machine.handle(event)
+        for command in commands:
+            if isinstance(command, SetTimer):
+                timer = command.at
+            elif isinstance(command, Send):
+                polled.extend(str(sent.task_id) for sent in command.entries if sent.lane is not Lane.CONTROL)
+        parts = [part for command in commands for part in (command.entries if isinstance(command, Send) else [command])]
+        told.append(sorted(repr(part) for part in parts if not isinstance(part, Log)))
+
+    handle(ConnectRequested(0.0))
+    handle(ConnectionOpened(0.1))
+    handle(welcome(0.2, SESSION))
+    handle(TaskSubmitted(0.3, task("t1")))
+    handle(TaskSubmitted(0.3, task("t2", slots=2)))
+    handle(TaskSubmitted(0.3, task("t3", model="runware:101@1")))
+    handle(TaskSubmitted(0.3, sync_task("t4", sent_before="yes")))
+    handle(FrameReceived(0.35, frame(*(item(name) for name in TASKS[:3]))))
+    now = 0.35
+    for number, (*kinds, wait) in enumerate(rounds):
+        polled.clear()
+        now = max(now, now if timer is None else timer)
+        handle(TimerFired(now))
+        now += wait
+        items: list[dict[str, Any]] = []
+        problems: list[dict[str, Any]] = []
+        for task_id, kind in zip(TASKS, kinds, strict=True):
+            if task_id in polled:
+                of_task = answers(task_id, kind, number)
+                items += of_task[0]
+                problems += of_task[1]
+        if items or problems:
+            handle(FrameReceived(now, frame(*items, errors=problems)))
+    return told
+
+
+@given(ROUNDS)
+def test_answer_that_a_task_runs_changes_what_it_changes_when_it_is_read_part_by_part(rounds: list[Any]) -> None:
+    shortly = play(rounds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_without_running", lambda tracker, frame, at: frame)
+        assert play(rounds) == shortly
+
+
+def test_the_short_way_is_taken() -> None:
+    taken: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        short = reading._without_running
+
+        def count(tracker: Any, whole: Any, at: float) -> Any:
+            rest = short(tracker, whole, at)
+            taken.append(len(whole.items) - len(rest.items))
+            return rest
+
+        patch.setattr(reading, "_without_running", count)
+        play([("running", "running", "running", "running", 0.01)] * 3)
+    assert sum(taken) > 3
