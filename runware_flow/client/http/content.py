@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, overload
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -42,6 +42,20 @@ _TIMEOUT = 60.0
 
 
 @bordered
+class ModelFilters(TypedDict, total=False):
+    """What `list_models` takes, but for `paginate`; see there."""
+
+    search: str | None
+    capability: str | None
+    category: str | None
+    creator: str | None
+    status: str | None
+    sort: str | None
+    order: Literal["asc", "desc"] | None
+    limit: int | None
+    offset: int | None
+
+
 class Content:
     """`client.content`: read-only metadata of the curated models. Nothing here is billed, and no key is sent.
 
@@ -69,34 +83,10 @@ class Content:
 
     @overload
     async def list_models(
-        self,
-        *,
-        search: str | None = None,
-        capability: str | None = None,
-        category: str | None = None,
-        creator: str | None = None,
-        status: str | None = None,
-        sort: str | None = None,
-        order: Literal["asc", "desc"] | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        paginate: Literal[False] = False,
+        self, *, paginate: Literal[False] = False, **filters: Unpack[ModelFilters]
     ) -> list[ContentModel]: ...
     @overload
-    async def list_models(
-        self,
-        *,
-        search: str | None = None,
-        capability: str | None = None,
-        category: str | None = None,
-        creator: str | None = None,
-        status: str | None = None,
-        sort: str | None = None,
-        order: Literal["asc", "desc"] | None = None,
-        limit: int | None = None,
-        offset: int | None = None,
-        paginate: Literal[True],
-    ) -> Page[ContentModel]: ...
+    async def list_models(self, *, paginate: Literal[True], **filters: Unpack[ModelFilters]) -> Page[ContentModel]: ...
     async def list_models(self, *, search: str | None = None, paginate: bool = False, **filters: Any) -> Any:
         """List curated models.
 
