@@ -41,7 +41,6 @@ E = TypeVar("E", bound=Entry)
 _TIMEOUT = 60.0
 
 
-@bordered
 class ModelFilters(TypedDict, total=False):
     """What `list_models` takes, but for `paginate`; see there."""
 
@@ -56,6 +55,7 @@ class ModelFilters(TypedDict, total=False):
     offset: int | None
 
 
+@bordered
 class Content:
     """`client.content`: read-only metadata of the curated models. Nothing here is billed, and no key is sent.
 
