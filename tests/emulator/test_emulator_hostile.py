@@ -15,7 +15,7 @@ import anyio
 import pytest
 from emulator_clients import open_rest, open_socket, wait_until
 from emulator_tasks import image, make_service
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -124,6 +124,8 @@ def strange_tasks(draw: Callable[[st.SearchStrategy[Any]], Any]) -> dict[str, An
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(strange_tasks())
+@example({"taskType": "modelUpload", "taskUUID": image()["taskUUID"], "model": "civitai:1@1", "air": [None]})
+@example({"taskType": "modelUpload", "taskUUID": image()["taskUUID"], "model": "civitai:1@1", "architecture": {}})
 def test_service_answers_any_values_without_an_exception(task) -> None:
     service = make_service(latency=0)
     reply = service.receive([task], 0.0)
@@ -137,6 +139,8 @@ def test_service_answers_any_values_without_an_exception(task) -> None:
     assert frame.data or frame.errors
     assert len(frame.data) <= 20
     json.dumps(frame.body())
+    search = {"taskType": "modelSearch", "taskUUID": image()["taskUUID"], "search": "kite", "visibility": "all"}
+    json.dumps(service.collect(service.receive([search], 0.0)).body())
 
 
 WRONG_VALUES: list[dict[str, Any]] = [
