@@ -65,6 +65,7 @@ class Admission:
     Attributes:
         account: what they pay with, if there is a budget.
         balance: to be told of the first request, if there is a budget.
+        has_windows: whether the client has send windows.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Admission:
         self._line: Line[tuple[RunAdmission, ScopeRun, Step]] = Line()
         self._needs: dict[tuple[Any, ...], Need] = {}
         self._windows: SendWindows | None = client.windows if isinstance(client, WindowedClient) else None
+        self.has_windows = self._windows is not None
         self._waiter = SlotWaiter(WakeEvent(), lambda model: self._line.count(window_key(model)))
         self._is_held = False
 
@@ -263,6 +265,11 @@ class RunAdmission:
     def balance(self) -> BalanceWarning | None:
         """What is to be told that a request is about to be sent."""
         return self._admission.balance
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether the client has send windows, so that it gives back what the service refuses."""
+        return self._admission.has_windows
 
     @property
     def waits_for_window(self) -> bool:

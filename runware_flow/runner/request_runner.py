@@ -24,7 +24,6 @@ from runware_flow.graph.scope_run import OK, SETTLED
 from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
-from runware_flow.runner.requester import WindowedClient
 from runware_flow.runner.timing import check_deadline, in_time
 from runware_flow.runner.user_code import build
 from runware_flow.types import UNSET
@@ -87,7 +86,7 @@ class RequestRunner:
         self._accounts = accounts
         self._client = cast("RunClient", client)  # None only where nothing sends
         self._single_flight = single_flight
-        self._parks = isinstance(client, WindowedClient)
+        self._parks = run_admission.has_windows
         """The client gives a task back that the service refuses, and does not wait for it."""
         self.refused: dict[tuple[ScopeRun, Step], AttemptState] = {}
         """Attempts whose request the service has refused to take, of nodes that wait to send it again."""
