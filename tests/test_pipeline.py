@@ -10,6 +10,7 @@ import time
 import anyio
 import pytest
 from PIL import Image
+from waiting import cancel_when
 
 from runware_flow import Abandoned, Client, DeclarationError, Flow, FlowFailed, Ok, RunwareError, Skipped
 from runware_flow.emulator import Emulator
@@ -131,7 +132,7 @@ def test_pipeline_cancelled_states_what_may_be_billed(run, transport):
         flow, art, big, text = declare(["a kite", "a boat"], concurrency=1)
         async with Emulator(faults=["never:task_type=upscale"]) as emulator:
             async with Client(**emulator.client_options, transport=transport) as client:
-                with anyio.move_on_after(0.5):
+                async with cancel_when(lambda: any(task.task_type == "upscale" for task in emulator.log.tasks)):
                     async with flow.start(client) as handle:
                         await handle.wait()
         result = handle.result

@@ -12,6 +12,7 @@ import threading
 
 import anyio
 import pytest
+from waiting import wait_until
 
 from runware_flow import Client, ClientStateError, RunwareError, RunwareTimeoutError
 from runware_flow.emulator import Emulator, run_in_thread
@@ -289,8 +290,7 @@ def test_client_cancelled_at_every_turn_leaves_nothing_behind(run, transport, de
                 turns += 1 + turns // 12
             await anyio.wait_all_tasks_blocked()
             with anyio.fail_after(5):
-                while emulator.log.open_connections:  # noqa: ASYNC110  # the log is no event source
-                    await anyio.sleep(0.01)
+                await wait_until(lambda: not emulator.log.open_connections)
             assert turns > 10
 
     run(main)
@@ -479,8 +479,7 @@ def test_connect_to_a_service_that_has_gone_has_a_bound(run):
 async def none_open(emulator):
     """Wait until the emulator has no connection."""
     with anyio.fail_after(5):
-        while emulator.log.open_connections:  # noqa: ASYNC110  # the log is no event source
-            await anyio.sleep(0.01)
+        await wait_until(lambda: not emulator.log.open_connections)
 
 
 def test_client_that_is_disconnected_connects_again(run, transport):
@@ -519,8 +518,7 @@ def test_client_disconnecting_fails_calls_that_wait_and_only_those(run, transpor
 
                 async with anyio.create_task_group() as callers:
                     callers.start_soon(wait)
-                    while not emulator.log.asked:  # noqa: ASYNC110 - the log has nothing to wait on
-                        await anyio.sleep(0.01)
+                    await wait_until(lambda: emulator.log.asked)
                     await client.disconnect()
                 assert failed == ["aborted"]
                 assert (await client.model_search("flux", limit=1)).results

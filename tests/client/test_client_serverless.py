@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 import pytest
@@ -141,13 +142,22 @@ def test_invoke_beyond_its_timeout_can_be_asked_for_later(run, open_client):
     run(main)
 
 
+async def is_known(client, task_id):
+    try:
+        return await client.get_task("my-app", task_id)
+    except RunwareError:
+        return None
+
+
 def test_invoke_cancelled_leaves_the_task_and_the_client_as_they_are(run, open_client):
     async def main():
         task_id = str(uuid.uuid4())
-        async with open_client(latency=0.3) as (_, client):
-            with anyio.move_on_after(0.15) as scope:
-                await client.invoke("my-app", {"n": 1}, task_id=task_id)
-            assert scope.cancelled_caught
+        async with open_client(latency=0.5) as (_, client):
+            async with anyio.create_task_group() as callers:
+                callers.start_soon(partial(client.invoke, "my-app", {"n": 1}, task_id=task_id))
+                while not await is_known(client, task_id):  # noqa: ASYNC110 - the service is asked
+                    await anyio.sleep(0.005)
+                callers.cancel_scope.cancel()
             assert (await client.invoke("my-app", {"n": 2}, task_id=task_id)).output["payload"] == {"n": 1}
 
     run(main)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import anyio
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from waiting import cancel_when
 
 from runware_flow import Batch, Client, Flow, FlowFailed, RunwareError
 from runware_flow.emulator import Emulator
@@ -68,11 +68,11 @@ def test_task_is_a_span_with_its_model_cost_and_polls(run, open_pair, spans, tra
 def test_failures_timeouts_and_cancels_end_their_spans(run, open_pair, spans):
     async def main():
         faults = ["fail:prompt=doomed", "never:prompt=endless"]
-        async with open_pair(faults=faults) as (_, client):
+        async with open_pair(faults=faults) as (emulator, client):
             for prompt, timeout in (("doomed", None), ("endless", 0.2)):
                 with pytest.raises(RunwareError):
                     await client.run({**KITE, "positivePrompt": prompt}, timeout=timeout)
-            with anyio.move_on_after(0.2):
+            async with cancel_when(lambda: len(emulator.log.tasks) == 3):
                 await client.run({**KITE, "positivePrompt": "endless"})
         failed, late, left = named(spans, "runware imageInference")
         assert (failed.attributes["error.type"], failed.attributes["runware.raw_code"]) == (

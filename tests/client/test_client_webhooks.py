@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from waiting import wait_until
 
 from runware_flow import Client, ClientStateError, RunwareError, WebhookReceiver
 from runware_flow.client import webhooks
@@ -104,8 +105,7 @@ def test_repeated_calls_and_polls_give_each_result_once(run, open_receiver):
         ):
             await client.run(kite(number_results=4, webhook_url=receiver.url), on_result=seen.append)
             with anyio.fail_after(5):
-                while len([one for call in emulator.log.calls for one in call.statuses]) < 8:  # noqa: ASYNC110
-                    await anyio.sleep(0.01)
+                await wait_until(lambda: sum(len(call.statuses) for call in emulator.log.calls) >= 8)
         assert len({outcome.value.image_uuid for outcome in seen}) == len(seen) == 4
         assert len({notice.identity for notice in notices}) == len(notices) <= 4
 
@@ -133,14 +133,12 @@ def test_call_for_a_task_that_nobody_waits_for_reaches_on_notice(run, open_recei
 
         async with open_receiver(latency=0.1, on_notice=on_notice) as (emulator, client, receiver):
             async with client.submit(kite(webhook_url=receiver.url)) as delivery:
-                while not emulator.log.asked:  # noqa: ASYNC110
-                    await anyio.sleep(0.01)
+                await wait_until(lambda: emulator.log.asked)
             await told.wait()
             assert [notice.task_uuid for notice in notices] == [delivery.task_uuid] * 2
             assert notices[1].result.url
             with anyio.fail_after(5):
-                while len(emulator.log.calls[0].statuses) < 2:  # noqa: ASYNC110
-                    await anyio.sleep(0.01)
+                await wait_until(lambda: len(emulator.log.calls[0].statuses) >= 2)
             assert emulator.log.calls[0].statuses == [500, 204]
 
     run(main)

@@ -11,15 +11,7 @@ import anyio.to_thread
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runware_flow.emulator import Emulator
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread or process is about to do; the test's own time limit ends it."""
-    while not condition():  # noqa: ASYNC110 - the emulator's log has nothing to wait on
-        await anyio.sleep(0.005)
 
 
 class Rest:

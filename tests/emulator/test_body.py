@@ -12,10 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
-from emulator_clients import open_rest, wait_until
+from emulator_clients import open_rest
 from emulator_tasks import image
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from runware_flow.emulator import Emulator, run_in_thread
 from runware_flow.emulator.http.body import BodyReader

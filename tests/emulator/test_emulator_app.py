@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 
-import anyio
 import pytest
-from emulator_clients import open_rest, open_socket, wait_until
+from emulator_clients import open_rest, open_socket
 from emulator_tasks import caption, image, make_id, poll, text
 from PIL import Image
+from waiting import cancel_when, wait_until
 
 from runware_flow.emulator import Emulator
 
@@ -181,7 +181,7 @@ def test_rest_client_that_leaves_finds_its_sync_result_by_a_poll(run) -> None:
     async def main() -> None:
         async with Emulator(latency=0.15) as emulator, open_rest(emulator) as rest:
             task = image()
-            with anyio.move_on_after(0.05):
+            async with cancel_when(lambda: emulator.log.tasks):
                 await rest.post(task)
             (item,) = await rest.wait(task["taskUUID"])
             assert item["status"] == "success"

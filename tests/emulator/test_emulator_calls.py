@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from emulator_clients import open_rest, open_socket, wait_until
+from emulator_clients import open_rest, open_socket
 from emulator_tasks import caption, image, make_service, submit, text
 from PIL import Image
+from waiting import wait_until
 
 from runware_flow.emulator import Emulator
 from runware_flow.emulator.service.webhooks import retry_delay, webhook_body

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from emulator_clients import open_rest, open_socket, wait_until
+from emulator_clients import open_rest, open_socket
 from emulator_tasks import image, make_service
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 

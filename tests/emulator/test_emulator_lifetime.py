@@ -14,8 +14,9 @@ import threading
 
 import anyio
 import pytest
-from emulator_clients import open_rest, open_socket, wait_until
+from emulator_clients import open_rest, open_socket
 from emulator_tasks import image
+from waiting import wait_until
 
 from runware_flow.emulator import Emulator, run_in_thread
 from runware_flow.emulator.commands import emulate_command, parse_latency
@@ -97,9 +98,10 @@ def test_emulator_waiting_rest_request_is_given_up(run) -> None:
 
 def test_emulator_cancelled_frees_its_port(run) -> None:
     async def main() -> None:
-        with anyio.move_on_after(0.1) as scope:
+        with anyio.CancelScope() as scope:
             async with Emulator() as emulator, open_socket(emulator):
                 url = emulator.base_url
+                scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
         assert not is_listening(url)

@@ -8,10 +8,11 @@ from contextlib import ExitStack
 import anyio
 import httpx
 import pytest
-from emulator_clients import open_rest, open_socket, wait_until
+from emulator_clients import open_rest, open_socket
 from emulator_tasks import image, poll
 from hypothesis import given
 from hypothesis import strategies as st
+from waiting import wait_until
 from websockets.exceptions import ConnectionClosedError
 
 from runware_flow import Client

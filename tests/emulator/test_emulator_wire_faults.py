@@ -6,8 +6,9 @@ from typing import Any
 
 import httpx
 import pytest
-from emulator_clients import open_rest, open_socket, wait_until
+from emulator_clients import open_rest, open_socket
 from emulator_tasks import image, poll, text
+from waiting import wait_until
 
 from runware_flow.emulator import Emulator
 

@@ -7,6 +7,7 @@ import sqlite3
 import anyio
 import pytest
 from service import Service, art, caption
+from waiting import cancel_when
 
 from runware_flow import Abandoned, Flow, FlowFailed, NodeStarted, Ok, RunwareError
 
@@ -131,7 +132,7 @@ def test_hedge_cancelled_withdraws_both(run):
     node = flow.then(art(), hedge_after=0.01)
 
     async def main():
-        with anyio.move_on_after(0.2):
+        async with cancel_when(lambda: len(service.sent) == 2):
             async with flow.start(service) as started:
                 await started.wait()
         assert isinstance(started.result.outcome(node), Abandoned)

@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from service import Service, art, caption, upscale
+from waiting import cancel_when
 
 from runware_flow import (
     Batch,
@@ -88,8 +89,9 @@ def test_a_cancelled_run_is_shown_as_cancelled(run, capsys):
         async def answer():
             await anyio.sleep_forever()
 
-        with anyio.move_on_after(0.05):
-            await flow.execute(Service(lambda *_: answer()), progress="json")
+        service = Service(lambda *_: answer())
+        async with cancel_when(lambda: service.in_flight == 3):
+            await flow.execute(service, progress="json")
 
     run(main)
     said = last_json(capsys)
