@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 import anyio
 
 from runware_flow.errors import ClientStateError
-from runware_flow.tracebacks import bordered
+from runware_flow.tracebacks import Block, bordered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -268,7 +268,7 @@ def _native_token() -> Any:
 
 
 @bordered
-class HostedBlock(AbstractAsyncContextManager[U], Generic[T, U]):
+class HostedBlock(Block[U], Generic[T, U]):
     """A block whose inside lives on a host task, so that it may be left in another task than the one that entered it.
 
     The inside is a context manager of ours that owns task groups; it is entered and left in the host task, and what its
@@ -282,13 +282,16 @@ class HostedBlock(AbstractAsyncContextManager[U], Generic[T, U]):
         self,
         inside: Callable[[], AbstractAsyncContextManager[T]],
         begin: Callable[[T], U],
+        usage: str,
     ) -> None:
         """Prepare the block.
 
         Args:
             inside: makes what is entered.
             begin: called when the body is about to begin, in its task, with what was entered; gives what the body gets.
+            usage: the lines of code that use the block, for an error.
         """
+        super().__init__(usage)
         self._inside = inside
         self._begin = begin
         self._hosted: _Hosted[T] | None = None

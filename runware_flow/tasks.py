@@ -1248,8 +1248,8 @@ class TextInference(Task[TextResult], kw_only=True, rename=WIRE_NAMES):
     """Whether the model must call a tool, and which one. Taken by 21 of 22 models. [sdk-types-1.8.0]"""
 
     json_schema: str | Mapping[str, Any] | type[Any] | UnsetType = UNSET
-    """What the answer looks like: a type that msgspec knows (`list[Scene]`), or a JSON Schema. Taken by 6 of 22
-    models; 6 models. [sdk-types-1.8.0]
+    """What the answer looks like: a type (`list[Scene]`; dataclasses, pydantic models), or a JSON Schema. Taken
+    by 6 of 22 models; 6 models. [sdk-types-1.8.0]
     """
 
     include_usage: bool | UnsetType = UNSET

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ("FULL_TRACEBACKS", "BorderedBlock", "border", "bordered", "trim")
+__all__ = ("FULL_TRACEBACKS", "Block", "BorderedBlock", "border", "bordered", "trim")
 
 FULL_TRACEBACKS = "RUNWARE_FULL_TRACEBACKS"
 """The environment variable that keeps every frame, if it is set to anything."""
@@ -32,7 +32,7 @@ _BETWEEN = frozenset({"anyio", "exceptiongroup", "httpcore", "httpx", "outcome",
 
 _ENTRIES = frozenset(
     (
-        *("init", "call", "getattr", "getitem", "aenter", "aexit", "anext", "await"),
+        *("init", "call", "getattr", "getitem", "aenter", "aexit", "aiter", "anext", "await"),
         *("bool", "contains", "format", "iter", "len", "str"),
     )
 )
@@ -83,10 +83,33 @@ def _suggest(error: Exception, function: Callable[..., object]) -> None:
         error.args = (f"{error}; is it {' or '.join(like)}?",)
 
 
-class BorderedBlock(AbstractAsyncContextManager[T]):
+class Block(AbstractAsyncContextManager[T]):
+    """What is entered with `async with`. Awaited or iterated over, it says how it is used.
+
+    Args:
+        usage: the lines of code that use it, for that error.
+    """
+
+    def __init__(self, usage: str) -> None:
+        self._usage = usage
+
+    if not TYPE_CHECKING:  # hidden, so that type checkers reject `await block` and `for x in block` too
+
+        def __await__(self) -> Any:
+            raise TypeError(f"this is a block, which is not awaited: {self._usage}")
+
+        def __iter__(self) -> Any:
+            raise TypeError(f"this is a block, which is not iterated over: {self._usage}")
+
+        def __aiter__(self) -> Any:
+            raise TypeError(f"this is a block, which is not iterated over: {self._usage}")
+
+
+class BorderedBlock(Block[T]):
     """An `async with` block whose entry and exit are borders."""
 
-    def __init__(self, inside: AbstractAsyncContextManager[T]) -> None:
+    def __init__(self, inside: AbstractAsyncContextManager[T], usage: str) -> None:
+        super().__init__(usage)
         self._inside = inside
 
     async def __aenter__(self) -> T:
@@ -110,6 +133,7 @@ def bordered(public: type[T]) -> type[T]:
     return public
 
 
+bordered(cast("type[Any]", Block))
 bordered(BorderedBlock)
 
 

@@ -87,17 +87,19 @@ class _TaskType(msgspec.StructMeta):
             try:
                 return _construct(cls, *args, **kwargs)  # a little faster than `super()`
             except TypeError as error:
-                error.args = (f"{cls.__name__} {_misfit(cls, kwargs) or f'cannot be made: {error}'}",)
+                error.args = (f"{cls.__name__} {_misfit(cls, args, kwargs) or f'cannot be made: {error}'}",)
                 trim(error)
                 raise
 
 
-def _misfit(task_class: Any, given: dict[str, Any]) -> str | None:
+def _misfit(task_class: Any, values: tuple[Any, ...], given: dict[str, Any]) -> str | None:
     """Say which parameter there is not, and what there is."""
+    if values:
+        return f"takes parameters by name, such as {task_class.__struct_fields__[0]}=..., not {_show(values[0])} alone"
     name = next((one for one in given if one not in task_class.__struct_fields__), None)
     if name is None:
         return None
-    like = _fields_like(task_class, name)
+    like = _fields_like(task_class, name) or _members_like(task_class, name)
     meant = f"; is it {' or '.join(like)}?" if like else ""
     return (
         f"has no parameter {name!r}{meant or ';'} one newer than this package goes into extra={{...}}, by its wire name"
@@ -112,8 +114,22 @@ def _fields_like(kind: Any, name: str) -> list[str]:
         return [wire_names[name]]
     from difflib import get_close_matches
 
-    like = [one for one in names if name in one] or get_close_matches(name, names)
-    return sorted(like)[:3]
+    return sorted(one for one in names if name in one)[:3] or get_close_matches(name, names)
+
+
+def _members_like(task_class: Any, name: str) -> list[str]:
+    """The members of its dicts that may be meant: `inputs={'image': ...}`."""
+    from typing import get_args, get_type_hints
+
+    first, *others = name.split("_")
+    wire_name = first + "".join(part.capitalize() for part in others)
+    hints = get_type_hints(task_class)
+    return [
+        f"{field}={{{wire_name!r}: ...}}"
+        for field in task_class.__struct_fields__
+        for kind in get_args(hints[field])
+        if hasattr(kind, "__total__") and wire_name in kind.__annotations__
+    ]
 
 
 _LONGEST_SHOWN = 200

@@ -143,7 +143,8 @@ class Batch(Generic[A, T, S]):
                 f"batch {self.name!r} is on an engine, whose workers open clients of their own from their environment:"
                 " leave client= out"
             )
-        return HostedBlock(lambda: self._run(items, client, shared), lambda outcomes: outcomes)
+        usage = "write `async with batch.run(items) as outcomes:` and in it `async for item in outcomes:`"
+        return HostedBlock(lambda: self._run(items, client, shared), lambda outcomes: outcomes, usage)
 
     @overload
     async def collect(self: Batch[A, T, None], items: Items[A], client: Requester | None = None) -> BatchReport: ...

@@ -49,7 +49,7 @@ MEANINGS = {
     "includeUsage": "Whether each result tells its token usage.",
     "inputs": "The media to work on.",
     "ipAdapters": "Reference images whose content or style guides the result.",
-    "jsonSchema": "What the answer looks like: a type that msgspec knows (`list[Scene]`), or a JSON Schema.",
+    "jsonSchema": "What the answer looks like: a type (`list[Scene]`; dataclasses, pydantic models), or a JSON Schema.",
     "learningRate": "How far each step of the training changes the model.",
     "limit": "How many to list.",
     "lora": "LoRAs to apply.",

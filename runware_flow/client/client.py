@@ -321,7 +321,8 @@ class Client(Utilities):
         Leaving the block early, or a cancel, ends the waiting only: what the service has accepted is finished
         and billed. Arguments and errors are those of `run`.
         """
-        return BorderedBlock(self._submitted(task, timeout, delivery, validate))
+        usage = "write `async with client.submit(task) as delivery:` and in it `async for result in delivery:`"
+        return BorderedBlock(self._submitted(task, timeout, delivery, validate), usage)
 
     @asynccontextmanager
     async def _submitted(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,7 +12,7 @@ from runware_flow.client.refusal import TaskRefused
 from runware_flow.errors import ClientStateError, RunwareError, RunwareTimeoutError
 from runware_flow.session.reading import is_busy
 from runware_flow.session.streaming import DeltaKind, StreamMachine, StreamResult
-from runware_flow.tracebacks import bordered
+from runware_flow.tracebacks import Block, bordered
 from runware_flow.transport.connection import TransportError
 from runware_flow.wire.codec import encode
 from runware_flow.wire.frames import decode_reply, encode_frame
@@ -60,6 +60,11 @@ class TextStream:
         self._result: StreamResult | None = None
         self._error: Exception | None = None
         self._changed = anyio.Event()
+
+    if not TYPE_CHECKING:  # hidden, so that type checkers reject it too
+
+        def __aiter__(self) -> Any:
+            raise TypeError("a stream has two texts: iterate over stream.text, or stream.reasoning")
 
     @property
     def text(self) -> TextReader:
@@ -203,13 +208,14 @@ class StreamTurn:
 
 
 @bordered
-class StreamBlock(AbstractAsyncContextManager[TextStream]):
+class StreamBlock(Block[TextStream]):
     """The time for which a stream is open: `async with client.stream(...) as stream`.
 
     It may be left in another task than the one that entered it, as happens to an async generator that is dropped.
     """
 
     def __init__(self, start: Callable[[ExitStack], Awaitable[tuple[TextStream, Worker]]]) -> None:
+        super().__init__("write `async with client.stream(task) as stream:` and in it `async for word in stream.text:`")
         self._start = start
         self._worker: Worker | None = None
 

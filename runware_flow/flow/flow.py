@@ -375,7 +375,8 @@ class Flow:
         functions of the flow run in a copy of the context of the task that entered the block.
         """
         settings = self._settings_of(client, overrides)
-        return HostedBlock(lambda: self._open(client, settings), _begin)
+        usage = "write `async with flow.start() as run:` and in it `async for event in run.events():`"
+        return HostedBlock(lambda: self._open(client, settings), _begin, usage)
 
     def _settings_of(self, client: Requester | None, overrides: FlowOptions) -> Settings:
         """Check what a run is given, at the line that gives it."""

@@ -139,11 +139,11 @@ class Node(NodeReference[T_co]):
         A code fence around the JSON is removed.
 
         Args:
-            type: any type that msgspec decodes: a `Struct`, a dataclass, a TypedDict, `list[Scene]`, `dict[str, int]`.
+            type: a dataclass, a TypedDict, a msgspec `Struct`, a pydantic model, or what is made of one: `list[Scene]`.
             label: the name of the new node.
 
         Raises:
-            DeclarationError: msgspec cannot decode into the type. At run time, a text that does not fit fails the
+            DeclarationError: nothing can decode into the type. At run time, a text that does not fit fails the
                 node with a `RunwareFlowError` that shows the text.
         """
         where = caller()
@@ -348,11 +348,11 @@ class Many(ManyReference[T_co]):
         A code fence around the JSON is removed.
 
         Args:
-            type: any type that msgspec decodes: a `Struct`, a dataclass, a TypedDict, `list[Scene]`, `dict[str, int]`.
+            type: a dataclass, a TypedDict, a msgspec `Struct`, a pydantic model, or what is made of one: `list[Scene]`.
             label: the name of the new node.
 
         Raises:
-            DeclarationError: msgspec cannot decode into the type. At run time, a text that does not fit fails the
+            DeclarationError: nothing can decode into the type. At run time, a text that does not fit fails the
                 node with a `RunwareFlowError` that shows the text.
         """
         where = caller()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from runware_flow.errors import RunwareFlowError
+from runware_flow.wire.typed_json import decoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +21,9 @@ def make_parser(kind: Any) -> Callable[[Any], Any]:
     """Make the function that decodes a text, or a result that has one, into a type.
 
     Raises:
-        TypeError: msgspec cannot decode into the type.
+        TypeError: nothing can decode into the type.
     """
-    decoder = msgspec.json.Decoder(kind)
+    decode = decoder_of(kind)
     name = getattr(kind, "__name__", None) if isinstance(kind, type) else None
     name = name or str(kind)
 
@@ -34,9 +33,9 @@ def make_parser(kind: Any) -> Callable[[Any], Any]:
             raise RunwareFlowError(f"parse was given a {type(value).__name__}, which has no text")
         fenced = _FENCE.match(text)
         try:
-            return decoder.decode(text if fenced is None else fenced[1])
-        except msgspec.DecodeError as error:
+            return decode(text if fenced is None else fenced[1])
+        except ValueError as error:
             shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
-            raise RunwareFlowError(f"the text is no JSON of {name}: {error}; the text: {shown!r}") from error
+            raise RunwareFlowError(f"the text is no JSON of {name}: {error}; the text: {shown!r}") from error.__cause__
 
     return parse

@@ -17,7 +17,7 @@ __all__ = ("Ordinals", "fingerprint", "item_key")
 _VOLATILE = frozenset({"taskUUID", "webhookURL", "deliveryMethod", "includeCost"})
 """Parameters that say how a request is handled, not what is made."""
 
-_encoder = msgspec.json.Encoder(order="sorted", enc_hook=lambda value: _named(value))
+_encoder = msgspec.json.Encoder(order="sorted", enc_hook=lambda value: _content(value))
 
 
 def fingerprint(wire: Mapping[str, Any], media: Iterable[tuple[str, str]] = ()) -> str:
@@ -46,6 +46,11 @@ def item_key(item: object) -> str:
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
         content = _named(item).encode()
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _content(value: Any) -> Any:
+    """What else than its type an object of a kind unknown to JSON is known by: the members of a pydantic model."""
+    return dict(value) if hasattr(value, "model_fields_set") else _named(value)
 
 
 def _named(value: object) -> str:

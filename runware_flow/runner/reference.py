@@ -69,6 +69,10 @@ class Placeholder:
         def __iter__(self) -> Any:
             self._refuse(f"cannot be iterated over before the run; {self._instead_of_items}")
 
+        def __getitem__(self, key: object) -> Any:
+            read = f"result[{type(self).__name__.lower()}]"
+            self._refuse(f"is not its result, so it has no [{key!r}]; a builder is given the result, a run has {read}")
+
         def __contains__(self, item: object) -> bool:
             self._refuse("holds nothing before the run; use node.then, whose builder is given the result")
 

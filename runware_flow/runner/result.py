@@ -49,6 +49,14 @@ class RunResult:
             f" {machine.skipped_count} skipped, {machine.abandoned_count} abandoned>"
         )
 
+    if not TYPE_CHECKING:  # hidden, so that type checkers reject it too
+
+        def __getattr__(self, name: str) -> Any:
+            hint = (
+                "" if name.startswith("_") else ": the result of a node is result[node], with what flow.then() returned"
+            )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+
     @overload
     def __getitem__(self, node: NodeReference[T], /) -> T: ...
     @overload
@@ -253,7 +261,7 @@ class RunResult:
             elif isinstance(node, NodeReference):
                 other = "use result[node], result.outcome(node) or result.record(node)"
             else:
-                other = "ask for a node of the flow"
+                other = "ask for a node, as flow.then() and flow.map() return them, not for a label"
             wanted = "Many" if kind is ManyReference else "Node"
             raise TypeError(f"expected a {wanted}, got {node!r}: {other}")
         if node.declaration is not self._declaration:

@@ -23,6 +23,7 @@ from msgspec import UNSET, Struct
 from runware_flow.errors import RunwareError
 from runware_flow.types import Delivery, MediaResult, Result, Task, stand_in_of
 from runware_flow.wire.pixels import Pixels, array_problem, is_array, is_pillow_image
+from runware_flow.wire.typed_json import schema_of
 
 __all__ = ("LocalMedia", "delivery_of", "encode", "is_mapping", "place", "slots_of", "to_wire")
 
@@ -145,7 +146,11 @@ def _convert(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
     if isinstance(value, float):
         return _convert_float(value, path)
     if hasattr(value, "__runware_node__"):
-        raise _reject(path, "holds a node of a flow, not its result; use node.then(lambda result: ...) instead")
+        raise _reject(
+            path,
+            "holds a node of a flow, not its result; use node.then(lambda result: ...), or, where it needs the results"
+            " of several, flow.then(a, b, lambda a, b: ...)",
+        )
     if is_mapping(value):
         return _convert_mapping(value, path, local)
     if _is_local(value):
@@ -227,11 +232,11 @@ def _pydantic_members(model: Any) -> dict[str, Any]:
 
 
 def _schema_of(kind: Any, path: Keys) -> dict[str, Any]:
-    """The JSON schema of a type that msgspec knows."""
+    """The JSON schema of a type."""
     try:
-        return msgspec.json.schema(kind)
+        return schema_of(kind)
     except TypeError as error:
-        raise _reject(path, f"is neither a JSON schema nor a type that has one: {error}") from None
+        raise _reject(path, f"is {kind!r}, which is no JSON schema and no type that has one: {error}") from None
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:

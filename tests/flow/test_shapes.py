@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import msgspec
 import pytest
+from pydantic import BaseModel
 from service import Service, art, caption, failed, fails, sent
 
 from runware_flow import (
@@ -19,6 +21,8 @@ from runware_flow import (
     Skipped,
 )
 from runware_flow.tasks import TextInference
+from runware_flow.wire.codec import to_wire
+from runware_flow.wire.typed_json import decoder_of
 
 
 def variants(image):
@@ -272,6 +276,10 @@ def test_fallback_answers_no_mistake_in_the_declaration(run):
     assert node.label.endswith(".fallback")
 
 
+class Opaque:
+    pass
+
+
 class Scene(msgspec.Struct):
     title: str
     seconds: float = 1.0
@@ -316,6 +324,64 @@ def test_parse_of_what_does_not_fit_fails_the_node_and_shows_the_text(run):
 def test_parse_refuses_a_type_that_cannot_be_decoded():
     with pytest.raises(DeclarationError, match=r"parse, declared at .*, cannot decode into"):
         Flow().then(art()).parse(list[int] | set[int])
+
+
+class Chapter(BaseModel):
+    title: str
+    scenes: list[Chapter] = []
+
+
+@dataclasses.dataclass
+class Book:
+    chapters: list[Chapter]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Chapter, '{"title": "one"}', Chapter(title="one")),
+        (list[Chapter], '[{"title": "one", "scenes": [{"title": "dawn"}]}]', None),
+        (Book, '{"chapters": [{"title": "one"}]}', Book([Chapter(title="one")])),
+    ],
+)
+def test_pydantic_models_say_what_an_answer_holds(kind, text, value):
+    decoded = decoder_of(kind)(text)
+    assert decoded == (value or [Chapter(title="one", scenes=[Chapter(title="dawn")])])
+    wire, _ = to_wire(TextInference(model="google:gemma@4-31b", messages=[], json_schema=kind))
+    assert "title" in wire["jsonSchema"]["$defs"]["Chapter"]["properties"]
+
+
+@pytest.mark.parametrize("kind", [Chapter, Scene])
+@pytest.mark.parametrize("text", ['{"title": 3}', "{}", "a story"])
+def test_decoding_tells_in_one_line_what_does_not_fit(kind, text):
+    with pytest.raises(ValueError, match=r"^.+$") as caught:
+        decoder_of(kind)(text)
+    assert "\n" not in str(caught.value)
+    if text == '{"title": 3}':
+        assert "$.title" in str(caught.value)
+
+
+def test_items_that_a_language_model_wrote_as_pydantic_models_are_bought_once(run, tmp_path):
+    service, flow = Service(), Flow(journal=tmp_path / "run.sqlite")
+
+    async def say():
+        return '[{"title": "dawn"}, {"title": "dusk"}]'
+
+    pictures = flow.then(say).parse(list[Chapter]).map(lambda chapter: art(chapter.title))
+
+    async def main():
+        for _ in range(2):
+            result = await flow.execute(service)
+            assert prompts_of(result[pictures]) == ["imageInference(dawn)", "imageInference(dusk)"]
+        assert sorted(sent(service)) == ["dawn", "dusk"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", [Opaque, list[Opaque]])
+def test_parse_of_a_class_that_nothing_decodes_is_refused(kind):
+    with pytest.raises(DeclarationError, match=r"cannot decode into .*: give a dataclass, .* a pydantic model"):
+        Flow().then(art()).parse(kind)
 
 
 def test_parse_of_each_item(run):

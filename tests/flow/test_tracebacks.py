@@ -88,7 +88,24 @@ MISTAKES = {
         "flow.then(ART)\nflow.run(backend=BACKEND)[Flow('other').then(ART)]",
         "does not belong",
     ),
-    "a misspelt parameter of a task": ("ImageInference(model='m', positiv_prompt='p')", "or positive_prompt"),
+    "a misspelt parameter of a task": ("ImageInference(model='m', positiv_prompt='p')", "is it positive_prompt"),
+    "a medium as a parameter": (
+        "from runware_flow.tasks import Upscale\nUpscale(model='m', image='a.png')",
+        "is it inputs={'image': ...}?",
+    ),
+    "the model without its name": ("ImageInference('runware:400@1', 'a kite')", "takes parameters by name"),
+    "a node in a builder": (
+        "art = flow.then(ART)\nflow.then(lambda: Caption(model='runware:150@2', inputs={'image': art}))" + RUN,
+        "flow.then(a, b, lambda a, b: ...)",
+    ),
+    "an item of a node": ("flow.map(['a kite'], lambda p: ART)[0]", "a run has result[many]"),
+    "a label in place of a node": ("flow.then(ART, label='art')\nflow.run(backend=BACKEND)['art']", "not for a label"),
+    "a label as an attribute": ("flow.then(ART, label='art')\nflow.run(backend=BACKEND).art", "is result[node]"),
+    "a class without a JSON schema": (
+        "class Scene: pass\n"
+        "flow.then(TextInference(model='google:gemini@3.5-flash', messages=[], json_schema=Scene))" + RUN,
+        "give a dataclass, a TypedDict, a msgspec.Struct, a pydantic model",
+    ),
     "a misspelt keyword of `Flow`": (
         "Flow(max_concurrency=3)",
         "Did you mean 'concurrency'?" if sys.version_info >= (3, 13) else "is it concurrency?",  # Python's own words
@@ -108,6 +125,33 @@ async def work(client):
         async for word in stream.text: pass
 asks(work)""",
         "Missing value for 'messages' parameter",
+    ),
+    "a block without `async with`": (
+        """
+async def work(client):
+    async for image in client.submit(ART): pass
+asks(work)""",
+        "async with client.submit(task) as delivery:",
+    ),
+    "a block that is awaited": (
+        """
+async def work(client):
+    await client.stream(TextInference(model='google:gemma@4-31b', messages=[]))
+asks(work)""",
+        "async with client.stream(task) as stream:",
+    ),
+    "a stream in place of its text": (
+        """
+async def work(client):
+    task = TextInference(model='google:gemma@4-31b', messages=[{'role': 'user', 'content': 'hello'}])
+    async with client.stream(task) as stream:
+        async for word in stream: pass
+asks(work)""",
+        "iterate over stream.text",
+    ),
+    "a node in place of its result": (
+        "asks(lambda client: client.save(flow.then(ART), 'kite'))",
+        "run the flow and save result[node]",
     ),
     "a missing file for a utility": (
         "asks(lambda client: client.image_upload('nowhere.png'))",

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from runware_flow.errors import RunwareError
 from runware_flow.graph.fingerprint import Ordinals, fingerprint, item_key
@@ -47,6 +48,11 @@ class Prompt:
     text: str
 
 
+class Product(BaseModel):
+    name: str
+    parts: list[Product] = []
+
+
 class Opaque:
     pass
 
@@ -55,6 +61,8 @@ def test_item_key_is_a_hash_of_what_the_item_is():
     assert item_key("kite") == item_key("kite") != item_key("boat")
     assert item_key({"a": 1, "b": 2}) == item_key({"b": 2, "a": 1})
     assert item_key(Prompt("a")) == item_key(Prompt("a")) != item_key(Prompt("b"))
+    assert item_key(Product(name="a")) == item_key(Product(name="a")) != item_key(Product(name="b"))
+    assert item_key(Product(name="a", parts=[Product(name="b")])) != item_key(Product(name="a"))
     assert item_key(PurePosixPath("a")) != item_key(PurePosixPath("b"))
     assert item_key(Opaque()) == item_key(Opaque())
     assert item_key({1: Opaque(), (2, 3): "x"}) == item_key({1: Opaque(), (2, 3): "x"})

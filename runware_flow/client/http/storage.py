@@ -97,6 +97,8 @@ async def _hand_over(
 ) -> None:
     if not isinstance(cast("object", result), MediaResult):
         each = ": save each of its results by itself" if isinstance(result, list) else ""
+        if hasattr(result, "__runware_node__"):
+            each = ": run the flow and save result[node], or let the flow do it, with node.save(template)"
         raise TypeError(f"only a result that is a medium can be saved or read, not a {type(result).__name__}{each}")
     kept = file_of(result)
     if kept is not None and await anyio.Path(kept).is_file():
