@@ -47,7 +47,7 @@ browser: $(VENV)/.browser-ready
 cluster: $(READY)
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
 		|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; }
-	RUNWARE_FLOW_CLUSTER=1 $(BIN)/pytest -m cluster tests/journal tests/engines
+	RUNWARE_FLOW_CLUSTER=1 $(BIN)/pytest -m cluster tests/journal tests/cli tests/live tests/engines
 
 # Other people's clients against the emulator. Those for JavaScript run in the Node.js that pyright's package brings.
 clients: $(CLIENTS)/runware/.ready $(CLIENTS)/node/.ready

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from runware_flow.batch.item import BatchItem
+    from runware_flow.journal.address import JournalAddress
     from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.records import ReceiptLine
 
@@ -42,7 +43,12 @@ class BatchReport:
     """
 
     def __init__(
-        self, accounts: Accounts, total: int | None = None, *, name: str = "batch", journal: Path | None = None
+        self,
+        accounts: Accounts,
+        total: int | None = None,
+        *,
+        name: str = "batch",
+        journal: JournalAddress | None = None,
     ) -> None:
         self._name = name
         self._journal = journal
@@ -83,15 +89,13 @@ class BatchReport:
             pictures: how many thumbnails are in the page itself at most; if there are more, they are files beside it.
 
         Raises:
-            JournalError: the batch has no journal in a file, without which nothing of its items is kept.
+            JournalError: the batch has no journal, without which nothing of its items is kept.
         """
         from runware_flow.runner.journal_report import journal_report
         from runware_flow.runner.report import check_target, write_report
 
         if self._journal is None:
-            raise JournalError(
-                f"batch {self._name!r} has no journal in a file, so a page about it would have nothing to show"
-            )
+            raise JournalError(f"batch {self._name!r} has no journal, so a page about it would have nothing to show")
         check_target(Path(path))
         report = journal_report(self._journal, Path(path), flow=self._name, files=None, pictures=pictures)
         return write_report(report, path)

@@ -19,7 +19,7 @@ from runware_flow.graph.attempts import RetryBudget
 from runware_flow.graph.tolerance import Tolerance
 from runware_flow.lifetime import open_task_group
 from runware_flow.runner.accounts import Accounts
-from runware_flow.runner.interrupted import journal_file
+from runware_flow.runner.interrupted import journal_named
 from runware_flow.runner.opening import open_admission, open_journal
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def open_state(spec: BatchSpec, items: Any) -> BatchState:
     """Make the side of a run that is read; its source is to be closed."""
     source = BatchSource(items, spec.key)
     accounts = Accounts()
-    report = BatchReport(accounts, source.total, name=spec.name, journal=journal_file(spec.settings.journal))
+    report = BatchReport(accounts, source.total, name=spec.name, journal=journal_named(spec.settings.journal))
     outbox: Outbox[Any, Any] = Outbox(report, spec.name, spec.settings.concurrency)
     watch = BatchWatch(spec.name, spec.settings, items, accounts)
     return BatchState(source, accounts, report, outbox, watch, Tolerance(spec.tolerate, source.total))

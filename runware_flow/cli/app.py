@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from runware_flow.cli.cache import cache_app
-from runware_flow.cli.journal import journal_app
+from runware_flow.cli.journal import JOURNAL_NAME, FlowName, JournalArgument, journal_app, read_journal
 from runware_flow.cli.models import models_app
 from runware_flow.cli.terminal import echo
 from runware_flow.view.terminal import visible
@@ -217,7 +217,7 @@ def emulate(
 
 @app.command()
 def collect(
-    journal: Annotated[Path, typer.Argument(help="The journal of a run that ended early.", metavar="JOURNAL")],
+    journal: JournalArgument,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each task that still runs.", min=0.0)] = 30.0,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
@@ -239,7 +239,12 @@ def run(
     target: Target,
     param: Params = None,
     journal: Annotated[
-        Path | None, typer.Option(help="A file that outlives a crash; the same command continues from it.")
+        Any,
+        typer.Option(
+            parser=read_journal,
+            help="A file or a postgresql:// URL that outlives a crash; the same command continues from it.",
+            metavar=JOURNAL_NAME,
+        ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page about the run, with the pictures in it.")] = None,
     budget: Annotated[float | None, typer.Option(help="USD that the run may spend at most.", min=0.0)] = None,
@@ -314,9 +319,11 @@ def plan(
     target: Target,
     param: Params = None,
     journal: Annotated[
-        Path | None,
+        Any,
         typer.Option(
-            help="The journal to learn prices from. The plan is of a run from the start, as if it were empty."
+            parser=read_journal,
+            metavar=JOURNAL_NAME,
+            help="The journal to learn prices from. The plan is of a run from the start, as if it were empty.",
         ),
     ] = None,
     prices: Annotated[
@@ -342,11 +349,11 @@ def plan(
 
 @app.command(no_args_is_help=True)
 def report(
-    journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
+    journal: JournalArgument,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The page; by default beside the journal, named .html.")
     ] = None,
-    flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,
+    flow: FlowName = None,
     files: Files = None,
 ) -> None:
     """Write a page about a journal.
@@ -358,6 +365,7 @@ def report(
     Examples:
       runware-flow report posters.sqlite
       runware-flow report posters.sqlite -o out/report.html --files ~/pictures
+      runware-flow report postgresql://me@db.example/posters --flow posters
     """
     from runware_flow.cli.program import beside
     from runware_flow.cli.report import report_command
@@ -367,10 +375,10 @@ def report(
 
 @app.command(no_args_is_help=True)
 def export(
-    journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
+    journal: JournalArgument,
     kind: Annotated[Literal["csv", "jsonl"], typer.Option("--format", help="What is written.")] = "csv",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file; by default standard output.")] = None,
-    flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,
+    flow: FlowName = None,
 ) -> None:
     """Write a row for each item of a journal: key, input, state, error, cost, texts, files, URLs.
 
@@ -385,7 +393,7 @@ def export(
 
 @app.command(no_args_is_help=True)
 def redo(
-    journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
+    journal: JournalArgument,
     keys: Annotated[
         list[str], typer.Argument(help="Keys of items, or names of nodes outside fan-outs.", metavar="KEY...")
     ],
@@ -410,8 +418,8 @@ def redo(
 
 @app.command(no_args_is_help=True)
 def view(
-    journal: Annotated[Path, typer.Argument(help="The journal of a run or of a batch.", metavar="JOURNAL")],
-    flow: Annotated[str | None, typer.Option(help="Only this flow or batch, if the journal has several.")] = None,
+    journal: JournalArgument,
+    flow: FlowName = None,
     files: Files = None,
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 0,
 ) -> None:

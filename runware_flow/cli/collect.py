@@ -14,12 +14,12 @@ from runware_flow.view.progress import money
 from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from runware_flow.journal.address import JournalAddress
 
 __all__ = ("collect_command",)
 
 
-def collect_command(path: Path, *, timeout: float, backend: str) -> int:
+def collect_command(path: JournalAddress, *, timeout: float, backend: str) -> int:
     """Ask for what is open in a journal and say what came; 0 if nothing is left open, else 1."""
     ask = functools.partial(collect, path, timeout=timeout, on_collected=lambda one: echo(_line(one)))
     collected: list[Collected] = run_interruptible(ask, backend=backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -11,20 +11,20 @@ from runware_flow.catalog import load_registry
 from runware_flow.interrupts import run_interruptible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from runware_flow.flow.flow import Flow
     from runware_flow.graph.forecast import Plan
+    from runware_flow.journal.address import JournalAddress
 
 __all__ = ("plan_command",)
 
 
-def plan_command(flow: Flow, *, journal: Path | None, prices: bool, mermaid: bool, is_json: bool) -> str:
+def plan_command(flow: Flow, *, journal: JournalAddress | None, prices: bool, mermaid: bool, is_json: bool) -> str:
     """Return what is to be printed."""
     if mermaid:
         return flow.mermaid()
     known = run_interruptible(flow.look_up_prices) if prices else None
-    plan = flow.plan(journal=journal, prices=known)
+    option: Any = journal
+    plan = flow.plan(journal=option, prices=known)
     if is_json:
         return json.dumps(msgspec.to_builtins(plan))
     lines = [str(plan), *_unknown_models(plan)]

@@ -14,10 +14,13 @@ import msgspec
 
 from runware_flow.batch.batch import Batch
 from runware_flow.flow.flow import Flow
+from runware_flow.journal.address import DatabaseAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import ModuleType, TracebackType
+
+    from runware_flow.journal.address import JournalAddress
 
 __all__ = ("UsageError", "UserError", "beside", "find_flow", "find_target", "user_traceback")
 
@@ -32,12 +35,14 @@ class UserError(Exception):
     """The user's own file raised; the message is its traceback, from that file on. Exit code 1."""
 
 
-def beside(journal: Path, ending: str) -> Path:
-    """Name a file beside a journal: its name, with another ending.
+def beside(journal: JournalAddress, ending: str) -> Path:
+    """Name a file beside a journal: its name, with another ending. What is about a database is in the working folder.
 
     Raises:
         UsageError: it is a folder, which may have no name to begin with.
     """
+    if isinstance(journal, DatabaseAddress):
+        return Path(f"{journal.name.replace('/', '-')}{ending}")
     if journal.is_dir():
         raise UsageError(f"{journal} is a folder: name the journal")
     return journal.with_name(f"{journal.stem}{ending}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,16 +17,15 @@ from runware_flow.errors import FlowFailed, RunwareFlowError
 from runware_flow.files import local_path
 from runware_flow.graph.declaration import SENDS
 from runware_flow.interrupts import Interrupts
-from runware_flow.runner.interrupted import journal_file, left_behind
+from runware_flow.runner.interrupted import journal_named, left_behind
 from runware_flow.runner.report import check_target
 from runware_flow.types import MediaResult
 from runware_flow.view.progress import duration, money
 from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from runware_flow.flow.flow import Flow
+    from runware_flow.journal.address import JournalAddress
     from runware_flow.runner.handle import Run
     from runware_flow.runner.result import RunResult
     from runware_flow.view.story import Row
@@ -103,13 +103,19 @@ class Command:
 
 
 def run_command(
-    flow: Flow, *, report: Path | None, journal: Path | None, is_json: bool, backend: str, options: dict[str, Any]
+    flow: Flow,
+    *,
+    report: Path | None,
+    journal: JournalAddress | None,
+    is_json: bool,
+    backend: str,
+    options: dict[str, Any],
 ) -> int:
     """Run a flow and say what came of it; returns the exit code."""
     if journal is not None:
         options["journal"] = journal
     else:
-        journal = journal_file(flow.settings.journal)
+        journal = journal_named(flow.settings.journal)
     if report is not None:
         _check_report(report, journal)
     command = Command(flow, report=report, options=options)
@@ -139,10 +145,10 @@ def run_command(
     return 1 if failed or missed is not None else 0
 
 
-def _check_report(report: Path, journal: Path | None) -> None:
+def _check_report(report: Path, journal: JournalAddress | None) -> None:
     """Refuse a place for the report before anything is bought."""
     check_target(report)
-    if journal is not None and local_path(report).resolve() == local_path(journal).resolve():
+    if isinstance(journal, Path) and local_path(report).resolve() == local_path(journal).resolve():
         raise UsageError(f"the report and the journal cannot both be {report}")
 
 
@@ -201,7 +207,7 @@ def _address(result: Any) -> str:
 
 
 def _as_json(
-    flow: Flow, result: RunResult, rows: list[Row], report: Path | None, journal: Path | None
+    flow: Flow, result: RunResult, rows: list[Row], report: Path | None, journal: JournalAddress | None
 ) -> dict[str, Any]:
     return {
         "flow": flow.name,

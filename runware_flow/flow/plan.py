@@ -19,9 +19,8 @@ from runware_flow.graph.declaration import DECIDED, SENDS, NodeKind, NodeSpec, h
 from runware_flow.graph.forecast import Plan, Way, WayCounts, times
 from runware_flow.graph.outcomes import Ok
 from runware_flow.graph.prices import Price, PriceList, read_price_text
-from runware_flow.journal.address import DatabaseAddress, is_database
-from runware_flow.journal.store import is_store
 from runware_flow.runner.budget import read_prices
+from runware_flow.runner.interrupted import journal_named
 from runware_flow.types import Task
 
 if TYPE_CHECKING:
@@ -301,14 +300,12 @@ def _closed(value: Any) -> bool:
 def price_list(prices: Mapping[str, PriceOption] | None, journal: JournalOption) -> PriceList:
     """Bring together the prices that a caller gives and those that a journal has seen."""
     given = read_prices(prices)
-    path: Any = getattr(journal, "path", getattr(journal, "address", None) if is_store(journal) else journal)
-    if path is None:
+    address = journal_named(journal)
+    if address is None:
         return PriceList(given)
-    if is_database(path):
-        path = DatabaseAddress(path)
     from runware_flow.journal.costs import seen_prices  # SQLite is not needed without
 
-    return PriceList(given, seen_prices(path))
+    return PriceList(given, seen_prices(address))
 
 
 def least_cost(declaration: Declaration, account: BudgetAccount) -> float:

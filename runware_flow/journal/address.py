@@ -1,16 +1,22 @@
-"""The address of a journal's database, which shows its password to nobody."""
+"""Where a journal is: a file, or a database whose address shows its password to nobody."""
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
-from urllib.parse import unquote, urlsplit
+import os
+import re
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard
+from urllib.parse import parse_qsl, unquote
 
 from runware_flow.errors import JournalError
 from runware_flow.secret import Secret
 
-__all__ = ("DatabaseAddress", "is_database", "load_psycopg")
+__all__ = ("DatabaseAddress", "JournalAddress", "address_of", "is_database", "load_psycopg")
 
 _SCHEMES = ("postgresql://", "postgres://")
+_OTHER_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_SECRETS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
+"""Parameters of an address that must not be shown."""
 _CONNECT_SECONDS = 10
 
 
@@ -20,19 +26,31 @@ def is_database(journal: object) -> TypeGuard[str]:
 
 
 class DatabaseAddress:
-    """The address of a database. Its text has no password, nor has anything that is made of it."""
+    """The address of a database. Its text has no password, nor has anything that is made of it.
+
+    Attributes:
+        shown: its text.
+        name: of the database, if it has one.
+    """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        userinfo, at, hosts = parts.netloc.rpartition("@")
+        # As libpq reads it: what is before the @ that is before the first slash is the user's name and password.
+        scheme, _, rest = url.partition("://")
+        authority, slash, path = rest.partition("/")
+        userinfo, at, hosts = authority.rpartition("@")
         user, _, password = userinfo.partition(":")
-        if "password=" in parts.query:
+        place, question, query = f"{hosts}{slash}{path}".partition("?")
+        if _SECRETS.intersection(name for name, _ in parse_qsl(query, keep_blank_values=True)):
             raise JournalError(
                 "the address of the journal's database has its password as a parameter, where logs show it: set"
                 " PGPASSWORD, or name a service"
             )
-        rest = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        self.shown = f"{parts.scheme}://{user}{at}{hosts}{rest}"
+        if "@" in place:  # which would show a part of the password
+            raise JournalError(
+                "the address of the journal's database has an @ after its first slash: a slash in a password is %2F"
+            )
+        self.shown = f"{scheme}://{user}{at}{place}{question}{query}"
+        self.name = unquote(place.partition("/")[2].strip("/")) or "journal"
         self._password = Secret(unquote(password)) if password else None
 
     def __str__(self) -> str:
@@ -86,6 +104,27 @@ class DatabaseAddress:
         """What an error of psycopg says, in one line and without the password."""
         text = " ".join(str(error).split())
         return text if self._password is None else self._password.redact(text).replace("<api key>", "<password>")
+
+
+JournalAddress: TypeAlias = Path | DatabaseAddress
+"""Where a journal is. Its text may be shown."""
+
+
+def address_of(journal: str | os.PathLike[str] | DatabaseAddress) -> JournalAddress:
+    """Read what a user names a journal by: the path of a file, or the URL of a database.
+
+    Raises:
+        JournalError: it is the URL of something else, or has its password where it would be shown.
+    """
+    if isinstance(journal, DatabaseAddress):
+        return journal
+    name = os.fspath(journal)
+    if is_database(name):
+        return DatabaseAddress(name)
+    other = _OTHER_SCHEME.match(name)
+    if other is not None:  # what follows may be a password
+        raise JournalError(f"a journal is a file or a postgresql:// URL, and this one is named by a {other[1]}:// URL")
+    return Path(name)
 
 
 def load_psycopg() -> Any:

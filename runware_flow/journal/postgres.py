@@ -22,7 +22,7 @@ from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.resume import Claims
 from runware_flow.journal.address import DatabaseAddress, load_psycopg
 from runware_flow.journal.rows import FOUND, INSERTED, RowStore
-from runware_flow.journal.store import Abandon, Begin, Keep, Lease, LeaseLost, Settle
+from runware_flow.journal.store import Abandon, Begin, Keep, Lease, LeaseLost, NoJournal, Settle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = (
     "DATABASE_FORMAT",
-    "PAID_THERE",
-    "TELLS_PRICE_THERE",
-    "DatabaseReader",
+    "DatabaseRows",
     "InRow",
-    "NoJournal",
     "PostgresStore",
 )
 
@@ -123,10 +120,6 @@ class _Statements:
         return self._connection.execute(_statement(query), values or None)
 
 
-class NoJournal(JournalError):
-    """There is no journal in a database."""
-
-
 class InRow:
     """Large texts stay in the row: PostgreSQL moves them out of the way itself."""
 
@@ -144,19 +137,32 @@ TELLS_PRICE_THERE = """(micro_usd > 0 OR micro_usd = 0 AND NOT EXISTS (
 """What `PAID` and `TELLS_PRICE` are for a file."""
 
 
-class DatabaseReader:
-    """A journal in a database, opened for reading."""
+class DatabaseRows:
+    """The `StoredRows` of a database; any number of runs may write it meanwhile.
+
+    Raises:
+        NoJournal: there is none in it.
+        JournalError: it cannot be reached or read, or its tables are of a newer version.
+    """
+
+    paid, tells_price = PAID_THERE, TELLS_PRICE_THERE
+    is_earlier = False
+    has_places = True
 
     def __init__(self, address: DatabaseAddress) -> None:
         self._address = address
+        self.bring_back = InRow().bring_back
         with self.translated():
             self._connection = address.connect()
             try:
                 self._connection.execute(b"SET default_transaction_read_only = on")
                 self._connection.execute(b"SET search_path = runware_flow")
-                [there] = self._connection.execute(b"SELECT to_regclass('runware_flow.node')").fetchone()
+                [there] = self._connection.execute(b"SELECT to_regclass('runware_flow.format')").fetchone()
                 if there is None:
                     raise NoJournal(f"there is no journal in {address}")
+                [version] = self._connection.execute(b"SELECT version FROM format").fetchone()
+                if version > DATABASE_FORMAT:
+                    raise _newer(address, version)
             except BaseException:
                 self._connection.close()
                 raise
@@ -430,10 +436,7 @@ class PostgresStore(RowStore):
             if there is not None:
                 [version] = self._execute("SELECT version FROM format").fetchone()
             if version > DATABASE_FORMAT:
-                raise JournalError(
-                    f"the journal {self.address} has format {version}, and this version of runware_flow knows formats"
-                    f" up to {DATABASE_FORMAT}"
-                )
+                raise _newer(self.address, version)
             if version == DATABASE_FORMAT:
                 return
             if there is None:
@@ -486,6 +489,13 @@ class PostgresStore(RowStore):
             f"the journal's database {self.address} has not answered for {self.patience:g} s"
             f" ({self.address.text_of(error)}): nothing more is sent, and the next run collects what is in flight"
         )
+
+
+def _newer(address: DatabaseAddress, version: int) -> JournalError:
+    return JournalError(
+        f"the journal {address} has format {version}, and this version of runware_flow knows formats up to"
+        f" {DATABASE_FORMAT}"
+    )
 
 
 def _lease_lost() -> LeaseLost:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -24,12 +24,11 @@ from runware_flow.errors import JournalError, RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.resume import RequestState  # noqa: TC001  # help() reads the annotations of a struct
-from runware_flow.journal.address import DatabaseAddress, is_database
-from runware_flow.journal.costs import PAID, TELLS_PRICE
+from runware_flow.journal.address import DatabaseAddress, address_of
 from runware_flow.journal.ledger import settlement
-from runware_flow.journal.media import MediaFolder
+from runware_flow.journal.opening import open_rows
 from runware_flow.journal.recovery import Salvaged, salvage_journal
-from runware_flow.journal.sqlite import STATES, connect, file_of_journal, is_earlier, items_of, translated
+from runware_flow.journal.sqlite import STATES, file_of_journal, items_of
 from runware_flow.journal.store import Abandon
 from runware_flow.journal.values import decode_error, decode_item, decode_value
 from runware_flow.journal.writer import open_writer
@@ -39,15 +38,12 @@ from runware_flow.tracebacks import border, bordered
 from runware_flow.types import Result, problem_of_seconds
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Sequence
     from os import PathLike
-    from pathlib import Path
     from typing import Self
 
-    from runware_flow.journal.postgres import DatabaseReader
-    from runware_flow.journal.rows import Media
+    from runware_flow.journal.address import JournalAddress
+    from runware_flow.journal.store import StoredRows
     from runware_flow.journal.writer import JournalWriter
 
 __all__ = ("Collected", "Journal", "JournalEntry", "JournalSummary", "ModelUse", "Salvaged", "collect", "salvage")
@@ -151,38 +147,18 @@ class Journal:
     """
 
     def __init__(self, path: str | PathLike[str] | DatabaseAddress) -> None:
-        self.path: Path | DatabaseAddress
-        self._media: Media
-        if isinstance(path, DatabaseAddress) or is_database(path):
-            from runware_flow.journal.postgres import InRow  # not needed by a file
-
-            self.path = path if isinstance(path, DatabaseAddress) else DatabaseAddress(path)
-            self._media = InRow()
-        else:
-            self.path = file_of_journal(path)
-            self._media = MediaFolder(self.path)
-        self._connection: sqlite3.Connection | DatabaseReader | None = None
-        self._paid, self._tells_price = PAID, TELLS_PRICE
-        self._is_earlier = False
+        address = address_of(path)
+        self.path: JournalAddress = address if isinstance(address, DatabaseAddress) else file_of_journal(address)
+        self._rows: StoredRows | None = None
 
     def __enter__(self) -> Self:
-        if isinstance(self.path, DatabaseAddress):
-            from runware_flow.journal.postgres import PAID_THERE, TELLS_PRICE_THERE, DatabaseReader
-
-            self._connection = DatabaseReader(self.path)
-            self._paid, self._tells_price = PAID_THERE, TELLS_PRICE_THERE
-            return self
-        if not self.path.is_file():
-            raise JournalError(f"there is no journal {self.path}")
-        with translated(self.path):
-            self._connection = connect(self.path, is_read_only=True)
-            self._is_earlier = is_earlier(self._connection)
+        self._rows = open_rows(self.path)
         return self
 
     def __exit__(self, *_: object) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        rows, self._rows = self._rows, None
+        if rows is not None:
+            rows.close()
 
     def entries(self, *, state: RequestState | None = None, flow: str | None = None) -> Iterator[JournalEntry]:
         """Iterate over what is in it, in the order in which it was journalled, without holding it all in memory."""
@@ -199,20 +175,26 @@ class Journal:
         if flow is not None:
             condition += " AND flow = ?"
             more.append(flow)
+        opened = self._opened()
         columns = _COLUMNS.format(ordinal="ordinal", hedge="hedge")
-        if self._is_earlier:
+        if opened.is_earlier:
             columns = _COLUMNS.format(ordinal=0, hedge=0)
         rows = self._all(f"SELECT {columns} FROM node WHERE {condition} ORDER BY id LIMIT {_PAGE}", more)
-        with self._translated():
-            return [self._entry(row) for row in rows]
+        with opened.translated():
+            return [_entry(row, opened) for row in rows]
 
-    def summary(self) -> JournalSummary:
-        """Count what is in it, and sum up what it cost."""
+    def flows(self) -> list[str]:
+        """Return the names of the flows and batches that it has something of, in the order in which they began."""
+        return [str(name) for (name,) in self._all("SELECT flow FROM node GROUP BY flow ORDER BY min(id)")]
+
+    def summary(self, *, flow: str | None = None) -> JournalSummary:
+        """Count what is in it, or of one flow or batch in it, and sum up what it cost."""
         counts = dict.fromkeys(STATES, 0)
         micro_usd = unknown = 0
-        query = f"""SELECT state, count(*), sum({self._paid}),
-            count(*) FILTER (WHERE micro_usd IS NULL AND task_uuid IS NOT NULL) FROM node GROUP BY state"""
-        for state, count, known, missing in self._all(query):
+        condition, values = ("", []) if flow is None else (" WHERE flow = ?", [flow])
+        query = f"""SELECT state, count(*), sum({self._opened().paid}),
+            count(*) FILTER (WHERE micro_usd IS NULL AND task_uuid IS NOT NULL) FROM node{condition} GROUP BY state"""
+        for state, count, known, missing in self._all(query, values):
             if state not in range(len(STATES)):
                 continue  # of a damaged row, which `entries` tells of
             counts[STATES[state]] = count
@@ -224,7 +206,7 @@ class Journal:
     def models(self) -> list[ModelUse]:
         """Return what each model took and cost, by task type and model."""
         query = f"""SELECT task_type, model, count(*), avg(settled_at - asked_at),
-            avg(micro_usd) FILTER (WHERE {self._tells_price}) FROM node
+            avg(micro_usd) FILTER (WHERE {self._opened().tells_price}) FROM node
             WHERE state = {STATES.index("done")} AND task_uuid IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2"""
         return [
             ModelUse(task_type, model, count, seconds, None if micro_usd is None else float(micro_usd) / 1_000_000)
@@ -233,52 +215,50 @@ class Journal:
 
     def places(self) -> list[tuple[str, str | None]]:
         """Return where its runs were, the last one first: the folder, and the folder of the cache if there was one."""
-        if isinstance(self.path, DatabaseAddress):
-            rows = self._all("SELECT folder, cache FROM place ORDER BY id DESC LIMIT 100")
-        elif self._all("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'place'"):
-            rows = self._all("SELECT folder, cache FROM place ORDER BY rowid DESC LIMIT 100")
-        else:
+        opened = self._opened()
+        if not opened.has_places:
             return []
-        with self._translated():
+        rows = self._all("SELECT folder, cache FROM place ORDER BY began_at DESC LIMIT 100")
+        with opened.translated():
             return msgspec.convert(rows, list[tuple[str, str | None]])
 
-    def _all(self, query: str, values: list[Any] | None = None) -> list[Any]:
-        if self._connection is None:
+    def _opened(self) -> StoredRows:
+        if self._rows is None:
             raise JournalError(f"the journal {self.path} is read inside its `with` block")
-        with self._translated():
-            found: list[Any] = self._connection.execute(query, values or []).fetchall()
+        return self._rows
+
+    def _all(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        opened = self._opened()
+        with opened.translated():
+            found: list[Any] = opened.execute(query, values).fetchall()
             return found
 
-    def _translated(self) -> AbstractContextManager[None]:
-        if isinstance(self.path, DatabaseAddress):
-            return cast("DatabaseReader", self._connection).translated()
-        return translated(self.path)
 
-    def _entry(self, row: Any) -> JournalEntry:
-        whole = msgspec.convert(row, _Row)
-        (number, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked, settled) = whole[:11]
-        micro_usd, request, items, error, ordinal, hedge = whole[11:]
-        raw = [self._media.bring_back(item) for item in items_of(items)]
-        kind: type[Result] = RESULT_TYPES.get(task_type or "", Result)
-        return JournalEntry(
-            number=number,
-            flow=flow,
-            path=path,
-            fingerprint=fingerprint.hex(),
-            attempt=attempt,
-            task_uuid=task_uuid,
-            task_type=task_type,
-            model=model,
-            state=STATES[state],
-            asked_at=asked,
-            settled_at=settled,
-            cost=None if micro_usd is None else micro_usd / 1_000_000,
-            request={} if request is None else _REQUEST.decode(self._media.bring_back(request)),
-            results=[decode_value(item) if task_uuid is None else decode_item(item, kind) for item in raw],
-            error=None if error is None else decode_error(error),
-            ordinal=ordinal,
-            is_hedge=bool(hedge),
-        )
+def _entry(row: Any, opened: StoredRows) -> JournalEntry:
+    whole = msgspec.convert(row, _Row)
+    (number, flow, path, fingerprint, attempt, task_uuid, task_type, model, state, asked, settled) = whole[:11]
+    micro_usd, request, items, error, ordinal, hedge = whole[11:]
+    raw = [opened.bring_back(item) for item in items_of(items)]
+    kind: type[Result] = RESULT_TYPES.get(task_type or "", Result)
+    return JournalEntry(
+        number=number,
+        flow=flow,
+        path=path,
+        fingerprint=fingerprint.hex(),
+        attempt=attempt,
+        task_uuid=task_uuid,
+        task_type=task_type,
+        model=model,
+        state=STATES[state],
+        asked_at=asked,
+        settled_at=settled,
+        cost=None if micro_usd is None else micro_usd / 1_000_000,
+        request={} if request is None else _REQUEST.decode(opened.bring_back(request)),
+        results=[decode_value(item) if task_uuid is None else decode_item(item, kind) for item in raw],
+        error=None if error is None else decode_error(error),
+        ordinal=ordinal,
+        is_hedge=bool(hedge),
+    )
 
 
 def salvage(journal: str | PathLike[str], to: str | PathLike[str]) -> Salvaged:

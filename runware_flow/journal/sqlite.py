@@ -17,13 +17,16 @@ import msgspec
 from runware_flow.errors import JournalError
 from runware_flow.files import local_path, make_private_file
 from runware_flow.graph.resume import Claims
+from runware_flow.journal.address import DatabaseAddress, address_of
 from runware_flow.journal.media import MediaFolder, sync_folder
 from runware_flow.journal.migration import FIRST_SCHEMA, copy_rows, has_unknown_items
 from runware_flow.journal.place import network_file_system
 from runware_flow.journal.rows import FOUND, INSERTED, STATES, RowStore, items_of
+from runware_flow.journal.store import NoJournal
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from runware_flow.journal.store import Change, Entry
 
@@ -35,6 +38,7 @@ __all__ = (
     "PLACE_SCHEMA",
     "SCHEMA",
     "STATES",
+    "FileRows",
     "SqliteStore",
     "connect",
     "file_of_journal",
@@ -85,6 +89,14 @@ column, a check or an index of an expression would run in the process that opens
 _OWN_TABLES = re.compile(r"sqlite_(sequence|stat[0-9])")
 
 
+PAID = "CASE WHEN typeof(micro_usd) = 'integer' AND micro_usd > 0 THEN micro_usd END"
+"""What a request cost, for a sum: nothing gives money back, whatever a service or a file says."""
+TELLS_PRICE = """typeof(micro_usd) = 'integer' AND (micro_usd > 0 OR micro_usd = 0 AND NOT EXISTS (
+    SELECT 1 FROM json_each(CAST(items AS TEXT)) WHERE json_extract(value, '$.cost') IS NOT 0))"""
+"""Whether what a request cost says something about the price: what came from the cache cost nothing, though its items
+have the cost of the answer that was kept, or none. Only where they say 0 themselves is the model free."""
+
+
 def file_of_journal(path: str | os.PathLike[str]) -> Path:
     """Return the file that a journal's name leads to: without `~`, and without symbolic links.
 
@@ -93,6 +105,9 @@ def file_of_journal(path: str | os.PathLike[str]) -> Path:
     Raises:
         JournalError: no file can have this name.
     """
+    address = address_of(path)
+    if isinstance(address, DatabaseAddress):
+        raise JournalError(f"the journal {address} is in a database, and this is for journals in files")
     name = os.fspath(path)
     if name == ":memory:" or name.startswith("file:"):
         raise JournalError(
@@ -300,6 +315,43 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+class FileRows:
+    """The `StoredRows` of a file; a run may write it meanwhile.
+
+    Raises:
+        NoJournal: there is no such file.
+        JournalError: it is no journal.
+    """
+
+    paid, tells_price = PAID, TELLS_PRICE
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise NoJournal(f"there is no journal {path}")
+        self._path = path
+        self.bring_back = MediaFolder(path).bring_back
+        with self.translated():
+            self._connection = connect(path, is_read_only=True)
+            try:
+                self.is_earlier = is_earlier(self._connection)
+                self.has_places = _has_table(self._connection, "place")
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement with `?` for its values."""
+        return self._connection.execute(query, values)
+
+    def translated(self) -> AbstractContextManager[None]:
+        """A block that turns errors of SQLite into one sentence."""
+        return translated(self._path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
 
 
 class SqliteStore(RowStore):

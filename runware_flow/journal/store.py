@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -12,6 +12,7 @@ from runware_flow.graph.resume import Advice  # noqa: TC001  # help() reads the 
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from runware_flow.graph.budget import Elsewhere
     from runware_flow.journal.address import DatabaseAddress
@@ -27,10 +28,12 @@ __all__ = (
     "Lease",
     "LeaseLost",
     "LeasingStore",
+    "NoJournal",
     "NodeKey",
     "ReadChoices",
     "Settle",
     "SpendingStore",
+    "StoredRows",
     "is_store",
 )
 
@@ -191,6 +194,10 @@ class Entry(msgspec.Struct):
         return self.advice.slot or (self.number if self.advice.record is None else 0)
 
 
+class NoJournal(JournalError):
+    """There is no journal where one is to be read."""
+
+
 class LeaseLost(JournalError):
     """Another process has the item now: this one sends and writes nothing more for it."""
 
@@ -207,6 +214,38 @@ class Lease(msgspec.Struct):
     number: int = 0
     has_ended: bool = False
     error: bytes | None = None
+
+
+class StoredRows(Protocol):
+    """The rows of a journal that is open for reading, of which nothing is changed. Its methods block.
+
+    Attributes:
+        paid: SQL for what a request cost, for a sum.
+        tells_price: SQL for whether what a request cost says something about the price.
+        is_earlier: the rows have neither ordinals nor hedges.
+        has_places: it tells where its runs were.
+    """
+
+    paid: str
+    tells_price: str
+    is_earlier: bool
+    has_places: bool
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """Run a statement with `?` for its values."""
+        ...
+
+    def bring_back(self, item: bytes) -> bytes:
+        """Put large texts back into what is kept without them."""
+        ...
+
+    def translated(self) -> AbstractContextManager[None]:
+        """A block that turns errors of the database into one sentence, a `JournalError`."""
+        ...
+
+    def close(self) -> None:
+        """End reading."""
+        ...
 
 
 class JournalStore(Protocol):

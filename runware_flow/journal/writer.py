@@ -10,8 +10,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from runware_flow.errors import JournalError
-from runware_flow.journal.address import DatabaseAddress, is_database
-from runware_flow.journal.sqlite import SqliteStore
+from runware_flow.journal.opening import store_of
 from runware_flow.journal.store import LeaseLost, is_store
 from runware_flow.lifetime import open_task_group
 
@@ -172,14 +171,6 @@ class JournalWriter:
         self._arrived.set()
 
 
-def _open_store(journal: Any) -> JournalStore:
-    if isinstance(journal, DatabaseAddress) or is_database(journal):
-        from runware_flow.journal.postgres import PostgresStore  # not needed by a file
-
-        return PostgresStore(journal)
-    return SqliteStore(journal)
-
-
 @asynccontextmanager
 async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
     """Open a journal for the time of a block: a path, the address of a database, or a store.
@@ -187,7 +178,7 @@ async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
     Raises:
         JournalError: it cannot be opened, or another run has it.
     """
-    store: JournalStore = journal if is_store(journal) else _open_store(journal)
+    store: JournalStore = journal if is_store(journal) else store_of(journal)
     await anyio.to_thread.run_sync(store.open)
     try:
         writer = JournalWriter(store)

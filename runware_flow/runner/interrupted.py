@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.files import local_path
-from runware_flow.journal.address import is_database
+from runware_flow.journal.address import DatabaseAddress, address_of
+from runware_flow.journal.store import is_store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from runware_flow.journal.address import JournalAddress
     from runware_flow.runner.result import RunResult
     from runware_flow.runner.settings import JournalOption
     from runware_flow.view.story import Row
 
-__all__ = ("journal_file", "left_behind", "report_interrupted")
+__all__ = ("journal_named", "left_behind", "report_interrupted")
 
 _SHOWN_TASKS = 5
 
 
-def journal_file(journal: JournalOption) -> Path | None:
-    """The file that a `journal=` names, if it names one."""
-    if is_database(journal):
-        return None
-    return local_path(journal) if isinstance(journal, (str, os.PathLike)) else None
+def journal_named(journal: JournalOption) -> JournalAddress | None:
+    """The file or the database that a `journal=` names, if it names one; a store may tell its `path` or `address`."""
+    named: Any = journal
+    if is_store(journal):
+        named = getattr(journal, "path", None) or getattr(journal, "address", None)
+    if not isinstance(named, DatabaseAddress):
+        if not isinstance(named, (str, os.PathLike)):
+            return None
+        named = os.fspath(cast("str", named))
+    address = address_of(named)
+    return address if isinstance(address, DatabaseAddress) else local_path(address)
 
 
-def left_behind(rows: list[Row], journal: Path | None) -> str:
+def left_behind(rows: list[Row], journal: JournalAddress | None) -> str:
     """Say after an interrupt what may be billed, and how to get it."""
     left = [row for row in rows if row.state == "abandoned" and row.may_be_billed]
     if not left:
@@ -41,7 +47,7 @@ def left_behind(rows: list[Row], journal: Path | None) -> str:
 
 def report_interrupted(interrupt: KeyboardInterrupt, name: str, result: RunResult, journal: JournalOption) -> None:
     """Add to an interrupt, as a note under its traceback, what the run leaves and how to go on."""
-    rows, file = result.story()[1], journal_file(journal)
+    rows, file = result.story()[1], journal_named(journal)
     finished = sum(row.state == "ok" for row in rows)
     nodes = "1 node had" if finished == 1 else f"{finished} nodes had"
     again = "journal= makes a run continue where it stopped" if file is None else "the same program continues from it"

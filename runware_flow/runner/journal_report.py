@@ -17,34 +17,38 @@ from runware_flow.view.report import Report
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runware_flow.journal.address import JournalAddress
     from runware_flow.view.journal_story import JournalStory
     from runware_flow.view.story import Row
 
-__all__ = ("finder_of", "journal_notes", "journal_remarks", "journal_report")
+__all__ = ("finder_of", "journal_notes", "journal_remarks", "journal_report", "read_story")
 
 _EMBEDDED = 500
 
 
 def journal_report(
-    journal: Path, page: Path, *, flow: str | None = None, files: Sequence[Path] | None = (), pictures: int = _EMBEDDED
+    journal: JournalAddress,
+    page: Path,
+    *,
+    flow: str | None = None,
+    files: Sequence[Path] | None = (),
+    pictures: int = _EMBEDDED,
 ) -> Report:
     """Read a journal and make thumbnails, for a page that will be at `page`.
 
     Args:
-        journal: its file.
+        journal: its file or database.
         page: where the page will be.
         flow: only this flow or batch.
-        files: folders whose files may be shown beside those below the journal's own folder; `None`: any, of a journal
-            that this program has written itself.
+        files: folders whose files may be shown beside those below the journal's own folder, which for a database is
+            the working folder; `None`: any, of a journal that this program has written itself.
         pictures: how many thumbnails are in the page itself at most, see `media_files`.
 
     Raises:
         JournalError: it cannot be read, or has nothing of `flow`.
     """
     with Journal(journal) as reader:
-        story = summarise_journal(reader.entries(flow=flow))
-        if flow is not None and not story.rows:
-            raise JournalError(f"the journal {journal} has nothing of a flow or batch named {flow!r}")
+        story = read_story(reader, flow)
         finder = finder_of(reader, story.rows, files)
     shown = media_files(story.rows, finder, page, most=pictures)
     return Report(
@@ -60,6 +64,22 @@ def journal_report(
         notes=[*journal_notes(journal, story), *shown.notes],
         remarks=journal_remarks(story),
     )
+
+
+def read_story(reader: Journal, flow: str | None) -> JournalStory:
+    """Read what a journal tells of a flow or batch, or of all that it has.
+
+    Raises:
+        JournalError: it cannot be read, or has nothing of `flow`.
+    """
+    story = summarise_journal(reader.entries(flow=flow))
+    if flow is not None and not story.rows:
+        there = ", ".join(map(repr, reader.flows()))
+        raise JournalError(
+            f"the journal {reader.path} has nothing of a flow or batch named {flow!r}"
+            + (f"; it has {there}" if there else "")
+        )
+    return story
 
 
 def finder_of(reader: Journal, rows: Sequence[Row], files: Sequence[Path] | None) -> Finder:
@@ -78,7 +98,7 @@ def finder_of(reader: Journal, rows: Sequence[Row], files: Sequence[Path] | None
     )
 
 
-def journal_notes(journal: Path, story: JournalStory) -> list[str]:
+def journal_notes(journal: JournalAddress, story: JournalStory) -> list[str]:
     """Say what is open."""
     left = sum(row.state == "abandoned" for row in story.rows)
     if not left:

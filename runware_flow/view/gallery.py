@@ -94,20 +94,20 @@ def gallery_of(rows: Sequence[Row], shape: Shape) -> list[GalleryItem]:
     return [_item(group, rows, boxes, order) for group in _groups(rows).values()]
 
 
-def _groups(rows: Sequence[Row]) -> dict[str, list[int]]:
+def _groups(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
     outer = [number for number, row in enumerate(rows) if _KEYED.match(row.path) is None]
     heads = _components(outer, rows)
-    tasks = {rows[number].path: number for number in outer}
-    groups: dict[str, list[int]] = {}
+    tasks = {(rows[number].flow, rows[number].path): number for number in outer}
+    groups: dict[tuple[str, str], list[int]] = {}
     for number, row in enumerate(rows):
         found = _KEYED.match(row.path)
         if found is None:
             name = f"nodes {heads[number]}"
         else:
             # The results of one task of several are variants of one thing, not items.
-            of = tasks.get(found[1].removesuffix(".each")) if found[1].endswith(".each") else None
+            of = tasks.get((row.flow, found[1].removesuffix(".each"))) if found[1].endswith(".each") else None
             name = found[0] if of is None else f"nodes {heads[of]}"
-        groups.setdefault(name, []).append(number)
+        groups.setdefault((row.flow, name), []).append(number)
     return groups
 
 

@@ -161,6 +161,7 @@ def _row_of(entry: JournalEntry, box: str) -> Row:
     told = summarise_request({**entry.request, "taskType": entry.task_type, "model": entry.model})
     row = Row(
         box=box,
+        flow=entry.flow,
         path=entry.path,
         place=short_path(entry.path),
         state=_STATES[entry.state],

@@ -37,6 +37,7 @@ class Row(msgspec.Struct, kw_only=True):
 
     Attributes:
         box: what of the shape it belongs to.
+        flow: the name of its flow or batch, in what is told of a journal, which may have several.
         path: its identity, items' keys included; `place`: the same for people, items by position.
         state: one of `view.figures.STATES`.
         ready: when all that it waited for was there. All times are seconds from the start of the run.
@@ -59,6 +60,7 @@ class Row(msgspec.Struct, kw_only=True):
     path: str
     place: str
     state: str
+    flow: str = ""
     ready: float | None = None
     began: float | None = None
     started: float | None = None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ("COLUMNS", "table_of")
 
 COLUMNS = ("key", "input", "state", "error", "cost", "texts", "files", "urls")
+"""A journal may have several flows, so there is `flow` too in what is made of one."""
 
 
 def table_of(rows: Sequence[Row], shape: Shape) -> list[dict[str, Any]]:
@@ -38,6 +39,7 @@ def table_of(rows: Sequence[Row], shape: Shape) -> list[dict[str, Any]]:
                 "texts": [row.text for row in mine if row.text and row.task_type is not None],
                 "files": [row.saved for row in mine if row.saved],
                 "urls": list(dict.fromkeys(urls)),
+                **({"flow": mine[0].flow} if mine[0].flow else {}),
             }
         )
     return table

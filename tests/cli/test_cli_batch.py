@@ -39,19 +39,19 @@ def command(folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, journal):
     folder = tmp_path_factory.mktemp("batch")
     (folder / "posters.py").write_text(PROGRAM)
     (folder / "rows.csv").write_text('id,prompt\n1,a red kite\n2,"a boat, blue"\n3,x\n4,=1+1 kites\n')
-    run = ("run", "posters.py", "--items", "rows.csv", "--key", "id", "--journal", "j.sqlite", "--progress", "off")
+    run = ("run", "posters.py", "--items", "rows.csv", "--key", "id", "--journal", journal, "--progress", "off")
     code, out, error = command(folder, "emulate", "--", sys.executable, "-m", "runware_flow", *run)
     assert code == 1, error
     assert "poster: 3 ok, 0 of them restored from the journal, 1 failed" in out
     return folder
 
 
-def test_run_of_a_batch_continues_from_its_journal(folder):
-    run = ("run", "posters.py", "--items", "rows.csv", "--key", "id", "--journal", "j.sqlite", "--limit", "2", "--json")
+def test_run_of_a_batch_continues_from_its_journal(folder, journal):
+    run = ("run", "posters.py", "--items", "rows.csv", "--key", "id", "--journal", journal, "--limit", "2", "--json")
     code, out, error = command(folder, "emulate", "--", sys.executable, "-m", "runware_flow", *run, "--progress", "off")
     assert code == 0, error
     told = [json.loads(line) for line in out.splitlines()]
@@ -59,27 +59,27 @@ def test_run_of_a_batch_continues_from_its_journal(folder):
     assert all(one["state"] == "ok" and one["value"]["taskType"] == "caption" for one in told)
 
 
-def test_journal_ls_has_a_line_for_each_item(folder):
-    code, out, _ = command(folder, "journal", "ls", "j.sqlite")
+def test_journal_ls_has_a_line_for_each_item(folder, journal):
+    code, out, _ = command(folder, "journal", "ls", journal)
     assert code == 0
     assert [line.split()[:2] for line in out.splitlines()] == [["1", "ok"], ["2", "ok"], ["3", "failed"], ["4", "ok"]]
-    _, out, _ = command(folder, "journal", "ls", "--failed", "j.sqlite")
+    _, out, _ = command(folder, "journal", "ls", "--failed", journal)
     assert [line.split()[0] for line in out.splitlines()] == ["3"]
     assert "positivePrompt" in out
 
 
-def test_journal_show_tells_of_each_node_of_an_item(folder):
-    code, out, _ = command(folder, "journal", "show", "j.sqlite", "2")
+def test_journal_show_tells_of_each_node_of_an_item(folder, journal):
+    code, out, _ = command(folder, "journal", "show", journal, "2")
     assert code == 0
     assert "item[2]/art: ok" in out
     assert "asked: a boat, blue" in out
-    code, _, error = command(folder, "journal", "show", "j.sqlite", "9")
+    code, _, error = command(folder, "journal", "show", journal, "9")
     assert code == 2
-    assert "has no item '9': `runware-flow journal ls j.sqlite` lists them" in error
+    assert f"has no item '9': `runware-flow journal ls {journal}` lists them" in error
 
 
-def test_export_writes_rows_that_spreadsheets_and_scripts_read(folder):
-    code, _, error = command(folder, "export", "j.sqlite", "-o", "out/rows.csv")
+def test_export_writes_rows_that_spreadsheets_and_scripts_read(folder, journal):
+    code, _, error = command(folder, "export", journal, "-o", "out/rows.csv")
     assert code == 0, error
     with (folder / "out" / "rows.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -88,7 +88,8 @@ def test_export_writes_rows_that_spreadsheets_and_scripts_read(folder):
     assert rows[1]["input"] == "a boat, blue"
     assert rows[3]["input"] == "'=1+1 kites"  # no formula
     assert rows[0]["urls"].startswith("http://127.0.0.1:")
-    code, out, _ = command(folder, "export", "j.sqlite", "--format", "jsonl")
+    assert {row["flow"] for row in rows} == {"poster"}
+    code, out, _ = command(folder, "export", journal, "--format", "jsonl")
     assert [json.loads(line)["key"] for line in out.splitlines()] == ["1", "2", "3", "4"]
 
 

@@ -202,13 +202,6 @@ def test_a_report_that_cannot_be_written_does_not_hide_what_the_run_brought(fold
     assert "the report could not be written: posters.py" in done.stderr
 
 
-def test_report_of_a_flow_that_a_journal_does_not_have_is_one_sentence(folder, emulator):
-    call(folder, emulator, "run", "posters.py", "-p", "prompts=a kite", "--journal", "run.sqlite")
-    done = call(folder, emulator, "report", "run.sqlite", "--flow", "nobody")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "runware-flow: the journal run.sqlite has nothing of a flow or batch named 'nobody'\n"
-
-
 def started(folder, emulator, *more, presses):
     """Run with slow tasks and interrupt as often as `presses`, once it has begun; returns the process' end."""
     command = ["run", "posters.py", *(f"--param=prompts=kite {n}" for n in range(6)), "--progress", "json", *more]
