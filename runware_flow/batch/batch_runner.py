@@ -187,7 +187,7 @@ class BatchRunner:
 
     async def _run(self, work: Work) -> BatchItem[Any, Any] | None:
         """Run an item to its outcome; `None` if it is another process's before that."""
-        with self._watch.item() as told:
+        with self._watch.item(work.pulled) as told:
             if self._leases is None:
                 item = await self._runner.run(work)
                 told.append(item.outcome)

@@ -143,7 +143,7 @@ class ItemRunner:
         for work, found in asked:
             if found.is_known:
                 found.book(work.accounts)
-                around.watch.restored(work.flow.declaration.root)
+                around.watch.restored(work.flow.declaration.root, work.pulled)
                 done.append((work.ended(Ok(found.value)), work))
         known = {work for work, found in asked if found.is_known}
         return done, [work for work in works if work not in known]
@@ -234,7 +234,7 @@ class ItemRunner:
             run_admission.close()
             if single_flight is not None:
                 single_flight.close(is_over=True)
-            around.watch.item_left(machine.root)
+            around.watch.item_left(machine.root, work.pulled)
         return machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
     async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:

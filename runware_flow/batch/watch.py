@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.event_bus import EventBus
     from runware_flow.runner.progress import ProgressDisplay
     from runware_flow.runner.settings import Settings
+    from runware_flow.view.progress import StageCounts
 
 __all__ = ("BatchWatch",)
 
@@ -44,7 +45,10 @@ __all__ = ("BatchWatch",)
 class BatchWatch:
     """Stands where a run of a flow has its `EventBus`: it has the time, and what watches the batch."""
 
-    def __init__(self, name: str, settings: Settings, items: Any, accounts: Accounts) -> None:
+    def __init__(
+        self, name: str, settings: Settings, items: Any, accounts: Accounts, *, counts_items: bool = False
+    ) -> None:
+        """Args: counts_items: the nodes of each item are also counted by themselves, for `take_item_counts`."""
         self._name = name
         self._settings = settings
         self._accounts = accounts
@@ -54,6 +58,9 @@ class BatchWatch:
         self._board: ProgressBoard | None = None
         self.refused_count: Callable[[], int] = int
         """Tells how many nodes wait because the service refuses to take their tasks."""
+        self.look: Callable[[ProgressBoard], None] | None = None
+        """Sets what is counted elsewhere."""
+        self._by_item: dict[int, ProgressBoard] | None = {} if counts_items else None
         self._display: ProgressDisplay | None = None
         self._reader: EventStream | None = None
         self._over = anyio.Event()
@@ -61,7 +68,7 @@ class BatchWatch:
         progress = settings.progress
         if callable(progress):
             self._reader = EventStream(self._admit)
-        elif progress:
+        elif progress or counts_items:
             self._board = ProgressBoard(name, settings.concurrency)
             self._board.items = self._items
             self._board.budget = getattr(settings.budget, "usd", settings.budget)
@@ -75,7 +82,7 @@ class BatchWatch:
             attach(progress, stop)
             self._reader.put_event(RunStarted(self.time(), self._name, self._settings.concurrency))
             workers.start_soon(self._report, self._reader, progress)
-        elif self._board is not None:
+        elif self._board is not None and progress:
             from runware_flow.runner.progress import ProgressDisplay
 
             self._display = ProgressDisplay(self._board, progress, self._look)
@@ -89,6 +96,8 @@ class BatchWatch:
 
     def _look(self, board: ProgressBoard) -> None:
         board.refused = self.refused_count()
+        if self.look is not None:
+            self.look(board)
         board.spend(self._accounts.lines())
         board.tick(self.time())
 
@@ -129,7 +138,7 @@ class BatchWatch:
             await self._gate.wait()
 
     @contextmanager
-    def item(self) -> Generator[list[Any]]:
+    def item(self, pulled: Pulled) -> Generator[list[Any]]:
         """Count an item that runs inside the block, which appends its outcome."""
         self._items.running += 1
         told: list[Any] = []
@@ -137,12 +146,15 @@ class BatchWatch:
             yield told
         finally:
             self._items.running -= 1
+            if not told and self._by_item is not None:
+                self._by_item.pop(pulled.position, None)
             self.settled(told[0] if told else Abandoned(None, may_be_billed=True))
 
-    def settled(self, outcome: Outcome[Any]) -> None:
+    def settled(self, outcome: Outcome[Any], *, is_restored: bool = False) -> None:
         """Count an item that has ended."""
         if isinstance(outcome, Ok):
             self._items.ok += 1
+            self._items.restored += is_restored
         elif isinstance(outcome, Failed):
             self._items.failed += 1
         elif isinstance(outcome, Abandoned):
@@ -153,6 +165,32 @@ class BatchWatch:
     def note_running(self, count: int) -> None:
         """Show how many items run elsewhere."""
         self._items.running = count
+
+    # What other processes are told of this one's items, and are told by them
+
+    def counts(self) -> dict[str, StageCounts]:
+        """The counts of the stages; may be called from another thread."""
+        return {} if self._board is None else self._board.counts()
+
+    def take_item_counts(self, position: int) -> dict[str, StageCounts]:
+        """The counts of one item that is over; they are forgotten here."""
+        board = None if self._by_item is None else self._by_item.pop(position, None)
+        return {} if board is None else board.counts()
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether the callable was not yet given all events; may be called from another thread."""
+        return self._reader is not None and (not self._reader.is_waiting or bool(self._reader.queue))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the callable is behind, so that no more items begin."""
+        return self._gate is not None
+
+    def notify(self, event: Event) -> None:
+        """Give an event that comes from elsewhere to the callable."""
+        if self._reader is not None:
+            self._reader.put_event(event)
 
     # Items that are chains, which have no `EventBus`
 
@@ -185,42 +223,81 @@ class BatchWatch:
         if self._board is not None and run.cells[step.slot] == OK:
             self._settle(run, step)
 
-    def restored(self, scope: ScopeSpec) -> None:
+    def restored(self, scope: ScopeSpec, pulled: Pulled) -> None:
         """An item came from the journal, without having begun."""
         self._items.ok += 1
         self._items.restored += 1
         if self._board is not None:
+            board = self._board_of(pulled)
             for spec in scope.nodes:
                 if is_shown(spec):
-                    self._board.settle(spec.name, Ok(None), was_running=False, is_restored=True)
+                    board.settle(spec.name, Ok(None), was_running=False, is_restored=True)
 
-    def item_left(self, run: ScopeRun) -> None:
+    def item_left(self, run: ScopeRun, pulled: Pulled) -> None:
         """An item is over: count what has no result."""
-        if self._board is not None:
+        if self._board is None:
+            return
+        for step in run.plan.steps:
+            if run.cells[step.slot] != OK:
+                self._settle(run, step)
+        if self._by_item is not None and pulled.position >= 0:
+            own = self._by_item[pulled.position] = ProgressBoard("", 0)
             for step in run.plan.steps:
-                if run.cells[step.slot] != OK:
-                    self._settle(run, step)
+                _count(own, run, step, was_running=False)
 
     def _settle(self, run: ScopeRun, step: Step) -> None:
-        outcome = run.outcome(step.slot)
         was_running = (run, step) in self._begun
         self._begun.discard((run, step))
-        if self._board is not None and outcome is not None and is_shown(step.spec):
-            record = run.record(step.slot)
-            is_restored = record is not None and record.is_restored
-            self._board.settle(step.spec.name, outcome, was_running=was_running, is_restored=is_restored)
+        if self._board is not None:
+            _count(self._board, run, step, was_running=was_running)
+
+    def _board_of(self, pulled: Pulled) -> ProgressBoard:
+        """The board on which an item is counted."""
+        assert self._board is not None
+        if self._by_item is None:
+            return self._board
+        own = self._by_item[pulled.position] = _ItemBoard(self._board)
+        return own
 
     # Items that have
 
     def follow(self, event_bus: EventBus, pulled: Pulled) -> object:
         """Hear of an item's nodes as long as what this returns is held."""
         if self._board is not None:
-            event_bus.count_on(self._board)
+            event_bus.count_on(self._board_of(pulled))
         if self._reader is None:
             return None
         teller = _ItemEvents(self._reader, pulled, self.time() - event_bus.time())
         event_bus.add_reader(teller)
         return teller
+
+
+def _count(board: ProgressBoard, run: ScopeRun, step: Step, *, was_running: bool) -> None:
+    outcome = run.outcome(step.slot)
+    if outcome is not None and is_shown(step.spec):
+        record = run.record(step.slot)
+        is_restored = record is not None and record.is_restored
+        board.settle(step.spec.name, outcome, was_running=was_running, is_restored=is_restored)
+
+
+class _ItemBoard(ProgressBoard):
+    """Counts the nodes of one item, and passes the counts on to the batch's board."""
+
+    def __init__(self, whole: ProgressBoard) -> None:
+        super().__init__("", 0)
+        self._whole = whole
+
+    def start(self, label: str) -> None:
+        super().start(label)
+        self._whole.start(label)
+
+    def refuse(self, label: str) -> None:
+        super().refuse(label)
+        self._whole.refuse(label)
+
+    def settle(self, label: str, outcome: Outcome[Any], *, was_running: bool, is_restored: bool = False) -> None:
+        super().settle(label, outcome, was_running=was_running, is_restored=is_restored)
+        self._whole.settle(label, outcome, was_running=was_running, is_restored=is_restored)
 
 
 class _ItemEvents(EventStream):

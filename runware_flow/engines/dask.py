@@ -33,6 +33,7 @@ from runware_flow.journal.address import DatabaseAddress
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.lifetime import on_asyncio, open_task_group
 from runware_flow.runner.budget import Budget, read_budget
+from runware_flow.view.progress import SharedStages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from runware_flow.batch.run import BatchSpec, BatchState
     from runware_flow.engines.worker import Reply, ShardItem
+    from runware_flow.graph.events import Event
 
 __all__ = ("DaskEngine",)
 
@@ -52,6 +54,8 @@ _MOST_ITEMS = 64
 """Items of a shard, at most: as many as are looked up in a journal together."""
 _SETTLED_SECONDS, _UNSETTLED_SECONDS = 2.0, 0.25
 """How often a worker is told its share: while nothing changes, and while others have to give some up first."""
+_MOST_EVENTS = 512
+"""Events that a worker is asked for at a time; it is asked for none while those that came are not taken."""
 _LOOK_SECONDS = 0.5
 """How often the scheduler is asked for its workers."""
 _SILENT = 2
@@ -128,6 +132,10 @@ class _Worker:
         self.last_reply_at = anyio.current_time()
         self.is_silent = False
         self.rate = 0.0
+        self.refused_count = 0
+        self.clock_offset = math.inf
+        """What is added to its times, which count from when the run was opened there."""
+        self.is_drained = False
         self._counted_at = anyio.current_time()
         self._counted = 0
 
@@ -181,6 +189,10 @@ class _ClusterRun:
         self._shares_changed = anyio.Event()
         self._policy = FailurePolicy(state.outbox, spec.settings, state.tolerance)
         self._shard_count = 0
+        self._stages = SharedStages()
+        self._is_draining = False
+        state.watch.look = lambda board: board.take_counts(self._stages.counts())
+        state.watch.refused_count = lambda: sum(worker.refused_count for worker in self._workers.values())
         self._group: TaskGroup | None = None
 
     async def run(self) -> None:
@@ -192,9 +204,12 @@ class _ClusterRun:
                 self._group.start_soon(self._watch_workers)
                 self._group.start_soon(self._pull)
                 await self._distribute()
+                await self._drain()
                 is_cancelled = False
                 self._group.cancel_scope.cancel()
             self._policy.end()
+            for address in self._workers:
+                self._stages.lose(address)  # nothing runs there any more
             end = "failed" if state.outbox.has_failed else "stopped" if self._is_stopped else "done"
             await state.watch.finish(end)
         finally:
@@ -244,6 +259,15 @@ class _ClusterRun:
                 await self._wait()
                 continue
             self._send(worker)
+
+    async def _drain(self) -> None:
+        """Wait for the last events of all workers."""
+        if not self._state.watch.wants_events:
+            return
+        self._is_draining = True
+        self._wake_shares()
+        while not all(worker.is_drained or worker.is_silent for worker in self._workers.values()):
+            await self._wait()
 
     def _idlest(self) -> _Worker | None:
         with_room = [worker for worker in self._workers.values() if worker.has_room]
@@ -295,7 +319,7 @@ class _ClusterRun:
         if done is not None:
             worker.count(len(done))
             for outcome in done:
-                self._settle(outcome)
+                self._settle(outcome, worker)
         left = [item for item in shard if item.position in self._out]
         for item in left:
             del self._out[item.position]
@@ -325,7 +349,7 @@ class _ClusterRun:
 
     # From the workers to the reader
 
-    def _settle(self, done: ShardItem) -> None:
+    def _settle(self, done: ShardItem, worker: _Worker) -> None:
         pulled = self._out.pop(done.position, None)
         if pulled is None:
             return
@@ -336,7 +360,8 @@ class _ClusterRun:
         state.accounts.absorb(done.accounts)
         state.report.begin()
         state.report.count(item)
-        state.watch.settled(item.outcome)
+        state.watch.settled(item.outcome, is_restored=item.is_restored)
+        self._stages.deliver(worker.address, done.stages)
         state.outbox.put(item, done.accounts)
         if self._policy.add(item) and not self._is_stopped:
             self.stop()
@@ -349,6 +374,7 @@ class _ClusterRun:
         """Take up workers as they come, and give up those that go."""
         assert self._group is not None
         while True:
+            self._wake()
             try:
                 there = await self._client.nthreads()
             except OSError:
@@ -377,6 +403,7 @@ class _ClusterRun:
     def _lose(self, worker: _Worker) -> None:
         """A worker is gone: its items go elsewhere, where they wait for their leases to expire."""
         worker.scope.cancel()
+        self._stages.lose(worker.address)
         self._shares.leave(worker.address, anyio.current_time() + self._lease_seconds)
         self._take_back(worker)
 
@@ -400,6 +427,7 @@ class _ClusterRun:
         with worker.scope:
             while True:
                 offered = self._shares.offer(worker.address, anyio.current_time())
+                is_draining = self._is_draining
                 reply = await self._send_share(worker, job, offered)
                 if reply is None:
                     await anyio.sleep(_UNSETTLED_SECONDS)
@@ -407,6 +435,9 @@ class _ClusterRun:
                 if reply.error is not None:
                     raise reply.error
                 if reply.is_missing:
+                    if job is None:
+                        self._stages.lose(worker.address)
+                        worker.clock_offset = math.inf
                     job = self._job
                     continue
                 job = None
@@ -418,16 +449,32 @@ class _ClusterRun:
                 running = sum(other.in_use for other in self._workers.values())
                 self._state.report.note_running(running)
                 self._state.watch.note_running(running)
+                self._receive(worker, reply)
+                worker.is_drained = is_draining and not reply.has_more
                 self._wake()
                 changed = self._shares_changed
-                is_settled = self._shares.is_settled
-                with anyio.move_on_after(_SETTLED_SECONDS if is_settled else _UNSETTLED_SECONDS):
+                if reply.has_more and reply.events:
+                    continue
+                is_quiet = self._shares.is_settled and not self._state.watch.wants_events
+                with anyio.move_on_after(_SETTLED_SECONDS if is_quiet else _UNSETTLED_SECONDS):
                     await changed.wait()
+
+    def _receive(self, worker: _Worker, reply: Reply) -> None:
+        """Take what a worker tells of its nodes."""
+        watch = self._state.watch
+        worker.refused_count = reply.refused_count
+        self._stages.report(worker.address, reply.stages)
+        worker.clock_offset = min(worker.clock_offset, watch.time() - reply.time)
+        for packed in reply.events:
+            event: Event = pickle.loads(packed)
+            watch.notify(msgspec.structs.replace(event, time=max(0.0, event.time + worker.clock_offset)))
 
     async def _send_share(self, worker: _Worker, job: bytes | None, offered: dict[str, int]) -> Reply | None:
         """Send a worker its share; `None` if it is not reached."""
+        watch = self._state.watch
+        most_events = _MOST_EVENTS if watch.wants_events and not watch.is_held else 0
         call = self._client.run(
-            attend, self._run_id, self._name, job, offered, self._is_stopped, workers=[worker.address]
+            attend, self._run_id, self._name, job, offered, self._is_stopped, most_events, workers=[worker.address]
         )
         try:
             answers = await call
@@ -539,11 +586,13 @@ def pack_job(spec: BatchSpec, journal: PostgresStore, run_id: str, name: str) ->
     budget = read_budget(spec.settings.budget)
     if budget is not None:  # what is spent of it is in the journal
         budget = Budget(budget.usd, prices=budget.prices)
+    told = spec.settings.progress
+    progress = "events" if callable(told) else "counts" if told else ""
     settings = msgspec.structs.replace(spec.settings, journal=None, progress=None, budget=budget)
     sent = spec._replace(key=None, settings=settings)
     try:
         packed: bytes = cloudpickle.dumps(
-            Job(run_id, name, sent, str(journal.address), journal.lease_seconds, journal.patience)
+            Job(run_id, name, sent, str(journal.address), journal.lease_seconds, journal.patience, progress)
         )
     except Exception as error:  # noqa: BLE001 - of any kind, from objects of any kind
         raise DeclarationError(

@@ -10,6 +10,7 @@ import logging
 import pickle
 import threading
 import time
+from collections import deque
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from runware_flow.batch.run import BatchRun, BatchSpec, BatchState, open_run
 from runware_flow.batch.source import FedSource, Pulled
 from runware_flow.batch.watch import BatchWatch
 from runware_flow.errors import JournalError, RunwareError, RunwareFlowError
+from runware_flow.graph.events import NodeSettled, RunFinished, RunStarted
 from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.graph.tolerance import Tolerance
 from runware_flow.journal.postgres import PostgresStore
@@ -34,14 +36,34 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runware_flow.batch.item import BatchItem
+    from runware_flow.graph.events import Event
     from runware_flow.graph.outcomes import Outcome
+    from runware_flow.view.progress import StageCounts
 
-__all__ = ("CONCURRENCY", "Job", "Left", "Reply", "RunMissing", "ShardItem", "attend", "end_run", "packed", "run_shard")
+__all__ = (
+    "CONCURRENCY",
+    "Job",
+    "Left",
+    "Reply",
+    "RunMissing",
+    "ShardItem",
+    "attend",
+    "end_run",
+    "packed",
+    "packed_event",
+    "run_shard",
+)
 
 _LOGGER = logging.getLogger("runware_flow")
 
 CONCURRENCY = ""
 """Stands for `concurrency` among the limits; none of those is named so."""
+_MOST_EVENTS = 1024
+"""Events that wait here for the driver, at most; as many again are in the reader that they come from."""
+_MOST_BYTES = 1 << 20
+"""Bytes of the events of one reply, not counting the last one."""
+_MOST_SHOWN = 1000
+"""Characters of a value that cannot be sent."""
 _ORPHANED = 10.0
 """Seconds without a word from the driver after which a run begins no more items."""
 
@@ -55,6 +77,7 @@ class Job(NamedTuple):
         spec: how an item is done; without its journal.
         journal: the address of the database, without a password.
         lease, patience: see `PostgresStore`.
+        progress: what the driver is told beside outcomes: `"events"` of nodes, `"counts"` of stages, or nothing.
     """
 
     run_id: str
@@ -63,6 +86,7 @@ class Job(NamedTuple):
     journal: str
     lease: float
     patience: float
+    progress: str = ""
 
 
 class ShardItem(NamedTuple):
@@ -71,12 +95,14 @@ class ShardItem(NamedTuple):
     Attributes:
         outcome: pickled.
         accounts: what it cost.
+        stages: how many nodes it had, by stage, if stages are counted.
     """
 
     position: int
     outcome: bytes
     is_restored: bool
     accounts: Accounts
+    stages: dict[str, StageCounts]
 
 
 class Reply(NamedTuple):
@@ -86,11 +112,21 @@ class Reply(NamedTuple):
         is_missing: it has no such run.
         in_use: what all runs of that name have in use in this process, by limit.
         error: why the run has failed.
+        time: seconds since the run was opened here.
+        refused_count: how many nodes wait because the service refuses their tasks.
+        stages: what was counted, if stages are.
+        events: some events of nodes, packed, the oldest first.
+        has_more: there are more of them.
     """
 
     is_missing: bool
     in_use: dict[str, int]
     error: Exception | None = None
+    time: float = 0.0
+    refused_count: int = 0
+    stages: dict[str, StageCounts] = {}  # noqa: RUF012 - never changed
+    events: list[bytes] = []  # noqa: RUF012
+    has_more: bool = False
 
 
 class Left(NamedTuple):
@@ -123,19 +159,21 @@ class _Shard:
 class _ShardOutbox(Outbox[Any, Any]):
     """Hands each outcome to the shard of its item. There is room: the driver sends no more than it takes back."""
 
-    def __init__(self, report: BatchReport, name: str) -> None:
+    def __init__(self, report: BatchReport, name: str, watch: BatchWatch) -> None:
         super().__init__(report, name, 1)
         self.shards: dict[int, _Shard] = {}
+        self._watch = watch
 
     async def room(self) -> None:
         return
 
     def put(self, item: BatchItem[Any, Any], accounts: Accounts) -> None:
         shard = self.shards.pop(item.index, None)
+        stages = self._watch.take_item_counts(item.index)
         if shard is None:
             return
         outcome = packed(item.outcome)
-        shard.items.append(ShardItem(item.index, outcome, item.is_restored, accounts.without_whole()))
+        shard.items.append(ShardItem(item.index, outcome, item.is_restored, accounts.without_whole(), stages))
         shard.left.discard(item.index)
         if not shard.left:
             shard.done.set()
@@ -164,6 +202,10 @@ class _WorkerRun:
         self._run: BatchRun | None = None
         self._is_left = False
         self._is_cancelled = False
+        self._watch: BatchWatch | None = None
+        self._events: deque[bytes] = deque()
+        self._taken = anyio.Event()
+        self._drops_events = False
         self._thread = threading.Thread(target=self._main, name=f"runware_flow {name}", daemon=True)
         self._thread.start()
 
@@ -174,6 +216,30 @@ class _WorkerRun:
         run = self._run
         return {} if run is None else {CONCURRENCY: run.runner.running_count, **run.admission.in_use()}
 
+    def reply(self, in_use: dict[str, int], most_events: int) -> Reply:
+        """Say how it stands, with some of its events."""
+        watch = self._watch
+        if watch is None:
+            return Reply(is_missing=False, in_use=in_use, error=self.error)
+        has_unread = watch.has_unread  # asked first: what is told meanwhile is among those that are taken now
+        events: list[bytes] = []
+        size = 0
+        while self._events and len(events) < most_events and size < _MOST_BYTES:
+            events.append(self._events.popleft())
+            size += len(events[-1])
+        if events:
+            self._post(self._note_taken)
+        return Reply(
+            is_missing=False,
+            in_use=in_use,
+            error=self.error,
+            time=watch.time(),
+            refused_count=watch.refused_count(),
+            stages=watch.counts(),
+            events=events,
+            has_more=has_unread or bool(self._events),
+        )
+
     def resize(self, share: Mapping[str, int]) -> None:
         """Use no more than that from now on."""
         self.heard_at = time.monotonic()
@@ -181,9 +247,14 @@ class _WorkerRun:
             self._share = dict(share)
             self._post(self._apply)
 
-    def leave(self, *, is_cancelled: bool = False) -> None:
-        """Begin no more items; with `is_cancelled` those in flight are abandoned, too."""
+    def leave(self, *, is_cancelled: bool = False, is_over: bool = False) -> None:
+        """Begin no more items; with `is_cancelled` those in flight are abandoned, too.
+
+        Args:
+            is_over: the driver asks for nothing more, events included.
+        """
         self._is_left = True
+        self._drops_events = self._drops_events or is_over
         self._is_cancelled = self._is_cancelled or is_cancelled
         self._post(self._leave)
 
@@ -227,12 +298,18 @@ class _WorkerRun:
         self._wake = anyio.Event()
         source, accounts = FedSource(), Accounts()
         report = BatchReport(accounts, name=job.spec.name)
-        self._outbox = outbox = _ShardOutbox(report, job.spec.name)
         self._source = source
         store = PostgresStore(job.journal, lease=job.lease, patience=job.patience)
         store.waits_to_open = True
-        settings = msgspec.structs.replace(job.spec.settings, journal=store, on_error="continue", progress=None)
-        watch = BatchWatch(job.spec.name, settings, None, accounts)
+        settings = msgspec.structs.replace(
+            job.spec.settings,
+            journal=store,
+            on_error="continue",
+            progress=self._pass_on if job.progress == "events" else None,
+        )
+        watch = BatchWatch(job.spec.name, settings, None, accounts, counts_items=job.progress == "counts")
+        self._watch = watch
+        self._outbox = outbox = _ShardOutbox(report, job.spec.name, watch)
         state = BatchState(source, accounts, report, outbox, watch, Tolerance(1.0))
         try:
             async with BlockingPortal() as self._portal:
@@ -258,13 +335,29 @@ class _WorkerRun:
             if time.monotonic() - self.heard_at > _ORPHANED:
                 what = "batch %s: nothing was heard of its driver for %g s: no more items are begun in this worker"
                 _LOGGER.warning(what, self.name, _ORPHANED)
+                self._drops_events = True
+                self._taken.set()
                 return
         if self._is_cancelled:
             self._scope.cancel()
             await anyio.lowlevel.checkpoint()
 
+    async def _pass_on(self, event: Event) -> None:
+        """Keep an event until the driver takes it. While there are too many, wait: then no more items begin here."""
+        if isinstance(event, (RunStarted, RunFinished)):
+            return
+        while len(self._events) >= _MOST_EVENTS and not self._drops_events:
+            self._taken = anyio.Event()
+            await self._taken.wait()
+        if not self._drops_events:
+            self._events.append(packed_event(event))
+
+    async def _note_taken(self) -> None:
+        self._taken.set()
+
     async def _leave(self) -> None:
         self._wake.set()
+        self._taken.set()
         if self._is_cancelled:
             self._scope.cancel()
 
@@ -288,13 +381,16 @@ _RUNS: dict[str, _WorkerRun] = {}
 """The runs of this process. They are used by the event loop of the engine's worker alone, and by shards."""
 
 
-def attend(run_id: str, name: str, job: bytes | None, share: dict[str, int], is_stopped: bool) -> Reply:
+def attend(
+    run_id: str, name: str, job: bytes | None, share: dict[str, int], is_stopped: bool, most_events: int = 0
+) -> Reply:
     """Hear from the driver of a run, which says what may be used here and asks what is.
 
     Args:
         job: a pickled `Job`, with which the run is opened if it is not there.
         share: how much may be used, by limit.
         is_stopped: no more items are to be begun.
+        most_events: how many events of nodes may come back.
     """
     for old in [run for run in _RUNS.values() if run.ended.is_set() and run.run_id != run_id]:
         del _RUNS[old.run_id]
@@ -310,7 +406,7 @@ def attend(run_id: str, name: str, job: bytes | None, share: dict[str, int], is_
     if is_stopped:
         run.leave()
     own = run.in_use()
-    return Reply(is_missing=False, in_use={limit: used[limit] + own.get(limit, 0) for limit in share}, error=run.error)
+    return run.reply({limit: used[limit] + own.get(limit, 0) for limit in share}, most_events)
 
 
 def run_shard(run_id: str, items: list[Pulled]) -> list[ShardItem]:
@@ -333,7 +429,7 @@ async def end_run(run_id: str, is_cancelled: bool) -> Left:
     run = _RUNS.get(run_id)
     if run is None:
         return Left(0, [])
-    run.leave(is_cancelled=is_cancelled)
+    run.leave(is_cancelled=is_cancelled, is_over=True)
     await anyio.to_thread.run_sync(run.ended.wait, abandon_on_cancel=True)
     del _RUNS[run_id]
     return run.left
@@ -353,6 +449,21 @@ def packed(outcome: Any) -> bytes:
             lost = RunwareError(f"what an item came to cannot be sent to the driver: {error}")
         packed = cloudpickle.dumps(Failed(lost))
     return packed
+
+
+def packed_event(event: Event) -> bytes:
+    """Pickle an event; a value that cannot be sent is replaced by how it is shown."""
+    cloudpickle: Any = import_module("cloudpickle")  # it has no types
+    if isinstance(event, NodeSettled) and not isinstance(event.outcome, Ok):
+        event = msgspec.structs.replace(event, outcome=pickle.loads(packed(event.outcome)))
+    try:
+        sent: bytes = cloudpickle.dumps(event)
+    except Exception:  # noqa: BLE001 - of any kind, from objects of any kind
+        assert isinstance(event, NodeSettled)
+        assert isinstance(event.outcome, Ok)
+        shown = repr(event.outcome.value)[:_MOST_SHOWN]
+        sent = cloudpickle.dumps(msgspec.structs.replace(event, outcome=Ok(shown)))
+    return sent
 
 
 def _portable_error(error: BaseException) -> Exception:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from runware_flow.graph.declaration import PURE, NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome
 from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
 
 __all__ = (
     "ProgressBoard",
+    "SharedStages",
     "Stage",
+    "StageCounts",
     "duration",
     "expected_counts",
     "is_shown",
@@ -30,6 +32,10 @@ _RATE_SECONDS = 15.0
 """How far back the rate looks."""
 _LINE_STAGES = 6
 """How many stages a plain line names."""
+
+StageCounts: TypeAlias = tuple[int, int, int, int, int, int]
+"""Nodes of a stage: running, ok, restored (of those that are ok), failed, skipped, abandoned."""
+_NONE: StageCounts = (0, 0, 0, 0, 0, 0)
 
 
 class Stage:
@@ -52,6 +58,14 @@ class Stage:
         self.skipped = 0
         self.abandoned = 0
 
+    def counts(self) -> StageCounts:
+        """What is counted, as plain data."""
+        return (self.running, self.ok, self.restored, self.failed, self.skipped, self.abandoned)
+
+    def take(self, counts: StageCounts) -> None:
+        """Take such counts over."""
+        self.running, self.ok, self.restored, self.failed, self.skipped, self.abandoned = counts
+
     @property
     def settled(self) -> int:
         """How many are over, however they ended."""
@@ -61,6 +75,51 @@ class Stage:
     def left(self) -> int | None:
         """How many are not over; `None` if that is not known."""
         return None if self.total is None else max(0, self.total - self.settled)
+
+
+class SharedStages:
+    """The stages of a run whose items are worked on by several workers, each of which counts by itself.
+
+    What a worker says is late, and what it did for items that it did not finish is done again by another one if it is
+    lost. So the counts of a worker are those that it has told, or those of the items that it has delivered, whichever
+    are more; and of a lost one, those of the items that it has delivered.
+    """
+
+    def __init__(self) -> None:
+        self._reported: dict[str, dict[str, StageCounts]] = {}
+        self._delivered: dict[str, dict[str, StageCounts]] = {}
+
+    def report(self, worker: str, counts: Mapping[str, StageCounts]) -> None:
+        """A worker says what it has counted since it began."""
+        self._reported[worker] = dict(counts)
+
+    def deliver(self, worker: str, counts: Mapping[str, StageCounts]) -> None:
+        """An item of a worker is over, which counted this."""
+        delivered = self._delivered.setdefault(worker, {})
+        for label, numbers in counts.items():
+            delivered[label] = _added(delivered.get(label, _NONE), numbers)
+
+    def lose(self, worker: str) -> None:
+        """A worker is gone, or has begun anew: what it has not delivered is done again."""
+        self._reported.pop(worker, None)
+        gone = self._delivered.setdefault("", {})
+        for label, numbers in self._delivered.pop(worker, {}).items():
+            gone[label] = _added(gone.get(label, _NONE), numbers)
+
+    def counts(self) -> dict[str, StageCounts]:
+        """The counts of all workers together."""
+        total: dict[str, StageCounts] = {}
+        for worker in dict.fromkeys([*self._reported, *self._delivered]):
+            told, delivered = self._reported.get(worker, {}), self._delivered.get(worker, {})
+            for label in dict.fromkeys([*told, *delivered]):
+                pairs = zip(told.get(label, _NONE), delivered.get(label, _NONE), strict=True)
+                most = cast("StageCounts", tuple(max(pair) for pair in pairs))
+                total[label] = _added(total.get(label, _NONE), most)
+        return total
+
+
+def _added(one: StageCounts, other: StageCounts) -> StageCounts:
+    return cast("StageCounts", tuple(a + b for a, b in zip(one, other, strict=True)))
 
 
 class ProgressBoard:
@@ -113,6 +172,15 @@ class ProgressBoard:
             stage.abandoned += 1
         else:
             stage.skipped += 1
+
+    def counts(self) -> dict[str, StageCounts]:
+        """The counts of each stage as plain data; may be called from another thread."""
+        return {stage.label: stage.counts() for stage in list(self.stages.values())}
+
+    def take_counts(self, counts: Mapping[str, StageCounts]) -> None:
+        """Show these counts from now on."""
+        for label, numbers in counts.items():
+            self._stage(label).take(numbers)
 
     def _stage(self, label: str) -> Stage:
         stage = self.stages.get(label)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from benchmarks import cluster as benchmark
 from benchmarks.crash import service
 
 
-@pytest.fixture
-def cluster(server):  # noqa: F811 - a worker needs the database's library
+@contextmanager
+def workers():
     """Two workers, and the environment that names their service."""
     pytest.importorskip("distributed")
     with service("0.1..0.3", ()) as environment:
@@ -24,3 +25,17 @@ def cluster(server):  # noqa: F811 - a worker needs the database's library
         with benchmark.cluster(2, environment) as running:
             running.environment = environment
             yield running
+
+
+@pytest.fixture
+def cluster(server):  # noqa: F811 - a worker needs the database's library
+    """Two workers and a service, which counts what this test buys."""
+    with workers() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(server):  # noqa: F811
+    """Two workers and a service, of all tests of a module that neither count purchases nor stop a part."""
+    with workers() as running:
+        yield running

@@ -10,10 +10,12 @@ import anyio
 import pytest
 
 from benchmarks.cluster import finish, poster, show, start_driver
+from benchmarks.crash import prompts
 from benchmarks.shared import bought
 from runware_flow import Batch, Budget, ClientStateError, DeclarationError, Failed, Ok, RunwareError
 from runware_flow.engines import DaskEngine, worker
 from runware_flow.engines import dask as engine
+from runware_flow.graph.events import NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.journal.sqlite import SqliteStore
 
@@ -118,6 +120,84 @@ def test_outcome_that_cannot_be_sent_is_a_failure_that_says_so():
     assert "cannot be sent to the driver" in str(unpacked(Ok(threading.Lock())).error)
     error = unpacked(Failed(RunwareError("no", code="safety", task_uuid="u"))).error
     assert (error.code, error.task_uuid, str(error)) == ("safety", "u", "no")
+
+
+def test_event_whose_value_cannot_be_sent_shows_it_instead():
+    def unpacked(outcome):
+        return pickle.loads(worker.packed_event(NodeSettled(1.0, "item[a]/n", "n", outcome, attempts=1))).outcome
+
+    assert unpacked(Ok(5)) == Ok(5)
+    assert "lock" in unpacked(Ok(threading.Lock())).value
+    assert str(unpacked(Failed(Unpicklable("it broke"))).error) == "Unpicklable: it broke"
+    assert pickle.loads(worker.packed_event(NodeStarted(1.0, "p", "n", 1))) == NodeStarted(1.0, "p", "n", 1)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_driver_hears_of_each_node_of_the_workers_once_and_in_order(shared_cluster, database):
+    told = []
+
+    def take(event):
+        told.append(event)
+
+    async def main():
+        batch = Batch(poster, concurrency=8, journal=database, name="events", progress=take)
+        return await batch.on(DaskEngine(shared_cluster.scheduler)).collect(prompts(20))
+
+    report = anyio.run(main)
+    assert report.ok_count == 20
+    assert isinstance(told[0], RunStarted)
+    assert isinstance(told[-1], RunFinished)
+    assert (told[-1].end, told[-1].ok_count) == ("done", 20)
+    by_path = {}
+    for event in told[1:-1]:
+        by_path.setdefault(event.path, []).append(event)
+    assert len(by_path) == 3 * 20
+    for events in by_path.values():
+        assert [type(event) for event in events if not isinstance(event, NodeProgress)] == [NodeStarted, NodeSettled]
+        assert isinstance(events[-1].outcome, Ok)
+        assert 0 <= events[0].time <= events[-1].time <= told[-1].time
+    assert {event.index for event in told[1:-1]} == set(range(20))
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_callback_that_is_slow_misses_nothing(shared_cluster, database):
+    told = []
+
+    async def take(event):
+        told.append(event)
+        await anyio.sleep(0.002)
+
+    async def number(value):
+        return value
+
+    def nodes(flow, item):
+        return flow.map(range(60), number).gather()
+
+    async def main():
+        batch = Batch(nodes, concurrency=8, journal=database, name="slow", progress=take)
+        return await batch.on(DaskEngine(shared_cluster.scheduler)).collect(range(20))
+
+    report = anyio.run(main)
+    assert report.ok_count == 20
+    settled = [event for event in told if isinstance(event, NodeSettled) and event.label == "number"]
+    assert len({event.path for event in settled}) == len(settled) == 20 * 60
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_progress_of_the_driver_counts_the_nodes_of_the_workers(shared_cluster, database, capsys):
+    async def main():
+        batch = Batch(poster, concurrency=8, journal=database, name="counts", progress="json", on_error="continue")
+        await batch.on(DaskEngine(shared_cluster.scheduler)).collect(prompts(20))
+
+    for restored in (0, 20):
+        anyio.run(main)
+        last = json.loads(capsys.readouterr().err.splitlines()[-1])
+        items, stages = last["items"], last["stages"]
+        assert (items["ok"], items["restored"]) == (20, restored)
+        assert [(stage["ok"], stage["restored"], stage["running"]) for stage in stages] == [(20, restored, 0)] * 3
 
 
 @pytest.mark.cluster

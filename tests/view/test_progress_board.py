@@ -6,13 +6,23 @@ import io
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from runware_flow import Abandoned, Failed, Flow, Ok, Skipped
 from runware_flow.tasks import ImageInference
 from runware_flow.view.bars import bars
 from runware_flow.view.notebook import board_bundle
-from runware_flow.view.progress import ProgressBoard, Stage, duration, expected_counts, money, pictures_line
+from runware_flow.view.progress import (
+    ProgressBoard,
+    SharedStages,
+    Stage,
+    duration,
+    expected_counts,
+    money,
+    pictures_line,
+)
 
 
 async def step(value):
@@ -183,3 +193,36 @@ def test_expected_counts_by_label_without_consuming_a_source():
 def test_money_and_durations_are_short_and_never_hide_a_cost():
     assert [money(usd) for usd in (0, 0.00005, 0.0123, 12.5)] == ["$0.0000", "<$0.0001", "$0.0123", "$12.5000"]
     assert [duration(seconds) for seconds in (0.04, 59.94, 60, 3725)] == ["0.0 s", "59.9 s", "1:00", "1:02:05"]
+
+
+COUNTS = st.tuples(*[st.integers(0, 5)] * 6)
+
+
+def test_shared_stages_count_what_a_lost_worker_did_not_deliver_no_more():
+    stages = SharedStages()
+    stages.report("a", {"art": (2, 3, 0, 0, 0, 0)})
+    stages.deliver("a", {"art": (0, 1, 0, 0, 0, 0)})
+    stages.report("b", {"art": (1, 1, 0, 0, 0, 0), "text": (0, 1, 0, 0, 0, 0)})
+    assert stages.counts() == {"art": (3, 4, 0, 0, 0, 0), "text": (0, 1, 0, 0, 0, 0)}
+    stages.lose("a")
+    stages.lose("a")
+    assert stages.counts() == {"art": (1, 2, 0, 0, 0, 0), "text": (0, 1, 0, 0, 0, 0)}
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["item", "tell", "lose"]), COUNTS), max_size=20))
+def test_shared_stages_end_with_what_was_delivered_whatever_was_told_and_lost(steps):
+    stages, counted, delivered = SharedStages(), {"a": (0,) * 6, "b": (0,) * 6}, (0,) * 6
+
+    def added(one, other):
+        return tuple(map(sum, zip(one, other, strict=True)))
+
+    for name, step, numbers in steps:
+        if step == "item":
+            counted[name], delivered = added(counted[name], numbers), added(delivered, numbers)
+            stages.deliver(name, {"art": numbers})
+        elif step == "tell":
+            stages.report(name, {"art": counted[name]})
+        else:
+            counted[name] = (0,) * 6
+            stages.lose(name)
+        assert stages.counts().get("art", (0,) * 6) == delivered
