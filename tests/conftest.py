@@ -16,7 +16,10 @@ from hypothesis import settings
 # CI takes the same examples each time, so that one commit has one verdict; anywhere else they are drawn anew.
 settings.register_profile("quick", deadline=None, max_examples=25, derandomize="CI" in os.environ)
 settings.register_profile("exhaustive", deadline=None, max_examples=300, derandomize="CI" in os.environ)
-settings.load_profile("exhaustive" if os.environ.get("RUNWARE_FLOW_EXHAUSTIVE") == "1" else "quick")
+IS_EXHAUSTIVE = os.environ.get("RUNWARE_FLOW_EXHAUSTIVE") == "1"
+settings.load_profile("exhaustive" if IS_EXHAUSTIVE else "quick")
+HANG_SECONDS = 240 if IS_EXHAUSTIVE else 30
+"""What takes longer is taken for a hang."""
 
 # A shell that starts a program in the background lets it ignore interrupts, and with it all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,11 +37,11 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def run(backend: str) -> Run:
-    """Run an async function on the backend under test: `run(main)`; more than 30 s is a hang."""
+    """Run an async function on the backend under test: `run(main)`; which ends it if it hangs."""
 
     def runner(main: Callable[..., Awaitable[T]], *args: Any) -> T:
         async def bounded() -> T:
-            with anyio.fail_after(30):
+            with anyio.fail_after(HANG_SECONDS):
                 return await main(*args)
 
         return anyio.run(bounded, backend=backend)
