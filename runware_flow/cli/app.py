@@ -399,6 +399,7 @@ def redo(
     ],
     node: Annotated[str | None, typer.Option(help="Only this node of them, and what follows it.")] = None,
     back: Annotated[bool, typer.Option("--back", help="Take the marks back.")] = False,
+    flow: FlowName = None,
 ) -> None:
     """Mark items to be bought anew by the next run.
 
@@ -413,7 +414,7 @@ def redo(
     """
     from runware_flow.cli.redo import redo_command
 
-    redo_command(journal, keys, node=node, is_marked=not back)
+    redo_command(journal, keys, node=node, is_marked=not back, flow=flow)
 
 
 @app.command(no_args_is_help=True)

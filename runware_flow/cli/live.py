@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from runware_flow.journal.address import JournalAddress
     from runware_flow.live import LivePage
 
 __all__ = ("leave_open", "open_live_page", "view_command")
@@ -40,7 +41,7 @@ def leave_open(page: LivePage) -> None:
     page.close()
 
 
-def view_command(journal: Path, *, flow: str | None, files: Sequence[Path], port: int) -> int:
+def view_command(journal: JournalAddress, *, flow: str | None, files: Sequence[Path], port: int) -> int:
     """Serve the page of a journal until interrupted; prints its address."""
     try:
         from runware_flow.live.journal_page import JournalPage

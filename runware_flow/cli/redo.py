@@ -6,29 +6,39 @@ from typing import TYPE_CHECKING
 
 from runware_flow.cli.program import UsageError
 from runware_flow.cli.terminal import echo
+from runware_flow.journal import Journal
 from runware_flow.journal.redo import find_nodes, mark_nodes
+from runware_flow.runner.journal_report import check_flow
 from runware_flow.view.progress import money
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from runware_flow.journal.address import JournalAddress
 
 __all__ = ("redo_command",)
 
 
-def redo_command(journal: Path, keys: Sequence[str], *, node: str | None, is_marked: bool) -> None:
+def redo_command(
+    journal: JournalAddress, keys: Sequence[str], *, node: str | None, is_marked: bool, flow: str | None = None
+) -> None:
     """Mark items, or one node of them, and say what they cost the last time; or take the marks back.
 
     Raises:
-        UsageError: a key fits nothing, or several items; then nothing is marked.
+        UsageError: a key fits nothing, or several items, or items of several flows; then nothing is marked.
     """
-    found = find_nodes(journal, keys, node=node)
+    if flow is not None:
+        with Journal(journal) as reader:
+            check_flow(reader, flow)
+    found = find_nodes(journal, keys, node=node, flow=flow)
     if found.missing:
         of = "" if node is None else f" with a finished node {node!r}"
         raise UsageError(f"the journal {journal} has no finished item{of} of key {', '.join(map(repr, found.missing))}")
     if found.ambiguous:
         raise UsageError(f"several items begin with {', '.join(map(repr, found.ambiguous))}: give more letters")
-    count = mark_nodes(journal, found.paths, is_marked=is_marked)
+    for key, flows in found.shared.items():
+        raise UsageError(f"several flows have an item {key!r}: name one of {', '.join(map(repr, flows))} with --flow")
+    count = mark_nodes(journal, found.nodes, is_marked=is_marked)
     if not is_marked:
         echo(f"{count} marks are taken back")
         return

@@ -17,28 +17,31 @@ _SHORTEST_KEY = 6
 
 
 class PaidRecord(msgspec.Struct, frozen=True):
-    """A record of a journal. `is_task`: it was a request; `cost`: USD, `None` is unknown."""
+    """A record of a journal. `is_task`: it was a request; `cost`: USD, `None` is unknown; `flow`: whose it is."""
 
     path: str
     is_task: bool
     cost: float | None = None
+    flow: str = ""
 
 
 class Selection(msgspec.Struct):
     """What was chosen.
 
     Attributes:
-        paths: of the nodes to mark.
+        nodes: to mark, each by its flow and its path.
         missing: keys that fit nothing.
         ambiguous: keys that fit several items.
+        shared: keys that items of several flows have, with the names of these flows.
         tasks: how many of the nodes are requests.
         cost: USD that these cost the last time, the known ones together.
         unknown_count: of how many that is not known.
     """
 
-    paths: list[str] = []
+    nodes: list[tuple[str, str]] = []
     missing: list[str] = []
     ambiguous: list[str] = []
+    shared: dict[str, list[str]] = {}
     tasks: int = 0
     cost: float = 0.0
     unknown_count: int = 0
@@ -48,12 +51,12 @@ def select(records: Iterable[PaidRecord], keys: Sequence[str], node: str | None 
     """Choose nodes by the keys of their items.
 
     Args:
-        records: of a journal; of a path that is there twice, the last one counts.
+        records: of a journal; of a node that is there twice, the last one counts.
         keys: of items, whole or at least their first six letters; or paths of nodes outside fan-outs.
         node: only nodes of this name. What follows them need not be marked: it is given something else by the next
             run, and so asks for something else.
     """
-    last = {record.path: record for record in records}
+    last = {(record.flow, record.path): record for record in records}
     by_item: dict[str, list[PaidRecord]] = {}
     for record in last.values():
         found = _KEYED.match(record.path)
@@ -67,10 +70,14 @@ def select(records: Iterable[PaidRecord], keys: Sequence[str], node: str | None 
             chosen.ambiguous.append(key)
             continue
         mine = [one for name in fits for one in by_item[name] if node is None or _name(one.path) == node]
+        flows = list(dict.fromkeys(record.flow for record in mine))
+        if len(flows) > 1:
+            chosen.shared[key] = flows
+            continue
         if not mine:
             chosen.missing.append(key)
         for record in mine:
-            chosen.paths.append(record.path)
+            chosen.nodes.append((record.flow, record.path))
             if record.is_task:
                 chosen.tasks += 1
                 chosen.cost = round(chosen.cost + (record.cost or 0.0), 6)

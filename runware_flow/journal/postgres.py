@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -26,15 +26,18 @@ from runware_flow.journal.store import Abandon, Begin, Keep, Lease, LeaseLost, N
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from runware_flow.journal.rows import RowKey
-    from runware_flow.journal.store import Change, Entry
+    from runware_flow.journal.store import Change, ChangedRows, Entry
 
 __all__ = (
     "DATABASE_FORMAT",
     "DatabaseRows",
+    "DatabaseWatch",
     "InRow",
     "PostgresStore",
+    "changed_database",
 )
 
 R = TypeVar("R")
@@ -146,16 +149,18 @@ class DatabaseRows:
     """
 
     paid, tells_price = PAID_THERE, TELLS_PRICE_THERE
+    pairs = "SELECT pair->>0, pair->>1 FROM json_array_elements(?::json) AS pair"
     is_earlier = False
     has_places = True
 
-    def __init__(self, address: DatabaseAddress) -> None:
+    def __init__(self, address: DatabaseAddress, *, is_read_only: bool = True) -> None:
         self._address = address
         self.bring_back = InRow().bring_back
         with self.translated():
             self._connection = address.connect()
             try:
-                self._connection.execute(b"SET default_transaction_read_only = on")
+                if is_read_only:
+                    self._connection.execute(b"SET default_transaction_read_only = on")
                 self._connection.execute(b"SET search_path = runware_flow")
                 [there] = self._connection.execute(b"SELECT to_regclass('runware_flow.format')").fetchone()
                 if there is None:
@@ -171,6 +176,11 @@ class DatabaseRows:
         """Run a statement with `?` for its values."""
         return self._connection.execute(_statement(query), values or None)
 
+    def transaction(self) -> AbstractContextManager[Any]:
+        """A block whose statements are carried out together or not at all."""
+        block: AbstractContextManager[Any] = self._connection.transaction()
+        return block
+
     def close(self) -> None:
         """Disconnect."""
         self._connection.close()
@@ -185,7 +195,47 @@ class DatabaseRows:
         try:
             yield
         except (load_psycopg().Error, msgspec.MsgspecError) as error:
-            raise JournalError(f"the journal {self._address} cannot be read: {self._address.text_of(error)}") from None
+            raise JournalError(f"the journal {self._address} cannot be used: {self._address.text_of(error)}") from None
+
+
+class DatabaseWatch:
+    """The `JournalWatch` of a database, on a connection that is kept between two looks."""
+
+    def __init__(self, address: DatabaseAddress) -> None:
+        self._address = address
+        self._rows: DatabaseRows | None = None
+        self._snapshot: object = None
+        self._version: object = None
+
+    def version(self) -> object:
+        """Return the sum of the transactions that last wrote the rows, which grows with each.
+
+        It is computed only if any transaction has ended since the last look.
+        """
+        try:
+            rows = self._rows = self._rows or DatabaseRows(self._address)
+            with rows.translated():
+                snapshot = rows.execute("SELECT pg_current_snapshot()::text").fetchone()
+                if snapshot != self._snapshot:
+                    self._version = rows.execute("SELECT count(*), sum(xmin::text::bigint) FROM node").fetchone()
+                    self._snapshot = snapshot
+        except JournalError:
+            self.close()
+            raise
+        return self._version
+
+    def close(self) -> None:
+        """Disconnect."""
+        rows, self._rows, self._snapshot = self._rows, None, None
+        if rows is not None:
+            rows.close()
+
+
+@contextmanager
+def changed_database(address: DatabaseAddress) -> Generator[ChangedRows]:
+    """Change the rows of a database in one transaction; see `open_to_change`. Nothing is made or brought up to date."""
+    with closing(DatabaseRows(address, is_read_only=False)) as rows, rows.translated(), rows.transaction():
+        yield rows
 
 
 class PostgresStore(RowStore):

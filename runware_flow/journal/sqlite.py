@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
     from contextlib import AbstractContextManager
 
-    from runware_flow.journal.store import Change, Entry
+    from runware_flow.journal.store import Change, ChangedRows, Entry
 
 __all__ = (
     "APPLICATION_ID",
@@ -39,7 +39,9 @@ __all__ = (
     "SCHEMA",
     "STATES",
     "FileRows",
+    "FileWatch",
     "SqliteStore",
+    "changed_file",
     "connect",
     "file_of_journal",
     "is_earlier",
@@ -352,6 +354,49 @@ class FileRows:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+class FileWatch:
+    """The `JournalWatch` of a file: it and its log are looked at from outside."""
+
+    def __init__(self, path: Path) -> None:
+        self._paths = [str(path), f"{path}-wal"]
+
+    def version(self) -> object:
+        """Return which files these are, how long, and when they were written."""
+        return tuple(_condition(path) for path in self._paths)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _condition(path: str) -> tuple[int, ...]:
+    try:
+        state = os.stat(path)
+    except OSError:
+        return ()
+    return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
+
+
+class _ChangedFile:
+    pairs = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return self._connection.execute(query, values)
+
+
+@contextmanager
+def changed_file(path: Path) -> Generator[ChangedRows]:
+    """Change the rows of a file in one transaction, while no run has it; see `open_to_change`."""
+    if not path.is_file():
+        raise NoJournal(f"there is no journal {path}")
+    with closing(take_lock(path)), translated(path), closing(connect(path)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield _ChangedFile(connection)
+        connection.execute("COMMIT")
 
 
 class SqliteStore(RowStore):

@@ -21,9 +21,11 @@ __all__ = (
     "Abandon",
     "Begin",
     "Change",
+    "ChangedRows",
     "Decide",
     "Entry",
     "JournalStore",
+    "JournalWatch",
     "Keep",
     "Lease",
     "LeaseLost",
@@ -245,6 +247,33 @@ class StoredRows(Protocol):
 
     def close(self) -> None:
         """End reading."""
+        ...
+
+
+class JournalWatch(Protocol):
+    """Looks whether a journal has changed. Its methods block."""
+
+    def version(self) -> object:
+        """Return what is another one after each change; a `JournalError` if it cannot be told now."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+class ChangedRows(Protocol):
+    """The rows of a journal inside a transaction.
+
+    Attributes:
+        pairs: SQL for the pairs of texts in a JSON array of arrays, which is its one value.
+    """
+
+    @property
+    def pairs(self) -> str: ...
+
+    def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """Run a statement with `?` for its values."""
         ...
 
 

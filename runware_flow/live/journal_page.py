@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.errors import ClientStateError, JournalError
+from runware_flow.errors import ClientStateError
+from runware_flow.journal.opening import watch_journal
 from runware_flow.journal.reader import Journal
 from runware_flow.journal.redo import mark_nodes
 from runware_flow.live.server import LiveServer
-from runware_flow.runner.journal_report import finder_of, journal_notes, journal_remarks
+from runware_flow.runner.journal_report import finder_of, journal_notes, journal_remarks, read_story
 from runware_flow.runner.report import date_text
 from runware_flow.runner.report_files import served_files
-from runware_flow.view.journal_story import summarise_journal
 from runware_flow.view.report import LivePart, Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    from runware_flow.journal.address import JournalAddress
     from runware_flow.runner.report_files import Finder
     from runware_flow.view.journal_story import JournalStory
 
@@ -28,7 +29,7 @@ class JournalPage(LiveServer):
     """Serves a page about a journal; see `runware-flow view`.
 
     Args:
-        journal: its file.
+        journal: its file or database.
         flow: only this flow or batch.
         files: folders whose files may be shown beside those below the journal's own folder.
         port: on which it is served; 0 takes a free one.
@@ -37,36 +38,47 @@ class JournalPage(LiveServer):
         JournalError: it cannot be read.
     """
 
-    def __init__(self, journal: Path, *, flow: str | None = None, files: Sequence[Path] = (), port: int = 0) -> None:
-        source = _JournalSource(journal, flow, files)
-        source.look()
-        super().__init__(source, port=port)
+    def __init__(
+        self, journal: JournalAddress, *, flow: str | None = None, files: Sequence[Path] = (), port: int = 0
+    ) -> None:
+        self._journal_source = source = _JournalSource(journal, flow, files)
+        try:
+            source.look()
+            super().__init__(source, port=port)
+        except BaseException:
+            source.close()
+            raise
+
+    def close(self) -> None:
+        """Tell the pages that are open the last state, and end; waits a few seconds at most."""
+        super().close()
+        self._journal_source.close()
 
 
 class _JournalSource:
-    def __init__(self, journal: Path, flow: str | None, files: Sequence[Path]) -> None:
+    def __init__(self, journal: JournalAddress, flow: str | None, files: Sequence[Path]) -> None:
         self._journal = journal
+        self._watch = watch_journal(journal)
         self._flow = flow
         self._files = files
-        self._seen: tuple[Any, ...] = ()
+        self._seen: object = None
         self._version = 0
         self._story: JournalStory | None = None
         self._finder: Finder | None = None
 
     def look(self) -> int:
-        seen = tuple(_state(Path(f"{self._journal}{end}")) for end in ("", "-wal"))
+        seen = self._watch.version()
         if seen != self._seen or self._story is None:
             with Journal(self._journal) as reader:
-                story = summarise_journal(reader.entries(flow=self._flow))
-                if self._flow is not None and not story.rows:
-                    raise JournalError(
-                        f"the journal {self._journal} has nothing of a flow or batch named {self._flow!r}"
-                    )
+                story = read_story(reader, self._flow)
                 self._finder = finder_of(reader, story.rows, self._files)
             self._story = story
             self._seen = seen
             self._version += 1
         return self._version
+
+    def close(self) -> None:
+        self._watch.close()
 
     def report(self) -> Report:
         story, finder = self._story, self._finder
@@ -96,14 +108,6 @@ class _JournalSource:
     async def stop(self) -> None:
         raise ClientStateError("this page is about a journal: a run is stopped where it runs")
 
-    def mark(self, paths: list[str], *, is_marked: bool) -> None:
-        mark_nodes(self._journal, paths, is_marked=is_marked)
-        self._seen = ()
-
-
-def _state(path: Path) -> tuple[int, int]:
-    try:
-        state = path.stat()
-    except OSError:
-        return (0, 0)
-    return (state.st_mtime_ns, state.st_size)
+    def mark(self, nodes: list[tuple[str, str]], *, is_marked: bool) -> None:
+        mark_nodes(self._journal, nodes, is_marked=is_marked)
+        self._seen = None

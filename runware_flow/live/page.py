@@ -134,5 +134,5 @@ class _RunSource:
         except RuntimeError as error:  # its event loop has ended
             raise ClientStateError("the run is over") from error
 
-    def mark(self, paths: list[str], *, is_marked: bool) -> None:
+    def mark(self, nodes: list[tuple[str, str]], *, is_marked: bool) -> None:
         raise ClientStateError("marks are made when the run is over: runware-flow view JOURNAL")

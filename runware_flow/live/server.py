@@ -89,8 +89,8 @@ class LiveSource(Protocol):
         """Tell the run to stop."""
         ...
 
-    def mark(self, paths: list[str], *, is_marked: bool) -> None:
-        """Mark nodes to be bought anew, or take their marks back."""
+    def mark(self, nodes: list[tuple[str, str]], *, is_marked: bool) -> None:
+        """Mark nodes, by flow and path, to be bought anew, or take their marks back."""
         ...
 
 
@@ -167,13 +167,17 @@ class LiveServer:
     async def _look(self) -> None:
         """Render what is new while it is read; without a reader, only take it in."""
         ready_at = 0.0
+        problem = ""
         while not self._stop.is_set():
             if anyio.current_time() >= ready_at:
                 began = time.thread_time()
                 try:
                     self._refresh(renders=self._readers > 0)
+                    problem = ""
                 except RunwareFlowError as error:  # the journal has gone, say; it may come back
-                    _LOGGER.warning("the live page cannot be brought up to date: %s", error)
+                    if str(error) != problem:  # not five times a second
+                        _LOGGER.warning("the live page cannot be brought up to date: %s", error)
+                    problem = str(error)
                 ready_at = anyio.current_time() + _WORKING_SHARE * (time.thread_time() - began)
             await anyio.sleep(_LOOK_SECONDS)
         with contextlib.suppress(RunwareFlowError):
@@ -232,9 +236,13 @@ class LiveServer:
         await answer(scope, receive, send_guarded)
 
     async def _page(self, _: Request) -> Response:
-        from starlette.responses import HTMLResponse
+        from starlette.responses import HTMLResponse, PlainTextResponse
 
-        self._refresh(renders=True)
+        try:
+            self._refresh(renders=True)
+        except RunwareFlowError as error:
+            if not self._feed.has_page:
+                return PlainTextResponse(str(error), 503)
         return HTMLResponse(self._feed.page())
 
     async def _events(self, request: Request) -> Response:
@@ -308,7 +316,7 @@ class LiveServer:
             asked = msgspec.json.decode(body, type=_Marks)
         except (msgspec.MsgspecError, ValueError):
             return PlainTextResponse("not understood", 400)
-        change = partial(self._source.mark, asked.paths, is_marked=asked.marked)
+        change = partial(self._source.mark, asked.nodes, is_marked=asked.marked)
         return await self._carry_out(anyio.to_thread.run_sync(change))
 
     async def _carry_out(self, change: Awaitable[None]) -> Response:
@@ -316,14 +324,14 @@ class LiveServer:
 
         try:
             await change
+            self._refresh(renders=True)
         except RunwareFlowError as error:
             return PlainTextResponse(str(error), 409)
-        self._refresh(renders=True)
         return PlainTextResponse("done")
 
 
 class _Marks(msgspec.Struct):
-    paths: list[str]
+    nodes: list[tuple[str, str]]
     marked: bool
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runware_flow.view.journal_story import JournalStory
     from runware_flow.view.story import Row
 
-__all__ = ("finder_of", "journal_notes", "journal_remarks", "journal_report", "read_story")
+__all__ = ("check_flow", "finder_of", "journal_notes", "journal_remarks", "journal_report", "read_story")
 
 _EMBEDDED = 500
 
@@ -72,14 +72,24 @@ def read_story(reader: Journal, flow: str | None) -> JournalStory:
     Raises:
         JournalError: it cannot be read, or has nothing of `flow`.
     """
-    story = summarise_journal(reader.entries(flow=flow))
-    if flow is not None and not story.rows:
-        there = ", ".join(map(repr, reader.flows()))
+    if flow is not None:
+        check_flow(reader, flow)
+    return summarise_journal(reader.entries(flow=flow))
+
+
+def check_flow(reader: Journal, flow: str) -> None:
+    """Check that a journal has something of a flow or batch.
+
+    Raises:
+        JournalError: it has not; or it cannot be read.
+    """
+    flows = reader.flows()
+    if flow not in flows:
+        there = ", ".join(map(repr, flows))
         raise JournalError(
             f"the journal {reader.path} has nothing of a flow or batch named {flow!r}"
             + (f"; it has {there}" if there else "")
         )
-    return story
 
 
 def finder_of(reader: Journal, rows: Sequence[Row], files: Sequence[Path] | None) -> Finder:

@@ -205,7 +205,7 @@ def card(
     rows: Sequence[Row],
     files: Mapping[tuple[int, int], MediumFile],
     *,
-    marks: frozenset[str] | None = None,
+    marks: frozenset[tuple[str, str]] | None = None,
 ) -> str:
     """Write the card of an item.
 
@@ -213,7 +213,7 @@ def card(
         item: the item.
         rows: of the whole run.
         files: how media are shown, by row and number of the medium in it.
-        marks: paths that are marked to be bought anew; `None` where nothing can be marked.
+        marks: flows and paths that are marked to be bought anew; `None` where nothing can be marked.
     """
     facts = [item.name] if item.title != item.name else []
     if item.seconds is not None:
@@ -232,9 +232,8 @@ def card(
     )
 
 
-def _redo(item: GalleryItem, rows: Sequence[Row], marks: frozenset[str]) -> str:
-    paths = [rows[number].path for number in item.rows]
-    is_marked = any(path in marks for path in paths)
+def _redo(item: GalleryItem, rows: Sequence[Row], marks: frozenset[tuple[str, str]]) -> str:
+    is_marked = any((rows[number].flow, rows[number].path) in marks for number in item.rows)
     word = "Take the mark back" if is_marked else "Buy anew…"
     marked = "<span class=marked>will be bought anew</span>" if is_marked else ""
     return (

@@ -29,8 +29,8 @@ _LONGEST_PAUSE = 60.0
 
 
 class JournalStory(msgspec.Struct):
-    """Attributes: began_at: seconds since the epoch; cut_seconds: pauses that the time line leaves out; marks: paths of
-    nodes that are marked to be bought anew."""
+    """Attributes: began_at: seconds since the epoch; cut_seconds: pauses that the time line leaves out; marks: flow and
+    path of each node that is marked to be bought anew."""
 
     names: list[str]
     shape: Shape
@@ -39,7 +39,7 @@ class JournalStory(msgspec.Struct):
     began_at: float | None
     seconds: float
     cut_seconds: float
-    marks: frozenset[str] = frozenset()
+    marks: frozenset[tuple[str, str]] = frozenset()
 
 
 class JournalLine(msgspec.Struct):
@@ -94,7 +94,7 @@ class _JournalStoryBuilder:
         self._boxes = self._path_boxes.all
         self._receipt: dict[tuple[str, str, str | None], JournalLine] = {}
         self._origin: dict[str, tuple[str, str]] = {}
-        self._marks: set[str] = set()
+        self._marks: set[tuple[str, str]] = set()
         self._asked: dict[tuple[str, str], dict[str, Any]] = {}
 
     def take(self, entry: JournalEntry) -> None:
@@ -105,7 +105,7 @@ class _JournalStoryBuilder:
         if before is not None:
             row.began = before.began
         self._rows[name] = row
-        (self._marks.add if entry.state == "redo" else self._marks.discard)(entry.path)
+        (self._marks.add if entry.state == "redo" else self._marks.discard)(name)
         self._asked[name] = entry.request
         if entry.task_uuid is not None:
             box.kind = "task"

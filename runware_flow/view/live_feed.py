@@ -64,6 +64,11 @@ class Feed:
             self._word_counts.append(len(self._words.all))
         return is_changed
 
+    @property
+    def has_page(self) -> bool:
+        """Whether there is a state to write a page of."""
+        return self._report is not None
+
     def page(self) -> str:
         """Write the page of the newest state."""
         assert self._report is not None

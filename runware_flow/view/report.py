@@ -51,12 +51,12 @@ class LivePart(msgspec.Struct, kw_only=True):
 
     Attributes:
         can_stop: there is a run that can be told to stop.
-        marks: paths that are marked to be bought anew; `None` where nothing can be marked.
+        marks: flows and paths that are marked to be bought anew; `None` where nothing can be marked.
         version: of the state that it shows; updates are asked for from there on.
     """
 
     can_stop: bool = False
-    marks: frozenset[str] | None = None
+    marks: frozenset[tuple[str, str]] | None = None
     version: int = 0
 
 
@@ -449,8 +449,9 @@ def _row(
         "z": words.number(row.because) if row.because else None,
         "d": row.after,
         "o": row.path if row.path != row.place else None,
+        "v": words.number(row.flow) if row.flow else None,
     }
-    return {name: value for name, value in short.items() if value or (value == 0 and name in "bsrgtceymwfhz")}
+    return {name: value for name, value in short.items() if value or (value == 0 and name in "bsrgtceymwfhzv")}
 
 
 def _number(value: float | None) -> float | None:

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import anyio
 import psycopg
@@ -119,6 +121,7 @@ READING = [
     ("journal", "ls"),
     ("journal", "flows"),
     ("collect",),
+    ("view",),
 ]
 
 
@@ -139,7 +142,7 @@ def test_database_without_a_journal_is_one_sentence_and_stays_without(database, 
 def test_database_that_is_away_is_one_sentence_without_the_password(tmp_path, command):
     code, out, error = call(tmp_path, *command, "postgresql://me:S3cret@127.0.0.1:1/posters")
     assert (code, out) == (1, "")
-    assert error.startswith("runware-flow: the journal postgresql://me@127.0.0.1:1/posters cannot be read: ")
+    assert error.startswith("runware-flow: the journal postgresql://me@127.0.0.1:1/posters cannot be used: ")
     assert len(error.splitlines()) == 1
     assert "S3cret" not in error
 
@@ -223,6 +226,40 @@ def test_url_that_cannot_be_a_journal_is_wrong_usage_that_shows_no_password(tmp_
 def test_address_is_read_as_libpq_does(url, shown, name):
     address = address_of(url)
     assert (str(address), address.name) == (shown, name)
+
+
+@pytest.mark.cluster
+def test_view_in_one_process_follows_runs_and_marks_of_others(database, tmp_path):
+    run_batch(database, "posters", ["kite"])
+    with subprocess.Popen(
+        [*COMMAND, "view", database], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+
+            def page():
+                with urllib.request.urlopen(url, timeout=20) as answer:
+                    return answer.read().decode()
+
+            assert page().count("<article ") == 1
+            run_batch(database, "posters", ["kite", "boat"])
+            assert page().count("<article ") == 2
+            code, out, _ = call(tmp_path, "redo", database, "kite")
+            assert code == 0
+            assert out == (
+                f"the next run with {database} buys 2 tasks anew; these cost $0.0024 the last time. --back takes the"
+                " marks back\n"
+            )
+            assert page().count("will be bought anew</span>") == 1
+            assert call(tmp_path, "redo", database, "kite", "--back")[1] == "2 marks are taken back\n"
+            assert page().count("will be bought anew</span>") == 0
+            assert call(tmp_path, "redo", database, "kite", "--flow", "x")[0] == 1
+        finally:
+            process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert error == "runware-flow: Ctrl-C ends the page\n"
 
 
 @pytest.mark.cluster

@@ -9,13 +9,16 @@ import time
 from urllib.parse import urlsplit
 
 import anyio
+import msgspec
 import pytest
+from postgres_server import PostgresServer
 from service import Service, art, caption
 
 from runware_flow import Batch, Client, Flow, RunwareError
 from runware_flow.emulator import Emulator
 from runware_flow.graph.events import NodeSettled, NodeStarted, RunFinished, RunStarted
 from runware_flow.graph.outcomes import Ok
+from runware_flow.journal.address import address_of
 from runware_flow.live import LivePage
 from runware_flow.live.journal_page import JournalPage
 from runware_flow.view.live_feed import Feed
@@ -202,21 +205,64 @@ def test_pictures_of_a_run_come_from_the_page_itself(page, tmp_path, monkeypatch
     assert ask(page.url, "file/0.0")[0] == 404
 
 
-def test_the_page_of_a_journal_follows_what_is_written(tmp_path):
+@pytest.mark.parametrize("kind", ["file", pytest.param("database", marks=pytest.mark.cluster)])
+def test_the_page_of_a_journal_follows_what_is_written(request, tmp_path, kind):
+    journal = tmp_path / "run.sqlite" if kind == "file" else request.getfixturevalue("database")
+
     def poster(flow, prompt):
         return flow.then(art(prompt), label="art")
 
-    batch = Batch(poster, journal=tmp_path / "run.sqlite", name="posters", key=str)
-    anyio.run(lambda: batch.collect(["one"], Service()))
-    page = JournalPage(tmp_path / "run.sqlite")
+    def run(name, *prompts):
+        batch = Batch(poster, journal=journal, name=name, key=str)
+        anyio.run(lambda: batch.collect(prompts, Service()))
+
+    run("posters", "one")
+    page = JournalPage(address_of(journal))
+    only = JournalPage(address_of(journal), flow="posters")
     page.start()
+    only.start()
     try:
         assert ask(page.url)[1].count("<article ") == 1
-        anyio.run(lambda: batch.collect(["one", "two"], Service()))
-        assert ask(page.url)[1].count("<article ") == 2
+        run("posters", "one", "two")
+        run("banners", "one")
+        assert ask(page.url)[1].count("<article ") == 3
+        assert ask(only.url)[1].count("<article ") == 2
         assert ask(page.url, "stop", method="POST", headers=own(page.url))[0] == 409
+        marks = msgspec.json.encode({"nodes": [["banners", "item[one]/art"]], "marked": True})
+        assert ask(page.url, "mark", method="POST", headers=own(page.url), body=marks)[0] == 200
+        assert ask(page.url)[1].count("will be bought anew</span>") == 1
+        assert ask(only.url)[1].count("will be bought anew</span>") == 0
+        back = msgspec.json.encode({"nodes": [["banners", "item[one]/art"]], "marked": False})
+        assert ask(page.url, "mark", method="POST", headers=own(page.url), body=back)[0] == 200
+        assert ask(page.url)[1].count("will be bought anew</span>") == 0
     finally:
         page.close()
+        only.close()
+
+
+@pytest.mark.cluster
+def test_the_page_of_a_journal_outlives_a_restart_of_the_database():
+    def poster(flow, prompt):
+        return flow.then(art(prompt), label="art")
+
+    def run(*prompts):
+        batch = Batch(poster, journal=url, name="posters", key=str)
+        anyio.run(lambda: batch.collect(prompts, Service()))
+
+    with PostgresServer() as server:
+        url = server.url()
+        run("one")
+        page = JournalPage(address_of(url))
+        page.start()
+        try:
+            assert ask(page.url)[1].count("<article ") == 1
+            server.stop()
+            assert ask(page.url)[0] == 200, "the last state that is known"
+            server.start()
+            run("one", "two")
+            assert ask(page.url)[1].count("<article ") == 2
+        finally:
+            page.close()
 
 
 # The state behind the page, which needs no server

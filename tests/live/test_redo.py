@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import psycopg
 import pytest
 from service import Service, art, caption, upscale
 
@@ -17,6 +18,11 @@ from runware_flow.journal.sqlite import SqliteStore
 from runware_flow.view.journal_story import summarise_journal
 
 BACKENDS = ["asyncio", "trio"]
+
+
+@pytest.fixture(params=["file", pytest.param("database", marks=pytest.mark.cluster)])
+def journal(request, tmp_path):
+    return tmp_path / "run.sqlite" if request.param == "file" else request.getfixturevalue("database")
 
 
 class Fresh(Service):
@@ -49,14 +55,13 @@ def test_a_marked_record_answers_nothing_and_another_attempt_is_bought():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_redo_of_three_of_300_items_buys_exactly_those_and_what_depends_on_them(tmp_path, backend):
-    journal = tmp_path / "run.sqlite"
+def test_redo_of_three_of_300_items_buys_exactly_those_and_what_depends_on_them(journal, backend):
     sent, _ = collect(journal, 300, backend)
     assert len(sent) == 900
     keys = ["poster 7", "poster 77", "poster 277"]
     found = find_nodes(journal, keys)
-    assert (len(found.paths), found.tasks, found.cost) == (9, 9, pytest.approx(9 * 0.0012))
-    assert mark_nodes(journal, found.paths, is_marked=True) == 9
+    assert (len(found.nodes), found.tasks, found.cost) == (9, 9, pytest.approx(9 * 0.0012))
+    assert mark_nodes(journal, found.nodes, is_marked=True) == 9
     sent, _ = collect(journal, 300, backend)
     assert sorted(one.wire["positivePrompt"] for one in sent if one.task_type == "imageInference") == sorted(keys)
     assert len(sent) == 9
@@ -71,17 +76,15 @@ def test_redo_of_three_of_300_items_buys_exactly_those_and_what_depends_on_them(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_one_node_and_what_follows_it(tmp_path, backend):
-    journal = tmp_path / "run.sqlite"
+def test_one_node_and_what_follows_it(journal, backend):
     collect(journal, 4, backend)
     found = find_nodes(journal, ["poster 2"], node="big")
-    mark_nodes(journal, found.paths, is_marked=True)
+    mark_nodes(journal, found.nodes, is_marked=True)
     sent, _ = collect(journal, 4, backend)
     assert [one.task_type for one in sent] == ["upscale", "caption"]
 
 
-def test_a_mark_can_be_taken_back(tmp_path, capsys):
-    journal = tmp_path / "run.sqlite"
+def test_a_mark_can_be_taken_back(journal, capsys):
     collect(journal, 4, "asyncio")
     redo_command(journal, ["poster 1", "poster 2"], node=None, is_marked=True)
     assert "buys 6 tasks anew; these cost $0.0072 the last time" in capsys.readouterr().out
@@ -96,19 +99,18 @@ def test_a_mark_can_be_taken_back(tmp_path, capsys):
     assert collect(journal, 4, "asyncio")[0] == []
 
 
-def test_a_flow_s_own_nodes_are_marked_by_their_names(tmp_path):
-    flow = Flow("single", journal=tmp_path / "run.sqlite")
+def test_a_flow_s_own_nodes_are_marked_by_their_names(journal):
+    flow = Flow("single", journal=journal)
     picture = flow.then(art("a kite"), label="art")
     picture.then(caption, label="text")
     anyio.run(flow.execute, Fresh())
-    mark_nodes(tmp_path / "run.sqlite", find_nodes(tmp_path / "run.sqlite", ["art"]).paths, is_marked=True)
+    mark_nodes(journal, find_nodes(journal, ["art"]).nodes, is_marked=True)
     service = Fresh()
     anyio.run(flow.execute, service)
     assert [one.task_type for one in service.sent] == ["imageInference", "caption"]
 
 
-def test_a_key_that_fits_nothing_or_several_marks_nothing(tmp_path):
-    journal = tmp_path / "run.sqlite"
+def test_a_key_that_fits_nothing_or_several_marks_nothing(journal):
     collect(journal, 4, "asyncio")
     with pytest.raises(UsageError, match="no finished item of key 'kite'"):
         redo_command(journal, ["poster 1", "kite"], node=None, is_marked=True)
@@ -124,9 +126,70 @@ def test_a_journal_that_a_run_has_is_not_marked(tmp_path):
     store.open()
     try:
         with pytest.raises(JournalError, match="in use by another run"):
-            mark_nodes(journal, ["x"], is_marked=True)
+            mark_nodes(journal, [("posters", "x")], is_marked=True)
     finally:
         store.close()
+
+
+def test_a_key_of_two_batches_marks_the_one_that_is_named(journal):
+    services = {}
+    for name in ("posters", "banners"):
+        batch = Batch(poster, journal=journal, name=name, key=str)
+        anyio.run(batch.collect, ["kite", "boat"], Fresh())
+    with pytest.raises(UsageError, match="several flows have an item 'kite': name one of 'posters', 'banners'"):
+        redo_command(journal, ["kite"], node=None, is_marked=True)
+    with pytest.raises(JournalError, match="nothing of a flow or batch named 'x'; it has 'posters', 'banners'"):
+        redo_command(journal, ["kite"], node=None, is_marked=True, flow="x")
+    redo_command(journal, ["kite"], node=None, is_marked=True, flow="banners")
+    with Journal(journal) as reader:
+        assert {flow for flow, _ in summarise_journal(reader.entries()).marks} == {"banners"}
+    for name in ("posters", "banners"):
+        services[name] = Fresh()
+        batch = Batch(poster, journal=journal, name=name, key=str)
+        anyio.run(batch.collect, ["kite", "boat"], services[name])
+    assert [len(service.sent) for service in services.values()] == [0, 3]
+
+
+def test_marking_where_there_is_no_journal_makes_none(tmp_path):
+    with pytest.raises(JournalError, match="there is no journal"):
+        mark_nodes(tmp_path / "none.sqlite", [("f", "x")], is_marked=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.cluster
+def test_marking_in_a_database_without_a_journal_makes_none(database):
+    with pytest.raises(JournalError, match="there is no journal"):
+        mark_nodes(database, [("f", "x")], is_marked=True)
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT to_regnamespace('runware_flow')").fetchone() == (None,)
+
+
+@pytest.mark.cluster
+def test_database_is_marked_while_runs_use_it_and_the_next_of_them_buys_anew_once(database):
+    """Two runs have the journal open; the item of the mark is restored by the one and bought anew by the next two."""
+    collect(database, 4, "asyncio")
+
+    async def main():
+        service = Fresh()
+        batch = Batch(poster, journal=database, name="posters", key=str, concurrency=4)
+        prompts = [f"poster {n}" for n in range(4)]
+
+        def pulled():
+            yield from prompts[:2]
+            mark_nodes(database, find_nodes(database, ["poster 3"]).nodes, is_marked=True)
+            yield from prompts[2:]
+
+        await batch.collect(pulled, service)
+        assert {one.wire["positivePrompt"] for one in service.sent if one.task_type == "imageInference"} == {"poster 3"}
+        marked = find_nodes(database, ["poster 1", "poster 2"]).nodes
+        mark_nodes(database, marked, is_marked=True)
+        services = [Fresh(), Fresh()]
+        async with anyio.create_task_group() as tasks:
+            for one in services:
+                tasks.start_soon(batch.collect, prompts, one)
+        assert sum(len(one.sent) for one in services) == 6
+
+    anyio.run(main)
 
 
 def test_selection_counts_the_last_record_of_a_path():
@@ -137,5 +200,5 @@ def test_selection_counts_the_last_record_of_a_path():
         PaidRecord("x", is_task=True),
     ]
     found = select(records, ["k", "x", "y"])
-    assert (found.paths, found.missing, found.tasks) == (["a[k]/art", "a[k]/save", "x"], ["y"], 2)
+    assert (found.nodes, found.missing, found.tasks) == ([("", "a[k]/art"), ("", "a[k]/save"), ("", "x")], ["y"], 2)
     assert (found.cost, found.unknown_count) == (0.2, 1)

@@ -486,7 +486,7 @@
     for (const number of item.r) if ((rows[number].d ?? []).some((before) => chosen.has(before))) chosen.add(number);
     return [...chosen];
   }
-  const pathOf = (number) => rows[number].o ?? rows[number].p;
+  const nodeOf = (number) => [word(rows[number].v), rows[number].o ?? rows[number].p];
   function priced(numbers) {
     const bought = numbers.filter((number) => rows[number].u), known = bought.filter((number) => rows[number].k !== undefined);
     const sum = known.reduce((total, number) => total + rows[number].k, 0), unknown = bought.length - known.length;
@@ -496,12 +496,12 @@
     const button = event.target.closest("[data-redo]");
     if (!button) return;
     const item = items.find((one) => one.i === button.closest(".card").id);
-    if (button.dataset.marked === "1") { post("mark", { paths: item.r.map(pathOf), marked: false }); return; }
+    if (button.dataset.marked === "1") { post("mark", { nodes: item.r.map(nodeOf), marked: false }); return; }
     const tasks = item.r.filter((number) => rows[number].u || rows[number].j);
     const choices = [["all", `the whole item: ${priced(item.r)}`], ...tasks.filter((number) => rows[number].u).map((number) => [number, `${label(rows[number])} and what follows: ${priced(followers(item, number))}`])];
     ask(`The next run with this journal buys anew, at the prices of then (“${item.q ?? item.n}”):`, "Buy anew", choices, (choice) => {
       const numbers = choice === "all" ? item.r : [Number(choice)];
-      post("mark", { paths: numbers.map(pathOf), marked: true });
+      post("mark", { nodes: numbers.map(nodeOf), marked: true });
     });
   });
 
