@@ -10,24 +10,26 @@ import csv
 import sys
 from pathlib import Path
 
-from runware_flow import Flow, Ok
+from runware_flow import Flow
 from runware_flow.tasks import Caption, RemoveBackground
+
+
+def cut_out(photo: Path) -> RemoveBackground:  # a PNG, because a JPG has no transparency
+    return RemoveBackground(model="runware:109@1", inputs={"image": photo}, output_format="PNG")
 
 
 def main(source: Path, target: Path) -> None:
     photos = sorted(path for path in source.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
-    target.mkdir(parents=True, exist_ok=True)
     flow = Flow("product-photos", journal=target / "photos.sqlite", on_error="continue")
-    cut = flow.map(photos, lambda photo: RemoveBackground(model="runware:109@1", inputs={"image": photo}))
-    files = cut.save(str(target / "{index}"))
-    texts = cut.then(lambda picture: Caption(model="runware:150@2", inputs={"image": picture}))
+    cut = flow.map(photos, cut_out, key=lambda photo: photo.stem)
+    cut.save(str(target / "{key}"))
+    cut.then(lambda picture: Caption(model="runware:150@2", inputs={"image": picture}))
     result = flow.run()
     with (target / "photos.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["photo", "file", "text"])
-        for photo, saved, text in zip(photos, result.outcomes(files), result.outcomes(texts), strict=True):
-            told = text.value.text if isinstance(text, Ok) else text
-            rows.writerow([photo.name, saved.value if isinstance(saved, Ok) else saved, told])
+        rows.writerow(["photo", "file", "text", "cost", "error"])
+        for photo, row in zip(photos, result.to_rows(), strict=True):
+            rows.writerow([photo.name, "".join(row["files"]), "".join(row["texts"]), row["cost"], row["error"]])
     print(f"{len(photos)} photos, {result.cost} USD, {target / 'photos.csv'}")
 
 

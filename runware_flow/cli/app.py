@@ -302,7 +302,7 @@ def run(
         if journal is not None:
             options["journal"] = journal
         batch = found.overridden(name, **options)
-        code = run_batch_command(batch, made, report=report, is_json=is_json, backend=backend)
+        code = run_batch_command(batch, made, report=report, journal=journal, is_json=is_json, backend=backend)
     elif items is not None or key is not None or limit is not None:
         raise UsageError(f"--items, --key and --limit are for a Batch, and {target} is the Flow {found.name!r}")
     else:

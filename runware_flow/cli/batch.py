@@ -14,6 +14,7 @@ from runware_flow.cli.program import UsageError
 from runware_flow.cli.terminal import echo, echo_json, say
 from runware_flow.errors import FlowFailed
 from runware_flow.files import local_path
+from runware_flow.graph.fingerprint import item_key
 from runware_flow.graph.outcomes import Failed
 from runware_flow.interrupts import Interrupts
 from runware_flow.types import Result
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from runware_flow.batch.report import BatchOutcomes, BatchReport
 
 __all__ = ("read_items", "run_batch_command")
+
+_SHOWN_FAILURES = 3
 
 
 def read_items(path: Path, *, key: str | None, limit: int | None) -> tuple[Callable[[], Iterator[Any]], Any]:
@@ -104,6 +107,7 @@ class _Command:
         self.interrupts = Interrupts(signal.SIGINT, signal.SIGTERM)
         self.report: BatchReport | None = None
         self.failure: FlowFailed | None = None
+        self.failures: list[str] = []
 
     async def main(self) -> None:
         with anyio.CancelScope() as scope, self.interrupts.on_press(functools.partial(self._interrupt, scope)):
@@ -126,15 +130,17 @@ class _Command:
         )
 
     def _report(self, item: BatchItem[Any, Any]) -> None:
-        outcome = item.outcome
+        outcome, place = item.outcome, _place(item)
+        if item.is_failed and len(self.failures) < _SHOWN_FAILURES:
+            self.failures.append(visible(f"{place} failed: {item.error}"))
         if self._is_json:
-            echo_json({"index": item.index, "input": _plain(item.input), **_as_json(outcome)})
+            echo_json({"index": item.index, "key": item.key, "input": _plain(item.input), **_as_json(outcome)})
         else:
-            echo(visible(f"{item.index}: {_text(outcome)}"))
+            echo(visible(f"{place}: {_text(outcome)}"))
 
 
 def run_batch_command(
-    batch: Batch[Any, Any, Any], items: Any, *, report: Path | None, is_json: bool, backend: str
+    batch: Batch[Any, Any, Any], items: Any, *, report: Path | None, journal: object, is_json: bool, backend: str
 ) -> int:
     """Run a batch and say what came of it; returns the exit code."""
     command = _Command(batch, items, is_json=is_json)
@@ -153,12 +159,26 @@ def run_batch_command(
         )
     if report is not None:
         echo(f"report: {told.html(report)}")
+    for line in command.failures:
+        say(line)
+    if told.failed_count > len(command.failures):
+        where = (
+            "a --report tells of each"
+            if journal is None
+            else f"`runware-flow journal ls {journal} --failed` lists them"
+        )
+        say(f"{told.failed_count - len(command.failures)} more failed: {where}")
     if command.interrupts.presses:
         return 130
     if command.failure is not None:
         say(str(command.failure))
         return 1
     return 1 if told.failed_count else 0
+
+
+def _place(item: BatchItem[Any, Any]) -> str:
+    """What its line begins with: its key, or its position if the key is no more than a hash of what it is."""
+    return str(item.index) if item.key.startswith(item_key(item.input)) else item.key
 
 
 def _text(outcome: Any) -> str:

@@ -10,6 +10,7 @@ from runware_flow.journal import Journal
 from runware_flow.journal.redo import find_nodes, mark_nodes
 from runware_flow.runner.journal_report import check_flow
 from runware_flow.view.progress import money
+from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,13 +39,18 @@ def redo_command(
         raise UsageError(f"several items begin with {', '.join(map(repr, found.ambiguous))}: give more letters")
     for key, flows in found.shared.items():
         raise UsageError(f"several flows have an item {key!r}: name one of {', '.join(map(repr, flows))} with --flow")
+    if found.failed:
+        echo(f"{', '.join(map(visible, found.failed))} failed: the next run with {journal} tries again without a mark")
+        if not found.nodes:
+            return
     count = mark_nodes(journal, found.nodes, is_marked=is_marked)
     if not is_marked:
         echo(f"{count} marks are taken back")
         return
     unknown = f" and {found.unknown_count} of unknown cost" if found.unknown_count else ""
     follows = "" if node is None else ", and what follows them"
+    tasks, these = ("1 task", "this") if found.tasks == 1 else (f"{found.tasks} tasks", "these")
     echo(
-        f"the next run with {journal} buys {found.tasks} tasks anew{follows}; these cost {money(found.cost)}{unknown}"
-        " the last time. --back takes the marks back"
+        f"the next run with {journal} buys {tasks} anew{follows}; {these} cost {money(found.cost)}{unknown} the last"
+        " time. --back takes the marks back"
     )

@@ -17,12 +17,21 @@ _SHORTEST_KEY = 6
 
 
 class PaidRecord(msgspec.Struct, frozen=True):
-    """A record of a journal. `is_task`: it was a request; `cost`: USD, `None` is unknown; `flow`: whose it is."""
+    """A record of a journal.
+
+    Attributes:
+        path: of the node.
+        is_task: it was a request.
+        cost: USD; `None` is unknown.
+        flow: whose it is.
+        is_failed: it has an error and no result.
+    """
 
     path: str
     is_task: bool
     cost: float | None = None
     flow: str = ""
+    is_failed: bool = False
 
 
 class Selection(msgspec.Struct):
@@ -31,6 +40,7 @@ class Selection(msgspec.Struct):
     Attributes:
         nodes: to mark, each by its flow and its path.
         missing: keys that fit nothing.
+        failed: keys of which nothing but failures is there; the next run tries these again without a mark.
         ambiguous: keys that fit several items.
         shared: keys that items of several flows have, with the names of these flows.
         tasks: how many of the nodes are requests.
@@ -40,6 +50,7 @@ class Selection(msgspec.Struct):
 
     nodes: list[tuple[str, str]] = []
     missing: list[str] = []
+    failed: list[str] = []
     ambiguous: list[str] = []
     shared: dict[str, list[str]] = {}
     tasks: int = 0
@@ -69,13 +80,14 @@ def select(records: Iterable[PaidRecord], keys: Sequence[str], node: str | None 
         if len(fits) > 1:
             chosen.ambiguous.append(key)
             continue
-        mine = [one for name in fits for one in by_item[name] if node is None or _name(one.path) == node]
+        fitting = [one for name in fits for one in by_item[name] if node is None or _name(one.path) == node]
+        mine = [record for record in fitting if not record.is_failed]
         flows = list(dict.fromkeys(record.flow for record in mine))
         if len(flows) > 1:
             chosen.shared[key] = flows
             continue
         if not mine:
-            chosen.missing.append(key)
+            (chosen.failed if fitting else chosen.missing).append(key)
         for record in mine:
             chosen.nodes.append((record.flow, record.path))
             if record.is_task:

@@ -37,9 +37,9 @@ def find_nodes(
     """
     with Journal(journal) as reader:
         records = [
-            PaidRecord(entry.path, entry.task_uuid is not None, entry.cost, entry.flow)
+            PaidRecord(entry.path, entry.task_uuid is not None, entry.cost, entry.flow, entry.state == "failed")
             for entry in reader.entries(flow=flow)
-            if entry.state in ("done", "redo")
+            if entry.state in ("done", "redo", "failed")
         ]
     return select(records, keys, node)
 

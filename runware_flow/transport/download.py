@@ -121,6 +121,8 @@ async def _open(http_client: httpx.AsyncClient, method: str, url: str) -> AsyncG
         raise _failed(url, error.message) from error
     except EncodingError as error:
         raise _failed(url, str(error)) from error
+    except httpx.ConnectError as error:
+        raise _failed(url, f"{error}{_hint_of_emulator(httpx.URL(place).host)}") from error
     except (httpx.HTTPError, httpx.InvalidURL, ExceptionGroup) as error:
         # A port beyond 65535 is an OverflowError in a group, which httpx lets through.
         at_fault = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
@@ -223,6 +225,15 @@ class _InMemory:
 
 def _failed(url: str, reason: str) -> RunwareError:
     return RunwareError(f"downloading {url} failed: {reason}", code="connection", raw_code="downloadFailed")
+
+
+def _hint_of_emulator(host: str) -> str:
+    """Results at an address of this machine are an emulator's, which keeps nothing when it stops."""
+    try:
+        is_local = ip_address(host).is_loopback
+    except ValueError:
+        is_local = host == "localhost"
+    return "; if an emulator that has stopped made it, use another journal with the next one" if is_local else ""
 
 
 def _refused(url: str, status: int) -> RunwareError:

@@ -47,6 +47,8 @@ def folder(tmp_path_factory, journal):
     code, out, error = command(folder, "emulate", "--", sys.executable, "-m", "runware_flow", *run)
     assert code == 1, error
     assert "poster: 3 ok, 0 of them restored from the journal, 1 failed" in out
+    assert '2: An image of "a boat, blue"' in out  # by its key, as `journal ls` names it
+    assert error.startswith("runware-flow: 3 failed: The length of 'positivePrompt'")
     return folder
 
 
@@ -56,6 +58,7 @@ def test_run_of_a_batch_continues_from_its_journal(folder, journal):
     assert code == 0, error
     told = [json.loads(line) for line in out.splitlines()]
     assert sorted(one["input"]["id"] for one in told) == ["1", "2"]
+    assert sorted(one["key"] for one in told) == ["1", "2"]
     assert all(one["state"] == "ok" and one["value"]["taskType"] == "caption" for one in told)
 
 
@@ -76,6 +79,14 @@ def test_journal_show_tells_of_each_node_of_an_item(folder, journal):
     code, _, error = command(folder, "journal", "show", journal, "9")
     assert code == 2
     assert f"has no item '9': `runware-flow journal ls {journal}` lists them" in error
+
+
+def test_lines_of_items_without_a_key_begin_with_their_position(folder, journal):
+    run = ("run", "posters.py", "--items", "rows.csv", "--progress", "off")
+    code, out, error = command(folder, "emulate", "--", sys.executable, "-m", "runware_flow", *run)
+    assert code == 1
+    assert '1: An image of "a boat, blue"' in out
+    assert error.startswith("runware-flow: 2 failed: The length of 'positivePrompt'")
 
 
 def test_export_writes_rows_that_spreadsheets_and_scripts_read(folder, journal):

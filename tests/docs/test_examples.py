@@ -313,10 +313,12 @@ def test_product_photos_writes_a_table_of_what_came_of_each(example, tmp_path):
         Image.new("RGB", (96, 64), colour).save(tmp_path / "photos" / f"{name}.png")
     assert example("product_photos", "photos", "out").startswith("2 photos")
     header, *rows = (tmp_path / "out" / "photos.csv").read_text().splitlines()
-    assert header == "photo,file,text"
+    assert header == "photo,file,text,cost,error"
     assert [row.split(",")[0] for row in rows] == ["a.png", "b.png"]
     assert all("A picture" in row for row in rows)
-    assert size(tmp_path / "out" / "0.png") == (96, 64)
+    assert size(tmp_path / "out" / "a.png") == (96, 64)
+    with Image.open(tmp_path / "out" / "a.png") as picture:
+        assert picture.mode == "RGBA", "it is transparent where the background was"
 
 
 def test_best_of_four_saves_one_of_four_for_each_prompt_and_buys_nothing_again(example, emulator, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import psycopg
 import pytest
-from service import Service, art, caption, upscale
+from service import Service, art, caption, fails, upscale
 
 from runware_flow import Batch, Flow, JournalError
 from runware_flow.cli.program import UsageError
@@ -119,6 +119,14 @@ def test_a_key_that_fits_nothing_or_several_marks_nothing(journal):
     assert collect(journal, 4, "asyncio")[0] == []
 
 
+def test_redo_of_what_failed_says_that_the_next_run_tries_it_anyway(tmp_path, capsys):
+    journal, service = tmp_path / "run.sqlite", Fresh(fails("poster 1"))
+    batch = Batch(poster, journal=journal, name="posters", key=str, on_error="continue")
+    anyio.run(lambda: batch.collect(["poster 1"], service))
+    redo_command(journal, ["poster 1"], node=None, is_marked=True)
+    assert capsys.readouterr().out == f"poster 1 failed: the next run with {journal} tries again without a mark\n"
+
+
 def test_a_journal_that_a_run_has_is_not_marked(tmp_path):
     journal = tmp_path / "run.sqlite"
     collect(journal, 1, "asyncio")
@@ -199,6 +207,8 @@ def test_selection_counts_the_last_record_of_a_path():
         PaidRecord("a[k]/save", is_task=False),
         PaidRecord("x", is_task=True),
     ]
-    found = select(records, ["k", "x", "y"])
+    records += [PaidRecord("a[f]/art", is_task=True, is_failed=True)]
+    found = select(records, ["k", "x", "y", "f"])
     assert (found.nodes, found.missing, found.tasks) == ([("", "a[k]/art"), ("", "a[k]/save"), ("", "x")], ["y"], 2)
+    assert found.failed == ["f"], "the next run tries it again by itself"
     assert (found.cost, found.unknown_count) == (0.2, 1)

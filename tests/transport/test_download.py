@@ -53,6 +53,17 @@ def test_download_hands_over_the_whole_file(run):
     run(main)
 
 
+def test_download_from_an_emulator_that_has_stopped_says_so(run):
+    async def main():
+        async with httpx.AsyncClient() as http_client:
+            async with Emulator(latency=0) as emulator:
+                url = await a_picture(emulator, http_client)
+            with pytest.raises(RunwareError, match="if an emulator that has stopped made it, use another journal"):
+                await download(http_client, url, collect_into([]))
+
+    run(main)
+
+
 def answering(answer):
     """Serve an answer, the same for each connection, which then stays open."""
 
