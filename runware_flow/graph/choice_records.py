@@ -90,8 +90,16 @@ def find_record(
         if same:
             return min(same, key=lambda one: _misfit(one, path, fingerprint, likeness))
     # By its path alone only what no fingerprint tells: else a choice declared above others would take theirs.
-    own = [one for one in free if one.path == path and (fingerprint is None or _has(one, None))]
-    return own[-1] if own else None
+    own = [one for one in free if fingerprint is None or _has(one, None)]
+    there = [one for one in own if one.path == path] or [
+        one for one in free if _has(one, None) and _is_moved(one, path)
+    ]
+    return there[-1] if there else None
+
+
+def _is_moved(record: ChoiceRecord, path: str) -> bool:
+    """Tell whether a choice of an item may be another one only in how the fan-outs around it are called by now."""
+    return "/" in path and record.path.rpartition("/")[2] == path.rpartition("/")[2]
 
 
 def _misfit(record: ChoiceRecord, path: str, fingerprint: str, likeness: Likeness) -> tuple[bool, ...]:

@@ -906,7 +906,7 @@ class FlowMachine:
         """The shell has looked whether an earlier run has made this choice."""
         if run.cells[step.slot] >= SETTLED or (run, step) in self.chosen:
             return
-        was_asked = self._lookups.get((run, step)) is False
+        was_asked = self.waits_for_lookup(run, step)
         self._lookups[run, step] = True
         if record is not None:
             chosen = self.chosen[run, step] = Chosen(record, is_durable=True)
@@ -929,6 +929,10 @@ class FlowMachine:
             self._lookups[run, step] = False
             self.inquiries.append((run, step))
         return self._lookups[run, step]
+
+    def waits_for_lookup(self, run: ScopeRun, step: Step) -> bool:
+        """Tell whether a choice waits for the shell to look up what an earlier run chose."""
+        return self._lookups.get((run, step)) is False
 
     def _decide_again(self, run: ScopeRun, step: Step) -> None:
         if step.kind is NodeKind.RACE:

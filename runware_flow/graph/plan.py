@@ -34,7 +34,7 @@ class Contest(NamedTuple):
         step: the race, `first` or fallback.
         hops: how many scopes up that stands.
         place: which of the contestants of a race or a fallback the step is for; -1 for a `first`, whose contestants are
-            items.
+            items, and for a step that several contestants wait for.
         is_lead: what it sends is the first request of its contestant, by which a journal knows the choice.
         has_lead: something is; else the choice is known by its path.
         lead_places: which contestants of a race or a fallback have such a request.
@@ -229,7 +229,7 @@ def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
 def _note_contests(
     choice: NodeSpec, plans: dict[ScopeSpec, ScopePlan], contests: dict[NodeSpec, list[Contest]]
 ) -> None:
-    """Note what is sent for each contestant of a choice, and for it alone."""
+    """Note what is sent for the contestants of a choice: for one of them alone, or for several."""
     step = plans[choice.scope].steps[choice.slot]
     scope = choice.scope if choice.of is None else choice.of.scope
     befores = [_before(one, scope) for one in (choice.deps if choice.of is None else (choice.of,))]
@@ -251,6 +251,12 @@ def _note_contests(
         for one in mine:
             hops = one.scope.depth - choice.scope.depth
             contest = Contest(step, hops, -1 if choice.of else place, one is lead, lead is not None, places)
+            contests.setdefault(one, []).append(contest)
+    # What several contestants need tells none of them from the others, but is not sent either if another one won.
+    for one in dict.fromkeys(one for before in befores for one in before if one.kind in _SENDERS):
+        if not any(one in mine for mine in senders):
+            hops = one.scope.depth - choice.scope.depth
+            contest = Contest(step, hops, -1, is_lead=False, has_lead=True, lead_places=places)
             contests.setdefault(one, []).append(contest)
 
 

@@ -272,6 +272,8 @@ class RequestRunner:
                 found = found or ledger.record_of_choice(records, kind, path, name, likeness)
             if not leads and not machine.leads.get((around, choice)):
                 found = ledger.record_of_choice(records, kind, path, None, Likeness(count))
+            if found is None and known_by is None and not machine.waits_for_lookup(around, choice):
+                return  # it may be found by a request that cannot be made yet
         machine.know_choice(around, choice, found)
 
     def _leads(self, around: ScopeRun, choice: Step) -> list[tuple[Contest, str | None]]:

@@ -1,8 +1,7 @@
 """Random flows with a journal: stopped anywhere, run again, edited and run again, they buy nothing twice.
 
 The runner, the graph, the journal and the cache are those of a user; the service is in memory, and time is virtual.
-`RUNWARE_FLOW_PROGRAMS=5000` takes that many instead of 50, other ones each time. So many still find programs that pay
-twice, where an item has a choice that its journal knows by its path alone, or while a choice is looked up.
+`RUNWARE_FLOW_PROGRAMS=5000` takes that many instead of 50, other ones each time.
 """
 
 from __future__ import annotations
@@ -119,10 +118,8 @@ class Story:
         job = self.cloud.jobs[task_uuid]
         if job.name == "twin":
             return ("twin",)
-        line = self.lines.get(job.name)
-        if line is not None and line.op in ("fallback", "many_fallback"):
-            return job.name, items[task_uuid]
-        return (job.name, job.chain) if self.is_strict else (job.name, job.chain, job.prompt)
+        place = job.chain or items[task_uuid]  # what follows the answer of a fallback does not say for which item it is
+        return (job.name, place) if self.is_strict else (job.name, place, job.prompt)
 
     @property
     def lines(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import shutil
 import anyio
 import pytest
 from service import Service, art, caption
+from virtual_time import run_in_virtual_time
 
 from runware_flow import Abandoned, Batch, Cache, Failed, Flow, RunwareError, RunwareTimeoutError
 from runware_flow.journal import Journal, collect
@@ -665,3 +666,52 @@ def test_race_loser_with_a_fallback_is_let_go(run, path):
         assert result[won].image_url == "imageInference(quick)"
 
     run(main)
+
+
+def race_of_a_picture_and_what_follows_it(path, label=None):
+    flow = Flow("shared", journal=path)
+    first = flow.then(art("first"))
+    shared = first.then(lambda image: art(f"shared after {image.image_url}"))
+    others = [shared.then(lambda image, word=word: art(f"{word} {image.image_url}")) for word in ("left", "right")]
+    return flow, flow.race(*others, first, label=label)
+
+
+def test_node_that_several_contestants_need_is_not_sent_while_the_choice_is_looked_up(run, path):
+    async def main():
+        flow, won = race_of_a_picture_and_what_follows_it(path)
+        assert (await flow.execute(Service()))[won].image_url == "imageInference(first)"
+        for label in (None, "relabelled"):
+            again = Service()
+            flow, won = race_of_a_picture_and_what_follows_it(path, label)
+            assert (await flow.execute(again))[won].image_url == "imageInference(first)"
+            assert again.sent == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_choice_of_an_item_that_its_path_alone_tells_is_kept_as_its_items_are_relabelled(path, backend):
+    def declare(label):
+        flow = Flow("raced", journal=path)
+        quick = flow.then(art("quick"))
+        chain = flow.then(art("chain 1"))
+        for number in (2, 3, 4):
+            chain = chain.then(lambda image, number=number: art(f"chain {number}"))
+        items = flow.each(art("items", number_results=2), label=label)
+        # Nothing is sent for a contestant in the item itself, so that no request tells which choice it is.
+        return flow, items.pipe(lambda item: flow.race(item.pick(no_value), quick, chain).then(caption))
+
+    def no_value(image):
+        raise LookupError("this contestant fails")
+
+    async def main():
+        flow, many = declare("variants")
+        first = await flow.execute(Scripted(quick=60.0))
+        assert all("chain" in text.text for text in first[many])
+        for label in ("variants", "moved", "moved again"):
+            again = Service()
+            flow, many_again = declare(label)
+            second = await flow.execute(again)
+            assert (again.sent, second[many_again]) == ([], first[many])
+
+    run_in_virtual_time(backend, main)
