@@ -137,7 +137,7 @@ class EventLoop:
 
             self._current = trio.lowlevel.current_trio_token
             self._loop = trio.lowlevel.current_trio_token()
-            self.time = trio.current_time
+            self.time = trio.lowlevel.current_clock().current_time
 
     def is_here(self) -> bool:
         """Tell whether the caller runs in this event loop: in its thread, and in its process."""

@@ -24,6 +24,8 @@ class CostTracker:
         count: how many there were.
     """
 
+    __slots__ = ("_deliveries", "_micro_usd", "count")
+
     def __init__(self) -> None:
         self.count = 0
         self._micro_usd: int | None = 0

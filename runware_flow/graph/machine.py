@@ -41,7 +41,7 @@ from runware_flow.graph.choice_records import ChoiceRecord, Contestant, winner_o
 from runware_flow.graph.declaration import CHOOSING, RECORDED, SENDS, NodeKind
 from runware_flow.graph.fingerprint import Ordinals, item_key
 from runware_flow.graph.outcomes import Abandoned, Failed, Skipped
-from runware_flow.graph.plan import MAX_WAITS, OPEN
+from runware_flow.graph.plan import MAX_WAITS, NO_ROLE, OPEN
 from runware_flow.graph.policies import may_fall_back
 from runware_flow.graph.scope_run import (
     ABANDONED,
@@ -198,7 +198,7 @@ class FlowMachine:
         """Whether there is something for the shell to do beside running nodes."""
         if self.settled or self.dropped or self.decisions or self.inquiries or self.stopped is not None:
             return True
-        return self.is_finished
+        return self.root.open_count == 0
 
     @property
     def has_work(self) -> bool:
@@ -971,6 +971,8 @@ class FlowMachine:
     def is_held(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether all that a node is for was chosen without it, so that it sends nothing."""
         role = step.role
+        if role is NO_ROLE:
+            return False
         if not role.is_optional or not (self.chosen or self.recalled):
             return role.serves_choice and not self._is_wanted(run, step)
         is_held = role.serves_choice or self._was_answered(run, step)

@@ -89,6 +89,8 @@ class Step:
         next: the steps of the same scope that wait for this one, last declared first, once for each argument.
         is_watched: steps of inner scopes wait for this one too.
         gathers: which gathers of this scope's fan-out collect this step.
+        has_one_work: no fallback and no end of its attempts after some seconds, so that each attempt is the same.
+        is_timed: see `Policy`.
         is_silent: it stands for something else, so it is neither counted nor reported.
         role: what nodes that choose make of it.
     """
@@ -97,9 +99,11 @@ class Step:
         "_args",
         "fallback",
         "gathers",
+        "has_one_work",
         "inner",
         "is_pure",
         "is_silent",
+        "is_timed",
         "is_watched",
         "kind",
         "local",
@@ -125,6 +129,8 @@ class Step:
         self.inner: ScopePlan | None = None
         self.role = NO_ROLE
         self.fallback: Step | None = None
+        self.has_one_work = spec.policy.retry.max_elapsed is None
+        self.is_timed = spec.policy.is_timed
 
     @property
     def args(self) -> tuple[tuple[int, int], ...]:
@@ -325,6 +331,7 @@ def _link(
     if spec.fallback is not None:
         step.fallback = Step(spec)
         step.fallback.kind, step.fallback.work = spec.fallback.kind, spec.fallback.work
+        step.has_one_work = False
     step.link(args)
     if spec.item_scope is not None:
         step.inner = plans[spec.item_scope]

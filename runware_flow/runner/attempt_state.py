@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
@@ -39,42 +39,24 @@ class AttemptState:
         on_activity: to be called whenever something is heard of it, where a policy asks for that.
     """
 
-    __slots__ = (
-        "arrived",
-        "entry",
-        "error",
-        "is_sent",
-        "number",
-        "on_activity",
-        "paid",
-        "permit",
-        "record",
-        "request",
-        "results",
-        "run",
-        "step",
-        "task",
-        "turn",
-        "was_sent_before",
-    )
+    task: Any = None
+    request: Any = None
+    record: NodeRecord | None = None
+    entry: Entry | None = None
+    permit: Permit | None = None
+    is_sent = False
+    was_sent_before = False
+    turn: int | None = None
+    arrived: Sequence[Any] = ()
+    results: list[Any] | None = None
+    error: Exception | None = None
+    paid: list[Any] | None = None
+    on_activity: Callable[[], None] | None = None
 
     def __init__(self, run: ScopeRun, step: Step, number: int) -> None:
         self.run = run
         self.step = step
         self.number = number
-        self.task: Any = None
-        self.request: Any = None
-        self.record: NodeRecord | None = None
-        self.entry: Entry | None = None
-        self.permit: Permit | None = None
-        self.is_sent = False
-        self.was_sent_before = False
-        self.turn: int | None = None
-        self.arrived: list[Any] = []
-        self.results: list[Any] | None = None
-        self.error: Exception | None = None
-        self.paid: list[Any] | None = None
-        self.on_activity: Callable[[], None] | None = None
 
     def listen(self, on_activity: Callable[[], None]) -> None:
         """Have `on_activity` called with all that is heard of the attempt."""

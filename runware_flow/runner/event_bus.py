@@ -63,6 +63,9 @@ class EventBus:
     `wait()`, no block that is being left, no reader that has read all it was told. So a reader that is not read any
     more holds up only the code that goes on beside it. The reader of `progress=` is the run's own: it holds
     what waits, and its waiting does not count.
+
+    Attributes:
+        clock, start: the clock of the event loop, and what it showed when the run began.
     """
 
     def __init__(
@@ -80,8 +83,8 @@ class EventBus:
         self._refused_count = refused_count
         self._admit_run = admit
         self._is_finished = False
-        self._clock = EventLoop().time
-        self._start = self._clock()
+        self.clock = EventLoop().time
+        self.start = self.clock()
         self._events: list[weakref.ref[EventStream]] = []
         self._completions: list[weakref.ref[CompletionStream[Any]]] = []
         self._waiting_count = 0
@@ -97,7 +100,7 @@ class EventBus:
 
     def time(self) -> float:
         """Seconds since the start of the run."""
-        return self._clock() - self._start
+        return self.clock() - self.start
 
     # Readers
 

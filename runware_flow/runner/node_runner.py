@@ -74,14 +74,21 @@ class NodeRunner:
 
         What it was admitted with is given back before what follows from it begins, however it ended.
         """
+        refused = self._request_runner.refused
         goes_on = True
         while goes_on:
             goes_on = False
-            attempt = self._request_runner.refused.pop((run, step), None)
+            attempt = refused.pop((run, step), None) if refused else None
             attempt = attempt or AttemptState(run, step, 1 + run.failed_attempts(step.slot))
             context.begin(run, step, attempt.number)
             try:
-                value = await self._run(attempt)
+                args = self._machine.arguments(run, step)
+                if step.kind is NodeKind.PICK:
+                    value = pick(step, args)
+                else:
+                    attempt.permit = self._run_admission.restore(run, step)
+                    work = step if step.has_one_work else await self._choice(run, step, args)
+                    value = await (self._call if work.kind is NodeKind.CALL else self._request)(attempt, work, args)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
                 self._request_runner.end(attempt, error)
                 if (known := self._attempts.get((run, step))) is not None and known.before_fallback is None:
@@ -93,24 +100,22 @@ class NodeRunner:
                 await self._cancelled(attempt, has_requests=context.has_used_client)
                 raise
             else:
-                await self._settle(attempt, value)
+                self._give_back(attempt, value)
+                if value is not PARKED and value is not HELD:
+                    if self._attempts:
+                        await self._abandon_first(run, step)
+                    self._machine.succeed(run, step, value)
         if self._attempts and run.cells[step.slot] >= SETTLED:
             self._attempts.pop((run, step), None)
 
-    async def _settle(self, attempt: AttemptState, value: Any) -> None:
-        """Give back what an attempt was admitted with; then its node has its value, or waits."""
-        run, step = attempt.run, attempt.step
+    def _give_back(self, attempt: AttemptState, value: Any) -> None:
+        """Give back what an attempt was admitted with, and have one that is parked go on by its deadline."""
         self._run_admission.give_back(attempt.permit)
-        if value is PARKED:
-            if (deadline := step.spec.policy.deadline) is not None:
-                self._pauses.wake_by_deadline(deadline, deadline - self._event_bus.time())
-            return
-        if self._single_flight is not None:
-            self._single_flight.leave(run, step)
-        if value is not HELD:
-            if self._attempts:
-                await self._abandon_first(run, step)
-            self._machine.succeed(run, step, value)
+        if value is not PARKED:
+            if self._single_flight is not None:
+                self._single_flight.leave(attempt.run, attempt.step)
+        elif (deadline := attempt.step.spec.policy.deadline) is not None:
+            self._pauses.wake_by_deadline(deadline, deadline - self._event_bus.time())
 
     async def _cancelled(self, attempt: AttemptState, *, has_requests: bool) -> None:
         run, step = attempt.run, attempt.step
@@ -144,18 +149,8 @@ class NodeRunner:
         else:
             self._machine.abandon(run, step, task_uuid, may_be_billed=is_billed)
 
-    async def _run(self, attempt: AttemptState) -> Any:
-        """Run one attempt; returns the node's value, or `PARKED` or `HELD`."""
-        run, step = attempt.run, attempt.step
-        args = self._machine.arguments(run, step)
-        if step.kind is NodeKind.PICK:
-            return pick(step, args)
-        attempt.permit = self._run_admission.restore(run, step)
-        work = step
-        if step.fallback is not None or step.spec.policy.retry.max_elapsed is not None:
-            work = await self._choice(run, step, args)
-        if work.kind is NodeKind.CALL:
-            return await self._call(attempt, work, args)
+    async def _request(self, attempt: AttemptState, work: Step, args: list[Any]) -> Any:
+        """Run one attempt of a node that sends; returns the node's value, or `PARKED` or `HELD`."""
         try:
             if attempt.request is not None:  # the service has refused to take it
                 return await self._request_runner.run_again(attempt)
@@ -239,6 +234,7 @@ class NodeRunner:
         return False
 
     async def _call(self, attempt: AttemptState, work: Step, args: list[Any]) -> Any:
+        """Run one attempt of a node that calls an async function; returns as `_request`."""
         run, step = attempt.run, attempt.step
         kept = None
         if self._ledger is not None:
@@ -259,29 +255,28 @@ class NodeRunner:
             if attempt.permit is None:
                 return PARKED
         self._event_bus.node_started(run, step, attempt.number)
-        began = self._event_bus.time()
-        cost_tracker, outer = CostTracker(), current_cost_tracker.get()
+        clock, start = self._event_bus.clock, self._event_bus.start
+        began = clock() - start
+        cost_tracker = CostTracker()
         token = current_cost_tracker.set(cost_tracker)
         try:
-            value = await (
-                in_time(step.spec, began, call, work, args) if step.spec.policy.is_timed else call(work, args)
-            )
+            value = await (in_time(step.spec, began, call, work, args) if step.is_timed else call(work, args))
         finally:
             current_cost_tracker.reset(token)
-            run.note_times(step.slot, began, self._event_bus.time())
+            run.note_times(step.slot, began, clock() - start)
             if cost_tracker.count:
-                self._book(step, cost_tracker, outer)
+                self._book(step, cost_tracker)
         if self._ledger is not None and kept is not None:
             attempt.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
             await self._ledger.keep_call(kept, value, cost_tracker)
         return value
 
-    def _book(self, step: Step, cost_tracker: CostTracker, outer: CostTracker | None) -> None:
+    def _book(self, step: Step, cost_tracker: CostTracker) -> None:
         """Count what a function has bought, for this run and for the function that this run is inside of."""
         amount = cost_tracker.micro_usd()
         cost = None if amount is None else amount / 1_000_000
         self._accounts.add(step.spec.path, _FUNCTION, None, cost, may_be_billed=True)
-        if outer is not None:
+        if (outer := current_cost_tracker.get()) is not None:
             outer.absorb(cost_tracker)
 
 

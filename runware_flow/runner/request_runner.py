@@ -396,7 +396,7 @@ class RequestRunner:
             else:
                 results = await function(attempt)
         except RunwareError as error:
-            error.results = error.results or attempt.arrived
+            error.results = error.results or list(attempt.arrived)
             await self.fail_entry(attempt, error)
             if not error.results:
                 raise
@@ -519,7 +519,7 @@ def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:
     """One of several results of a task is there, or has failed."""
     attempt.note_activity()
     if isinstance(outcome, Ok):
-        attempt.arrived.append(outcome.value)
+        attempt.arrived = [*attempt.arrived, outcome.value]
 
 
 def _follow(record: NodeRecord, entry: Entry) -> None:

@@ -298,7 +298,7 @@ class Runner:
                         return
                     await self._park()
                 continue
-            if machine.has_work:
+            if (self._parked or self._worker_count < self.settings.concurrency) and machine.has_work:
                 self._call_worker()
             perform = self._contest if job[1].role.may_lose else self._perform
             await perform(job[0], job[1], context)

@@ -12,7 +12,7 @@ import anyio
 from runware_flow.errors import RunwareFlowError
 from runware_flow.graph.declaration import has_method
 from runware_flow.graph.fingerprint import Ordinals, item_key
-from runware_flow.runner.cancels import own_cancels
+from runware_flow.runner.cancels import check_cancel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -117,14 +117,12 @@ class SourceIterator:
     async def _pull_async(self, fan: FanRun, iterator: AsyncIterator[Any]) -> None:
         machine = self._machine
         try:
-            with self._scopes[fan], own_cancels(fan.step.spec):
-                async for item in iterator:
-                    machine.item_pulled(fan, item, _key(fan, item))
-                    self._on_change()
-                    if fan.is_ended:
-                        break
-                    asked = self._waiting[fan] = anyio.Event()
-                    await asked.wait()
+            with self._scopes[fan]:
+                try:
+                    await self._pull_all(fan, iterator)
+                except BaseException as error:
+                    check_cancel(error, fan.step.spec)
+                    raise
         except Exception as error:  # noqa: BLE001 - user code: its failure is the fan-out's
             machine.source_failed(fan, error)
         else:
@@ -141,6 +139,15 @@ class SourceIterator:
             del self._scopes[fan]
             self._ended(fan)
             self._on_change()
+
+    async def _pull_all(self, fan: FanRun, iterator: AsyncIterator[Any]) -> None:
+        async for item in iterator:
+            self._machine.item_pulled(fan, item, _key(fan, item))
+            self._on_change()
+            if fan.is_ended:
+                break
+            asked = self._waiting[fan] = anyio.Event()
+            await asked.wait()
 
 
 def _note_closing(fan: FanRun, error: Exception) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import is_node
 from runware_flow.runner.blocking import is_debugging, watch_steps
-from runware_flow.runner.cancels import own_cancels
+from runware_flow.runner.cancels import check_cancel
 from runware_flow.types import Task
 from runware_flow.wire.codec import is_mapping
 
@@ -26,11 +26,14 @@ async def call(step: Step, args: list[Any]) -> Any:
         DeclarationError: it returned what only a builder may return.
         Exception: whatever it raises.
     """
-    with own_cancels(step.spec):
+    try:
         working = step.work(*args)
         if is_debugging() and inspect.iscoroutine(working):
             working = watch_steps(working, step.spec.describe())
         value = await working
+    except BaseException as error:
+        check_cancel(error, step.spec)
+        raise
     if isinstance(value, Task) or is_node(value):
         raise _wrong_value(value, step.spec)
     return value

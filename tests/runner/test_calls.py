@@ -9,11 +9,20 @@ import sys
 import anyio
 import pytest
 
-from benchmarks import calls
+from benchmarks import calls, overhead
 from benchmarks.service import emulator_process
 
 ABOVE_THE_WIRE = 300
 """Calls more than a client that does nothing but the wire; what was measured is 210 to 260."""
+
+
+CALLS_OF_A_NODE = 85
+"""Calls of a function that does nothing but one checkpoint, as a node; what was measured is 75 and 81."""
+
+
+@pytest.mark.anyio
+async def test_function_node_costs_few_calls():
+    assert await overhead.calls(overhead.by_flow, 300) <= CALLS_OF_A_NODE
 
 
 @pytest.mark.exhaustive
