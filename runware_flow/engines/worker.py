@@ -300,7 +300,6 @@ class _WorkerRun:
         report = BatchReport(accounts, name=job.spec.name)
         self._source = source
         store = PostgresStore(job.journal, lease=job.lease, patience=job.patience)
-        store.waits_to_open = True
         settings = msgspec.structs.replace(
             job.spec.settings,
             journal=store,

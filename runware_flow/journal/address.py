@@ -100,6 +100,12 @@ class DatabaseAddress:
             )
         return made
 
+    def answers(self) -> bool:
+        """Tell whether a server is there that takes connections, whatever it says to this user; blocks."""
+        psycopg = load_psycopg()
+        asked = psycopg.conninfo.make_conninfo(self.shown, connect_timeout=_CONNECT_SECONDS)
+        return bool(psycopg.pq.PGconn.ping(asked.encode()) == psycopg.pq.Ping.OK)
+
     def text_of(self, error: Exception) -> str:
         """What an error of psycopg says, in one line and without the password."""
         text = " ".join(str(error).split())

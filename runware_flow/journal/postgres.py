@@ -22,7 +22,7 @@ from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.resume import Claims
 from runware_flow.journal.address import DatabaseAddress, load_psycopg
 from runware_flow.journal.rows import FOUND, INSERTED, RowStore
-from runware_flow.journal.store import Abandon, Begin, Keep, Lease, LeaseLost, NoJournal, Settle
+from runware_flow.journal.store import Abandon, Begin, Keep, Lease, LeaseLost, NoJournal, Settle, StoreAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -248,7 +248,7 @@ class PostgresStore(RowStore):
         address: a `postgresql://` URL. The password is better in `PGPASSWORD` or a service file; it is never shown.
         lease: seconds after which the items of a process that has died or hangs are taken by others. It is renewed
             three times as often.
-        patience: seconds for which a database that is lost is tried again.
+        patience: seconds for which a database that is lost, or that does not answer at the start, is tried again.
     """
 
     is_new = False
@@ -262,9 +262,6 @@ class PostgresStore(RowStore):
         self._connection: Any = None
         self._opened_at: Any = None
         self._is_open = False
-        self.waits_to_open = False
-        """Whether a database that cannot be reached at first is tried again, as one that is lost later: a worker that
-        comes while the others wait for it does not end their run."""
         self._followed: str | None = None
         self._own_open: set[int] = set()
         """The requests that are in flight for this process, as far as it has written them down."""
@@ -278,30 +275,34 @@ class PostgresStore(RowStore):
         """Connect, and make the tables if there are none.
 
         Raises:
-            JournalError: the database cannot be reached or used, or its tables are of a newer version.
+            StoreAway: the database does not answer.
+            JournalError: it refuses the connection, cannot be used, or its tables are of a newer version.
         """
         self._claims = Claims()
         self._has_choices = True
         psycopg = load_psycopg()
-        until = time.monotonic() + (self.patience if self.waits_to_open else 0.0)
-        try:
-            while True:
-                try:
-                    self._connect()
-                    break
-                except psycopg.OperationalError:
-                    if time.monotonic() >= until:
-                        raise
-                    time.sleep(0.2)
-            self._migrate()
-            [self._opened_at] = self._execute("SELECT clock_timestamp()").fetchone()
-        except psycopg.Error as error:
-            self._drop()
-            raise self._failed(error) from None
-        except BaseException:
-            self._drop()
-            raise
-        self._is_open = True
+        is_refused = False
+        while not self._is_open:
+            try:
+                self._connect()
+                self._migrate()
+                [self._opened_at] = self._execute("SELECT clock_timestamp()").fetchone()
+                self._is_open = True
+            except psycopg.OperationalError as error:
+                self._drop()
+                if not self.address.answers():
+                    raise StoreAway(
+                        f"the journal's database {self.address} does not answer ({self.address.text_of(error)})"
+                    ) from None
+                if is_refused:
+                    raise self._failed(error) from None
+                is_refused = True  # or it has come back between these two, so it is tried once more
+            except psycopg.Error as error:
+                self._drop()
+                raise self._failed(error) from None
+            except BaseException:
+                self._drop()
+                raise
 
     def close(self) -> None:
         """Give the leases back that are left, and disconnect; doing it twice does no harm."""

@@ -35,6 +35,7 @@ __all__ = (
     "ReadChoices",
     "Settle",
     "SpendingStore",
+    "StoreAway",
     "StoredRows",
     "is_store",
 )
@@ -198,6 +199,11 @@ class Entry(msgspec.Struct):
 
 class NoJournal(JournalError):
     """There is no journal where one is to be read."""
+
+
+class StoreAway(JournalError):
+    """What keeps a journal does not answer when it is opened, and may later: `open_writer` tries again for the seconds
+    that the store's attribute `patience` says, if it has one."""
 
 
 class LeaseLost(JournalError):

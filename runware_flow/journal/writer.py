@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,7 @@ import anyio.to_thread
 
 from runware_flow.errors import JournalError
 from runware_flow.journal.opening import store_of
-from runware_flow.journal.store import LeaseLost, is_store
+from runware_flow.journal.store import LeaseLost, StoreAway, is_store
 from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_LOGGER = logging.getLogger("runware_flow")
+_AGAIN_SECONDS = 0.25
 _TURNS = 2
 """Turns of the event loop between two groups; trio runs the tasks of one turn in any order."""
 
@@ -171,6 +174,27 @@ class JournalWriter:
         self._arrived.set()
 
 
+async def _open(store: JournalStore) -> None:
+    """Open a store. One that does not answer is tried again for its `patience`, and said so once.
+
+    Where a program and its database are started together, the database may be ready later. A cancel ends the wait.
+    """
+    patience: float = getattr(store, "patience", 0.0)
+    until: float | None = None
+    while True:
+        try:
+            await anyio.to_thread.run_sync(store.open)
+            return
+        except StoreAway as away:
+            if until is None:
+                until = anyio.current_time() + patience
+                if patience > 0:
+                    _LOGGER.warning("%s: it is tried again for %g s, and nothing is sent until then", away, patience)
+            if anyio.current_time() >= until:
+                raise JournalError(f"{away}, and has not for {patience:g} s: nothing was sent") from None
+        await anyio.sleep(_AGAIN_SECONDS)
+
+
 @asynccontextmanager
 async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
     """Open a journal for the time of a block: a path, the address of a database, or a store.
@@ -179,7 +203,7 @@ async def open_writer(journal: Any) -> AsyncGenerator[JournalWriter]:
         JournalError: it cannot be opened, or another run has it.
     """
     store: JournalStore = journal if is_store(journal) else store_of(journal)
-    await anyio.to_thread.run_sync(store.open)
+    await _open(store)
     try:
         writer = JournalWriter(store)
         async with open_task_group() as workers:

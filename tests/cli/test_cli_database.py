@@ -14,9 +14,12 @@ import urllib.request
 import anyio
 import psycopg
 import pytest
+from postgres_server import PostgresServer
 from service import Service, art, caption
 
 from runware_flow import Batch, Flow, JournalError
+from runware_flow.emulator import run_in_thread
+from runware_flow.emulator.commands import environment as environment_of
 from runware_flow.journal import Journal
 from runware_flow.journal.address import DatabaseAddress, address_of
 
@@ -226,6 +229,67 @@ def test_url_that_cannot_be_a_journal_is_wrong_usage_that_shows_no_password(tmp_
 def test_address_is_read_as_libpq_does(url, shown, name):
     address = address_of(url)
     assert (str(address), address.name) == (shown, name)
+
+
+@pytest.mark.cluster
+def test_password_comes_from_where_libpq_takes_it_and_is_never_printed(tmp_path):
+    (tmp_path / "empty.py").write_text("from runware_flow import Flow\nflow = Flow('posters')\n")
+    with PostgresServer(password="S3c:r@t") as server:
+        url = server.url()
+        passfile = tmp_path / "pgpass"
+        passfile.write_text("*:*:*:tester:S3c\\:r@t\n")
+        passfile.chmod(0o600)
+        with_password = url.replace("tester@", "tester:S3c:r%40t@")
+        nowhere = {"PGPASSFILE": str(tmp_path / "none")}
+        told = ""
+        for named, environment in (
+            (url, {**nowhere, "PGPASSWORD": "S3c:r@t"}),
+            (url, {"PGPASSFILE": str(passfile)}),
+            (with_password, nowhere),
+        ):
+            code, out, error = call(tmp_path, "run", "empty.py", "--journal", named, "--json", **environment)
+            assert (code, json.loads(out)["journal"]) == (0, url), error
+            assert call(tmp_path, "journal", "flows", named, **environment) == (0, "", "")
+            told += out + error
+        for named, environment in ((url, nowhere), (url.replace("tester@", "tester:S3c:wrong@"), nowhere)):
+            for command in (("journal", "flows", named), ("run", "empty.py", "--journal", named)):
+                code, out, error = call(tmp_path, *command, **environment)
+                assert (code, len(error.splitlines())) == (1, 1)
+                assert "password" in error
+                told += out + error
+        assert "S3c" not in told
+
+
+@pytest.mark.cluster
+def test_two_runs_at_once_share_a_batch(database, tmp_path):
+    (tmp_path / "posters.py").write_text(
+        "from runware_flow import Batch\n"
+        "from runware_flow.tasks import ImageInference\n"
+        "def poster(flow, prompt):\n"
+        "    return flow.then(ImageInference(\n"
+        "        model='runware:400@1', positive_prompt=prompt, width=512, height=512), label='art')\n"
+        "batch = Batch(poster, name='posters', concurrency=2)\n"
+    )
+    (tmp_path / "items.txt").write_text("".join(f"kite {number}\n" for number in range(12)))
+    run = ("run", "posters.py", "--items", "items.txt", "--journal", database, "--json", "--progress", "off")
+    with run_in_thread(latency=0.3) as emulator:
+        environment = {**os.environ, **environment_of(emulator)}
+        processes = [
+            subprocess.Popen(
+                [*COMMAND, *run],
+                cwd=tmp_path,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        told = [process.communicate(timeout=50) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], told
+        assert [len(out.splitlines()) for out, _ in told] == [12, 12], "each process gives all outcomes"
+        assert len(emulator.log.tasks) == 12
+    assert call(tmp_path, "journal", "flows", database)[1].startswith("posters  12 done, 0 failed, 0 open, ")
 
 
 @pytest.mark.cluster

@@ -27,9 +27,11 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """A server; `url()` makes a new database in it. Without TCP: whoever may open the folder may connect."""
+    """A server; `url()` makes a new database in it. Without TCP: whoever may open the folder may connect, unless the
+    user needs a password."""
 
-    def __init__(self) -> None:
+    def __init__(self, password: str | None = None) -> None:
+        self._password = password
         found = programs()
         assert found is not None
         self._programs = found
@@ -44,7 +46,12 @@ class PostgresServer:
         if self._user is not None:
             shutil.chown(self.folder, self._user)
             self.folder.chmod(0o755)
-        command = ["initdb", "-D", f"{self.folder}/data", "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        command = ["initdb", "-D", f"{self.folder}/data", "-U", "tester", "-E", "UTF8", "--no-sync"]
+        if self._password is None:
+            command += ["-A", "trust"]
+        else:
+            (self.folder / "password").write_text(self._password)
+            command += ["-A", "scram-sha-256", f"--pwfile={self.folder}/password"]
         self._run(command)
         self.start()
         return self
@@ -61,7 +68,7 @@ class PostgresServer:
             self._process = subprocess.Popen(command, user=self._user, stdout=log, stderr=log, cwd=self.folder)
         for _ in range(200):
             try:
-                psycopg.connect(self._url("postgres")).close()
+                self._connect().close()
             except psycopg.OperationalError:
                 time.sleep(0.05)  # the server says nowhere else that it is ready
             else:
@@ -78,9 +85,12 @@ class PostgresServer:
     def url(self) -> str:
         """Make a new database."""
         name = f"journal_{next(self._numbers)}"
-        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+        with self._connect() as connection:
             connection.execute(f"CREATE DATABASE {name} STRATEGY file_copy".encode())
         return self._url(name)
+
+    def _connect(self) -> psycopg.Connection:
+        return psycopg.connect(self._url("postgres"), autocommit=True, password=self._password)
 
     def _url(self, name: str) -> str:
         return f"postgresql://tester@/{name}?host={self.folder}"

@@ -156,6 +156,49 @@ def test_database_that_stays_away_stops_everything_with_one_sentence():
         store.close()
 
 
+def test_run_whose_database_comes_up_after_it_waits_for_it(run, caplog):
+    async def main():
+        with PostgresServer() as server:
+            url = server.url()
+            server.stop()
+            later = threading.Timer(0.5, server.start)
+            later.start()
+            flow = Flow("f", journal=url)
+            node = flow.then(art("a"))
+            result = await flow.execute(Service())
+            later.join()
+            assert result[node]
+
+    run(main)
+    assert len(caplog.messages) == 1
+    assert "does not answer" in caplog.messages[0]
+    assert "it is tried again for 60 s" in caplog.messages[0]
+
+
+def test_run_whose_database_stays_away_fails_within_the_patience(run):
+    async def main():
+        store = PostgresStore("postgresql://me:S3cret@127.0.0.1:1/x", patience=0.3)
+        flow = Flow("f", journal=store)
+        flow.then(art("a"))
+        service = Service()
+        with pytest.raises(JournalError, match=r"me@127.0.0.1:1/x does not answer .* has not for 0\.3 s") as caught:
+            await flow.execute(service)
+        assert "S3cret" not in str(caught.value)
+        assert service.sent == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("wrong", ["database", "user"])
+def test_database_that_refuses_is_not_waited_for(database, wrong, caplog):
+    url = database.replace("/journal_", "/no_journal_") if wrong == "database" else database.replace("tester", "other")
+    flow = Flow("f", journal=url)
+    flow.then(art("a"))
+    with pytest.raises(JournalError, match="does not exist"):
+        anyio.run(flow.execute, Service())
+    assert caplog.messages == []
+
+
 def test_answer_to_a_commit_that_was_lost_is_bought_once(database):
     """The group is carried out, the connection breaks before its answer: the second try finds its own request."""
     store = opened(database)
