@@ -43,6 +43,12 @@ Params: TypeAlias = Annotated[
     typer.Option("--param", "-p", help="A parameter of the function that builds the flow.", metavar="KEY=VALUE"),
 ]
 
+ItemsFile: TypeAlias = Annotated[
+    Path | None, typer.Option(help="The items of a Batch: a .csv, a .jsonl, or a text with a line for each.")
+]
+
+Limit: TypeAlias = Annotated[int | None, typer.Option(help="Take so many items at most.", min=1)]
+
 Origins: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -249,11 +255,9 @@ def run(
     report: Annotated[Path | None, typer.Option(help="Write a page about the run, with the pictures in it.")] = None,
     budget: Annotated[float | None, typer.Option(help="USD that the run may spend at most.", min=0.0)] = None,
     concurrency: Annotated[int | None, typer.Option(help="Nodes in flight at most.", min=1)] = None,
-    items: Annotated[
-        Path | None, typer.Option(help="The items of a Batch: a .csv, a .jsonl, or a text with a line for each.")
-    ] = None,
+    items: ItemsFile = None,
     key: Annotated[str | None, typer.Option(help="The column that names an item.", metavar="COLUMN")] = None,
-    limit: Annotated[int | None, typer.Option(help="Take so many items at most.", min=1)] = None,
+    limit: Limit = None,
     live: Annotated[bool, typer.Option("--live", help="Serve a page that follows the run, on 127.0.0.1.")] = False,
     port: Annotated[int, typer.Option(help="The port of the page; 0 takes a free one.", min=0, max=65535)] = 0,
     progress: Annotated[ProgressKind, typer.Option(help="What is shown on standard error.")] = "auto",
@@ -329,6 +333,8 @@ def plan(
     prices: Annotated[
         bool, typer.Option("--prices", help="Ask the content service what the models cost; nothing is billed.")
     ] = False,
+    items: ItemsFile = None,
+    limit: Limit = None,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print the flow as a Mermaid diagram instead.")] = False,
     is_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -340,10 +346,22 @@ def plan(
       runware-flow plan poster.py --prices
       runware-flow plan posters.py:build --param count=100 --json
       runware-flow plan poster.py --mermaid
+      runware-flow plan posters.py:batch --items rows.csv
     """
-    from runware_flow.cli.plan import plan_command
+    from runware_flow.cli.plan import plan_batch_command, plan_command
 
-    text = plan_command(_flow(target, param), journal=journal, prices=prices, mermaid=mermaid, is_json=is_json)
+    if items is None:
+        text = plan_command(_flow(target, param), journal=journal, prices=prices, mermaid=mermaid, is_json=is_json)
+    else:
+        from runware_flow.batch.batch import Batch
+        from runware_flow.cli.program import UsageError, find_target
+
+        found = find_target(target, param or ())
+        if not isinstance(found, Batch):
+            raise UsageError(f"--items is for a Batch, and {target} is the Flow {found.name!r}")
+        if prices or mermaid:
+            raise UsageError("--prices and --mermaid are for a Flow; a Batch learns its prices from --journal")
+        text = plan_batch_command(found, items, limit=limit, journal=journal, is_json=is_json)
     echo(text, is_laid_out=True)
 
 

@@ -1,4 +1,4 @@
-"""What `runware-flow plan` does: a table, JSON, or a diagram."""
+"""What `runware-flow plan` does: a table, JSON, or a diagram; of a batch, what a sample of its items says."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runware_flow.catalog import load_registry
+from runware_flow.cli.batch import read_items
 from runware_flow.interrupts import run_interruptible
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from runware_flow.batch.batch import Batch
     from runware_flow.flow.flow import Flow
     from runware_flow.graph.forecast import Plan
     from runware_flow.journal.address import JournalAddress
 
-__all__ = ("plan_command",)
+__all__ = ("plan_batch_command", "plan_command")
 
 
 def plan_command(flow: Flow, *, journal: JournalAddress | None, prices: bool, mermaid: bool, is_json: bool) -> str:
@@ -31,6 +36,33 @@ def plan_command(flow: Flow, *, journal: JournalAddress | None, prices: bool, me
     if plan.unpriced and not prices:
         lines.append("what is unknown can be asked for with --prices; nothing is billed")
     return "\n".join(lines)
+
+
+def plan_batch_command(
+    batch: Batch[Any, Any, Any], items: Path, *, limit: int | None, journal: JournalAddress | None, is_json: bool
+) -> str:
+    """Return what is to be printed of a batch and a file of items."""
+    made, _ = read_items(items, key=None, limit=limit)
+    found = batch if journal is None else batch.overridden(None, journal=journal)
+    plan = found.plan(_CountedItems(made))
+    if is_json:
+        more = {"cost": plan.cost, "estimate": plan.estimate}
+        return json.dumps(msgspec.to_builtins({**msgspec.structs.asdict(plan), **more}))
+    return str(plan)
+
+
+class _CountedItems:
+    """The items of a file, which is read anew each time and never held, and how many there are."""
+
+    def __init__(self, read: Callable[[], Iterator[Any]]) -> None:
+        self._read = read
+        self._count = sum(1 for _ in read())
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._read()
 
 
 def _unknown_models(plan: Plan) -> list[str]:

@@ -53,8 +53,7 @@ def find_flow(target: str, params: Sequence[str] = ()) -> Flow:
     found = find_target(target, params)
     if isinstance(found, Batch):
         raise UsageError(
-            f"{target} has the Batch {found.name!r}, which needs items: `runware-flow run` takes one with --items FILE;"
-            " from a program, `batch.plan(items)` says what it would send"
+            f"{target} has the Batch {found.name!r}, which needs items: --items FILE, a .csv, a .jsonl or a text"
         )
     return found
 

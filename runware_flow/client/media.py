@@ -232,6 +232,8 @@ def _look_at(path: Path) -> LocalFile:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
         size = file.seek(0, os.SEEK_END)
+    if not size:
+        raise OSError(f"{path} is empty")
     return LocalFile(path, size, media_type_of(head, path.name))
 
 
@@ -253,7 +255,8 @@ def _readable(medium: LocalMedia) -> Generator[None]:
     except FileNotFoundError as error:
         raise _invalid(medium, f"there is no file {local_path(medium.source).absolute()}") from error
     except OSError as error:
-        raise _invalid(medium, f"cannot read {medium.source!s}: {error.strerror or error}") from error
+        problem = f"cannot read {medium.source!s}: {error.strerror}" if error.strerror else str(error)
+        raise _invalid(medium, problem) from error
 
 
 def _invalid(medium: LocalMedia, problem: str) -> RunwareError:
@@ -272,4 +275,6 @@ async def inline_media(medium: LocalMedia) -> str:
         return _data_uri(medium.source, media_type_of(medium.source))
     with _readable(medium):
         content = await anyio.Path(local_path(medium.source)).read_bytes()
+        if not content:
+            raise OSError(f"{medium.source} is empty")
     return _data_uri(content, media_type_of(content, medium.source.name))

@@ -62,6 +62,30 @@ def test_run_of_a_batch_continues_from_its_journal(folder, journal):
     assert all(one["state"] == "ok" and one["value"]["taskType"] == "caption" for one in told)
 
 
+def test_plan_of_a_batch_says_what_its_items_would_cost_and_sends_nothing(folder, journal):
+    code, out, error = command(folder, "plan", "posters.py", "--items", "rows.csv", "--journal", journal)
+    assert (code, error) == (0, "")
+    assert out.splitlines()[0] == "batch 'poster': 4 items, 4 looked at"
+    assert "all items: 8 tasks, $0.006, about $0.006" in out
+    code, out, _ = command(folder, "plan", "posters.py", "--items", "rows.csv", "--limit", "3", "--json")
+    told = json.loads(out)
+    assert (code, told["items"], len(told["sample"]), told["estimate"]) == (0, 3, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("posters.py", "--items", "rows.csv", "--prices"), "a Batch learns its prices from --journal"),
+        (("posters.py", "--items", "none.csv"), "--items none.csv does not exist"),
+        (("posters.py",), "which needs items: --items FILE"),
+    ],
+)
+def test_plan_of_a_batch_that_cannot_be_made_is_one_sentence(folder, arguments, sentence):
+    code, out, error = command(folder, "plan", *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in error
+
+
 def test_journal_ls_has_a_line_for_each_item(folder, journal):
     code, out, _ = command(folder, "journal", "ls", journal)
     assert code == 0

@@ -72,7 +72,12 @@ def test_parameters_are_converted_by_their_annotations(program):
         ("flow = Flow()", ":nope", [], "has no 'nope'; its flows are flow"),
         ("flow = Flow()", "", ["a=1"], "--param is for a function that builds a flow"),
         ("x = 1", ":x", [], "is a int, not a Flow"),
-        ("b = Batch(lambda flow, item: flow.then(work))", "", [], "has the Batch 'lambda', which needs items"),
+        (
+            "b = Batch(lambda flow, item: flow.then(work))",
+            "",
+            [],
+            "has the Batch 'lambda', which needs items: --items FILE",
+        ),
         ("b = Batch(lambda flow, item: flow.then(work))", ":b", [], "has the Batch 'lambda', which needs items"),
         ("raise SystemExit(3)", "", [], "ended the program while it was read"),
         ("async def flow():\n    return Flow()", "", [], "is async: a function that builds a flow is a plain one"),

@@ -98,6 +98,18 @@ def test_run_large_local_medium_is_uploaded_once_for_many_tasks(run, open_pair, 
     run(main)
 
 
+def test_run_empty_file_is_named_and_nothing_is_sent(run, open_pair, tmp_path):
+    (tmp_path / "empty.png").touch()
+
+    async def main():
+        async with open_pair() as (emulator, client):
+            with pytest.raises(RunwareError, match=r"^inputs\.image: .*empty\.png is empty$"):
+                await client.run(Caption(model="runware:150@2", inputs={"image": tmp_path / "empty.png"}))
+            assert not emulator.log.tasks
+
+    run(main)
+
+
 def test_run_missing_file_names_the_parameter_and_sends_nothing(run, open_pair, tmp_path):
     async def main():
         async with open_pair() as (emulator, client):
@@ -354,7 +366,7 @@ def test_file_that_shrinks_while_it_is_uploaded_is_one_clear_error(run, tmp_path
             with pytest.raises(RunwareError, match="became shorter") as caught:
                 await client.media_storage(path)
             path.write_bytes(picture() + os.urandom(INLINE_LIMIT_BYTES))
-            with pytest.raises(RunwareError, match=r"inputs\.image: cannot read .*became shorter"):
+            with pytest.raises(RunwareError, match=r"inputs\.image: .*kite\.png became shorter"):
                 await client.run(Caption(model="runware:150@2", inputs={"image": path}))
         assert caught.value.code == "validation"
 
