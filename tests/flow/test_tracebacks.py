@@ -243,8 +243,8 @@ def test_table_of_the_documentation_says_what_is_shown(emulated, runware_emulato
         rows.append(f"| {mistake} | `{says}` | {len(text.splitlines())}, {ours} |")
     page = (Path(__file__).parents[2] / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     shown = [line for line in page.splitlines() if re.fullmatch(r"\|.*\| \d+, \d+ \|", line)]
-    if sys.version_info[:2] != (3, 11):  # other versions mark other lines
-        rows, shown = [[line.rpartition("`")[0] for line in lines] for lines in (rows, shown)]
+    if sys.version_info[:2] != (3, 11):  # other versions mark other lines, and some messages are Python's own
+        rows, shown = [[line.split(" | ")[0] for line in lines] for lines in (rows, shown)]
     assert shown == rows, "the table should be:\n" + "\n".join(rows)
 
 

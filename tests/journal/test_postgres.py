@@ -365,11 +365,20 @@ def test_tables_of_the_first_version_are_brought_to_the_present_one_with_what_wa
 def test_batches_side_by_side_do_each_item_once_and_a_failure_too(database, run):
     async def main():
         service = Service(fails("picture 3"))
-        reports = []
+        reports, beginnings = [], []
+        all_there = anyio.Event()
+
+        async def items():
+            beginnings.append(None)
+            if len(beginnings) == 3:  # one that comes after the failure is a later run, which tries again
+                all_there.set()
+            await all_there.wait()
+            for number in range(20):
+                yield f"picture {number}"
 
         async def take_part():
             batch = Batch(poster, concurrency=3, journal=database, name="b", on_error="continue")
-            reports.append(await batch.collect([f"picture {number}" for number in range(20)], service))
+            reports.append(await batch.collect(items, service))
 
         async with anyio.create_task_group() as group:
             for _ in range(3):
