@@ -131,7 +131,11 @@ class SessionRules(RuleBasedStateMachine):
         assert [bool(each.item) != bool(each.error) for each in delivered] == [True] * len(delivered)
         failed = [each for each in delivered if each.error is not None]
         results = [each.item.raw for each in delivered if each.item is not None]
-        assert len(results) == len(plan.durations) - len(plan.failures), (delivered, plan)
+        # A network that loses single frames, as no TCP does, may hide for two seconds that a result is still made while
+        # another one of its task has failed: then it is taken for one that never comes.
+        is_given_up = self.has_lost and plan.failures and len(plan.durations) > 1
+        expected = len(plan.durations) - len(plan.failures)
+        assert len(results) == expected or (is_given_up and len(results) < expected), (delivered, plan)
         texts = [json.loads(raw).get("text") or json.loads(raw)["imageUUID"] for raw in results]
         assert len(set(texts)) == len(texts), "a result was delivered twice"
         assert bool(failed) == bool(plan.failures)
