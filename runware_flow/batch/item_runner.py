@@ -235,6 +235,7 @@ class ItemRunner:
             if single_flight is not None:
                 single_flight.close(is_over=True)
             around.watch.item_left(machine.root, work.pulled)
+            await node_runner.end()
         return machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
     async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:

@@ -131,12 +131,14 @@ class Ledger:
         with anyio.CancelScope(shield=True):
             await self._put(change)
 
-    async def abandon(self, *entries: Entry, is_hedge: bool = False, is_over: bool = False) -> None:
-        """Note that nothing waits for these requests any more, since a choice was made without them."""
+    async def abandon(
+        self, *entries: Entry, is_hedge: bool = False, is_over: bool = False, is_free: bool = False
+    ) -> None:
+        """Note that nothing waits for these requests any more: see `Abandon`."""
         self.has_abandoned = self.has_abandoned or is_over
         with anyio.CancelScope(shield=True):
             numbers = tuple(entry.number for entry in entries)
-            await self._put(Abandon(numbers, time.time(), is_hedge=is_hedge, is_over=is_over))
+            await self._put(Abandon(numbers, time.time(), is_hedge=is_hedge, is_free=is_free, is_over=is_over))
 
     async def fail(self, entry: Entry, error: RunwareError) -> None:
         """Make a verdict of the service durable. After any other error the request stays open, to be asked for."""

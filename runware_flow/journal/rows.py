@@ -194,6 +194,8 @@ class RowStore(ABC):
             row = next(row for row in rows if row[0] == found.number)
             items = tuple(self._media.bring_back(item) for item in items_of(row[8])) if found.state == "done" else ()
             cost = None if row[10] is None else row[10] / 1_000_000
+            if found.state == "abandoned" and cost == 0 and change.task_uuid is not None and not self._is_read_only:
+                self._open_again(connection, found.number, known)
             if self._is_second_try and row[3] == change.task_uuid and found.state == "open":
                 return Entry(Advice("buy", found.attempt, None, advice.slot, advice.ordinal), row[0], row[3])
             is_hedged = found.state != "done" and any(
@@ -293,6 +295,11 @@ class RowStore(ABC):
                 (int(is_hedge), int(is_free), number),
             )
             known.forget(number)
+
+    def _open_again(self, connection: Connection, number: int, known: Known) -> None:
+        """A request that was given up before it was accepted is about to be sent, so that it may be billed."""
+        connection.execute("UPDATE node SET state = 0, micro_usd = NULL WHERE id = ? AND state = 3", (number,))
+        known.forget(number)
 
     def _read_choices(self, connection: Connection, change: ReadChoices) -> tuple[ChoiceRecord, ...]:
         if not self._has_choices:

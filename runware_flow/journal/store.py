@@ -127,12 +127,13 @@ class Keep(msgspec.Struct, frozen=True):
 
 
 class Abandon(msgspec.Struct, frozen=True):
-    """Requests that lost against another one: nothing waits for them any more.
+    """Requests that were given up: nothing waits for them any more, until a run asks for one of them again.
 
     Attributes:
         numbers: of their entries. Those that are open become `abandoned`, others stay what they are.
         is_hedge: the other one is of the same node, so that none of these is its answer.
-        is_free: the service has no trace of them, so that they cost nothing.
+        is_free: the service has not accepted them, or has no trace of them, so that they cost nothing. One that is
+            sent after all is open again.
         is_over: the node that sent them has ended without them: another one that asks for the same may have them.
     """
 

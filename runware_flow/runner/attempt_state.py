@@ -31,6 +31,7 @@ class AttemptState:
         permit: what it was admitted with; see `Admission`.
         is_sent: the service may have the request, and it is not booked yet.
         was_sent_before: an earlier run may have sent it.
+        has_left: it was given to the client to be sent, and the service has not refused to take it.
         turn: since the service has refused to take it: its turn among those that were refused.
         arrived: results that are there while others of the same task are not.
         results: what came of it; `None` if nothing did, or not yet.
@@ -46,6 +47,7 @@ class AttemptState:
     permit: Permit | None = None
     is_sent = False
     was_sent_before = False
+    has_left = False
     turn: int | None = None
     arrived: Sequence[Any] = ()
     results: list[Any] | None = None

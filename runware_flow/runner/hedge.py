@@ -119,7 +119,7 @@ class Hedge:
             raise
         second.record = record
         request_runner.event_bus.node_started(run, step, first.number, record)
-        second.is_sent = True
+        second.is_sent = second.has_left = True
         return second
 
     def _end_second(self) -> None:

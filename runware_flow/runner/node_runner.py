@@ -69,6 +69,10 @@ class NodeRunner:
         """Look up what an earlier run chose, for a choice that can be made without a node that would look."""
         await self._request_runner.look_up_choice(run, choice)
 
+    async def end(self) -> None:
+        """The run has ended, however it did: what waits to be sent again is not sent any more."""
+        await self._request_runner.release_unaccepted()
+
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.
 

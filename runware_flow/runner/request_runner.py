@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ import msgspec
 
 from runware_flow.client.refusal import TaskRefused
 from runware_flow.client.request import Prepared
-from runware_flow.errors import DeclarationError, RunwareError, RunwareFlowError, RunwareTimeoutError
+from runware_flow.errors import DeclarationError, JournalError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.choice_records import Likeness
 from runware_flow.graph.declaration import NodeKind
@@ -90,6 +91,8 @@ class RequestRunner:
         """The client gives a task back that the service refuses, and does not wait for it."""
         self.refused: dict[tuple[ScopeRun, Step], AttemptState] = {}
         """Attempts whose request the service has refused to take, of nodes that wait to send it again."""
+        self._unaccepted: dict[int, Entry] = {}
+        """What the journal has of requests that were given up before the service accepted them, by number."""
 
     async def run(self, attempt: AttemptState, work: Step, args: list[Any]) -> Any:
         """Have the task of a node made, and wait for it; returns the node's value, or `PARKED` if it has to wait first.
@@ -142,7 +145,9 @@ class RequestRunner:
         run, step = attempt.run, attempt.step
         check_deadline(step.spec, self.event_bus.time, attempt.request.task_id)
         self.event_bus.node_started(run, step, attempt.number, attempt.record)
-        attempt.is_sent = True
+        attempt.is_sent = attempt.has_left = True
+        if self._unaccepted and attempt.entry is not None:  # of an attempt before
+            self._unaccepted.pop(attempt.entry.number, None)
         try:
             if attempt.is_hedged or (step.spec.policy.hedge_after is not None and attempt.may_hedge):
                 results = await self._hedge(self, attempt)
@@ -151,7 +156,7 @@ class RequestRunner:
         except TaskRefused as refused:
             permit, attempt.permit = attempt.permit, None
             assert permit is not None
-            attempt.is_sent = False
+            attempt.is_sent = attempt.has_left = False
             attempt.turn = refused.number if attempt.turn is None else attempt.turn
             self.refused[run, step] = attempt
             self.run_admission.refused(run, step, permit, attempt.turn)
@@ -176,7 +181,7 @@ class RequestRunner:
         if known is not None and known.advice.action == "collect":  # it is paid for
             if self._single_flight is not None and self._may_be_cached(attempt):
                 self._single_flight.lead(run, step, record.fingerprint)
-            return _UNKNOWN, known.task_uuid
+            return _UNKNOWN, None if known.cost == 0 else known.task_uuid  # or it was never accepted
         value = await self._find(attempt, record)
         may_be_open = self.ledger is not None and (known is not None or self.ledger.has_abandoned)
         if value is _UNKNOWN and may_be_open and self._may_be_cached(attempt):
@@ -299,7 +304,7 @@ class RequestRunner:
         if known is not None and known.advice.record is not None:
             _follow(record, known)
             run.note_record(step.slot, record)
-            outcome = Abandoned(known.task_uuid, may_be_billed=True)
+            outcome = Abandoned(known.task_uuid, may_be_billed=known.cost != 0)
             if known.advice.record.state == "open" and self.ledger is not None:
                 await self.ledger.abandon(known)
         elif known is not None and known.error is not None:
@@ -473,7 +478,28 @@ class RequestRunner:
     def end(self, attempt: AttemptState, error: Exception | None) -> None:
         """Book an attempt that failed or, without an error, was cancelled, and give back what it was admitted with."""
         self.book(attempt, error)
+        if not attempt.has_left or (error is not None and never_left(error)):
+            self._note_unaccepted(attempt)
         self.run_admission.give_back(attempt.permit)
+
+    def _note_unaccepted(self, attempt: AttemptState) -> None:
+        entry = attempt.entry
+        if entry is not None and entry.advice.action == "buy" and not attempt.was_sent_before:
+            self._unaccepted[entry.number] = entry
+
+    async def release_unaccepted(self) -> None:
+        """The run has ended: note in the journal what was given up before the service accepted it, which costs nothing.
+
+        So nothing asks for it later, and no budget keeps anything for it, unless a run sends it after all.
+        """
+        for attempt in self.refused.values():
+            self._note_unaccepted(attempt)
+        entries = list(self._unaccepted.values())
+        self.refused.clear()
+        self._unaccepted.clear()
+        if entries and self.ledger is not None:
+            with suppress(JournalError):  # then it stays open, and is asked for
+                await self.ledger.abandon(*entries, is_free=True)
 
     def book(self, attempt: AttemptState, error: Exception | None, results: list[Any] | None = None) -> None:
         """Count a request that has come to its end, once."""

@@ -219,13 +219,18 @@ class Runner:
             if not machine.is_finished:
                 machine.abort("the run was cancelled")
             self._release_single_flight()
-            self.is_finished = True
-            end = self._how_it_ended() if is_through else "cancelled"
-            self.result.finish(end, self.event_bus.time())
-            self.event_bus.run_finished(end)
-            if self._display is not None:
-                self._display.close(end)
-            self._end.set()
+            try:
+                await self.node_runner.end()
+            finally:
+                self._finish(self._how_it_ended() if is_through else "cancelled")
+
+    def _finish(self, end: str) -> None:
+        self.is_finished = True
+        self.result.finish(end, self.event_bus.time())
+        self.event_bus.run_finished(end)
+        if self._display is not None:
+            self._display.close(end)
+        self._end.set()
 
     def _how_it_ended(self) -> str:
         machine = self.machine

@@ -1,0 +1,162 @@
+"""Requests that were given up before the service accepted them: nothing is kept for them, nothing asks for them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from service import Service, art
+from waiting import wait_until
+
+from runware_flow import Abandoned, Batch, Budget, Client, Flow, FlowFailed, NodeRefused, RunwareError
+from runware_flow.emulator import Emulator
+from runware_flow.journal import Journal, collect
+from runware_flow.journal.costs import read_past
+
+REFUSED = "reject:prompt=refused,code=rateLimitExceeded,status=429"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.sqlite"
+
+
+def entries(path):
+    with Journal(path) as journal:
+        return {entry.request["positivePrompt"]: entry for entry in journal.entries() if entry.task_uuid}
+
+
+def check_released(path, *prompts):
+    found = entries(path)
+    assert [(found[prompt].state, found[prompt].cost) for prompt in prompts] == [("abandoned", 0.0)] * len(prompts)
+    assert not read_past(path, "given up").may_be_billed
+
+
+@asynccontextmanager
+async def open_pair(*faults, **more):
+    async with Emulator(latency=0.02, faults=faults) as emulator, Client(**emulator.client_options, **more) as client:
+        yield emulator, client
+
+
+async def wait_for_refusal(started):
+    async for event in started.events():
+        if isinstance(event, NodeRefused):
+            return
+
+
+@pytest.mark.parametrize("transport", ["websocket", "rest"])
+def test_refused_request_that_loses_a_race_costs_nothing_and_nothing_asks_for_it(run, path, transport):
+    def declare(is_refused):
+        async def other():
+            await is_refused.wait()
+            return "other"
+
+        flow = Flow("given up", journal=path)
+        refused = flow.then(art("refused"))
+        return flow, refused, flow.race(refused, flow.then(other))
+
+    async def main():
+        async with open_pair(REFUSED, transport=transport, retry_delay=5.0) as (emulator, client):
+            for number in range(2):
+                budget, is_refused = Budget(1.0, prices={"imageInference": 0.01}), anyio.Event()
+                flow, refused, won = declare(is_refused)
+                async with flow.start(client, budget=budget) as started:
+                    if number == 0:
+                        await wait_for_refusal(started)
+                    is_refused.set()
+                    await started.wait()
+                assert started.result[won] == "other"
+                assert not getattr(started.result.outcome(refused), "may_be_billed", False)
+                assert (budget.reserved, budget.spent) == (0, 0)
+                check_released(path, "refused")
+            assert await collect(path, client) == []
+            assert emulator.log.tasks == []
+
+    run(main)
+
+
+def test_refused_request_of_a_cancelled_run_is_sent_once_by_the_next_under_its_id(run, path):
+    async def give_up(client, is_time):
+        flow = Flow("given up", journal=path)
+        flow.map(["refused"], art)
+        with anyio.CancelScope() as scope:
+            async with flow.start(client, budget=1.0) as started:
+                await is_time(started)
+                scope.cancel()
+        return started
+
+    async def accepted(started):
+        await wait_until(lambda: emulated.log.tasks)
+
+    async def main():
+        nonlocal emulated
+        async with open_pair(REFUSED, retry_delay=5.0) as (emulated, client):
+            started = await give_up(client, wait_for_refusal)
+            assert started.budget.reserved == 0
+            check_released(path, "refused")
+            ids = {one["taskUUID"] for one in emulated.log.rejected}
+            emulated.faults.clear()
+            emulated.faults.add("never:prompt=refused")
+            async with Client(**emulated.client_options) as second:
+                await give_up(second, accepted)
+            assert {task.task_uuid for task in emulated.log.tasks} == ids
+            # What is sent is open again, and may be billed.
+            assert {entry.state for entry in entries(path).values()} == {"open"}
+            assert len(read_past(path, "given up").may_be_billed) == 1
+
+    emulated = None
+    run(main)
+
+
+def test_refused_item_of_a_cancelled_batch_costs_nothing(run, path):
+    async def main():
+        async with open_pair(REFUSED, retry_delay=5.0) as (emulator, client):
+            batch = Batch(lambda flow, prompt: flow.then(art(prompt)), name="given up", journal=path, concurrency=1)
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(batch.collect, ["refused"], client)
+                    await wait_until(lambda: any(one.waiting for one in client.statistics().models.values()))
+                    scope.cancel()
+            check_released(path, "refused")
+            assert emulator.log.tasks == []
+
+    run(main)
+
+
+def test_request_in_flight_when_it_is_cancelled_may_be_billed_and_stays_open(run, path):
+    async def main():
+        sent = anyio.Event()
+
+        async def never():
+            sent.set()
+            await anyio.sleep_forever()
+
+        flow = Flow("given up", journal=path)
+        node = flow.then(art("running"))
+        with anyio.CancelScope() as scope:
+            async with flow.start(Service(lambda request, count: never())) as started:
+                await sent.wait()
+                scope.cancel()
+        outcome = started.result.outcome(node)
+        assert isinstance(outcome, Abandoned)
+        assert outcome.may_be_billed
+        assert entries(path)["running"].state == "open"
+        assert len(read_past(path, "given up").may_be_billed) == 1
+
+    run(main)
+
+
+def test_request_that_never_left_costs_nothing_and_is_sent_by_the_next_run(run, path):
+    async def main():
+        unreached = RunwareError("no connection", code="connection", raw_code="connectionFailed")
+        flow = Flow("given up", journal=path)
+        flow.then(art("unreached"))
+        with pytest.raises(FlowFailed):
+            await flow.execute(Service(lambda request, count: unreached))
+        check_released(path, "unreached")
+        again = Service()
+        await flow.execute(again)
+        assert entries(path)["unreached"].state == "done"
+
+    run(main)
