@@ -258,6 +258,9 @@ def _cell(cell: Cell, item: GalleryItem, rows: Sequence[Row], files: Mapping[tup
             media.append(
                 f'<div class="shot{" picked" if is_chosen else ""}" data-m="{number}.{place}">{shown}{badge}</div>'
             )
+        is_spoken = row.prompt and row.prompt != item.title and any(kind == "audio" for kind, _ in row.media)
+        if is_spoken:
+            texts.append(f"<p class=say>{escape(row.prompt[:_TEXT_LETTERS])}</p>")
         if row.text and row.state == "ok":
             texts.append(f"<p class=say>{escape(row.text[:_TEXT_LETTERS])}</p>")
         if row.state != "ok":

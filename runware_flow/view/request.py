@@ -39,23 +39,32 @@ def summarise_request(task: Any) -> RequestSummary:
 
     task_type = read("task_type", "taskType")
     model = read("model", "model")
-    prompt = read("positive_prompt", "positivePrompt")
-    if not isinstance(prompt, str):
-        prompt = _last_message(read("messages", "messages"))
+    asked = (
+        read("positive_prompt", "positivePrompt"),
+        _last_message(read("messages", "messages")),
+        _member(read("speech", "speech"), "text"),
+        read("prompt", "prompt") if task_type == "promptEnhance" else None,  # a caption's is the same for all pictures
+    )
     return RequestSummary(
-        prompt[:TEXT_LIMIT],
+        next((text for text in asked if isinstance(text, str) and text), "")[:TEXT_LIMIT],
         task_type if isinstance(task_type, str) and task_type else None,
         model if isinstance(model, str) else None,
     )
 
 
-def _last_message(messages: Any) -> str:
-    if isinstance(messages, list) and messages:
-        last = cast("Sequence[Any]", messages)[-1]
-        content = last.get("content") if hasattr(last, "get") else None
-        if isinstance(content, str):
-            return content
-    return ""
+def _last_message(messages: Any) -> Any:
+    """The text of the last message, of whose parts some may be pictures."""
+    if not isinstance(messages, list) or not messages:
+        return None
+    content = _member(cast("Sequence[Any]", messages)[-1], "content")
+    if not isinstance(content, list):
+        return content
+    texts = [_member(part, "text") for part in cast("Sequence[Any]", content)]
+    return " ".join(text for text in texts if isinstance(text, str))
+
+
+def _member(value: Any, name: str) -> Any:
+    return value.get(name) if hasattr(value, "get") else None
 
 
 def shown_value(value: Any, *, is_own: bool = True) -> tuple[str, list[tuple[str, Any]]]:

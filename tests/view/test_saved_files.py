@@ -141,6 +141,19 @@ def test_films_and_sounds_have_players_that_fetch_no_more_than_they_must(tmp_pat
         assert "media-src file: " in text
 
 
+def test_what_was_spoken_stands_below_its_sound(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flow = Flow("story", journal=tmp_path / "run.sqlite")
+    scenes = flow.map([("a lighthouse", "The lamp is lit.")])
+    scenes.then(lambda scene: art(scene[0]), label="picture").save("picture-{index}")
+    voices = scenes.then(lambda scene: AudioInference(model="inworld:tts@2", speech={"text": scene[1]}), label="voice")
+    voices.save("voice-{index}")
+    result = run(flow)
+    assert [row["input"] for row in result.to_rows()] == ["a lighthouse"]
+    for text in (page_of(tmp_path / "run.sqlite", tmp_path / "page.html"), result.html("own.html").read_text()):
+        assert "<p class=say>The lamp is lit.</p>" in text
+
+
 def test_what_a_cache_keeps_is_shown_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flow = Flow("cached", journal="run.sqlite", cache=Cache("cache", keep_media=True))
