@@ -4,17 +4,17 @@
     ├── RunwareError                 a request failed; `code` is one of the twelve stable codes
     │   └── RunwareTimeoutError      a deadline of ours passed (also a TimeoutError)
     ├── TransportError               bytes could not be carried (in `transport`, for those who write a connector)
-    ├── ProtocolError                the other side sent what is no frame of the protocol
-    ├── ClientStateError             a client used outside its block, its loop or its thread (also a RuntimeError)
-    ├── DeclarationError             a flow that cannot work, at the line that declared it (also a TypeError)
-    ├── SourceError                  a fan-out cannot be pulled from (in `run.sources`; the cause of a `FlowFailed`)
-    ├── JournalError                 a journal that cannot be opened, read or written
-    ├── TooFewSucceeded              a race of which all failed, or a `first(n)` with fewer than n
+    ├── ProtocolError                the service sent something that is not a frame of the protocol
+    ├── ClientStateError             a client was used outside of its block, loop or thread (also a RuntimeError)
+    ├── DeclarationError             a declaration is wrong; names its line (also a TypeError)
+    ├── SourceError                  the items of a fan-out cannot be read (the cause of a `FlowFailed`)
+    ├── JournalError                 a journal cannot be opened, read or written
+    ├── TooFewSucceeded              all nodes of a race failed, or fewer than n items of a `first(n)` succeeded
     ├── BudgetExceeded               a task was not sent, because the budget does not allow it
-    ├── NodeNotAvailable             a result was asked for of a node that has none (also a LookupError)
+    ├── NodeNotAvailable             a node has no result (also a LookupError)
     └── FlowFailed                   a run failed; `.result` holds everything that finished
 
-Cancellation is none of these: it passes through untouched.
+Cancellation is not an error of this library: the event loop's own exception passes through.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class RunwareError(RunwareFlowError):
         code: one of the twelve stable codes; switch on this.
         raw_code: the service's own identifier. It has hundreds of values and they change; `None` if there was none.
         message: what happened, for a human.
-        retryable: whether asking again later may succeed.
-        parameter: the offending parameter's wire name, or a tuple of names for a rule across several.
+        retryable: whether the same request may succeed later; a second request is a second purchase.
+        parameter: the wire name of the wrong parameter, or a tuple of names if a rule concerns several.
         task_type, task_uuid: the task that failed, where one is known.
         documentation: a link, where the service gave one.
-        status_code: the HTTP status, if HTTP carried it.
+        status_code: the HTTP status; `None` by WebSocket.
         validation_errors: what a local check found, as plain data.
-        retry_after: seconds that the service asked to wait.
+        retry_after: seconds to wait, as the service asked.
         results: the finished results of a task that failed in part.
         problem_type, request_id: of an RFC 9457 problem document (the serverless API sends them): the URI that names
             the kind of problem, and the id under which support finds the request.
@@ -132,7 +132,7 @@ class RunwareTimeoutError(RunwareError, TimeoutError):
 
 
 class ProtocolError(RunwareFlowError):
-    """The other side sent bytes that are no frame of the protocol."""
+    """The service sent bytes that are not a frame of the protocol."""
 
 
 class ClientStateError(RunwareFlowError, RuntimeError):
@@ -140,19 +140,22 @@ class ClientStateError(RunwareFlowError, RuntimeError):
 
 
 class DeclarationError(RunwareFlowError, TypeError):
-    """A flow was declared that cannot work; the message names the node and the line that declared it."""
+    """A declaration is wrong; the message names the node and the line that declared it."""
 
 
 class JournalError(RunwareFlowError):
-    """A journal cannot be opened, read or written; the message names the file. Nothing is sent that is not in it."""
+    """A journal cannot be opened, read or written; the message names the file.
+
+    A request that cannot be recorded is not sent.
+    """
 
 
 class NodeNotAvailable(RunwareFlowError, LookupError):
-    """The result of a node was asked for that has none; the message names the node and says why."""
+    """A node has no result; the message names the node and says why."""
 
 
 class TooFewSucceeded(RunwareFlowError):
-    """All nodes of a race failed, or fewer items had a result than `first(n)` asked for.
+    """All nodes of a race failed, or fewer than n items of `first(n)` succeeded.
 
     Attributes:
         errors: those of the nodes that failed, in the order of their declaration; of many items, the first sixteen.
@@ -167,13 +170,14 @@ class TooFewSucceeded(RunwareFlowError):
 
 
 class BudgetExceeded(RunwareFlowError):
-    """A task was not sent, because nothing that is in flight could make it fit into the budget. Nothing was billed.
+    """A task was not sent, because it would not fit into the budget, whatever the tasks in flight cost.
+
+    It is not billed.
 
     Attributes:
         node: the label of the node.
         need: USD that the task may cost; `None` if no price of its model is known.
-        left, spent, limit: USD of the budget, as they were then. What is neither spent nor left is kept for tasks that
-            may have been billed.
+        left, spent, limit: USD of the budget at that time. The rest is reserved for tasks that may be billed.
     """
 
     def __init__(

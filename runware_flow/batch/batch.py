@@ -49,13 +49,13 @@ class Batch(Generic[A, T, S]):
 
     Args:
         builder: called with a new flow and an item, and with the result of `shared=` if the run has one; declares the
-            item's nodes in the flow and returns the last one, whose outcome is the item's. It is called again for each
-            item when a batch is resumed, so it is pure.
-        key: names an item; by default items are known by a hash of what they are. Equal keys get an ordinal.
+            item's nodes in the flow and returns the last one, whose outcome is the item's. It must have no side
+            effects, because a resumed batch calls it again for each item.
+        key: returns the key of an item; by default a hash of the item's content. Equal keys get an ordinal.
         **options: see `BatchOptions`.
 
     Raises:
-        DeclarationError: an argument that makes no sense.
+        DeclarationError: an argument is wrong.
     """
 
     @overload
@@ -115,11 +115,13 @@ class Batch(Generic[A, T, S]):
     ) -> AbstractAsyncContextManager[BatchOutcomes[A, T]]:
         """Work through `items` beside the body of an `async with`, which reads the outcomes as they come.
 
-        Items are pulled as others finish, so memory does not grow with their number; while outcomes are unread, no
-        more are pulled. Leaving the block early (a `break`) stops the batch: nothing more is pulled, and what is in
-        flight runs to its end and is counted, since it has been paid for. An exception or a cancel in the block
-        abandons what is in flight; with a journal the next run collects it. So does an async generator around the block
-        that is dropped; the block may be left in another task than the one that entered it.
+        Items are pulled as others finish, so memory does not grow with their number. No items are pulled while as many
+        outcomes as `concurrency` are unread.
+
+        Leaving the block early (a `break`) stops the batch: nothing more is pulled, and what is in flight runs to its
+        end and is counted, since it has been paid for. An exception or a cancel in the block abandons what is in
+        flight; with a journal the next run collects it. So does an async generator around the block that is dropped;
+        the block may be left in another task than the one that entered it.
 
         Args:
             items: an iterable, an async iterable, or a callable that makes one. A synchronous one is pulled on the
@@ -155,7 +157,7 @@ class Batch(Generic[A, T, S]):
     async def collect(
         self, items: Items[A], client: Requester | None = None, *, shared: Callable[[Flow], Node[Any]] | None = None
     ) -> BatchReport:
-        """Work through `items` to the end and tell what came of them, in numbers; results are not kept.
+        """Work through `items` to the end and return a report with counts and costs; results are not kept.
 
         A cancel abandons what is in flight, which may be billed; with a journal the same call continues there.
 
@@ -176,13 +178,13 @@ class Batch(Generic[A, T, S]):
         prices: Mapping[str, PriceOption] | None = None,
         shared: object = None,
     ) -> BatchPlan:
-        """Tell what a run would send and cost, from a sample of the items. Sends nothing; see `Flow.plan`.
+        """Return what a run would send and cost, from a sample of the items. Sends nothing; see `Flow.plan`.
 
         Args:
             items: a list, something else that can be read again, or a callable that makes the iterator.
             sample: how many items are looked at: from all over a sequence, else the first ones.
             prices: by AIR, slug or task type, as for `Flow.plan`; others are learned from the batch's journal.
-            shared: what stands for the result of `shared=`, for a builder that takes it.
+            shared: a placeholder for the result of `shared=`, for a builder that takes it.
 
         Raises:
             DeclarationError: the items can be read only once, or an item's declaration makes no sense.
@@ -200,7 +202,7 @@ class Batch(Generic[A, T, S]):
         together; each opens its client, and its journal, from its own environment.
 
         Raises:
-            DeclarationError: the engine cannot run this batch: it has no journal in a database, for one.
+            DeclarationError: the engine cannot run this batch, for example because its journal is not in a database.
         """
         other = copy(self)
         other._engine = engine

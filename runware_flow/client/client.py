@@ -55,12 +55,11 @@ class Client(Utilities):
     """A session with the service, for the time of an `async with` block, or until `aclose()`.
 
     The connection is opened on first use, or by `connect()`; a client that was never used closes at once. Closing ends
-    what is in flight: the calls that wait get an error, the service finishes and bills what it has accepted.
-    Exceptions leave the block, and every call, as themselves.
+    what is in flight: waiting calls get an error, and the service finishes and bills what it has accepted. Exceptions
+    leave the block, and every call, as themselves, not in an `ExceptionGroup`.
 
-    A client belongs to the event loop of its first use, not to a task: a fixture, a notebook cell or a start-up hook
-    may open it and another task close it. One that is dropped closes when it is collected, one that is never closed
-    when its event loop ends.
+    A client belongs to the event loop of its first use, not to a task: one task may open it and another close it. A
+    client without references closes when it is garbage-collected; one that is never closed, when its event loop ends.
 
     ```python
     async with Client() as client:  # RUNWARE_API_KEY
@@ -108,8 +107,8 @@ class Client(Utilities):
     async def aclose(self) -> None:
         """Close the client, from any task of its event loop; closing it again does nothing.
 
-        The calls that wait get an error of code `aborted` at once, before the first wait in here. Then the connections
-        are closed, within `CLOSE_SECONDS` and also if the caller is cancelled.
+        Waiting calls get an error of code `aborted` at once. Then the connections are closed, within `CLOSE_SECONDS`,
+        also if the caller is cancelled.
 
         Raises:
             ClientStateError: from another event loop, thread or process than that of the client's first use.
@@ -231,11 +230,11 @@ class Client(Utilities):
                 catalog knows its model.
             timeout: seconds from this call to the last result, uploads of local media included, instead of the client's
                 `poll_timeout`.
-            on_result: called with `Ok(result)` or `Failed(error)` for each result the moment it is there. Sync or
-                async; what it raises ends the call with that exception.
-            on_progress: called with a `Progress` when the service tells one; the newest replaces those not yet seen.
+            on_result: called with `Ok(result)` or `Failed(error)` for each result as it arrives. Sync or async; an
+                exception in it ends the call.
+            on_progress: called with a `Progress` when the service reports one; a newer report replaces unread ones.
             delivery: `sync` waits on the connection (the service allows about 120 s), `async` (the default, as in the
-                official clients) lets the service store the result and asks for it.
+                official clients [sdk]) lets the service store the result and polls for it.
             validate: check the task against its model's schema before it is sent, instead of the client's `validate`.
 
         Returns:
@@ -243,7 +242,7 @@ class Client(Utilities):
 
         Raises:
             RunwareError: the task, or one of its results, failed; `.results` holds the finished ones.
-            RunwareTimeoutError: the time is over; the task may still finish, and be billed.
+            RunwareTimeoutError: `timeout` has passed; the task may still finish, and be billed.
         """
         self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
@@ -316,7 +315,7 @@ class Client(Utilities):
         delivery: DeliveryMethod | None = None,
         validate: bool | None = None,
     ) -> AbstractAsyncContextManager[Delivery[Any]]:
-        """Send a task on entering the block, and read its results inside, each the moment it is there.
+        """Send a task on entering the block, and read its results inside, each as it arrives.
 
         Leaving the block early, or a cancel, ends the waiting only: what the service has accepted is finished
         and billed. Arguments and errors are those of `run`.
@@ -349,9 +348,9 @@ class Client(Utilities):
     ) -> AbstractAsyncContextManager[TextStream]:
         """Send a text task on entering the block, and read its answer inside while it is written.
 
-        Always by one POST of its own, whatever the client's transport. Leaving the block, or a cancel, closes that
-        connection at once; what the service has begun is billed. A stream is never sent again by itself. The block may
-        be left in another task, and so by an async generator around it that is dropped.
+        A stream uses a POST of its own, whatever the client's transport. Leaving the block, or a cancel, closes that
+        connection at once; the service bills a task that it has begun. A stream is never sent a second time. The block
+        may be left in another task, for example by an async generator that is dropped.
 
         ```python
         async with client.stream(TextInference(model="google:gemma@4-31b", messages=[...])) as stream:
@@ -367,7 +366,7 @@ class Client(Utilities):
 
         Raises:
             RunwareError: on entering, `validation` for a task that cannot stream; from the readers and from
-                `result()`, what the service or the connection says, and `connection` for a stream that broke off.
+                `result()`, the error of the service, and `connection` for a stream that was cut off.
         """
 
         async def start(stack: ExitStack) -> tuple[TextStream, Worker]:
@@ -389,11 +388,11 @@ class Client(Utilities):
 
         Args:
             task, delivery: as for `run`.
-            include_cost: asks for the cost of each result, unless the task says otherwise.
-            task_uuid: the id for a task that brings none; by default a new one.
+            include_cost: request the cost of each result, unless the task sets it.
+            task_uuid: the id for a task without one; by default a new one.
 
         Raises:
-            RunwareError: `validation`, naming the parameter, for what can be seen to be wrong without the service.
+            RunwareError: `validation`, naming the parameter, for errors that can be found without the service.
         """
         return self._complete(task, task_uuid, delivery=delivery, include_cost=include_cost, streams=None)
 

@@ -31,7 +31,7 @@ _REMEMBERED_STAGES = 8
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a task is, for the few long tasks that say so (mostly training, and uploads of models)."""
+    """How far a task is. The service reports it for a few long tasks, mostly training and uploads of models."""
 
     task_uuid: str
     task_type: str
@@ -45,10 +45,10 @@ class Progress(msgspec.Struct, frozen=True):
 class Delivery(Generic[R]):
     """A submitted task, as an async iterator over its results in the order in which they become ready.
 
-    Iterating ends when the task has settled. If the task or one of its results failed, the `RunwareError` is raised
-    then, after every finished result was seen, with those in its `.results`. It is an object with `__anext__`, not an
-    async generator: it may be read from any frame, and left at any time; a cancelled read loses nothing. One reader:
-    a second one at the same time gets `anyio.BusyResourceError`.
+    Iteration ends when the task has settled. If the task or one of its results failed, the `RunwareError` is raised
+    after the finished results, which are also in its `.results`. A delivery is an object with `__anext__`, not an async
+    generator, so any task may read it and stop at any time; a cancelled read loses nothing. A second reader at the same
+    time gets `anyio.BusyResourceError`.
     """
 
     def __init__(

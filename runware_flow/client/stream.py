@@ -36,8 +36,8 @@ __all__ = ("StreamBlock", "StreamTurn", "TextReader", "TextStream", "follow", "s
 class TextStream:
     """The answer of a text model, as it comes.
 
-    `text` and `reasoning` give a reader of their own each time they are asked for: every reader sees everything from
-    the beginning, whatever others do. An error of the stream is raised to each reader after the pieces before it.
+    `text` and `reasoning` return a new reader each time. Every reader reads from the beginning, independently of the
+    others. An error of the stream is raised to each reader after the pieces before it.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TextStream:
 
     @property
     def reasoning(self) -> TextReader:
-        """A new reader of what the model says while it thinks; ends at once for models that do not."""
+        """A new reader of the reasoning of the model; it ends at once for models without."""
         return TextReader(self, DeltaKind.REASONING)
 
     async def full_text(self) -> str:
@@ -143,7 +143,7 @@ class TextStream:
 
 @bordered
 class TextReader:
-    """One reader of a stream, from its beginning. It may be left at any time; a cancelled read loses nothing."""
+    """A reader of a stream, from its beginning. It may stop at any time; a cancelled read loses nothing."""
 
     def __init__(self, stream: TextStream, kind: DeltaKind) -> None:
         self._stream = stream
@@ -209,9 +209,9 @@ class StreamTurn:
 
 @bordered
 class StreamBlock(Block[TextStream]):
-    """The time for which a stream is open: `async with client.stream(...) as stream`.
+    """The block in which a stream is open: `async with client.stream(...) as stream`.
 
-    It may be left in another task than the one that entered it, as happens to an async generator that is dropped.
+    It may be left in another task than the one that entered it, for example by an async generator that is dropped.
     """
 
     def __init__(self, start: Callable[[ExitStack], Awaitable[tuple[TextStream, Worker]]]) -> None:

@@ -36,19 +36,19 @@ __all__ = ("Emulator", "run_in_thread")
 
 
 class Emulator:
-    """An emulated service on real sockets, from entering the block to leaving it.
+    """An emulated service on real sockets, which runs inside an `async with` block.
 
     ```python
     async with Emulator(seed=7, latency=0.05) as emulator:
         async with Client(**emulator.client_options) as client: ...
     ```
 
-    Leaving closes its WebSockets (1001), gives up what still waits, and frees the port; a cancel does the same.
+    Leaving the block closes its WebSockets (1001), ends waiting requests and frees the port; so does a cancel.
 
     Args:
-        seed: what random seeds and drawn latencies derive from; the same seed and taskUUIDs give the same service.
+        seed: the source of all random choices; the same seed and taskUUIDs give the same behaviour.
         latency: seconds a task takes; a `(low, high)` range, or a mapping by task type (`"*"` for the rest).
-        faults: what goes wrong, as `Fault`s or as text (`"swallow-ack:nth=3"`); see `emulator.faults`.
+        faults: faults to inject, as `Fault`s or as text (`"swallow-ack:nth=3"`); see `emulator.faults`.
         host: the address to listen on.
         port: 0 takes a free one.
         **settings: any other field of `Settings` (`api_key`, `idle_timeout`, `unknown_task`, ...).
@@ -103,7 +103,7 @@ class Emulator:
 
     @property
     def log(self) -> Log:
-        """What was asked, when it was ready and delivered, and what was billed."""
+        """The requests, the times of their results, and what was billed."""
         return self._running().log
 
     @property
@@ -113,7 +113,7 @@ class Emulator:
 
     @property
     def faults(self) -> FaultBook:
-        """What goes wrong; faults may be added while it runs (`emulator.faults.add("kill:nth=2")`)."""
+        """The faults; you may add some while it runs (`emulator.faults.add("kill:nth=2")`)."""
         return self._faults
 
     def _running(self) -> Service:

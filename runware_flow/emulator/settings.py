@@ -31,89 +31,89 @@ class Settings:
     """
 
     seed: int = 7
-    """What seeds, drawn latencies and faults by chance derive from."""
+    """The seed of drawn seeds, latencies and random faults."""
     latency: Latency = 0.05
-    """What a task takes: a number, a range, or either by task type. The service's own times are not imitated."""
+    """How long a task takes: a number, a range, or either by task type. It does not imitate the service's times."""
     api_key: str = ""
-    """The one key that is taken; empty: a new one is made at each start."""
+    """The one key that is accepted; empty: a new one is made at each start."""
     allow_origin: Collection[str] = ()
     """Origins of web pages that may use the emulator (`http://localhost:3000`); no page of another origin may."""
     allow_host: Collection[str] = ()
-    """Host names it answers to besides `localhost` and every address: the name of a container, say."""
+    """Host names that it answers to besides `localhost` and addresses, such as the name of a container."""
     base_url: str = "http://127.0.0.1"
     """Where pictures are served; set when the emulator starts."""
     epoch: float = 0.0
-    """The time of day, in seconds since 1970, at zero of the clock that the service runs by; set when it starts."""
+    """The time of day at zero of the emulator's clock, in seconds since 1970; set when it starts."""
     idle_timeout: float = 120.0
-    """A WebSocket without any message for so long is closed [doc]."""
+    """A WebSocket without a message for this long is closed [doc]."""
     replay_window: float = 120.0
-    """Undelivered frames are kept so long for a session that comes back [doc]."""
+    """How long undelivered frames are kept for a session that is resumed [doc]."""
     sync_budget: float = 120.0
-    """A sync task that takes longer is answered with a timeout; it goes on, its result stays retrievable [doc]."""
+    """A sync task that takes longer is answered with a timeout; it goes on, and its result can be polled [doc]."""
     unknown_task: Literal["processing", "empty", "notFound"] = "processing"
-    """What getResponse says of a task it does not know; live traffic shows all three [3p], the default is a guess."""
+    """The answer of getResponse for an unknown task; live traffic shows all three [3p], the default is a guess."""
     closed_task: Literal["unknown", "silent"] = "unknown"
-    """What getResponse says of a sync task that was answered: as of an unknown one [3p], or nothing, by WebSocket."""
+    """The answer of getResponse for an answered sync task: as for an unknown one [3p]; by WebSocket also none."""
     failure_shape: Literal["item", "errors"] = "item"
-    """Where a failed result stands: as an item of `data` with status `error` [sdk], or in `errors` [doc].
+    """Where a failed result is: an item of `data` with status `error` [sdk], or in `errors` [doc].
 
-    A sync task of which nothing succeeded is answered in `errors` either way [doc].
+    A sync task without a successful result is answered in `errors` in both cases [doc].
     """
     result_names: Literal["asked", "legacy"] = "asked"
     """The taskType of a result: as asked [doc], or `imageUpscale`, `imageCaption`, ... as recordings have it [3p]."""
     input_uuid: bool = True
-    """What was made from one image names it in `inputImageUUID`, as the recorded replies do [doc]."""
+    """A result made from one image names it in `inputImageUUID`, as the recorded replies do [doc]."""
     poll_frames: Literal["combined", "single"] = "combined"
     """Several getResponse tasks in one frame: one answer, or one for each task (a guess)."""
     retention: float | None = None
-    """getResponse forgets a finished task after so many seconds, and answers taskExpired; None: never (a guess)."""
+    """Seconds after which getResponse answers taskExpired for a finished task; None: never (a guess)."""
     conflict_after_retention: bool = True
-    """A taskUUID that getResponse has forgotten still counts as taken (a guess)."""
+    """A taskUUID that getResponse no longer knows is still refused as a duplicate (a guess)."""
     rejection_status: Literal["http", "ok"] = "http"
-    """The HTTP status of a refused request: 4xx [doc], or 200 with errors in the body, which was seen too [3p]."""
+    """The HTTP status of a refused request: 4xx [doc], or 200 with errors in the body, which was also seen [3p]."""
     mixed_status: Literal["ok", "worst"] = "ok"
     """The HTTP status of an answer with both data and errors: 200, or that of the worst error (a guess)."""
     overdue: Literal["error", "silent"] = "error"
     """A sync task beyond the budget on WebSocket: a timeout error comes, or nothing at all (a guess)."""
     unauthenticated_code: str = "missingAuthentication"
-    """What is said to a WebSocket client that sends tasks before its key (a guess)."""
+    """The error code for a WebSocket client that sends tasks before its key (a guess)."""
     progress: tuple[str, ...] = ("training",)
-    """Task types whose poll answers carry `progress`; few of the service's do [doc]."""
+    """Task types whose poll answers have `progress`; few of the service's do [doc]."""
     stream_usage: Literal["ending", "separate"] = "ending"
     """In a text stream usage and cost come with the finishReason, or in an event after it; both are seen [sdk]."""
     usage: Literal["asked", "always"] = "asked"
     """`usage` of a text comes if includeUsage is set [doc], or always, as the official client's types say [sdk]."""
     webhook_shape: Literal["flat", "wrapped"] = "flat"
-    """What a webhook gets: the item itself, or `{"data": [item]}`; sources differ [3p], the default is a guess."""
+    """The body of a webhook: the item, or `{"data": [item]}`; sources differ [3p], the default is a guess."""
     call_attempts: int = 6
     """How often a webhook or an uploadEndpoint is tried (a guess)."""
     call_timeout: float = 5.0
-    """It must answer with 2xx within so many seconds [3p]."""
+    """Seconds within which a webhook must answer with 2xx [3p]."""
     call_delay: float = 0.25
-    """Wait so long before the second attempt, then twice as long each time, 8 s at most, with jitter [3p]."""
+    """The pause before the second attempt; it doubles each time, up to 8 s, with jitter [3p]."""
     price_factor: float = 1.0
-    """All prices times this; 0 makes everything free. The prices themselves are guesses at the right scale."""
+    """A factor for all prices; 0 makes everything free. The prices are guesses at the right scale."""
     upload_side: int = 2048
     """Uploaded images are stored with no side longer than this [doc]."""
     require_dimensions: bool = False
     """Refuse an image without width and height. The schemas ask for them, the official README leaves them out."""
     parallel: int | None = None
-    """Results of one model that are made at the same time; the rest waits in the model's queue [doc]."""
+    """Results of one model that are made at the same time; others wait in the model's queue [doc]."""
     capacity: int | None = None
-    """Tasks that may run or wait at once; one more is refused with 429, rateLimitExceeded [doc]."""
+    """Tasks that may run or wait at once; others are refused with 429, rateLimitExceeded [doc]."""
     balance: float = 100.0
-    """USD on the account; it falls with what is billed."""
+    """USD on the account; bills reduce it."""
     max_frame_bytes: int = 64 * 2**20
-    """A request or frame of a client; a longer one is refused with 413, or ends the WebSocket with 1009 (a guess)."""
+    """The longest request or frame; a longer one is refused with 413, or ends the WebSocket with 1009 (a guess)."""
     max_tasks: int = 10_000
-    """Tasks in one array; the service publishes no limit, this one keeps a hostile client out (a guess)."""
+    """Tasks in one array; the service publishes no limit, this one stops hostile clients (a guess)."""
     retained_tasks: int = 100_000
     """Tasks that are remembered; the oldest are forgotten first (a guess)."""
     models: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Models beyond the catalog, by AIR, with their task type."""
+    """Models to add to the catalog: the task type by AIR."""
 
     answers: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What language models say: answers by a part of the last message; what is no text is sent as JSON."""
+    """Answers of language models, by a part of the last message; values other than texts are sent as JSON."""
 
     def latency_of(self, task_type: str, task_uuid: str, index: int) -> float:
         """Return the seconds that result `index` of a task takes; the same for the same task and seed."""

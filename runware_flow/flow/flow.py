@@ -59,26 +59,26 @@ class Flow:
     """A pipeline of tasks and functions, declared once and run any number of times.
 
     Args:
-        name: what it is called in events and reports.
+        name: the name in events, reports and the journal.
         concurrency: how many nodes are in flight at most, at least 1.
-        on_error: what happens once a node has failed for good. `"stop"`: nothing new is sent, what is in flight is
-            collected, and `FlowFailed` is raised. `"cancel"`: the same, but what is in flight is abandoned at once.
-            `"continue"`: only what depends on the failed node is skipped.
+        on_error: what happens when all attempts of a node have failed. `"stop"`: nothing new is sent, what is in flight
+            is collected, and `FlowFailed` is raised. `"cancel"`: the same, but what is in flight is abandoned at once.
+            `"continue"`: only the nodes that depend on the failed one are skipped.
         progress: `True` for bars on a terminal or in a notebook, and a line every few seconds elsewhere; `"rich"` for
             the bars, `"json"` for a line of JSON each second; or a callable that is given each event.
-        journal: a file that outlives a crash: each task is in it before it is sent, each result before it counts. A run
-            with the journal of an earlier one restores what that has finished and asks for what it had sent.
+        journal: a file, or the URL of a database, that records each task before it is sent and each result before it is
+            used. A run with the journal of an earlier run restores its finished results and collects its open tasks.
         limits: how many nodes of a kind are in flight at most, as in `{"video": 4, "model:runware:400@1": 8}`: by what
             a task makes (image, video, audio, text, 3d), `type:<taskType>`, `model:<AIR or slug>`, or a name that nodes
-            give with `limit=`. A node that waits for one holds no worker.
+            give with `limit=`. A node that waits for a permit holds no worker.
         budget: USD that a run may spend at most, or a `Budget` to share between several. A task that does not fit is
             not sent, and fails with `BudgetExceeded`.
-        cache: a folder, or a `Cache`, in which answers are looked up before anything is sent, and kept, for all flows
-            that share it. Equal requests in flight at once are then one request. See `cache=` of `PolicyOptions` for
-            which requests that concerns. What is found costs nothing.
+        cache: a folder, or a `Cache`, of answers that flows share. A request is looked up before it is sent; an answer
+            from the cache costs nothing. Equal requests that are in flight at once are sent once. `cache=` of
+            `PolicyOptions` says which requests are cached.
 
     Raises:
-        DeclarationError: an argument that makes no sense.
+        DeclarationError: an argument is wrong.
     """
 
     def __init__(
@@ -203,13 +203,13 @@ class Flow:
         `then(function)` awaits a function without arguments. Dicts as the work of three nodes or more go through
         `join`.
 
-        A task's node has one result: a task of several is declared with `each`.
+        A node has one result. Declare a task of several results with `each`.
 
         Args:
             *given: the nodes, and last the task, the builder or the function.
-            fallback: a builder or a function with the same arguments, which has its turn when the work has failed for
-                good, its retries included. The node then has the fallback's result. **After a timeout of yours it is a
-                second purchase**, since the first may still be made and billed; so it is after a lost connection.
+            fallback: a builder or a function with the same arguments, which is used when all attempts have failed. The
+                node then has its result. **After a timeout of yours or a lost connection it is a second purchase**,
+                because the service may still finish and bill the first task.
             **policy: see `PolicyOptions`.
         """
         if not given:
@@ -246,13 +246,12 @@ class Flow:
     @overload
     def race(self, *nodes: Node[R], label: str | None = None) -> Node[R]: ...
     def race(self, *nodes: Node[Any], label: str | None = None) -> Node[Any]:
-        """Take the result of whichever node is the first to succeed. Each task in a race is a purchase of its own.
+        """Take the result of the first node to succeed. Each task in a race is a purchase of its own.
 
-        Once it is decided, what only the race still needed is given up: tasks in flight are cancelled, and so are
-        `Abandoned` and may be billed; what has not begun is skipped and costs nothing. A node that something else
-        needs as well is left alone.
+        When it is decided, the nodes that only the race needs are given up: tasks in flight are `Abandoned` and may be
+        billed; nodes that have not begun are skipped and cost nothing. A node that another node needs goes on.
 
-        The failure of one is no failure of the run if only the race needs it. If all fail, the race fails with
+        The failure of one does not fail the run if only the race needs it. If all fail, the race fails with
         `TooFewSucceeded`, which names each with its error.
         """
         where = caller()
@@ -276,7 +275,7 @@ class Flow:
         """Send one task of several results, and fan out over them.
 
         If some of its results fail, the finished ones go on, and one failed item stands for the rest; `tolerate` is a
-        share of these items, see `map`. A `fallback` makes another task once this one has failed for good, see `then`.
+        share of these items, see `map`. A `fallback` makes another task if this one fails, see `then`.
         """
         where = caller()
         given: Any = task
@@ -321,7 +320,7 @@ class Flow:
     ) -> Many[Any]:
         """Make one node for each item, of any number.
 
-        Without a builder the items themselves are the nodes: `flow.map(prompts).each(four_variants)` sends one task of
+        Without a builder the values are the items themselves: `flow.map(prompts).each(four_variants)` sends one task of
         several results for each.
 
         Items are pulled when there is nothing else to do, and never more than `concurrency` of them are unfinished.

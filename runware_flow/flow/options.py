@@ -36,28 +36,29 @@ class PolicyOptions(TypedDict, total=False):
     label: str
     """Its name in errors, events and reports; equal labels get an ordinal."""
     retry: int | Retry
-    """Attempts in total, or a `Retry`. A task is only sent again after the service itself said that it failed."""
+    """Attempts in total, or a `Retry`. A task is sent again only after the service reported that it failed."""
     timeout: float
     """Seconds for one attempt, from the send."""
     deadline: float
     """Seconds from the start of the run, queueing included."""
     hedge_after: float
     """Seconds after which a second request is sent if the first has not ended; the first of the two to succeed wins.
-    **It is a second purchase**: the other one may be billed. It waits for a free place, and is not sent without one."""
+    **It is a second purchase**: the other may be billed. It is sent only if `concurrency` and the limits allow it."""
     idle: float
-    """Seconds without any news of the task: progress, or one of several results."""
+    """Seconds without progress. A progress report and each of several results reset it."""
     limit: str
-    """A key of the flow's `limits`, beside those that the task falls under by its modality, type and model."""
+    """A key of the flow's `limits`, in addition to those that match the task's modality, type and model."""
     cache: bool
-    """Whether the flow's cache may answer, and keeps the answer. By default it does where the same request asks for the
-    same thing: with a seed, and for tasks that draw nothing by lot, such as `caption` and `upscale`."""
+    """Whether the flow's cache may answer, and stores the answer. By default it does for requests that give the same
+    result again: those with a seed, and tasks without randomness, such as `caption` and `upscale`."""
 
 
 class BatchOptions(TypedDict, total=False):
     """The keywords of `Batch` that do not depend on its items."""
 
     concurrency: int
-    """How many items are unfinished at most, and how many outcomes unread, before more are pulled."""
+    """How many items are in work, and how many outcomes are unread, before no more are pulled. Items that wait because
+    the service refuses their model do not count, up to four times this number in all."""
     limits: Mapping[str, int] | None
     """See `Flow`; all items share them."""
     budget: BudgetOption
@@ -67,14 +68,14 @@ class BatchOptions(TypedDict, total=False):
     cache: CacheOption
     """See `Flow`."""
     on_error: OnError
-    """`"stop"`: once an item has failed for good nothing new is pulled, what is in flight runs to its end, and
+    """`"stop"`: when an item has failed, nothing new is pulled, what is in flight runs to its end, and
     `FlowFailed` is raised after the last outcome. `"cancel"`: the same, but what is in flight is abandoned.
     `"continue"`: failures are outcomes like others."""
     tolerate: float
-    """Stop only once more than this share of the items has failed: `0.1` for a tenth. Of a source without a length, it
-    is a share of a hundred items at least, until the end."""
+    """Stop when more than this share of the items has failed: `0.1` for a tenth. For a source without a length it is a
+    share of the items that have settled, checked from the second failure on and at the end of the source."""
     deadline: float
-    """Seconds for each item, from its start, all its nodes and their retries included; then it is a failed one."""
+    """Seconds for each item, from its start, all its nodes and their retries included; then the item fails."""
     progress: Progress
     """See `Flow`. The events that a callable is given are those of the items' nodes, with the item's `index` and
     `key`, between one `RunStarted` and one `RunFinished`, whose counts are of items."""

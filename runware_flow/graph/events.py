@@ -57,7 +57,7 @@ class NodeStarted(msgspec.Struct, frozen=True):
 
 
 class NodeRefused(msgspec.Struct, frozen=True):
-    """The service has too much to do to take a node's task (429, 503, a full queue).
+    """The service refused a node's task for now (429, 503, a full queue).
 
     The node waits without a worker and is sent again under the same taskUUID, which is a `NodeStarted` of the same
     attempt. It has cost nothing, and no retry.
@@ -79,7 +79,7 @@ class NodeRefused(msgspec.Struct, frozen=True):
 
 
 class NodeProgress(msgspec.Struct, frozen=True):
-    """The service said how far a node is, from 0 to 100. A slow reader gets only the newest of each node."""
+    """The progress of a node, from 0 to 100, as the service reports it. A slow reader gets only the newest."""
 
     time: float
     path: str
@@ -94,7 +94,7 @@ class NodeDelta(msgspec.Struct, frozen=True):
     Attributes:
         text: the piece. Those of one attempt and kind, one after the other, are the whole.
         kind: `"text"` for the answer, `"reasoning"` for what the model says while it thinks.
-        attempt: of which attempt; a second one begins its text anew.
+        attempt: the number of the attempt; a second one begins its text again.
     """
 
     time: float
@@ -143,7 +143,7 @@ class NodeSettled(msgspec.Struct, frozen=True):
 
 
 class RunFinished(msgspec.Struct, frozen=True):
-    """The last event of a run: what came of its nodes, and what they cost.
+    """The last event of a run: the counts and the cost of its nodes.
 
     Attributes:
         end: `"done"`, `"failed"`, `"stopped"` or `"cancelled"`.

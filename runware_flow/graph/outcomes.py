@@ -19,7 +19,7 @@ class Ok(msgspec.Struct, Generic[T_co], frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The node ran and failed for good, its retries included; `error` is the last error."""
+    """All attempts of the node failed; `error` is the last error."""
 
     error: Exception
 
@@ -28,8 +28,8 @@ class Skipped(msgspec.Struct, frozen=True):
     """The node was never sent; `because` is one sentence that says why.
 
     Attributes:
-        because: why, for a human: which node failed, or that the run was stopped.
-        error: the error at the root of it, where there is one.
+        because: the reason, for a human: which node failed, or that the run was stopped.
+        error: the error that caused it, if there is one.
     """
 
     because: str
@@ -37,7 +37,7 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class Abandoned(msgspec.Struct, frozen=True):
-    """The node was in flight when its run was cancelled, and its end was not waited for.
+    """The node was in flight when its run was cancelled.
 
     Attributes:
         task_uuid: the request's taskUUID, by which its result can still be collected; `None` if it has none yet, and

@@ -32,16 +32,16 @@ _SECONDS = ("timeout", "deadline", "idle", "hedge_after")
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """How often, after what and how patiently a node is tried again. What may be bought again is not its business.
+    """How often, after which errors and for how long a node is tried again.
 
     Attributes:
         attempts: in total, the first included.
         on: codes after which it is tried again, stable ones (`"provider"`) or the service's own, and for async
-            functions exception classes too. By default the service's word on what is retryable decides, and a function
-            is tried again after any exception of its own. It can never allow a second purchase while the first may
-            still stand: after a timeout of ours, a lost connection or a partial success.
+            functions exception classes too. By default a task is tried again after an error that is `retryable`, and a
+            function after any exception of its own. It never allows a second purchase while the first may succeed:
+            after a timeout of ours, a lost connection or a partial success.
         backoff: seconds before the second attempt, doubled for each one after it, up to sixteen times as much; between
-            half of that and all of it, by chance. What the service asks for in its place is obeyed.
+            half of that and all of it, at random. A wait that the service asks for replaces it.
         max_elapsed: seconds since the first attempt began after which no other one begins.
     """
 
@@ -87,7 +87,7 @@ class Policy(msgspec.Struct, frozen=True):
         retry: how often, after what and how patiently.
         timeout: seconds for one attempt, from the send.
         deadline: seconds from the start of the run, queueing included.
-        idle: seconds without any news of the task.
+        idle: seconds without progress of the task.
         limit: a key of the run's limits, beside those that the task falls under by itself.
         hedge_after: seconds after which a second request is sent beside the first.
         cache: whether an earlier answer may stand for it; `None` goes by the request, see `may_be_cached`.

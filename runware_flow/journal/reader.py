@@ -80,15 +80,15 @@ class JournalEntry(msgspec.Struct, frozen=True):
     """One request of a node, or the value of a function.
 
     Attributes:
-        number: its place in the journal.
+        number: its position in the journal.
         attempt: which request of its node it is, from 1.
         task_uuid, task_type, model: `None` for a function.
         state: `open`, `done`, `failed` or `abandoned`; see the page on the format.
         asked_at, settled_at: seconds since the epoch.
         cost: USD; `None` is unknown.
-        request: what was asked, by wire names.
-        results: what came, typed; of a function, the list of its one value.
-        error: what the service said of a failure, also of one in part.
+        request: the request, by wire names.
+        results: the results, typed; of a function, a list with its value.
+        error: the service's error, also if only some results failed.
         ordinal: which of several equal requests it is, from 0.
         is_hedge: it was sent beside the other request of the same attempt.
     """
@@ -113,7 +113,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
 
 
 class JournalSummary(msgspec.Struct, frozen=True):
-    """How a journal stands. `cost` is in USD, and `None` as soon as one finished request's cost is unknown."""
+    """Counts of a journal. `cost` is in USD; `None` if the cost of one finished request is unknown."""
 
     open_count: int
     done_count: int
@@ -122,11 +122,11 @@ class JournalSummary(msgspec.Struct, frozen=True):
 
 
 class ModelUse(msgspec.Struct, frozen=True):
-    """What a model took and cost in a journal, over its finished requests.
+    """The time and cost of a model's finished requests in a journal.
 
     Attributes:
         seconds: from the journalling of the request to its outcome, on average.
-        cost: USD a request, on average over those whose cost is known; what came from the cache is not among them.
+        cost: USD a request, on average over those whose cost is known, without answers from the cache.
     """
 
     task_type: str
@@ -140,7 +140,7 @@ class ModelUse(msgspec.Struct, frozen=True):
 class Journal:
     """A journal, opened for reading for the time of a `with` block; a run may write it meanwhile.
 
-    Its methods block, as any file's do.
+    Its methods block, because they read a file or a database.
 
     Raises:
         JournalError: on entering and by every method, if the file is no journal or is damaged.
@@ -161,7 +161,7 @@ class Journal:
             rows.close()
 
     def entries(self, *, state: RequestState | None = None, flow: str | None = None) -> Iterator[JournalEntry]:
-        """Iterate over what is in it, in the order in which it was journalled, without holding it all in memory."""
+        """Iterate over its entries, in the order in which they were recorded, without holding all in memory."""
         last = 0
         while page := self._page(last, state, flow):
             yield from page
@@ -184,11 +184,11 @@ class Journal:
             return [_entry(row, opened) for row in rows]
 
     def flows(self) -> list[str]:
-        """Return the names of the flows and batches that it has something of, in the order in which they began."""
+        """Return the names of its flows and batches, in the order in which they began."""
         return [str(name) for (name,) in self._all("SELECT flow FROM node GROUP BY flow ORDER BY min(id)")]
 
     def summary(self, *, flow: str | None = None) -> JournalSummary:
-        """Count what is in it, or of one flow or batch in it, and sum up what it cost."""
+        """Return counts and cost of the journal, or of one flow or batch in it."""
         counts = dict.fromkeys(STATES, 0)
         micro_usd = unknown = 0
         condition, values = ("", []) if flow is None else (" WHERE flow = ?", [flow])
@@ -204,7 +204,7 @@ class Journal:
         return JournalSummary(counts["open"], counts["done"], counts["failed"], cost)
 
     def models(self) -> list[ModelUse]:
-        """Return what each model took and cost, by task type and model."""
+        """Return the time and cost of each model, by task type and model."""
         query = f"""SELECT task_type, model, count(*), avg(settled_at - asked_at),
             avg(micro_usd) FILTER (WHERE {self._opened().tells_price}) FROM node
             WHERE state = {STATES.index("done")} AND task_uuid IS NOT NULL GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -214,7 +214,7 @@ class Journal:
         ]
 
     def places(self) -> list[tuple[str, str | None]]:
-        """Return where its runs were, the last one first: the folder, and the folder of the cache if there was one."""
+        """Return the folders of its runs, the last one first, each with the folder of its cache if it had one."""
         opened = self._opened()
         if not opened.has_places:
             return []
@@ -264,8 +264,8 @@ def _entry(row: Any, opened: StoredRows) -> JournalEntry:
 def salvage(journal: str | PathLike[str], to: str | PathLike[str]) -> Salvaged:
     """Write what can be read of a damaged journal, its log included, into a new one. The damaged one is not changed.
 
-    A request whose outcome was lost becomes an open one: the next run asks the service for it and buys nothing. What
-    could not be read at all would be bought again. Blocks, as any work on files does.
+    A request whose outcome was lost becomes an open one: the next run collects it from the service and buys nothing. A
+    request that could not be read is bought again. Blocks, because it reads and writes files.
 
     Args:
         journal: the damaged one.
@@ -278,11 +278,11 @@ def salvage(journal: str | PathLike[str], to: str | PathLike[str]) -> Salvaged:
 
 
 class Collected(msgspec.Struct, frozen=True):
-    """What became of one request that was open.
+    """The outcome of one request that was open.
 
     Attributes:
-        outcome: `Ok` with the list of its results; `Failed` if the service says so, or could not be asked;
-            `Abandoned` if it still runs (`may_be_billed`), or if the service has no trace of it (not `may_be_billed`).
+        outcome: `Ok` with the list of its results; `Failed` if the service reports a failure or cannot be reached;
+            `Abandoned` if it still runs (`may_be_billed`), or if the service does not know it (not `may_be_billed`).
     """
 
     entry: JournalEntry
@@ -298,17 +298,17 @@ async def collect(
     concurrency: int = 64,
     on_collected: Callable[[Collected], object] | None = None,
 ) -> list[Collected]:
-    """Ask for what is open in a journal or was given up in a choice, and write down what came. Buys nothing.
+    """Poll for the open and abandoned requests of a journal, and record their outcomes. Buys nothing.
 
-    The next run with this journal restores what was collected. After a cancel the journal holds what came until then,
-    and the rest is still open.
+    The next run with this journal restores what was collected. After a cancel the journal holds the outcomes that came
+    before it; the other requests are still open.
 
     Args:
         journal: the path of its file, or the address of its database, which no run should use meanwhile.
-        client: a `Client` to ask with, which stays open; by default one from the environment.
+        client: the `Client` to use, which stays open; by default one from the environment.
         timeout: seconds to wait for each task that still runs.
-        concurrency: how many are asked for at once, at most.
-        on_collected: called with each as it is known.
+        concurrency: how many tasks are polled at once, at most.
+        on_collected: called with each `Collected` as it is known.
 
     Returns:
         One for each request that was open, in the order in which they were journalled.

@@ -33,13 +33,13 @@ __all__ = ("Budget", "BudgetAccount", "open_account", "read_budget", "read_price
 
 
 class Budget:
-    """What may be spent, by one run or by all that it is given to: flows and batches, one after the other or at once.
+    """An amount that runs may spend. Several flows and batches may share it, one after the other or at once.
 
-    The price of a task is reserved before it is sent, and settled on what it cost. A task that does not fit waits as
-    long as others in flight may cost less than was reserved; then it fails with `BudgetExceeded`. A price is known from
-    `prices`, from the journal, or once a first task of the model has come back; until then one task of each model is
-    in flight at a time. Then the largest cost seen is reserved. So a budget is exceeded by no more than what tasks cost
-    above the price that was known for them.
+    The price of a task is reserved before it is sent; its real cost is counted afterwards. A task that does not fit
+    waits as long as others in flight may cost less than was reserved; then it fails with `BudgetExceeded`. A price is
+    known from `prices`, from the journal, or from the first finished task of the model; until then one task of each
+    model is in flight at a time. After that the largest cost seen is reserved. So a budget is exceeded only if a task
+    costs more than was known.
 
     All its runs must be in one event loop.
 
@@ -48,7 +48,7 @@ class Budget:
         prices: what one result costs, by AIR, slug or task type: see `Flow.plan`.
 
     Raises:
-        DeclarationError: an amount or a price that makes no sense.
+        DeclarationError: an amount or a price is wrong.
     """
 
     def __init__(self, usd: float, *, prices: Mapping[str, PriceOption] | None = None) -> None:
@@ -79,7 +79,7 @@ class Budget:
 
     @property
     def reserved(self) -> float:
-        """What is kept, in USD, for tasks in flight and for those that may have been billed without a known cost."""
+        """What is reserved, in USD, for tasks in flight and for those that may be billed."""
         return (self.machine.reserved + self.machine.withheld) / 1_000_000
 
     @property

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @bordered
 class RunResult:
-    """Everything that came of a run. It is a view: while the run goes on, it shows what has finished so far."""
+    """The outcomes and the cost of a run. During the run it shows what has finished so far."""
 
     def __init__(self, declaration: Declaration, machine: FlowMachine, accounts: Accounts) -> None:
         self._declaration = declaration
@@ -142,11 +142,11 @@ class RunResult:
         return self._accounts.total()
 
     def receipt(self) -> list[ReceiptLine]:
-        """Return what was bought: a line for each step and model, in the order of the first purchase."""
+        """Return the purchases: a line for each step and model, in the order of the first purchase."""
         return self._accounts.lines()
 
     def record(self, node: NodeReference[Any], /) -> NodeRecord | None:
-        """Return what is known of the request of a node, or `None` if it has sent none."""
+        """Return the record of a node's request, or `None` if it has sent none."""
         record: NodeRecord | None = self._machine.root.record(self._spec_of(node, NodeReference).slot)
         return record
 
