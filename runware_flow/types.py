@@ -241,6 +241,7 @@ class Result(msgspec.Struct, kw_only=True, frozen=True, dict=True):
     if not TYPE_CHECKING:  # type checkers know what there is
         __iter__ = None  # or `__getitem__` would make it look like a sequence
 
+        @border
         def __getitem__(self, key: object) -> Any:
             raise TypeError(f"{type(self).__name__} has attributes, no keys: {_instead_of(self, key)}")
 

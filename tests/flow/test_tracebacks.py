@@ -153,6 +153,13 @@ asks(work)""",
         "asks(lambda client: client.save(flow.then(ART), 'kite'))",
         "run the flow and save result[node]",
     ),
+    "`image['imageURL']` after `client.run_one`": (
+        """
+async def work(client):
+    return (await client.run_one(ART))['imageURL']
+asks(work)""",
+        "use .image_url",
+    ),
     "a missing file for a utility": (
         "asks(lambda client: client.image_upload('nowhere.png'))",
         "image: there is no file",
