@@ -225,6 +225,7 @@ def emulate(
 def collect(
     journal: JournalArgument,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each task that still runs.", min=0.0)] = 30.0,
+    flow: FlowName = None,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
     """Fetch what a run had sent and not received.
@@ -237,7 +238,7 @@ def collect(
     """
     from runware_flow.cli.collect import collect_command
 
-    raise typer.Exit(collect_command(journal, timeout=timeout, backend=backend))
+    raise typer.Exit(collect_command(journal, timeout=timeout, backend=backend, flow=flow))
 
 
 @app.command(no_args_is_help=True)

@@ -296,6 +296,7 @@ async def collect(
     *,
     timeout: float = 30.0,
     concurrency: int = 64,
+    flow: str | None = None,
     on_collected: Callable[[Collected], object] | None = None,
 ) -> list[Collected]:
     """Poll for the open and abandoned requests of a journal, and record their outcomes. Buys nothing.
@@ -308,6 +309,7 @@ async def collect(
         client: the `Client` to use, which stays open; by default one from the environment.
         timeout: seconds to wait for each task that still runs.
         concurrency: how many tasks are polled at once, at most.
+        flow: only the requests of this flow or batch.
         on_collected: called with each `Collected` as it is known.
 
     Returns:
@@ -321,7 +323,7 @@ async def collect(
     if problem is not None:
         raise RunwareError(problem, code="validation", raw_code="invalidParameter", parameter="timeout")
     with Journal(journal) as reader:
-        entries = await anyio.to_thread.run_sync(_unfinished, reader)
+        entries = await anyio.to_thread.run_sync(_unfinished, reader, flow)
     found: dict[int, Collected] = {}
     async with AsyncExitStack() as stack:
         writer = await stack.enter_async_context(open_writer(journal))
@@ -344,10 +346,10 @@ async def collect(
     return [found[entry.number] for entry in entries]
 
 
-def _unfinished(reader: Journal) -> list[JournalEntry]:
+def _unfinished(reader: Journal, flow: str | None) -> list[JournalEntry]:
     """Return what may still have results: what is open, and what was given up and whose cost is not known."""
-    abandoned = [entry for entry in reader.entries(state="abandoned") if entry.cost is None]
-    return sorted([*reader.entries(state="open"), *abandoned], key=lambda entry: entry.number)
+    abandoned = [entry for entry in reader.entries(state="abandoned", flow=flow) if entry.cost is None]
+    return sorted([*reader.entries(state="open", flow=flow), *abandoned], key=lambda entry: entry.number)
 
 
 async def _collect_one(

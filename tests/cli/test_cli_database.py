@@ -20,7 +20,7 @@ from service import Service, art, caption
 from runware_flow import Batch, Flow, JournalError
 from runware_flow.emulator import run_in_thread
 from runware_flow.emulator.commands import environment as environment_of
-from runware_flow.journal import Journal
+from runware_flow.journal import Journal, collect
 from runware_flow.journal.address import DatabaseAddress, address_of
 
 COMMAND = [sys.executable, "-m", "runware_flow"]
@@ -258,6 +258,34 @@ def test_password_comes_from_where_libpq_takes_it_and_is_never_printed(tmp_path)
                 assert "password" in error
                 told += out + error
         assert "S3c" not in told
+
+
+@both
+def test_collect_asks_for_what_the_named_flow_has_left_open(request, tmp_path, kind):
+    journal = str(tmp_path / "j.sqlite") if kind == "file" else request.getfixturevalue("database")
+
+    async def main():
+        for name in ("posters", "banners"):
+            batch = Batch(poster, journal=journal, name=name, key=str)
+            sent = anyio.Event()
+
+            async def never(request, count, sent=sent):
+                sent.set()
+                await anyio.sleep_forever()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(batch.collect, ["kite"], Service(never))
+                await sent.wait()
+                tasks.cancel_scope.cancel()
+        found = await collect(journal, Service(), flow="banners")
+        assert [one.entry.flow for one in found] == ["banners"]
+
+    anyio.run(main)
+    _, out, _ = call(tmp_path, "journal", "flows", journal)
+    assert out == "posters  0 done, 0 failed, 1 open, $0.0000\nbanners  1 done, 0 failed, 0 open, $0.0012\n"
+    code, out, error = call(tmp_path, "collect", journal, "--flow", "banners")
+    assert (code, out) == (0, "0 of 0 collected; banners has 1 finished requests, for $0.0012\n"), error
+    assert call(tmp_path, "collect", journal, "--flow", "x")[0] == 1
 
 
 @pytest.mark.cluster
