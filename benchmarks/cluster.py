@@ -6,7 +6,16 @@ end every item must have its result, the emulator must have counted three submis
 never more tasks at once than the limit that holds for the whole cluster.
 
     python -m benchmarks.cluster [--items 5000] [--workers 4] [--kills 2] [--concurrency 64] [--latency 0.2..0.6]
-    python -m benchmarks.cluster --workers 1 2 4 --kills 0 --calm     # throughput
+    python -m benchmarks.cluster --workers 1 2 4 --calm               # throughput on the emulator
+    python -m benchmarks.cluster --workers 1 2 3 4 --in-memory --items 20000      # throughput on a service in memory
+    python -m benchmarks.cluster --workers 1 4 --capacity 8 --items 200 --latency 1   # a service that refuses
+    python -m benchmarks.cluster --steps 5000                         # a journalled step in PostgreSQL and in SQLite
+
+In memory: one task an item, answered at once by a client in each worker, so that what is measured is the engine and
+the journal. Told are the seconds of CPU that each part took, and the memory of the driver and of the largest worker at
+a tenth and at the end. Capacity: one task an item; the emulator takes on that many at the same time and refuses others
+with 429; it counts its refusals. Steps: functions that do nothing, at concurrency 64 and one after the other, with
+commits that wait for the disk; the server and the file are on the same one.
 """
 
 from __future__ import annotations
@@ -18,6 +27,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -25,12 +35,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import psutil
 
+from benchmarks.batches import InMemory
 from benchmarks.crash import prompts, service
+from benchmarks.service import emulator_process
 from benchmarks.shared import bought, databases
+from benchmarks.windows import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Self
 
 ROOT = Path(__file__).parents[1]
 LEASE = 4.0
@@ -46,16 +61,24 @@ def poster(flow: Any, prompt: str) -> Any:
     return large.then(lambda image: Caption(model="runware:150@2", inputs={"image": image}))
 
 
+def picture(flow: Any, prompt: str) -> Any:
+    """One task."""
+    from runware_flow.tasks import ImageInference
+
+    return flow.then(ImageInference(model="runware:400@1", positive_prompt=prompt, width=512, height=512))
+
+
 async def drive(scheduler: str, url: str, items: int, concurrency: int, ending: str = "") -> None:
     """Be the driver, and say what came of each item; with the ending "cancel", cancel after the first."""
     from runware_flow import Batch
     from runware_flow.engines import DaskEngine
     from runware_flow.journal.postgres import PostgresStore
 
-    batch = Batch(
-        poster,
+    is_picture = ending == "picture"
+    batch: Any = Batch(
+        picture if is_picture else poster,
         concurrency=concurrency,
-        limits={"image": concurrency // 2},
+        limits=None if is_picture else {"image": concurrency // 2},
         journal=PostgresStore(url, lease=LEASE),
         on_error="continue",
         name="cluster",
@@ -80,7 +103,42 @@ async def drive(scheduler: str, url: str, items: int, concurrency: int, ending: 
     print(json.dumps({"ok": report.ok_count, "restored": report.restored_count, "cost": report.cost}), flush=True)
 
 
-def serve(workers: int) -> None:
+async def drive_many(scheduler: str, url: str, items: int, concurrency: int) -> None:
+    """Be a driver that keeps nothing and says at each tenth how large it is."""
+    from benchmarks.journal import megabytes
+    from runware_flow import Batch
+    from runware_flow.engines import DaskEngine
+
+    batch = Batch(picture, concurrency=concurrency, journal=url, name="many").on(DaskEngine(scheduler))
+    done = 0
+    async with batch.run(f"prompt number {number}" for number in range(items)) as outcomes:
+        async for _ in outcomes:
+            done += 1
+            if done == 1 or done % (items // 10) == 0:
+                print(json.dumps({"done": done, "megabytes": megabytes()}), flush=True)
+    assert outcomes.report.ok_count == items
+    assert outcomes.report.cost == round(items * 0.0013, 6)
+
+
+class InMemoryClient(InMemory):
+    """Stands in a worker for a client: opened from the environment, and answering at once."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+
+def use_memory() -> None:
+    """Let this worker send nothing."""
+    import runware_flow.client.client
+
+    os.environ["RUNWARE_API_KEY"] = "none is needed"
+    vars(runware_flow.client.client)["Client"] = InMemoryClient
+
+
+def serve(workers: int, *, in_memory: bool = False) -> None:
     """Be a cluster of processes until standard input ends."""
     from distributed import Client, LocalCluster
 
@@ -90,6 +148,8 @@ def serve(workers: int) -> None:
         ) as cluster,
         Client(cluster) as client,
     ):
+        if in_memory:
+            client.run(use_memory)
         for _ in itertools.chain(" ", sys.stdin):
             told = {"scheduler": cluster.scheduler_address, "pids": [*client.run(os.getpid).values()]}
             print(json.dumps(told), flush=True)
@@ -100,6 +160,7 @@ class Cluster:
 
     def __init__(self, process: Any) -> None:
         self._process = process
+        self.pid: int = process.pid
         told = json.loads(process.stdout.readline())
         self.scheduler: str = told["scheduler"]
         self._pids: list[int] = told["pids"]
@@ -113,9 +174,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(workers: int, environment: dict[str, str]) -> Iterator[Cluster]:
+def cluster(workers: int, environment: dict[str, str], *more: str) -> Iterator[Cluster]:
     """Start Dask's scheduler and workers, which have the environment of the service."""
-    command = [sys.executable, "-m", "benchmarks.cluster", "--serve", str(workers)]
+    command = [sys.executable, "-m", "benchmarks.cluster", "--serve", str(workers), *more]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, cwd=ROOT, env={**os.environ, **environment}, **pipes) as process:
         try:
@@ -220,14 +281,102 @@ def calm(items: int, workers: int, concurrency: int, latency: str) -> dict[str, 
         return {"workers": workers, "items": items, "seconds": round(seconds, 1), "items_a_second": rate, **told}
 
 
+def in_memory(items: int, workers: int, concurrency: int) -> dict[str, Any]:
+    """Drive items through workers whose service is in memory, and measure all parts from the first outcome on."""
+    with databases() as server, cluster(workers, {}, "--in-memory") as running:
+        database = psutil.Process(server.pid)
+        driver = start_driver(running.scheduler, server.url(), items, concurrency, "many")
+        with driver:
+            driver.stdout.readline()
+            parts = {
+                "driver": [psutil.Process(driver.pid)],
+                "scheduler": [psutil.Process(running.pid)],
+                "workers": [psutil.Process(pid) for pid in running.pids()],
+                "database": [database, *database.children()],
+            }
+            spent, began = {name: _cpu(those) for name, those in parts.items()}, time.monotonic()
+            sizes: list[tuple[float, float]] = []
+            for line in driver.stdout:
+                sizes.append((json.loads(line)["megabytes"], _largest(parts["workers"])))
+                print(f"  {json.loads(line)['done']} items, {time.monotonic() - began:.0f} s", file=sys.stderr)
+                seconds = time.monotonic() - began
+                now = {name: _cpu(those) for name, those in parts.items()}
+        assert driver.returncode == 0, "the driver failed"
+        first, last = sizes[0], sizes[-1]
+        return {
+            "workers": workers,
+            "items": items,
+            "seconds": round(seconds, 1),
+            "items_a_second": round(items / seconds, 1),
+            "microseconds_of_cpu_an_item": {name: round((now[name] - spent[name]) / items * 1e6) for name in parts},
+            "driver_megabytes_at_a_tenth_and_at_the_end": [round(first[0], 1), round(last[0], 1)],
+            "worker_megabytes_at_a_tenth_and_at_the_end": [round(first[1], 1), round(last[1], 1)],
+        }
+
+
+def _cpu(processes: list[psutil.Process]) -> float:
+    return float(sum(times.user + times.system for times in (process.cpu_times() for process in processes)))
+
+
+def _largest(processes: list[psutil.Process]) -> float:
+    return float(max(process.memory_info().rss for process in processes)) / 1e6
+
+
+def refused(items: int, workers: int, concurrency: int, latency: str, capacity: int) -> dict[str, Any]:
+    """Drive items at a service that refuses what is too much, and count its refusals."""
+    with (
+        databases() as server,
+        emulator_process(latency=latency, more=["--capacity", str(capacity)]) as options,
+        cluster(workers, {f"RUNWARE_{name.upper()}": str(value) for name, value in options.items()}) as running,
+    ):
+        driver = start_driver(running.scheduler, server.url(), items, concurrency, "picture")
+        first = json.loads(driver.stdout.readline())
+        began = time.monotonic()
+        with driver:
+            lines = [first, *(json.loads(line) for line in driver.stdout.read().splitlines())]
+        seconds = time.monotonic() - began + float(latency)  # the first outcome is as late as one task
+        ideal = items * float(latency) / capacity
+        return {
+            "workers": workers,
+            "items": items,
+            "capacity": capacity,
+            "seconds": round(seconds, 1),
+            "of_ideal": round(seconds / ideal, 2),
+            "failed": sum(bool(line["error"]) for line in lines[:-1]),
+            "refusals": refusals(options),
+        }
+
+
+def steps(count: int) -> None:
+    """Say what a journalled step costs in PostgreSQL and in SQLite, on the same disk."""
+    from benchmarks.durable import chain, commits, wide
+    from runware_flow.journal.postgres import PostgresStore
+
+    with databases(is_durable=True) as server, tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        for round_number in range(3):
+            path = Path(folder) / f"{round_number}.sqlite"
+            told = {
+                "bare_commit_in_sqlite": commits(Path(folder) / f"bare{round_number}.sqlite"),
+                "sqlite_at_64": anyio.run(wide, count, path),
+                "postgres_at_64": anyio.run(wide, count, PostgresStore(server.url())),
+                "sqlite_chain": anyio.run(chain, count // 10, Path(folder) / f"chain{round_number}.sqlite"),
+                "postgres_chain": anyio.run(chain, count // 10, PostgresStore(server.url())),
+                "no_journal_at_64": anyio.run(wide, count, None),
+            }
+            print(json.dumps({"microseconds_a_step": {name: round(taken) for name, taken in told.items()}}), flush=True)
+
+
 def main() -> None:
     """Be a part, or measure."""
     if sys.argv[1:2] == ["--driver"]:
         scheduler, url, items, concurrency, *ending = sys.argv[2:]
-        anyio.run(drive, scheduler, url, int(items), int(concurrency), *ending)
+        if ending == ["many"]:
+            anyio.run(drive_many, scheduler, url, int(items), int(concurrency))
+        else:
+            anyio.run(drive, scheduler, url, int(items), int(concurrency), *ending)
         return
     if sys.argv[1:2] == ["--serve"]:
-        serve(int(sys.argv[2]))
+        serve(int(sys.argv[2]), in_memory="--in-memory" in sys.argv)
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=5000)
@@ -236,10 +385,21 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64, help="items at once, in the whole cluster")
     parser.add_argument("--latency", default="0.2..0.6")
     parser.add_argument("--calm", action="store_true", help="nothing is killed")
+    parser.add_argument("--in-memory", action="store_true", help="the service is in memory")
+    parser.add_argument("--capacity", type=int, help="tasks that the service takes on at the same time")
+    parser.add_argument("--steps", type=int, help="measure a journalled step instead, that many times")
     options = parser.parse_args()
+    if options.steps is not None:
+        steps(options.steps)
+        return
     for workers in options.workers:
         shape = options.items, workers
-        if options.calm:
+        if options.in_memory:
+            print(json.dumps(in_memory(*shape, options.concurrency)), flush=True)
+        elif options.capacity is not None:
+            told = refused(*shape, options.concurrency, options.latency, options.capacity)
+            print(json.dumps(told), flush=True)
+        elif options.calm:
             print(json.dumps(calm(*shape, options.concurrency, options.latency)), flush=True)
         else:
             print(json.dumps(show(*shape, options.kills, options.concurrency, options.latency)), flush=True)

@@ -85,12 +85,12 @@ def bought(environment: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def databases() -> Iterator[Any]:
-    """What makes new databases."""
+def databases(*, is_durable: bool = False) -> Iterator[Any]:
+    """What makes new databases; a commit in a durable one waits for the disk."""
     sys.path.append(str(Path(__file__).parents[1] / "tests" / "journal"))
     from postgres_server import PostgresServer
 
-    with cast("Any", PostgresServer)() as server:
+    with cast("Any", PostgresServer)(is_durable=is_durable) as server:
         yield server
 
 

@@ -241,8 +241,8 @@ class BatchRunner:
         return True
 
     async def _pull(self, works: list[Work]) -> None:
-        """Pull as many items as are looked up together."""
-        most = _ITEMS_AT_ONCE if self._runner.has_journal else 1
+        """Pull as many items as are looked up, or get their leases, together."""
+        most = _ITEMS_AT_ONCE if self._runner.has_journal or self._leases is not None else 1
         while len(works) < most and not self._is_stopped and (not works or self._has_room):
             pulled = await self._source.pull()
             if pulled is None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from runware_flow.client.session_driver import SessionDriver
     from runware_flow.errors import RunwareError
-    from runware_flow.session.window import WindowStatistics
+    from runware_flow.session.window import WindowState, WindowStatistics
 
 __all__ = ("SendWindows", "Slot", "SlotWaiter", "window_of")
 
@@ -91,6 +91,15 @@ class SendWindows:
         self._driver = driver
         self.closed = driver.closed_windows
         driver.on_slot = self._offered
+
+    def states(self) -> dict[str, WindowState]:
+        """What other clients have to know of those that had a refusal; safe to call from any thread."""
+        return {} if self._driver is None else self._driver.window_states()
+
+    def hold(self, peaks: Mapping[str, int]) -> None:
+        """Hold the windows of these models because other clients share the work; see `session.window`."""
+        if self._driver is not None:
+            self._driver.handle(events.WindowsHeld(anyio.current_time(), peaks))
 
     def has_room(self, model: str) -> bool:
         """Tell whether a task may be sent now, before which nothing waits."""

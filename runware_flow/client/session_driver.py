@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runware_flow.client.log import Log
     from runware_flow.client.tracing import SessionTracing
     from runware_flow.session.machine import SessionMachine, SessionStatistics
+    from runware_flow.session.window import WindowState
     from runware_flow.types import TaskId
     from runware_flow.wire.frames import Frame
 
@@ -144,6 +145,10 @@ class SessionDriver:
     def has_room(self, model: str) -> bool:
         """Whether a task of this model may be sent now."""
         return self._machine.has_room(model, self._clock())
+
+    def window_states(self) -> dict[str, WindowState]:
+        """What other clients have to know of the send windows that had a refusal; safe to call from any thread."""
+        return self._machine.window_states()
 
     @property
     def closed_windows(self) -> Mapping[str, object]:

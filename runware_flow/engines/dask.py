@@ -28,7 +28,7 @@ from runware_flow.batch.run import open_state
 from runware_flow.batch.source import Pulled
 from runware_flow.engines.worker import CONCURRENCY, Job, Left, RunMissing, attend, end_run, run_shard
 from runware_flow.errors import ClientStateError, DeclarationError, RunwareError
-from runware_flow.graph.shares import ShareMachine
+from runware_flow.graph.shares import ShareMachine, WindowTurns
 from runware_flow.journal.address import DatabaseAddress
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.lifetime import on_asyncio, open_task_group
@@ -190,6 +190,7 @@ class _ClusterRun:
         self._policy = FailurePolicy(state.outbox, spec.settings, state.tolerance)
         self._shard_count = 0
         self._stages = SharedStages()
+        self._turns = WindowTurns()
         self._is_draining = False
         state.watch.look = lambda board: board.take_counts(self._stages.counts())
         state.watch.refused_count = lambda: sum(worker.refused_count for worker in self._workers.values())
@@ -387,6 +388,7 @@ class _ClusterRun:
                 if address not in self._workers and self._is_wanted(address):
                     worker = self._workers[address] = _Worker(address)
                     self._shares.join(address)
+                    self._turns.join(address)
                     self._group.start_soon(self._attend, worker)
                     self._wake_shares()
             now = anyio.current_time()
@@ -404,6 +406,7 @@ class _ClusterRun:
         """A worker is gone: its items go elsewhere, where they wait for their leases to expire."""
         worker.scope.cancel()
         self._stages.lose(worker.address)
+        self._turns.leave(worker.address, anyio.current_time())
         self._shares.leave(worker.address, anyio.current_time() + self._lease_seconds)
         self._take_back(worker)
 
@@ -455,7 +458,9 @@ class _ClusterRun:
                 changed = self._shares_changed
                 if reply.has_more and reply.events:
                     continue
-                is_quiet = self._shares.is_settled and not self._state.watch.wants_events
+                is_quiet = (
+                    self._shares.is_settled and not self._state.watch.wants_events and not self._turns.is_refusing
+                )
                 with anyio.move_on_after(_SETTLED_SECONDS if is_quiet else _UNSETTLED_SECONDS):
                     await changed.wait()
 
@@ -463,6 +468,10 @@ class _ClusterRun:
         """Take what a worker tells of its nodes."""
         watch = self._state.watch
         worker.refused_count = reply.refused_count
+        was_refusing = self._turns.is_refusing
+        self._turns.note(worker.address, reply.windows, anyio.current_time())
+        if self._turns.is_refusing and not was_refusing:
+            self._wake_shares()
         self._stages.report(worker.address, reply.stages)
         worker.clock_offset = min(worker.clock_offset, watch.time() - reply.time)
         for packed in reply.events:
@@ -474,7 +483,15 @@ class _ClusterRun:
         watch = self._state.watch
         most_events = _MOST_EVENTS if watch.wants_events and not watch.is_held else 0
         call = self._client.run(
-            attend, self._run_id, self._name, job, offered, self._is_stopped, most_events, workers=[worker.address]
+            attend,
+            self._run_id,
+            self._name,
+            job,
+            offered,
+            self._is_stopped,
+            most_events,
+            self._turns.held(worker.address),
+            workers=[worker.address],
         )
         try:
             answers = await call

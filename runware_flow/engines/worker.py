@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from runware_flow.batch.item import BatchItem
     from runware_flow.graph.events import Event
     from runware_flow.graph.outcomes import Outcome
+    from runware_flow.session.window import WindowState
     from runware_flow.view.progress import StageCounts
 
 __all__ = (
@@ -114,6 +115,7 @@ class Reply(NamedTuple):
         error: why the run has failed.
         time: seconds since the run was opened here.
         refused_count: how many nodes wait because the service refuses their tasks.
+        windows: how the send windows stand that had a refusal.
         stages: what was counted, if stages are.
         events: some events of nodes, packed, the oldest first.
         has_more: there are more of them.
@@ -124,6 +126,7 @@ class Reply(NamedTuple):
     error: Exception | None = None
     time: float = 0.0
     refused_count: int = 0
+    windows: dict[str, WindowState] = {}  # noqa: RUF012
     stages: dict[str, StageCounts] = {}  # noqa: RUF012 - never changed
     events: list[bytes] = []  # noqa: RUF012
     has_more: bool = False
@@ -198,6 +201,7 @@ class _WorkerRun:
         self._opened = threading.Event()
         self._job = job
         self._share = dict(share)
+        self._peaks: dict[str, int] = {}
         self._portal: BlockingPortal | None = None
         self._run: BatchRun | None = None
         self._is_left = False
@@ -218,7 +222,7 @@ class _WorkerRun:
 
     def reply(self, in_use: dict[str, int], most_events: int) -> Reply:
         """Say how it stands, with some of its events."""
-        watch = self._watch
+        watch, run = self._watch, self._run
         if watch is None:
             return Reply(is_missing=False, in_use=in_use, error=self.error)
         has_unread = watch.has_unread  # asked first: what is told meanwhile is among those that are taken now
@@ -235,6 +239,7 @@ class _WorkerRun:
             error=self.error,
             time=watch.time(),
             refused_count=watch.refused_count(),
+            windows={} if run is None else run.admission.window_states(),
             stages=watch.counts(),
             events=events,
             has_more=has_unread or bool(self._events),
@@ -245,6 +250,12 @@ class _WorkerRun:
         self.heard_at = time.monotonic()
         if share != self._share:
             self._share = dict(share)
+            self._post(self._apply)
+
+    def hold(self, peaks: Mapping[str, int]) -> None:
+        """Hold the send windows of these models, since another worker has the turn."""
+        if peaks != self._peaks:
+            self._peaks = dict(peaks)
             self._post(self._apply)
 
     def leave(self, *, is_cancelled: bool = False, is_over: bool = False) -> None:
@@ -364,6 +375,7 @@ class _WorkerRun:
         if self._run is not None:
             self._run.admission.resize({name: size for name, size in self._share.items() if name != CONCURRENCY})
             self._run.runner.resize(self._share[CONCURRENCY])
+            self._run.admission.hold_windows(self._peaks)
 
     async def _work(self, items: Sequence[Pulled]) -> list[ShardItem]:
         shard = _Shard({item.position for item in items})
@@ -381,7 +393,13 @@ _RUNS: dict[str, _WorkerRun] = {}
 
 
 def attend(
-    run_id: str, name: str, job: bytes | None, share: dict[str, int], is_stopped: bool, most_events: int = 0
+    run_id: str,
+    name: str,
+    job: bytes | None,
+    share: dict[str, int],
+    is_stopped: bool,
+    most_events: int,
+    held: dict[str, int],
 ) -> Reply:
     """Hear from the driver of a run, which says what may be used here and asks what is.
 
@@ -390,6 +408,7 @@ def attend(
         share: how much may be used, by limit.
         is_stopped: no more items are to be begun.
         most_events: how many events of nodes may come back.
+        held: the models whose send windows are to be held, each with the largest peak that a worker has met.
     """
     for old in [run for run in _RUNS.values() if run.ended.is_set() and run.run_id != run_id]:
         del _RUNS[old.run_id]
@@ -402,6 +421,7 @@ def attend(
             return Reply(is_missing=True, in_use=used)
         run = _RUNS[run_id] = _WorkerRun(job, run_id, name, left)
     run.resize(left)
+    run.hold(held)
     if is_stopped:
         run.leave()
     own = run.in_use()

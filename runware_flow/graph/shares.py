@@ -12,7 +12,87 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ("ShareMachine",)
+__all__ = ("ShareMachine", "WindowTurns")
+
+TURN = 10.0
+"""Seconds after which the turn of a worker ends that has found out nothing."""
+
+
+class _Turn:
+    """Whose turn it is with one model."""
+
+    __slots__ = ("peaks", "refusals", "since", "worker")
+
+    def __init__(self, now: float) -> None:
+        self.worker: str | None = None
+        """Who has the turn; `None`: all do."""
+        self.since = now
+        self.refusals: dict[str, int] = {}
+        self.peaks: dict[str, int] = {}
+
+
+class WindowTurns:
+    """Which worker finds out whether the service, which has refused tasks of a model, takes more of them.
+
+    Each worker has a send window of its own for each model (see `session.window`). Left alone, each would try one more
+    task in every round, and each new one would begin with as many as it may. So once a worker has met a refusal, one of
+    them at a time has the turn, and the others hold their windows. A refusal passes the turn on. When the window of who
+    has it is open again, the service takes more than before, and all windows take steps again.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[str, _Turn] = {}
+        self._workers: dict[str, None] = {}
+
+    def join(self, worker: str) -> None:
+        """A worker has come."""
+        self._workers[worker] = None
+
+    def leave(self, worker: str, now: float) -> None:
+        """A worker is gone."""
+        self._workers.pop(worker, None)
+        for turn in self._turns.values():
+            turn.refusals.pop(worker, None)
+            turn.peaks.pop(worker, None)
+            if turn.worker == worker:
+                self._pass_on(turn, worker, now)
+
+    def note(self, worker: str, states: Mapping[str, tuple[int, bool, int]], now: float) -> None:
+        """A worker says how its windows stand that had a refusal: refusals, whether it is open, and its peak."""
+        for model, (refusals, is_open, peak) in states.items():
+            turn = self._turns.get(model)
+            if turn is None:
+                turn = self._turns[model] = _Turn(now)
+            turn.peaks[worker] = peak
+            if refusals > turn.refusals.get(worker, 0):
+                turn.refusals[worker] = refusals
+                if turn.worker in (None, worker):
+                    self._pass_on(turn, worker, now)
+            elif turn.worker == worker and is_open:
+                turn.worker = None
+        for turn in self._turns.values():
+            if turn.worker is not None and now - turn.since > TURN:
+                self._pass_on(turn, turn.worker, now)
+
+    def held(self, worker: str) -> dict[str, int]:
+        """The models whose windows a worker has to hold, each with the largest peak that a worker has met."""
+        return {
+            model: max(turn.peaks.values(), default=0)
+            for model, turn in self._turns.items()
+            if turn.worker is not None and turn.worker != worker
+        }
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether one worker has the turn with a model."""
+        return any(turn.worker is not None for turn in self._turns.values())
+
+    def _pass_on(self, turn: _Turn, worker: str, now: float) -> None:
+        """Give the turn to the worker after this one."""
+        names = list(self._workers)
+        after = names.index(worker) + 1 if worker in self._workers else 0
+        turn.worker = names[after % len(names)] if names else None
+        turn.since = now
 
 
 class ShareMachine:

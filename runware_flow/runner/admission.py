@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.budget import BudgetAccount
     from runware_flow.runner.pauses import Pauses
     from runware_flow.runner.requester import PreparedTask
+    from runware_flow.session.window import WindowState
 
 __all__ = ("Admission", "Permit", "RunAdmission")
 
@@ -203,6 +204,15 @@ class Admission:
         self._limits.sizes.update(limits)
         if self._line:
             self._serve(self._line.keys())
+
+    def window_states(self) -> dict[str, WindowState]:
+        """What other clients have to know of the send windows that had a refusal; safe to call from any thread."""
+        return {} if self._windows is None else self._windows.states()
+
+    def hold_windows(self, peaks: Mapping[str, int]) -> None:
+        """Hold the send windows of these models because other clients share the work."""
+        if self._windows is not None:
+            self._windows.hold(peaks)
 
     def close(self) -> None:
         """Wait for no slot any more."""

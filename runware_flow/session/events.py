@@ -9,6 +9,7 @@ The order of events must be the order in which things happened; `at` never goes 
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003  # help() reads the annotations of a struct
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -40,6 +41,7 @@ __all__ = (
     "TaskWithdrawn",
     "TimerFired",
     "WebhookReceived",
+    "WindowsHeld",
 )
 
 READ_ONLY = frozenset({"accountManagement", "getResponse", "getTaskDetails", "modelSearch"})
@@ -125,6 +127,14 @@ class SlotUnwanted(msgspec.Struct, frozen=True):
     at: float
     model: str
     waiter: int
+
+
+class WindowsHeld(msgspec.Struct, frozen=True):
+    """Other clients share the work: the send windows of these models take no steps, all others do."""
+
+    at: float
+    peaks: Mapping[str, int]
+    """By model, the most that another client had in flight when the service refused."""
 
 
 class TaskWithdrawn(msgspec.Struct, frozen=True):
@@ -237,6 +247,7 @@ Event: TypeAlias = (
     | SlotReturned
     | SlotWanted
     | SlotUnwanted
+    | WindowsHeld
     | TaskWithdrawn
     | ConnectRequested
     | ConnectionOpened

@@ -37,13 +37,17 @@ from runware_flow.session.events import (
     TaskWithdrawn,
     TimerFired,
     WebhookReceived,
+    WindowsHeld,
 )
 from runware_flow.session.exchange import exchange_failed, exchange_finished
 from runware_flow.session.link import Link, LinkDue, LinkState
 from runware_flow.session.reading import read_frame, read_webhook
 from runware_flow.session.timer_queue import TimerQueue
 from runware_flow.session.tracker import Tracker, own_error
-from runware_flow.session.window import WindowStatistics  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.session.window import (  # noqa: TC001  # help() reads the annotations of a struct
+    WindowState,
+    WindowStatistics,
+)
 
 if TYPE_CHECKING:
     from runware_flow.session.commands import Command, Outgoing
@@ -143,6 +147,10 @@ class SessionMachine:
         entry = self._tracker.entries.get(task_id)
         return entry.window.refusal if entry is not None and task_id in entry.window.waiting else None
 
+    def window_states(self) -> dict[str, WindowState]:
+        """What other clients have to know of the send windows that had a refusal; safe to call from any thread."""
+        return self._tracker.windows.states()
+
     @property
     def closed_windows(self) -> Mapping[str, object]:
         """By model, the windows that had a refusal and are not open again; it changes as they do."""
@@ -182,6 +190,8 @@ class SessionMachine:
                 self._tracker.withdraw(event.task_id)
             case SlotTaken() | SlotReturned() | SlotWanted() | SlotUnwanted():
                 self._tracker.slot_event(event)
+            case WindowsHeld(at, peaks):
+                self._tracker.windows.hold(peaks, at)
             case WebhookReceived():
                 self._dropped += read_webhook(self._tracker, event.frame, event.at)
             case ExchangeFinished():

@@ -14,6 +14,9 @@ A refused task was not accepted, so it costs nothing but the frame that carried 
 * Where nothing is in flight, one task is tried after a growing wait, `STEP` seconds at most. A `Retry-After` is obeyed.
 * A model that has accepted nothing for `refusal_timeout`, with nothing in flight, ends what waits for it with an error.
 
+* Where several clients share the work of one batch, all but one of them hold their windows while a model refuses tasks
+  (`graph.shares` says whose turn it is): a held window takes no steps, and an open one closes to what is in flight.
+
 So at a steady capacity a round costs one refusal, and a window is fully open within half a minute after the service
 accepts again: steps double, so that ten of them are enough for a thousand tasks.
 
@@ -23,7 +26,7 @@ A window reads no clock and holds no task: times come in, and the tracker sends 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -32,12 +35,12 @@ from runware_flow.session.timer_queue import TimerQueue
 from runware_flow.types import TaskId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from runware_flow.errors import RunwareError
     from runware_flow.session.options import SessionOptions
 
-__all__ = ("ANSWER", "STEP", "Waiting", "Window", "WindowStatistics", "Windows", "window_of")
+__all__ = ("ANSWER", "STEP", "Waiting", "Window", "WindowState", "WindowStatistics", "Windows", "window_of")
 
 STEP = 5.0
 """Seconds without a refusal after which one more task is tried, where a round takes longer."""
@@ -69,11 +72,26 @@ class WindowStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """How often a task was refused since the session began."""
 
 
+class WindowState(NamedTuple):
+    """What clients that share the work of one batch tell of their windows.
+
+    Attributes:
+        refusals: how often a task was refused since the session began.
+        is_open: there is no bound.
+        peak: the most that were in flight when the service refused; 0 for an open window.
+    """
+
+    refusals: int
+    is_open: bool
+    peak: int
+
+
 class Window:
     """The window of one model; see the module's docstring.
 
     Attributes:
         in_flight: tasks that were let go and have not ended.
+        is_held: it takes no steps; another client finds out whether more may be in flight.
         limit: how many that may be; infinite while the window is open.
         refusals: how often a task was refused.
         held_until: nothing is sent before.
@@ -93,6 +111,7 @@ class Window:
         "failure",
         "held_until",
         "in_flight",
+        "is_held",
         "limit",
         "name",
         "refusal",
@@ -103,6 +122,7 @@ class Window:
     def __init__(self, name: str, options: SessionOptions) -> None:
         self.name = name
         self.in_flight = 0
+        self.is_held = False
         self.limit = inf
         self.refusals = 0
         self.held_until = -inf
@@ -191,6 +211,29 @@ class Window:
                 self._refusing_since = None
         self._step_at = max(at, self.held_until) + STEP
 
+    # What other clients of the same work have found out
+
+    def hold(self, peak: int) -> None:
+        """Take no steps from now on; a window that is open closes to what is in flight.
+
+        Args:
+            peak: the most that another client had in flight when it was refused.
+        """
+        if self.limit == inf:
+            self._peak = max(peak, self.in_flight)
+            self.limit = max(1, self.in_flight)
+        self.is_held = True
+
+    def release(self, at: float) -> None:
+        """Take steps again, the first one after a round, as after a refusal."""
+        self.is_held = False
+        self._extra = self._finished = 0
+        self._step_at = max(at, self.held_until) + STEP
+
+    def state(self) -> WindowState:
+        """Say of it what others have to know."""
+        return WindowState(self.refusals, self.limit == inf, self._peak)
+
     # What waits
 
     def next_waiting(self, at: float, *, has_connection: bool) -> Waiting | None:
@@ -206,13 +249,15 @@ class Window:
         """When there may be room for who waits, though nothing happens until then."""
         if not self._has_next(has_connection=has_connection):
             return inf
-        return self.held_until if self.in_flight < self.limit else max(self._step_at, self.held_until)
+        if self.in_flight < self.limit:
+            return self.held_until
+        return inf if self.is_held else max(self._step_at, self.held_until)
 
     def _can_go(self, at: float) -> bool:
         return (self.in_flight < self.limit and at >= self.held_until) or self.is_failing(at)
 
     def _take_steps(self, at: float) -> None:
-        if at < self.held_until:
+        if at < self.held_until or self.is_held:
             return
         if self._finished >= self.limit:
             self._step(at)
@@ -268,6 +313,21 @@ class Windows:
                 yield window, who
             if window.is_open:
                 del self.closed[window.name]
+
+    def hold(self, peaks: Mapping[str, int], at: float) -> None:
+        """Hold the windows of these models, each with a peak that another client has met, and release all others."""
+        for name, peak in peaks.items():
+            window = self.of(name)
+            if not window.is_held:
+                window.hold(peak)
+                self.closed[name] = window
+        for name, window in self.closed.items():
+            if window.is_held and name not in peaks:
+                window.release(at)
+
+    def states(self) -> dict[str, WindowState]:
+        """Say of those that had a refusal what other clients have to know; may be called from another thread."""
+        return {name: window.state() for name, window in list(self._by_name.items()) if window.refusals}
 
     def statistics(self) -> dict[str, WindowStatistics]:
         """Describe each, by name."""

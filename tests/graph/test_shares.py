@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runware_flow.graph.shares import ShareMachine
+from runware_flow.graph.shares import TURN, ShareMachine, WindowTurns
 
 
 def settle(machine, now=0.0):
@@ -94,3 +94,69 @@ def test_all_together_never_use_more_than_there_is(steps):
         dead = [(until, used) for until, used in dead if until > now]
         for limit, size in total.items():
             assert sum(used[limit] for used in [*told.values(), *(used for _, used in dead)]) <= size
+
+
+REFUSED, OPEN = (1, False, 4), (1, True, 0)
+
+
+def turns_of(*workers):
+    turns = WindowTurns()
+    for worker in workers:
+        turns.join(worker)
+    return turns
+
+
+def test_once_a_worker_was_refused_one_at_a_time_finds_out_whether_there_is_room():
+    turns = turns_of("a", "b", "c")
+    turns.note("a", {"m": REFUSED}, 0.0)
+    assert [turns.held(worker) for worker in "abc"] == [{"m": 4}, {}, {"m": 4}]
+    turns.note("c", {"m": REFUSED}, 0.1)  # of the time before: who has the turn keeps it
+    assert turns.held("b") == {}
+    turns.note("b", {"m": (2, False, 5)}, 0.2)
+    assert [turns.held(worker) for worker in "abc"] == [{"m": 5}, {"m": 5}, {}]
+
+
+def test_all_take_steps_again_when_the_window_of_the_one_that_has_the_turn_is_open():
+    turns = turns_of("a", "b")
+    turns.note("a", {"m": REFUSED}, 0.0)
+    turns.note("b", {"m": REFUSED}, 0.1)
+    turns.note("a", {"m": REFUSED}, 0.2)
+    turns.note("a", {"m": OPEN}, 0.3)
+    assert [turns.held(worker) for worker in "ab"] == [{}, {}]
+    assert not turns.is_refusing
+
+
+def test_turn_of_a_worker_that_is_gone_or_finds_out_nothing_ends():
+    turns = turns_of("a", "b", "c")
+    turns.note("a", {"m": REFUSED}, 0.0)
+    turns.leave("b", 1.0)
+    assert turns.held("a") == {}
+    turns.note("c", {}, 1.0 + TURN)
+    assert turns.held("a") == {}
+    turns.note("c", {}, 1.1 + TURN)
+    assert (turns.held("a"), turns.held("c")) == ({"m": 4}, {})
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"),
+            st.sampled_from(["join", "leave", "note"]),
+            st.dictionaries(st.sampled_from("mn"), st.tuples(st.integers(1, 4), st.booleans(), st.integers(0, 9))),
+        )
+    )
+)
+def test_one_worker_at_least_may_always_take_steps(steps):
+    turns, there = WindowTurns(), set()
+    for number, (worker, step, states) in enumerate(steps):
+        if step == "join":
+            there.add(worker)
+            turns.join(worker)
+        elif step == "leave":
+            there.discard(worker)
+            turns.leave(worker, number)
+        elif worker in there:
+            turns.note(worker, states, number)
+        for model in "mn":
+            free = [one for one in there if model not in turns.held(one)]
+            assert len(free) in (0 if not there else 1, len(there))

@@ -30,8 +30,10 @@ class PostgresServer:
     """A server; `url()` makes a new database in it. Without TCP: whoever may open the folder may connect, unless the
     user needs a password."""
 
-    def __init__(self, password: str | None = None) -> None:
+    def __init__(self, password: str | None = None, *, is_durable: bool = False) -> None:
+        """Args: is_durable: a commit waits for the disk, as it does on a server that is used."""
         self._password = password
+        self._is_durable = is_durable
         found = programs()
         assert found is not None
         self._programs = found
@@ -61,7 +63,8 @@ class PostgresServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
-        command = [f"{self._programs}/postgres", "-D", f"{self.folder}/data", "-k", str(self.folder), "-F"]
+        command = [f"{self._programs}/postgres", "-D", f"{self.folder}/data", "-k", str(self.folder)]
+        command += [] if self._is_durable else ["-F"]
         command += ["-c", "listen_addresses=", "-c", "max_connections=60", "-c", "shared_buffers=32MB"]
         log = (self.folder / "log").open("ab")
         with log:
@@ -74,6 +77,12 @@ class PostgresServer:
             else:
                 return
         raise AssertionError((self.folder / "log").read_text())
+
+    @property
+    def pid(self) -> int:
+        """Of its first process."""
+        assert self._process is not None
+        return self._process.pid
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT disconnects everybody, SIGQUIT is a crash."""

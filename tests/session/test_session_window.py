@@ -27,6 +27,7 @@ from runware_flow.session.events import (
     TaskSubmitted,
     TaskWithdrawn,
     TimerFired,
+    WindowsHeld,
 )
 from runware_flow.session.options import SessionOptions
 from runware_flow.session.window import ANSWER, STEP, Window
@@ -461,3 +462,33 @@ def test_tasks_of_a_model_are_accepted_in_their_order(durations, capacity, duple
     refusals = sum(made.service.refusals.values())
     assert refusals <= len(durations) * 3 + most / STEP + 5
     assert ANSWER < STEP
+
+
+def test_window_that_is_held_closes_to_what_is_in_flight_and_takes_no_steps():
+    window = Window(MODEL, SessionOptions(api_key=Secret(KEY), duplex=True))
+    window.in_flight = 3
+    window.hold(peak=6)
+    assert (window.limit, window.is_open) == (3, False)
+    window.waiting.set(TaskId("next"), 1)
+    assert window.next_waiting(100.0, has_connection=True) is None
+    assert window.next_at(has_connection=True) == inf
+    window.left(has_ended=True)
+    assert window.next_waiting(101.0, has_connection=True) == "next"
+    window.in_flight += 1
+    window.waiting.set(TaskId("last"), 2)
+    window.release(200.0)
+    assert window.next_at(has_connection=True) == 200.0 + STEP
+    assert window.next_waiting(200.0 + STEP, has_connection=True) == "last"
+    window.next_waiting(200.0 + STEP + 3 * ANSWER, has_connection=True)
+    assert window.is_open  # above the peak that the other client has met
+
+
+def test_session_holds_and_releases_the_windows_of_the_models_that_it_is_told_of():
+    made = world(capacity=2)
+    machine = made.machine
+    machine.handle(WindowsHeld(made.now, {MODEL: 4}))
+    assert set(machine.closed_windows) == {MODEL}
+    machine.handle(WindowsHeld(made.now, {}))
+    machine.handle(TimerFired(made.now + STEP + 4 * ANSWER))
+    assert not machine.closed_windows
+    assert machine.window_states() == {}
