@@ -69,7 +69,7 @@ def picture(flow: Any, prompt: str) -> Any:
 
 
 async def drive(scheduler: str, url: str, items: int, concurrency: int, ending: str = "") -> None:
-    """Be the driver, and say what came of each item; with the ending "cancel", cancel after the first."""
+    """Be the driver, and say what came of each item, and after a Ctrl-C what was in flight."""
     from runware_flow import Batch
     from runware_flow.engines import DaskEngine
     from runware_flow.journal.postgres import PostgresStore
@@ -83,23 +83,19 @@ async def drive(scheduler: str, url: str, items: int, concurrency: int, ending: 
         on_error="continue",
         name="cluster",
     ).on(DaskEngine(scheduler))
-    with anyio.CancelScope() as scope:
+    report: Any = None
+    try:
         async with batch.run(prompts(items)) as outcomes:
             report = outcomes.report
             async for one in outcomes:
                 text = getattr(getattr(one.outcome, "value", None), "text", None)
                 said = {"index": one.index, "text": text, "restored": one.is_restored, "error": str(one.error or "")}
                 print(json.dumps(said), flush=True)
-                if ending == "cancel":
-                    scope.cancel()
-    if ending == "cancel":
+    except anyio.get_cancelled_exc_class():
         left: list[Any] = [item.outcome for item in report.abandoned]
-        print(
-            json.dumps(
-                {"abandoned": [{"task_uuid": one.task_uuid, "may_be_billed": one.may_be_billed} for one in left]}
-            )
-        )
-        return
+        told = [{"task_uuid": one.task_uuid, "may_be_billed": one.may_be_billed} for one in left]
+        print(json.dumps({"abandoned": told}), flush=True)
+        raise
     print(json.dumps({"ok": report.ok_count, "restored": report.restored_count, "cost": report.cost}), flush=True)
 
 
@@ -136,6 +132,13 @@ def use_memory() -> None:
 
     os.environ["RUNWARE_API_KEY"] = "none is needed"
     vars(runware_flow.client.client)["Client"] = InMemoryClient
+
+
+def open_runs() -> int:
+    """How many runs this worker has."""
+    from runware_flow.engines import worker
+
+    return len(worker._RUNS)
 
 
 def serve(workers: int, *, in_memory: bool = False) -> None:
@@ -190,13 +193,14 @@ def cluster(workers: int, environment: dict[str, str], *more: str) -> Iterator[C
                 process.kill()
 
 
-def start_driver(scheduler: str, url: str, items: int, concurrency: int, *ending: str) -> Any:
+def start_driver(scheduler: str, url: str, items: int, concurrency: int, *ending: str, errors: Any = None) -> Any:
     """Start a driver, which has no key."""
     shape = [scheduler, url, str(items), str(concurrency), *ending]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RUNWARE_")}
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.cluster", "--driver", *shape],
         stdout=subprocess.PIPE,
+        stderr=errors,
         text=True,
         cwd=ROOT,
         env=environment,
@@ -298,7 +302,8 @@ def in_memory(items: int, workers: int, concurrency: int) -> dict[str, Any]:
             sizes: list[tuple[float, float]] = []
             for line in driver.stdout:
                 sizes.append((json.loads(line)["megabytes"], _largest(parts["workers"])))
-                print(f"  {json.loads(line)['done']} items, {time.monotonic() - began:.0f} s", file=sys.stderr)
+                said = f"{line.strip()}, {time.monotonic() - began:.0f} s, largest worker {sizes[-1][1]:.1f} MB"
+                print(f"  {said}", file=sys.stderr)
                 seconds = time.monotonic() - began
                 now = {name: _cpu(those) for name, those in parts.items()}
         assert driver.returncode == 0, "the driver failed"

@@ -307,7 +307,8 @@ class _ClusterRun:
                 )
                 done = await future
         except RunMissing:
-            done = None
+            worker.share = 0  # it is sent nothing until it has a run again
+            self._wake_shares()
         except Exception as error:  # noqa: BLE001 - of Dask, or of the run in the worker
             failure = error
         finally:

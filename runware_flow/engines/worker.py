@@ -416,6 +416,10 @@ def attend(
     used = {limit: sum(run.in_use().get(limit, 0) for run in others) for limit in share}
     left = {limit: max(0, size - used[limit]) for limit, size in share.items()}
     run = _RUNS.get(run_id)
+    if run is not None and run.ended.is_set() and run.error is None and not is_stopped:
+        # It has heard nothing of its driver for too long: the process was frozen, or not reached. It begins anew.
+        del _RUNS[run_id]
+        run = None
     if run is None:
         if job is None:
             return Reply(is_missing=True, in_use=used)

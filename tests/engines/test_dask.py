@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
+import subprocess
 import threading
+import urllib.request
 
 import anyio
 import pytest
+from waiting import wait_until
 
+from benchmarks import cluster as benchmark
 from benchmarks.cluster import finish, poster, show, start_driver
-from benchmarks.crash import prompts
+from benchmarks.crash import prompts, service
 from benchmarks.shared import bought
-from runware_flow import Batch, Budget, ClientStateError, DeclarationError, Failed, Ok, RunwareError
+from runware_flow import Batch, Budget, ClientStateError, DeclarationError, Failed, FlowFailed, Ok, RunwareError
 from runware_flow.engines import DaskEngine, worker
 from runware_flow.engines import dask as engine
 from runware_flow.graph.events import NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
@@ -201,7 +207,7 @@ def test_progress_of_the_driver_counts_the_nodes_of_the_workers(shared_cluster, 
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_workers_and_driver_are_killed_and_the_database_restarted_and_each_item_is_bought_once():
     pytest.importorskip("distributed")
     told = show(items=100, workers=3, kills=2, concurrency=12, latency="0.1..0.2")
@@ -210,20 +216,96 @@ def test_workers_and_driver_are_killed_and_the_database_restarted_and_each_item_
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(120)
-def test_run_that_is_cancelled_ends_everywhere_says_what_may_be_billed_and_goes_on_later(cluster, database):
-    def start(*more):
-        return start_driver(cluster.scheduler, database, ITEMS, 8, *more)
+@pytest.mark.timeout(240)
+def test_ctrl_c_ends_the_run_everywhere_says_what_may_be_billed_and_the_same_call_goes_on(cluster, database):
+    import distributed
 
-    with start("cancel") as first:
+    def start():
+        return start_driver(cluster.scheduler, database, ITEMS, 8, errors=subprocess.DEVNULL)
+
+    with start() as first:
+        first.stdout.readline()
+        first.send_signal(signal.SIGINT)
         left = [json.loads(line) for line in first.stdout.read().splitlines()][-1]
-    assert first.returncode == 0
+    assert first.returncode != 0
     assert left["abandoned"]
     assert all(one["task_uuid"] or not one["may_be_billed"] for one in left["abandoned"])
+    with distributed.Client(cluster.scheduler, set_as_default=False) as client:
+        anyio.run(wait_until, lambda: set(client.run(benchmark.open_runs).values()) == {0})
+    submitted = bought(cluster.environment)["submissions"]
+    assert submitted < 3 * ITEMS
     _, report = finish(start(), ITEMS)
     assert report["ok"] == ITEMS
     once = bought(cluster.environment)
     assert (once["submissions"], once["ids"], once["bills"]) == (3 * ITEMS, 3 * ITEMS, 3 * ITEMS)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_worker_that_is_frozen_loses_its_items_and_does_no_harm_when_it_wakes_up(cluster, database):
+    driver = start_driver(cluster.scheduler, database, ITEMS, 8)
+    lines = [json.loads(driver.stdout.readline()) for _ in range(6)]
+    frozen = cluster.pids()[0]
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        # It has four items in flight at least, so that these come from the other worker, which took them over.
+        lines += [json.loads(driver.stdout.readline()) for _ in range(ITEMS - 3 - len(lines))]
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    with driver:
+        lines += [json.loads(line) for line in driver.stdout.read().splitlines()]
+    assert driver.returncode == 0
+    assert sorted(line["index"] for line in lines[:-1]) == list(range(ITEMS))
+    assert lines[-1]["ok"] == ITEMS
+    once = {"submissions": 3 * ITEMS, "ids": 3 * ITEMS, "bills": 3 * ITEMS}
+    assert bought(cluster.environment).items() >= once.items()
+    _, again = finish(start_driver(cluster.scheduler, database, ITEMS, 8), ITEMS)  # both workers take part
+    assert again["restored"] == ITEMS
+    assert bought(cluster.environment).items() >= once.items()
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(300)
+def test_scheduler_that_dies_is_one_sentence_and_the_same_call_goes_on_with_another_one(server, database, tmp_path):
+    pytest.importorskip("distributed")
+    with service("0.1..0.3", ()) as environment, (tmp_path / "errors").open("w+") as errors:
+        with benchmark.cluster(2, environment) as running:
+            driver = start_driver(running.scheduler, database, ITEMS, 8, errors=errors)
+            driver.stdout.readline()
+            os.kill(running.pid, signal.SIGKILL)
+            with driver:
+                driver.stdout.read()
+        assert driver.returncode != 0
+        errors.seek(0)
+        assert "the Dask scheduler at tcp://127.0.0.1:" in errors.read()
+        with benchmark.cluster(2, environment) as running:
+            _, report = finish(start_driver(running.scheduler, database, ITEMS, 8), ITEMS)
+        assert report["ok"] == ITEMS
+        once = bought(environment)
+        assert (once["submissions"], once["ids"], once["bills"]) == (3 * ITEMS, 3 * ITEMS, 3 * ITEMS)
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(240)
+def test_budget_of_all_workers_is_overspent_by_no_more_than_what_is_in_flight(cluster, database):
+    usd, most, at_once = 0.03, 0.0013, 8
+
+    async def main():
+        batch = Batch(poster, concurrency=at_once, journal=database, name="budget", budget=usd)
+        await batch.on(DaskEngine(cluster.scheduler)).collect(prompts(ITEMS))
+
+    def billed():
+        with urllib.request.urlopen(f"{address}/__emulator__/log") as reply:
+            return sum(task["cost"] for task in json.load(reply)["tasks"])
+
+    address = cluster.environment["RUNWARE_HTTP_BASE_URL"].removesuffix("/v1")
+    with pytest.raises(FlowFailed, match="budget"):
+        anyio.run(main)
+    spent = billed()
+    assert 0.5 * usd < spent <= usd + at_once * most
+    with pytest.raises(FlowFailed, match="budget"):
+        anyio.run(main)  # what is spent is in the journal
+    assert billed() <= usd + at_once * most
 
 
 @pytest.mark.cluster
