@@ -155,7 +155,7 @@ def failed_elsewhere(lease: Lease) -> Failed:
     try:
         return Failed(decode_error(lease.error))
     except (msgspec.MsgspecError, TypeError):
-        return Failed(RunwareError("another process could not do it"))
+        return Failed(RunwareError("the item failed in another process, which recorded no error"))
 
 
 def _encoded(error: Exception) -> bytes:

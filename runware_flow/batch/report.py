@@ -95,7 +95,9 @@ class BatchReport:
         from runware_flow.runner.report import check_target, write_report
 
         if self._journal is None:
-            raise JournalError(f"batch {self._name!r} has no journal, so a page about it would have nothing to show")
+            raise JournalError(
+                f"batch {self._name!r} has no journal, so there is nothing to make a page of: give it journal="
+            )
         check_target(Path(path))
         report = journal_report(self._journal, Path(path), flow=self._name, files=None, pictures=pictures)
         return write_report(report, path)

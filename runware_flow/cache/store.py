@@ -52,7 +52,7 @@ class CacheStore(Protocol):
     """Keeps answers. Its methods block, may be called from several threads, processes and machines at once."""
 
     def get(self, key: str) -> Cached | None:
-        """Return the answer, or `None`; whatever cannot be read is not there."""
+        """Return the answer; `None` if there is none that can be read."""
         ...
 
     def put(self, answer: Cached) -> None:
@@ -72,8 +72,7 @@ def is_cache_store(value: object) -> bool:
 class Cache:
     """A cache in a folder, on any file system; any number of flows and processes share it.
 
-    Keys are no part of a request, so none is in it. A file that was damaged counts as not there. It grows until
-    `prune`.
+    API keys are not part of a request and are not stored. A damaged file is ignored. The folder grows until `prune`.
 
     Args:
         path: the folder, which is made when it is needed.
@@ -149,7 +148,7 @@ class Cache:
     def prune(self, *, older_than: float) -> int:
         """Forget the answers, with their media, that are older than so many seconds; returns how many there were.
 
-        What a crash left unfinished goes with them. Files of anybody else are left alone.
+        Unfinished files of a crash are removed too. Other files in the folder are kept.
         """
         oldest = time.time() - older_than
         count = 0

@@ -33,7 +33,7 @@ class ClientKeywords(TypedDict, total=False):
     """What `Client` takes besides the key. All times are seconds."""
 
     transport: Transport
-    """`websocket` (default), `rest`, or `auto`: the WebSocket, and REST for good if that cannot be opened at first."""
+    """`websocket` (default), `rest`, or `auto`: the WebSocket, or REST if it cannot be opened at first."""
     http_base_url: str | None
     """REST; by default `RUNWARE_HTTP_BASE_URL`, else the service's own address."""
     ws_base_url: str | None
@@ -45,7 +45,7 @@ class ClientKeywords(TypedDict, total=False):
     serverless_base_url: str | None
     """Serverless apps; by default `RUNWARE_SERVERLESS_BASE_URL`, else the service's own address."""
     serverless_environment: str | None
-    """The environment of serverless apps that calls address which name none; by default the service's `production`."""
+    """The environment of serverless apps for calls that name none; by default the service's `production`."""
     timeout: float
     """For one HTTP call (a POST, a poll)."""
     poll_timeout: float
@@ -55,11 +55,11 @@ class ClientKeywords(TypedDict, total=False):
     max_retries: int
     """How often a request that the service has not accepted is sent again."""
     retry_delay: float
-    """Before the first of them."""
+    """The pause before the first of them."""
     retry_strategy: Literal["exponential", "linear"]
     """How the delay grows from one to the next."""
     max_reconnect_attempts: float
-    """How often in a row a lost connection is opened again, once there was one; without limit unless told."""
+    """Attempts in a row to open a lost connection again; unlimited by default."""
     debug: bool
     """Log what the session does: to `log_sink`, else as lines on standard error. Without it the standard logger
     `runware_flow` gets the entries."""
@@ -68,13 +68,13 @@ class ClientKeywords(TypedDict, total=False):
     log_sink: Callable[[LogEntry], Any] | None
     """Called with each `LogEntry` while `debug` is on."""
     http_client: httpx.AsyncClient | None
-    """A client of yours for HTTP: proxies, certificates, pools. It stays yours: it is not closed. Its headers, cookies
-    and authentication go to the service and not to the hosts of results."""
+    """Your own client for HTTP: proxies, certificates, pools. It is not closed. Its headers, cookies and authentication
+    are sent to the service, not to the hosts of result files."""
     trust_env: bool
     """Go through the proxies that `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` name, on both transports."""
     ssl_context: ssl.SSLContext | None
-    """What to trust, on both transports, instead of certifi's authorities (or of those that `SSL_CERT_FILE` and
-    `SSL_CERT_DIR` name); `ssl.create_default_context()` is the system's trust store."""
+    """The certificates to trust, on both transports, instead of certifi's authorities (or of those that `SSL_CERT_FILE`
+    and `SSL_CERT_DIR` name); `ssl.create_default_context()` is the system's trust store."""
     connector: Connector | None
     """What opens WebSockets instead of the built-in carriers: proxies, tunnels, tests."""
     user_agent_prefix: str | None

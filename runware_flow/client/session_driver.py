@@ -209,7 +209,9 @@ class SessionDriver:
             case commands.EndSession(error):
                 self._end_connecting(error)
             case _:
-                raise AssertionError(f"the session asks for {command!r}, which no code here can do")
+                raise AssertionError(
+                    f"the session machine returned the unknown command {command!r}; this is a bug in runware_flow"
+                )
 
     def _end_connecting(self, error: BaseException | None) -> None:
         for waiter in self._connecting:

@@ -344,8 +344,8 @@ class _ClusterRun:
 
     def _lost_scheduler(self) -> RunwareError:
         return RunwareError(
-            f"the Dask scheduler at {_shown(self._client)} is gone: the workers finish what they have begun; run the"
-            " same call again once there is one, and it goes on from the journal",
+            f"the Dask scheduler at {_shown(self._client)} cannot be reached: the workers finish what they have"
+            " begun; make the same call again when a scheduler is running, and it goes on from the journal",
             code="connection",
         )
 

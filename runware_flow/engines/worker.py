@@ -343,7 +343,7 @@ class _WorkerRun:
             with anyio.move_on_after(1.0):
                 await self._wake.wait()
             if time.monotonic() - self.heard_at > _ORPHANED:
-                what = "batch %s: nothing was heard of its driver for %g s: no more items are begun in this worker"
+                what = "batch %s: no message of its driver for %g s: this worker begins no more items"
                 _LOGGER.warning(what, self.name, _ORPHANED)
                 self._drops_events = True
                 self._taken.set()
@@ -469,7 +469,7 @@ def packed(outcome: Any) -> bytes:
         if isinstance(outcome, Failed):
             lost: Exception = RunwareError(f"{type(outcome.error).__name__}: {outcome.error}")
         else:
-            lost = RunwareError(f"what an item came to cannot be sent to the driver: {error}")
+            lost = RunwareError(f"the outcome of an item cannot be sent to the driver: {error}")
         packed = cloudpickle.dumps(Failed(lost))
     return packed
 

@@ -95,9 +95,7 @@ def read_options(options: PolicyOptions, where: Where, kind: NodeKind) -> tuple[
     try:
         policy = read_policy(given)
         if policy.idle is not None and kind is NodeKind.CALL:
-            raise ValueError(
-                "idle= is for tasks: nothing is heard of an async function before it returns; use timeout="
-            )
+            raise ValueError("idle= is for tasks: an async function reports no progress; use timeout=")
         if policy.hedge_after is not None and kind is NodeKind.CALL:
             raise ValueError("hedge_after= is for tasks: of two async functions, take the first with flow.race")
         return label, policy

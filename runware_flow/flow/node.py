@@ -58,8 +58,8 @@ else:
 class Node(NodeReference[T_co]):
     """One step of a flow and, after the run, its key: `result[node]` is a `T_co`.
 
-    Nodes are made by `Flow` and by other nodes. A node is not its result: used as text, as a truth value or inside a
-    task it raises a `TypeError` that names it.
+    Nodes are made by `Flow` and by other nodes. A node is not its result: if it is used as a text, as a truth value or
+    inside a task, it raises a `TypeError` that names it.
     """
 
     __slots__ = ()
@@ -75,9 +75,9 @@ class Node(NodeReference[T_co]):
         """Add a node that follows this one.
 
         Args:
-            builder: called with this node's result; a plain function returns the task to send (and does nothing else,
-                since a retry or a plan calls it again), an `async def` does the work itself.
-            fallback: called in its place once that has failed for good; see `Flow.then`.
+            builder: called with this node's result; a plain function returns the task to send (without side effects,
+                because a retry or a plan calls it again), an `async def` does the work itself.
+            fallback: called when all attempts have failed; see `Flow.then`.
             **policy: see `PolicyOptions`.
         """
         return declare_call(self.declaration, (self,), builder, policy, fallback, verb="then")
@@ -208,16 +208,16 @@ class Node(NodeReference[T_co]):
         *,
         label: str | None = None,
     ) -> Node[B | C]:
-        """Go one of two ways, as this node's result decides.
+        """Take one of two paths, chosen by this node's result.
 
-        The way that is not taken is skipped, which is no failure: nothing of it is sent. Nodes that a way declares
-        without using the node it is given belong to it all the same; only those made once for a whole fan-out, by a
-        branch inside of it, do not.
+        The nodes of the other path are skipped, which is not a failure: nothing of it is sent. Nodes that a path
+        declares without using its argument belong to it too, except those that are made once for a whole fan-out by a
+        branch inside of it.
 
         Args:
             when: a pure, synchronous function of the result.
             then, otherwise: sub-pipelines, as for `many.pipe`: each is called once, now, with a node that has this
-                node's result on that way, and returns the node whose result is the branch's.
+                node's result on that path, and returns the node whose result is the branch's.
             label: the name of the branch.
         """
         return Node(self.declaration, declare_branch(self, when, then, otherwise, label, caller()))
@@ -257,7 +257,7 @@ class Join(Generic[*Ts]):
 class Many(ManyReference[T_co]):
     """One result for each item of a fan-out: `result[many]` is a `list[T_co]` in the order of the items.
 
-    Each item goes through the steps at its own pace: there is no barrier between one step and the next.
+    Items do not wait for each other between one step and the next.
     """
 
     __slots__ = ()
@@ -397,7 +397,7 @@ class Many(ManyReference[T_co]):
         *,
         label: str | None = None,
     ) -> Many[B | C]:
-        """Let each item go one of two ways, as its result decides; see `Node.branch`."""
+        """Take one of two paths for each item, chosen by its result; see `Node.branch`."""
         where = caller()
         require(self.declaration, (self,), where, verb="many")
         with self._opened():
@@ -413,18 +413,17 @@ class Many(ManyReference[T_co]):
     def settled(self, *, label: str | None = None) -> Node[list[Outcome[T_co]]]:
         """Wait for this step of all items: the node of the list of their outcomes, failed and skipped ones included.
 
-        What a failure does to the run is the business of `on_error`: use it with `"continue"`.
+        Use it with `on_error="continue"`, because a failure otherwise stops the run.
         """
         return Node(self.declaration, self._collect(NodeKind.SETTLED, label))
 
     def first(self, count: int, /, *, label: str | None = None) -> Node[list[T_co]]:
         """Wait for the first `count` items of this step that succeed: their results, in the order of completion.
 
-        After that nothing more is pulled or begun for the items, unless something else needs them: another step that
-        leads elsewhere, a `gather()`, a `settled()`. What is in flight is collected, since it is paid for; what follows
-        the `first` does not wait for that.
+        After that no item is pulled or begun, unless another node needs it, such as a `gather()` or a `settled()`.
+        Tasks in flight are collected, because they are paid for; the nodes that follow do not wait for them.
 
-        A failed item is no failure of the run as long as nothing else needs it. If fewer than `count` succeed, this
+        A failed item does not fail the run unless another node needs it. If fewer than `count` succeed, this
         node fails with `TooFewSucceeded`.
         """
         where = caller()

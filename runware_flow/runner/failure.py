@@ -121,7 +121,7 @@ def _abandoned(root: ScopeRun) -> Iterator[tuple[str, str]]:
 def _next(error: Exception, *, has_journal: bool) -> str:
     again = "run it again" if has_journal else "run it again (with journal=, no task is paid twice)"
     if has_journal:
-        again += " with the same journal: what has finished is not bought again, what was sent is asked for"
+        again += " with the same journal: finished results are not bought again, and what was sent is collected"
     if isinstance(error, BudgetExceeded):
         return f"give a larger budget=; then {again}"
     if isinstance(error, RunwareTimeoutError):

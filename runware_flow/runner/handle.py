@@ -31,12 +31,12 @@ class Run:
 
     @property
     def result(self) -> RunResult:
-        """What has come of it so far; readable at any time, after a failure or a cancel too."""
+        """The result so far; readable at any time, after a failure or a cancel too."""
         return self._runner.result
 
     @property
     def budget(self) -> Budget | None:
-        """What it draws on, if it was given a budget; a number given is a budget of its own."""
+        """The budget of the run, if it has one; a number is a new budget."""
         return self._runner.budget
 
     @property
@@ -47,10 +47,10 @@ class Run:
     def events(self) -> EventStream:
         """Read the events of the run from here on.
 
-        Starts and settles are complete and in order; progress is not, only its newest value is. With more than 1,024
-        unread events the run starts nothing new until they are read, unless a task waits for the run: in `wait()`, on
-        leaving the block, or for the next thing of another reader. Then the unread ones pile up. To stop reading early,
-        `close()` the reader or drop it.
+        Starts and settles are complete and in order; of progress a reader gets the newest. With more than 1,024 unread
+        events the run starts nothing new until they are read, unless a task waits for the run: in `wait()`, on leaving
+        the block, or in another reader. Then the unread events accumulate. To stop reading early, `close()` the reader
+        or drop it.
         """
         return self._runner.open_events()
 
@@ -68,7 +68,7 @@ class Run:
     async def wait(self) -> RunResult:
         """Wait for the end of the run and return its result.
 
-        A cancel of this call alone leaves the run as it is.
+        A cancel of this call does not cancel the run.
 
         Raises:
             FlowFailed: a node failed and `on_error` is not `"continue"`.
@@ -76,5 +76,5 @@ class Run:
         return await self._runner.wait()
 
     def stop(self) -> None:
-        """Start nothing new; what is in flight is waited for. The run then ends without an error of its own."""
+        """Start nothing new and wait for what is in flight. The run then ends without an error of its own."""
         self._runner.stop()

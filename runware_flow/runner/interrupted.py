@@ -40,7 +40,7 @@ def left_behind(rows: list[Row], journal: JournalAddress | None) -> str:
         return "interrupted; nothing was left in flight" + ("" if journal is None else f", and {journal} has it all")
     ids = ", ".join(row.task_uuid for row in left[:_SHOWN_TASKS] if row.task_uuid)
     ids += ", ..." if len(left) > _SHOWN_TASKS else ""
-    way = f"`runware-flow collect {journal}` asks for them" if journal is not None else f"their task ids: {ids}"
+    way = f"`runware-flow collect {journal}` collects them" if journal is not None else f"their task ids: {ids}"
     many = "1 request was" if len(left) == 1 else f"{len(left)} requests were"
     return f"interrupted; {many} left in flight and may be billed: {way}"
 

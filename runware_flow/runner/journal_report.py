@@ -113,16 +113,16 @@ def journal_notes(journal: JournalAddress, story: JournalStory) -> list[str]:
     left = sum(row.state == "abandoned" for row in story.rows)
     if not left:
         return []
-    what = f"What came of {left} of its requests is not known: `runware-flow collect {journal}` asks for them, and so"
+    what = f"The outcome of {left} of its requests is not known: `runware-flow collect {journal}` collects them, and so"
     return [f"{what} does the next run with the journal."]
 
 
 def journal_remarks(story: JournalStory) -> list[str]:
     """Say what a page of a journal cannot know."""
     known = (
-        "This page is made from a journal, which knows requests and outcomes: an arrow is drawn where a request names"
-        " what came of another, and only there it is known when a node was ready. When the service last said that it"
-        " works on a task is not in a journal."
+        "This page is made from a journal, which holds requests and outcomes. It has an arrow where a request names the"
+        " result of another, and only there the time at which a node was ready is known. A journal does not hold the"
+        " time at which the service last reported work on a task."
     )
     remarks = [known]
     if story.cut_seconds:

@@ -1,4 +1,4 @@
-"""How long an attempt of a node may take: its timeout, what is left until its deadline, and how long without news."""
+"""How long an attempt of a node may take: its timeout, its deadline, and its time without progress."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("Patience", "check_deadline", "in_time")
 
 
 class Patience:
-    """Waits no longer than so many seconds, nor longer than `idle` seconds without news."""
+    """Waits at most so many seconds, and at most `idle` seconds without progress."""
 
     __slots__ = ("_end", "_idle", "_scope")
 
@@ -28,12 +28,12 @@ class Patience:
         self.restart()
 
     def restart(self) -> None:
-        """Begin to count anew: something was heard of the task."""
+        """Restart the idle time: the task has made progress."""
         self._scope.deadline = min(self._end, anyio.current_time() + self._idle)
 
     @property
     def is_idle(self) -> bool:
-        """Whether it was the lack of news that ended the waiting."""
+        """Whether the idle time ended the waiting."""
         return self._scope.cancelled_caught and anyio.current_time() < self._end
 
     async def wait(self, function: Callable[..., Awaitable[Any]], *args: Any) -> tuple[bool, Any]:
@@ -55,7 +55,7 @@ async def in_time(
 
     Args:
         now: seconds since the start of the run.
-        listen: is given what is to be called whenever there is news of the task.
+        listen: gets a function to call at each progress of the task.
 
     Raises:
         RunwareTimeoutError: the time was over; it names the node and, with `task_uuid`, its request.
@@ -71,7 +71,7 @@ async def in_time(
         return value
     if patience.is_idle:
         raise RunwareTimeoutError(
-            f"{spec.describe()}, was given up after {spec.policy.idle} s without any news of it",
+            f"{spec.describe()}, was given up after {spec.policy.idle} s without progress",
             code="timeout",
             task_uuid=task_uuid,
         )

@@ -1,7 +1,7 @@
-"""What is to be done: everything that a `SessionMachine` asks of its driver.
+"""The commands that a `SessionMachine` gives to its driver.
 
-Commands of one `handle` call are carried out in their order. None of them waits for an answer inside the machine; what
-comes of them comes back as events.
+The driver executes the commands of one `handle` call in their order. The machine does not wait for any of them: their
+outcomes come back as events.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """The service had too much to do to take a task (429, 503, a full queue).
+    """The service refused a task for now (429, 503, a full queue).
 
     It is sent again by itself. A task that `parks` is forgotten instead, and its slot with it: its caller asks for
     another one with `SlotWanted`, and sends it again under the same taskUUID. Then this is the last command that names
@@ -148,7 +148,7 @@ class Settle(msgspec.Struct, frozen=True):
 
 
 class EndSession(msgspec.Struct, frozen=True):
-    """No connection is to be had: the key was rejected, or connecting failed for good.
+    """There will be no connection: the key was rejected, or all attempts to connect have failed.
 
     Waiters for `ConnectRequested` get `error`; the tasks were settled one by one before. With `is_final` (a rejected
     key) every later task is settled with the same error; otherwise the next task or `ConnectRequested` tries anew.
@@ -162,7 +162,7 @@ LogCategory: TypeAlias = Literal["connection", "auth", "send", "receive", "poll"
 
 
 class Log(msgspec.Struct, frozen=True):
-    """Something worth a line in a log. Never holds a key, a prompt or a result."""
+    """A line for the log. It never holds a key, a prompt or a result."""
 
     category: LogCategory
     message: str

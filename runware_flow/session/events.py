@@ -1,4 +1,4 @@
-"""What happened: everything that a `SessionMachine` is told.
+"""The events that a `SessionMachine` handles.
 
 Events are plain frozen data. Each carries `at`, the monotonic time in seconds at which it happened: the machine reads
 no clock, so time reaches it only here. Events that may lead to a wait of random length carry `jitter`, a number drawn
@@ -236,7 +236,7 @@ class TimerFired(msgspec.Struct, frozen=True):
 
 
 class SessionClosed(msgspec.Struct, frozen=True):
-    """The client closes. Every task still in flight is settled with an error; later events do nothing."""
+    """The client closes. Every task in flight is settled with an error; later events do nothing."""
 
     at: float
 

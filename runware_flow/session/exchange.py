@@ -1,7 +1,7 @@
 """REST: what the outcome of one POST means for the tasks that went in it.
 
-A reply may speak of some tasks, of all, or of none. What it says of a task is read as on a WebSocket; this module
-decides about the tasks that it does not mention, by the status, and about a POST without a reply. An error that names
+A reply may name some tasks, all, or none. Its items are read as on a WebSocket. This module decides what becomes of
+the tasks that the reply does not name, by its status, and of a POST without a reply. An error that names
 no task belongs to the task of a POST that carried exactly one; of a POST with several, each is sent again alone.
 """
 
@@ -205,7 +205,7 @@ def _poll_silence(
         tracker.poller.rejected_batches += 1
     for entry in entries:
         if is_refused:
-            # One task that the service stumbles over must not hide the others.
+            # The service refuses a whole batch for one bad task, so each is polled alone.
             entry.alone = True
             entry.asking = None
             tracker.poll_now(entry, event.at)
@@ -220,7 +220,7 @@ def _poll_silence(
 
 
 def _poll_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float, *, has_reached: bool = True) -> None:
-    """An ask brought no reply. What was accepted is paid for, and worth asking for as long as the caller waits."""
+    """A poll brought no reply. An accepted task is paid for, so it is polled as long as the caller waits."""
     options = tracker.options
     entry.asking = None
     entry.unanswered += 1

@@ -1,4 +1,4 @@
-"""The first words on a connection: the key goes out, the service says yes, no, or something else.
+"""The authentication of a connection: the key is sent, and the service accepts it, rejects it, or sends another frame.
 
 Success is an item of type `authentication` that carries a `connectionSessionUUID`; one that carries none is a failure,
 as in the official clients [sdk]. A failure is an error without a taskUUID [doc]. Only one that speaks of authentication

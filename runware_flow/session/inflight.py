@@ -1,9 +1,9 @@
-"""One task in flight: where it stands, and what it takes to decide what may be done for it.
+"""One task in flight: its state, and the facts that decide what may be sent for it.
 
     WAITING   to be sent when there is a connection, when its model's window has room, or when its turn after a backoff
               comes
     SENT      sent; the service has not yet said anything
-    ASKED     the service knows it, or may know it: its results are asked for with `getResponse`
+    ASKED     the service knows it, or may know it: it is polled with `getResponse`
 
 `TRANSITIONS` has every move; a task that settles or is withdrawn leaves the table. Two facts decide what is safe:
 `sends` (0: it cannot have been bought) and `confirmed` (the service itself showed that it knows the task: it is never
@@ -119,7 +119,7 @@ class Entry:
     fallback: RunwareError | None = None
     """What to say if the service turns out not to know the task; it is not sent again then."""
     last_failure: RunwareError | None = None
-    """Why the last attempt to send it or ask for it failed."""
+    """The error of the last attempt to send or poll it."""
     poll_bytes: bytes | None = None
     """The JSON of its `getResponse`, once it was asked for."""
 
@@ -145,14 +145,14 @@ class Entry:
         return self.submission.sent_before != "yes" and not self.confirmed
 
     def move(self, happening: str) -> None:
-        """Change the state by `TRANSITIONS`; a move that is not in it is a mistake of ours."""
+        """Change the state by `TRANSITIONS`; a move that is not in it is a bug of this library."""
         try:
             self.state = TRANSITIONS[self.state, happening]
         except KeyError:
             raise ClientStateError(f"a task in state {self.state.name} cannot take {happening!r}") from None
 
     def poll_body(self, lane: Lane) -> bytes:
-        """The JSON of the ask for this task."""
+        """The JSON of a poll of this task."""
         if lane is Lane.LOOKUP:
             return msgspec.json.encode({"taskType": "getTaskDetails", "taskUUID": self.task_id})
         if self.poll_bytes is None:

@@ -2,12 +2,12 @@
 
     IDLE            no connection was wanted yet, or the last attempts were given up
     CONNECTING      the driver opens one
-    AUTHENTICATING  it stands; the key is sent, the answer is not here
+    AUTHENTICATING  it is open; the key is sent and not yet answered
     OPEN            tasks may be sent
-    CLOSING         given up by us (silent, unauthenticated in time): waits for the driver's word that it is gone
-    BROKEN          lost after the session had been authenticated once: waits for its turn to connect again
-    REJECTED        the key is bad: for good
-    CLOSED          the client is gone: for good
+    CLOSING         given up by us (silent, not authenticated in time): waits until the driver reports that it is closed
+    BROKEN          lost after the session had been authenticated once: waits for the next attempt to connect
+    REJECTED        the key is bad; final
+    CLOSED          the client is closed; final
 
 Over REST there is no connection, and the link is OPEN until it is CLOSED.
 

@@ -1,4 +1,4 @@
-"""What a session may be told about itself, in seconds."""
+"""The options of a session. Times are seconds."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""When to ask for results that are not pushed.
+"""When to poll for results that are not pushed.
 
-Asking early costs a poll, asking late costs the user's time. The rule, for one task that has been running for
-`elapsed` seconds, is the same for its first ask and for every later one:
+An early poll finds nothing, a late one costs the user's time. The rule, for one task that has been running for
+`elapsed` seconds, is the same for its first poll and for every later one:
 
-    ask when a further share (`quantile`) of the tasks that still run after `elapsed` will have finished,
+    poll when a further share (`quantile`) of the tasks that still run after `elapsed` will have finished,
 
-as far as the durations of earlier tasks of the same type and model tell. Where they tell nothing (too few, or the
-task already outlasts them all) the interval is a share of the elapsed time. All of it is bounded by a floor and a
+by the durations of earlier tasks of the same type and model. If they do not help (too few, or the task already
+outlasts them all) the interval is a share of the elapsed time. All of it is bounded by a floor and a
 ceiling, and stretched while the service is under pressure.
 
-What is learnt is an interval: the task was not ready at one ask and ready at the next. Any time in it is as likely as
-another, so the times that are remembered are spread over it. When the very first ask finds the task ready, the interval
-begins at nothing: then the latest duration is repeated that was seen between two asks and fits, because such durations
-are known from both sides. So that there are some, a few tasks are asked for earlier than the rule says: the first ones
-of a kind, and every eighth later. That is also how a model that has become faster is noticed.
+Two polls give an interval: the task was not ready at one and ready at the next. Every time in it is equally likely, so
+the remembered times are spread over it. If the first poll finds the task ready, the interval has no lower bound: then
+the latest duration that was measured between two polls and fits is repeated. So that there are such durations, a few
+tasks are polled earlier than the rule says: the first ones of a kind, and every eighth later. That is also how a model
+that has become faster is noticed.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ DurationKey: TypeAlias = tuple[str, str | None]
 
 
 class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """When `getResponse` is asked for a task. Times are seconds; the defaults are polite to the service.
+    """When to poll a task with `getResponse`. Times are seconds.
 
-    The service's documentation advises 1 to 2 s and growing, and a first wait for tasks of predictable length; the
-    official clients ask after 1 s, then every 0.5 s growing to 10 s. Those asks travel one a frame, ours together.
+    The service's documentation advises 1 to 2 s and growing, and a first wait for tasks of predictable length [doc].
+    The official clients poll after 1 s, then every 0.5 s growing to 10 s [sdk], with a frame for each poll.
     """
 
     initial: float = 0.2
@@ -84,23 +84,23 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     that a sync task may take."""
 
     def unknown_wait(self, round_number: int) -> float:
-        """Seconds before asking again after the service did not know the task for the `round_number`-th time."""
+        """Seconds before the next poll after the service did not know the task for the `round_number`-th time."""
         return min(0.25 * 2.0 ** min(round_number - 1, 30), 2.0)
 
 
 def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> float:
-    """Say at which elapsed time to ask for a task that has run for `elapsed` seconds.
+    """Return the elapsed time at which to poll a task that has run for `elapsed` seconds.
 
     Args:
         samples: durations of earlier tasks of its kind, sorted.
-        elapsed: seconds since the task was sent; 0 for the first ask.
+        elapsed: seconds since the task was sent; 0 for the first poll.
         policy: the bounds.
 
     Returns:
         A time greater than `elapsed`, by at most `policy.ceiling`.
     """
     if len(samples) < policy.min_samples:
-        is_scout = 0.0 < elapsed < policy.initial  # all others are asked for later
+        is_scout = 0.0 < elapsed < policy.initial  # all others are polled later
         return elapsed + min(max(policy.scout if is_scout else policy.initial, policy.share * elapsed), policy.ceiling)
     first = bisect_right(samples, elapsed)
     left = len(samples) - first
@@ -108,7 +108,7 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
         return elapsed + min(max(policy.floor, policy.share * elapsed), policy.ceiling)
     shortest = min(max(policy.floor_share * elapsed, policy.floor), policy.ceiling)
     target = samples[first + int(left * policy.quantile)]
-    # Where they end so close together that one ask finds them all, or nearly all, it is worth the wait.
+    # They end so close together that one later poll finds all, or nearly all, ready.
     nearly_all = samples[first + int(left * 0.9)]
     if samples[-1] - target <= shortest:
         target = samples[-1]
@@ -120,7 +120,7 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
 
 
 def first_poll(samples: Sequence[float], number: int, policy: PollPolicy) -> float:
-    """Say at which elapsed time to ask for a task for the first time.
+    """Return the elapsed time at which to poll a task for the first time.
 
     Args:
         samples: durations of earlier tasks of its kind, sorted.
@@ -134,7 +134,7 @@ def first_poll(samples: Sequence[float], number: int, policy: PollPolicy) -> flo
         return policy.scout if number < policy.min_samples else policy.initial
     usual = next_poll(samples, 0.0, policy)
     if number % policy.probe_every == 0:
-        # Early enough that the next ask, if it is needed, is the usual one.
+        # Early enough that the next poll, if it is needed, comes at the usual time.
         probe = usual - 1.001 * max(policy.floor, policy.probe_share * usual)
         if probe >= policy.floor:
             return probe
@@ -146,7 +146,7 @@ class Durations:
 
     Attributes:
         ordered: the remembered durations, sorted.
-        begun: how many tasks of this kind were given a first ask.
+        begun: how many tasks of this kind have a time for their first poll.
     """
 
     __slots__ = ("_bracketed", "_count", "_recent", "begun", "ordered")
@@ -159,7 +159,7 @@ class Durations:
         self._bracketed: deque[float] = deque(maxlen=max(1, samples // 2))
 
     def record(self, lower: float, upper: float) -> None:
-        """Remember that a task took more than `lower` and at most `upper` seconds; `lower` 0: not asked before."""
+        """Remember that a task took more than `lower` and at most `upper` seconds; `lower` 0: not polled before."""
         if lower > 0.0:
             self._count += 1
             duration = lower + (upper - lower) * (self._count * _GOLDEN % 1.0)
@@ -199,7 +199,7 @@ class History:
 
 
 class Poller:
-    """The pace of all asks of one session: what waits leaves together, and pressure slows everything."""
+    """The pace of all polls of one session: due polls leave together, and refusals of the service slow all."""
 
     _SLOWEST = 16.0
 
@@ -217,22 +217,22 @@ class Poller:
 
     @property
     def may_join(self) -> bool:
-        """Whether asks may share a frame: until the service has refused three such frames."""
+        """Whether polls may share a frame: until the service has refused three such frames."""
         return self.rejected_batches < 3
 
     def first_poll(self, durations: Durations) -> float:
-        """Say at which elapsed time to ask first for a task of this kind."""
+        """Return the elapsed time of the first poll of a task of this kind."""
         number = durations.begun
         durations.begun = number + 1
         return first_poll(durations.ordered, number, self.policy) * self.pressure
 
     def next_poll(self, durations: Durations, elapsed: float) -> float:
-        """Say at which elapsed time to ask (again) for a task of this kind."""
+        """Return the elapsed time of the next poll of a task of this kind."""
         target = next_poll(durations.ordered, elapsed, self.policy)
         return elapsed + (target - elapsed) * self.pressure
 
     def note_poll(self, at: float) -> None:
-        """A frame of asks left."""
+        """A frame of polls was sent."""
         policy = self.policy
         self._paid_until = max(self._paid_until, at) + self.pressure / policy.frame_rate
         self.open_at = max(
@@ -253,13 +253,13 @@ class Poller:
             self._changed_at = at
 
     def answered(self, at: float, polled_at: float) -> None:
-        """An ask that left at `polled_at` has its reply."""
+        """A poll that was sent at `polled_at` has its reply."""
         taken = max(0.0, at - polled_at)
         self._reply_time = taken if self._reply_time is None else 0.9 * self._reply_time + 0.1 * taken
         self.relieved(at)
 
     def reply_wait(self, unanswered: int) -> float:
-        """Seconds to wait for the reply to an ask, after so many without one: by what replies take, within bounds."""
+        """Seconds to wait for the reply to a poll, after so many without one: from the usual time, within bounds."""
         policy = self.policy
         usual = policy.reply_timeout
         if self._reply_time is not None:

@@ -1,4 +1,4 @@
-"""What a frame says of a task, and what follows from it.
+"""What a frame says about a task, and what follows from it.
 
 All items and errors of one task in one frame are read together, so that the order in which the service lists them
 changes nothing. What they can say:
@@ -9,12 +9,12 @@ changes nothing. What they can say:
     failed      a failure of one result, or the refusal of the task
     unknown     it knows no such task: an item of type `getResponse` [3p], `taskNotFound` and the like, an empty archive
     busy        it accepts nothing now: 429, 503, `rateLimitExceeded`, `serviceUnavailable`, `noAvailableServer`
-    overdue     it did not manage a sync task within its budget; the task runs on and is billed [doc]
+    overdue     it did not finish a sync task within its time; the task runs on and is billed [doc]
 
 A refusal before anything was accepted ends the task, whatever its number of results. Of an accepted task each failure
 fills one slot. When nothing is pending, slots are still open, and the service says so again and again, nothing more is
-expected: with failures among the answers they speak for the open slots too (the documented example has one error for
-what may be several generations), without any the task is done with fewer results than were asked for.
+expected: if there are failures, they count for the open slots too (the documented example has one error for what may be
+several generations [doc]); without failures the task is done with fewer results than requested.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
         if isinstance(part, ErrorItem):
             if is_busy(part):
                 tracker.refused_without_name(to_error(part), at)
-            # It may concern any task or none: no innocent one may fail by it.
+            # It may concern any task or none, so it fails none of them.
             data = {"code": part.code, "message": part.message}
             tracker.emit(Log("receive", "the service reported an error of no task", data, "warning"))
     return dropped
@@ -150,8 +150,8 @@ def _without_running(tracker: Tracker, frame: Frame, at: float) -> Frame:
 def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:
     """Read what a webhook was called with; return how many of its parts were for tasks that are not in flight.
 
-    A call tells of single results, so it says nothing of those that it does not mention: unlike the answer to a poll it
-    never ends a task that is not full, and what is asked for goes on being asked for.
+    A call has single results and says nothing about the others. So, unlike the answer to a poll, it never ends a task
+    that is not full, and polling goes on.
     """
     dropped = 0
     for task_id, parts in group(frame)[0].items():
@@ -347,7 +347,7 @@ def _summarise(tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane
             _read_item(tracker, entry, part, summary)
     if summary.pending and not summary.has_told:
         tracker.emit(Progress(entry.task_id, *entry.told, is_news=False))
-    # Otherwise it is a copy, or a late answer to the other question.
+    # Otherwise it is a copy, or a late answer to the other call.
     summary.unknown = summary.unknown and summary.unknown_to in (None, lane)
     return summary
 
@@ -361,7 +361,7 @@ def _read_item(tracker: Tracker, entry: Entry, item: Item, summary: ReplySummary
     if phase == "done":
         summary.has_terminal = True
     else:
-        # An unknown status is no proof of work going on, but it is an answer: ask again.
+        # An unknown status does not prove that the task runs, but it is an answer: poll again.
         summary.pending = True
         if entry.told != (item.progress, item.status):
             entry.told = (item.progress, item.status)
@@ -377,7 +377,7 @@ def _read_failure(entry: Entry, part: Part, summary: ReplySummary) -> None:
     if code == "conflictTaskUUID" and entry.may_be_known:
         summary.accepted = True
     elif code in UNKNOWN_CODES and entry.may_be_known and is_entry:
-        # After a resend it is a late answer to an ask from before.
+        # After a resend it is a late answer to an earlier poll.
         summary.unknown, summary.unknown_to = True, _QUESTIONS.get(failure.task_type or "")
     elif is_entry and is_busy(failure):
         summary.busy = failure

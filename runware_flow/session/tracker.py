@@ -1,4 +1,4 @@
-"""The tasks' side of a session: sent, acknowledged, asked for, sent again where that is safe, settled once.
+"""The tasks of a session: sent, acknowledged, polled, sent again where that is safe, settled once.
 
 `Tracker` holds the table of what is in flight and nothing else: an id that settled or was withdrawn is forgotten, and
 what comes for it later is dropped. What a frame says of a task is judged in `reading`; this module does what follows.
@@ -117,7 +117,7 @@ class Tracker:
         self.offer_all()
 
     def offer_all(self) -> None:
-        """Give all the slot that they wait for: there is nothing left to wait for, and they are told so then."""
+        """Offer every waiter its slot: the session has ended, and a submit now returns its error."""
         for window in self.windows.closed.values():
             while (who := window.waiting.pop()) is not None:
                 if not isinstance(who, str):
@@ -127,7 +127,7 @@ class Tracker:
     # What the connection does
 
     def connected(self, at: float) -> None:
-        """There is a connection: send what waits, ask for what was sent before."""
+        """There is a connection: send waiting tasks, poll those that were sent before."""
         self.is_open = True
         for entry in list(self.entries.values()):
             self._start(entry, at)
@@ -135,7 +135,7 @@ class Tracker:
     def disconnected(self) -> None:
         """The connection is gone, and with it every answer that was under way on it, unless it is replayed.
 
-        What was to be asked when stays: connections that break one after the other must not put it off for ever.
+        The times of polls stay: connections that break one after the other must not postpone them without end.
         """
         self.is_open = False
         self._deadlines.clear()
@@ -159,7 +159,7 @@ class Tracker:
 
     @property
     def next_poll_at(self) -> float:
-        """When the next frame of asks may leave; infinity if none is to leave."""
+        """When the next frame of polls may leave; infinity if none is to leave."""
         return max(self._polls.next_at, self.poller.open_at) if self.is_open else inf
 
     @property
@@ -168,7 +168,7 @@ class Tracker:
         return self.windows.next_at(has_connection=self.is_open)
 
     def poll_due(self, at: float) -> None:
-        """Send every ask that is due, all together."""
+        """Send all polls that are due, together."""
         if not self.is_open or at < self.poller.open_at:
             return
         due = self._polls.pop_due(at)
@@ -271,7 +271,7 @@ class Tracker:
                 self.emit(SlotOffered(window.name, who))
 
     def refused(self, entry: Entry, error: RunwareError, at: float) -> None:
-        """The service has too much to do to take a task. It keeps its turn, and no retry is spent."""
+        """The service refused a task for now. The task keeps its turn, and no retry is spent."""
         window = entry.window
         self.windows.closed[window.name] = window
         window.refused(error, entry.sent_at, at, spread(entry.task_id, entry.sends))
@@ -381,7 +381,7 @@ class Tracker:
             self._deadlines.set(entry.task_id, at + self.poller.reply_wait(entry.unanswered))
 
     def accepted(self, entry: Entry, at: float) -> None:
-        """The service has the task, or may have it: ask for its results from now on."""
+        """The service has the task, or may have it: poll for its results from now on."""
         if entry.state is TaskState.ASKED:
             return
         entry.move("acknowledged")

@@ -247,10 +247,10 @@ def test_two_interrupts_leave_at_once_and_say_what_may_be_billed(folder, slow_em
     code, out, errors = started(folder, slow_emulator, *more, presses=2)
     assert code == 130
     assert "interrupted; 2 requests were left in flight and may be billed" in errors
-    assert "`runware-flow collect run.sqlite` asks for them" in errors
+    assert "`runware-flow collect run.sqlite` collects them" in errors
     assert states(folder / "run.sqlite").count("open") == 2
     call(folder, slow_emulator, "report", "run.sqlite", "-o", "journal.html")
-    assert "What came of 2 of its requests is not known" in (folder / "journal.html").read_text()
+    assert "The outcome of 2 of its requests is not known" in (folder / "journal.html").read_text()
     assert "posters: cancelled in" in out
     assert (folder / "r.html").exists()
 
@@ -276,7 +276,7 @@ def test_an_interrupted_script_says_what_it_leaves_and_how_to_go_on(folder, slow
     assert error == "KeyboardInterrupt"
     assert note.startswith("flow 'posters' was interrupted; 2 requests were left in flight and may be billed: ")
     if journal:
-        assert "`runware-flow collect run.sqlite` asks for them" in note
+        assert "`runware-flow collect run.sqlite` collects them" in note
         assert note.endswith("0 nodes had finished; the same program continues from it")
         assert states(folder / "run.sqlite").count("open") == 2
     else:

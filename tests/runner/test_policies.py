@@ -308,7 +308,7 @@ def test_idle_is_reset_by_progress_and_by_results():
         result = await flow.execute(service)
         error = result.outcome(one).error
         assert isinstance(error, RunwareTimeoutError)
-        assert "was given up after 1 s without any news of it" in str(error)
+        assert "was given up after 1 s without progress" in str(error)
         assert error.task_uuid == result.record(one).task_uuid
         assert len(result[many]) == 2
 
@@ -335,5 +335,5 @@ def test_idle_of_a_function_is_refused():
     async def work():
         return 1
 
-    with pytest.raises(DeclarationError, match="nothing is heard of an async function"):
+    with pytest.raises(DeclarationError, match="an async function reports no progress"):
         Flow().then(work, idle=3)

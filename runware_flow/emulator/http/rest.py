@@ -61,7 +61,9 @@ class RestEndpoint:
     async def _perform(self, tasks: list[Any], receive: Receive, send: Send, *, dry_run: bool) -> None:
         streams = [task for task in map(as_object, tasks) if task.get("deliveryMethod") == "stream"]
         if streams and len(tasks) > 1:
-            problem = Problem("invalidParameter", "A stream is asked for alone.", parameter="deliveryMethod")
+            problem = Problem(
+                "invalidParameter", "A stream must be the only task of its request.", parameter="deliveryMethod"
+            )
             await answer(send, problem.status, _errors(problem))
             return
         reply = self._driver.receive(tasks, dry_run=dry_run)

@@ -126,7 +126,7 @@ class Service:
         task_type = task.get("taskType")
         problem = intake.refuse(self.state, task, now)
         if problem is None and session is not None and task.get("deliveryMethod") == "stream":
-            problem = Problem("invalidParameter", "A stream is asked for over HTTP.", parameter="deliveryMethod")
+            problem = Problem("invalidParameter", "A stream is available over HTTP only.", parameter="deliveryMethod")
         if problem is not None:
             self._reject(task, problem, frame)
         elif task_type == "getResponse":
