@@ -1,4 +1,4 @@
-"""The key is shown to nobody but the service; what a server says chooses no file, no scheme and no size."""
+"""The key is sent to the service only; no answer of a server chooses a file, a scheme or a size."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def listener():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_server_that_nobody_vouches_for_is_not_talked_to(run, transport, listener, search):
+def test_server_with_an_untrusted_certificate_is_refused(run, transport, listener, search):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(CERTIFICATE)
 

@@ -55,7 +55,7 @@ class SessionDriver:
         self._timer_set = anyio.Event()
         self._timer_waits_until = inf
         self.on_slot: Callable[[str, int], None] = _ignore
-        """Called when a send window has room for someone who waits for it: the model, and who."""
+        """Called with the model and the waiter when a send window has room for one that waits."""
 
     async def run(self) -> None:
         """Work until cancelled."""

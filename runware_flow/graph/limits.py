@@ -196,7 +196,7 @@ def _number(ticket: Ticket[Any]) -> int:
 class Line(Generic[T]):
     """Who waits, by what they need; first come first served among those who need the same.
 
-    Someone who can go passes those before who wait for something else: they would not go any sooner.
+    A waiter whose permits are free passes earlier waiters for others: these would not go any sooner.
     """
 
     def __init__(self) -> None:

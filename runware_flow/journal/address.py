@@ -1,4 +1,4 @@
-"""Where a journal is: a file, or a database whose address shows its password to nobody."""
+"""Where a journal is: a file, or a database, whose address never shows its password."""
 
 from __future__ import annotations
 

@@ -413,7 +413,7 @@ def test_prune_takes_what_a_crash_left_and_nothing_of_others(folder):
 
 
 def test_two_processes_write_the_same_answer_at_once(tmp_path):
-    """Whoever reads sees one whole answer at any time."""
+    """Every read sees one whole answer."""
     cache = Cache(tmp_path)
     key = "ab" * 32
     answers = [Cached(key, float(n), (msgspec.Raw(b'{"a":"%s"}' % (b"x" * 50_000 * n)),)) for n in (1, 2)]

@@ -94,7 +94,7 @@ def test_models_that_take_json_output_are_found() -> None:
         ({"capability": "text-to-speach"}, "no model has the capability 'text-to-speach' (did you mean"),
     ],
 )
-def test_slip_in_a_filter_is_told(filters: dict[str, object], sentence: str) -> None:
+def test_unknown_value_of_a_filter_is_an_error_with_a_hint(filters: dict[str, object], sentence: str) -> None:
     with pytest.raises(RunwareError) as caught:
         search(**filters)
     assert sentence in str(caught.value)

@@ -64,7 +64,7 @@ both = pytest.mark.parametrize("kind", ["file", pytest.param("database", marks=p
 
 
 @both
-def test_flows_of_a_journal_are_told_and_named_by_an_option(two_batches, tmp_path):
+def test_flows_of_a_journal_are_listed_and_chosen_by_an_option(two_batches, tmp_path):
     code, out, _ = call(tmp_path, "journal", "flows", two_batches)
     assert code == 0
     assert out.splitlines() == [

@@ -80,7 +80,7 @@ def test_interrupts_are_calls_on_the_event_loop_and_nothing_is_raised(backend):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_interrupt_that_came_before_the_event_loop_is_told_to_it(backend):
+def test_interrupt_that_came_before_the_event_loop_is_passed_to_it(backend):
     async def main():
         told = anyio.Event()
         with interrupts.on_press(told.set), anyio.move_on_after(10):

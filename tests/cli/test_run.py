@@ -99,7 +99,7 @@ def test_a_failed_run_is_a_sentence_with_hints_exit_code_1_and_a_report(folder, 
     assert (tolerated.returncode, tolerated.stderr) == (1, "runware-flow: art[0]/art failed: The task failed.\n")
 
 
-def test_of_many_failures_that_a_run_bears_the_first_are_told(folder, emulator):
+def test_of_many_tolerated_failures_the_first_are_reported(folder, emulator):
     emulator.faults.add("fail:prompt=doomed")
     try:
         prompts = [f"--param=prompts=doomed kite {number}" for number in range(5)]

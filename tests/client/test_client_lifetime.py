@@ -436,7 +436,7 @@ def test_client_closed_by_another_task_ends_the_calls_before_it_waits(run, open_
 
 
 def test_client_whose_worker_fails_gives_the_exception_to_its_calls(run, open_pair, monkeypatch):
-    """A mistake in here, found by nobody before: the calls get it, the event loop does not."""
+    """A bug of the library raises in the calls, not in the event loop."""
 
     async def main():
         async with open_pair(faults=["never"]) as (_, client):

@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry: tasks with their polls, streams, runs with their nodes; and nothing where nobody traces."""
+"""Spans of OpenTelemetry: tasks with their polls, streams, runs with their nodes; and none without tracing."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_failure_stands_in_data_unless_the_switch_says_otherwise() -> None:
         assert not (frame.errors if shape == "item" else frame.data)
 
 
-def test_a_rejected_key_is_told_as_documented(run) -> None:
+def test_rejected_key_is_reported_as_documented(run) -> None:
     async def main() -> None:
         async with Emulator() as emulator, open_socket(emulator, authenticated=False) as peer:
             (entry,) = (await peer.ask({"taskType": "authentication", "apiKey": "wrong"}))["errors"]

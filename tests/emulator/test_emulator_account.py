@@ -213,7 +213,7 @@ def test_everything_is_free_where_the_factor_is_zero() -> None:
     assert service.log.billed == 0
 
 
-def test_progress_is_told_by_the_task_types_that_the_switch_names() -> None:
+def test_progress_is_reported_by_the_configured_task_types() -> None:
     service = make_service(progress=("imageInference",))
     task = image(deliveryMethod="async")
     submit(service, task)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("watched")
 
 
 class Receiver:
-    """Somebody's server: keeps what it gets and answers with the statuses that it was given, then with 204."""
+    """A server that records its requests and answers with the given statuses, then with 204."""
 
     def __init__(self, statuses: list[int]) -> None:
         self.statuses = statuses
@@ -121,7 +121,7 @@ def test_webhook_that_never_answers_is_given_up(run) -> None:
     run(main)
 
 
-def test_failed_task_is_told_to_its_webhook() -> None:
+def test_failed_task_is_sent_to_its_webhook() -> None:
     service = make_service("fail:code=inferenceError", latency=0)
     submit(service, image(webhookURL="http://x/"))
     ((job, slot),) = service.advance(0.0).callbacks

@@ -107,7 +107,7 @@ def test_dropped_poll_is_not_answered_and_the_next_one_is() -> None:
     assert submit(service, poll(task)).data
 
 
-def test_delayed_and_empty_acknowledgements_are_as_told() -> None:
+def test_delayed_and_empty_acknowledgements_are_as_configured() -> None:
     service = make_service("delay-ack:nth=1,seconds=0.3", "empty-ack:nth=2")
     assert submit(service, image(deliveryMethod="async")).delay == 0.3
     frame = submit(service, image(deliveryMethod="async"))
@@ -130,7 +130,7 @@ def test_slow_task_takes_longer() -> None:
     assert service.next_due() == 3.0
 
 
-def test_refusals_take_the_shape_they_are_told() -> None:
+def test_refusals_have_the_configured_shape() -> None:
     service = make_service("reject:nth=1,shape=error")
     body = submit(service, image()).body()
     assert body["error"]["code"] == "invalidParameter"

@@ -56,7 +56,7 @@ def test_picture_read_back_tells_its_prompt(format_) -> None:
     assert "“Türkiye” 東京" in describe(read)
 
 
-def test_picture_of_somebody_else_is_described_by_what_is_seen() -> None:
+def test_picture_from_elsewhere_is_described_by_its_pixels() -> None:
     out = io.BytesIO()
     Image.new("RGB", (40, 30), (30, 60, 210)).save(out, "PNG")
     assert (

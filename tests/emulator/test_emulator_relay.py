@@ -61,7 +61,7 @@ def test_segments_of_http_are_answers() -> None:
 
 
 @pytest.mark.parametrize("kind", ["kill-mid-frame", "reset"])
-def test_websocket_ends_inside_a_frame_and_the_result_waits_for_whoever_asks(run, kind) -> None:
+def test_websocket_ends_inside_a_frame_and_the_result_can_be_polled(run, kind) -> None:
     async def main() -> None:
         async with Emulator(latency=0, faults=[f"{kind}:nth=2"]) as emulator:
             task = image(deliveryMethod="async")

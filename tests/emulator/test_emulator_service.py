@@ -114,7 +114,7 @@ def test_service_mixed_batch_is_answered_with_both_and_200() -> None:
     assert frame.status == 200
 
 
-def test_service_session_keeps_its_frames_and_gives_them_to_whoever_resumes() -> None:
+def test_service_session_keeps_its_frames_for_a_resumed_session() -> None:
     service = make_service()
     session = open_session(service)
     connection = object()
@@ -137,7 +137,7 @@ def test_service_session_is_forgotten_after_the_window() -> None:
     assert not fresh.outbox
 
 
-def test_service_sync_task_beyond_the_budget_is_told_and_goes_on() -> None:
+def test_service_sync_task_beyond_the_budget_is_reported_and_goes_on() -> None:
     service = make_service(sync_budget=0.5)
     session = open_session(service)
     task = image()

@@ -133,7 +133,7 @@ async def read_stream(emulator: Emulator, task: dict[str, Any]) -> bytes:
         return b"".join([chunk async for chunk in response.aiter_raw()])
 
 
-def test_text_streams_end_fail_and_break_off_as_told(run) -> None:
+def test_text_streams_end_fail_and_break_off_as_configured(run) -> None:
     async def main() -> None:
         faults = ["split-stream:nth=2", "truncate-stream:nth=3", "fail:prompt=doomed,code=providerError"]
         async with Emulator(latency=0.01, faults=faults) as emulator:

@@ -39,7 +39,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def make_read_only(tmp_path):
-    """Make a folder read-only, whoever runs the tests: root is stopped by a mount alone."""
+    """Make a folder read-only for every user: only a mount stops root."""
     mounted = []
 
     def make(folder):
@@ -123,7 +123,7 @@ def test_home_folder_in_paths_of_journals_and_caches(run, home):
     run(main)
 
 
-def test_home_folder_of_somebody_that_there_is_not_is_a_plain_name():
+def test_home_folder_of_an_unknown_user_is_a_plain_name():
     assert str(local_path("~nobody-of-that-name/x")) == os.path.join("~nobody-of-that-name", "x")
 
 

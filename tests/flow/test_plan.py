@@ -73,7 +73,7 @@ def test_ordinary_uses_of_a_result_work_on_a_stand_in(task):
     assert told(flow.plan())[-1] == ("after", "imageInference", (1, 1))
 
 
-def test_builder_that_looks_at_what_nobody_knows_is_listed_with_each_way_it_goes():
+def test_builder_that_branches_on_an_unknown_value_is_listed_with_each_branch():
     flow = Flow()
     text = flow.then(art()).then(caption, label="text")
 

@@ -221,7 +221,7 @@ class Market:
     st.sets(st.sampled_from(sorted(HIGHEST))),
     st.data(),
 )
-def test_any_order_ends_everybody_once_and_honest_prices_are_never_exceeded(askings, limit, priced, data):
+def test_any_order_ends_each_request_once_and_exact_prices_are_never_exceeded(askings, limit, priced, data):
     prices = {model: Price(0.0, HIGHEST[model] / 1_000_000) for model in priced}
     budget = BudgetMachine(limit, prices)
     market = Market(askings, budget, data.draw)

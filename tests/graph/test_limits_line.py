@@ -1,4 +1,4 @@
-"""`FlowMachine` with `Limits` and a `Line`: the bound and every limit hold at each step, and everybody gets there."""
+"""`FlowMachine` with `Limits` and a `Line`: the bound and the limits always hold; all waiters get permits."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class PostgresServer:
         return self._process.pid
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End it: SIGINT disconnects everybody, SIGQUIT is a crash."""
+        """End it: SIGINT disconnects all clients, SIGQUIT is a crash."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(how)

@@ -42,7 +42,7 @@ async def fails(clock):
 FIRST = blocks_in_the_middle.__code__.co_firstlineno
 
 
-def test_step_that_blocks_is_told_with_its_lines(run):
+def test_step_that_blocks_is_reported_with_its_lines(run):
     clock = Clock()
 
     async def main():
@@ -55,7 +55,7 @@ def test_step_that_blocks_is_told_with_its_lines(run):
     run(main)
 
 
-def test_function_that_waits_or_is_quick_is_not_told_of(run):
+def test_function_that_waits_or_is_quick_is_not_reported(run):
     clock = Clock()
 
     async def main():

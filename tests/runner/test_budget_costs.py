@@ -103,7 +103,7 @@ def test_model_that_reported_no_cost_in_an_earlier_run_is_not_bought_from_again(
     run(main)
 
 
-def test_cost_that_nobody_asked_for_in_an_earlier_run_may_be_asked_for_now(run, tmp_path):
+def test_cost_that_an_earlier_run_did_not_request_may_be_requested_now(run, tmp_path):
     async def main():
         service = Service()
         path = tmp_path / "run.sqlite"

@@ -1,4 +1,4 @@
-"""Flows and batches that share a budget, with limits, retries, races, caches and cancels: nobody waits for ever."""
+"""Flows and batches that share a budget, with limits, retries, races, caches and cancels: no wait is endless."""
 
 from __future__ import annotations
 

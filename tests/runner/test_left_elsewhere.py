@@ -74,7 +74,7 @@ async def outcomes(service, journal):
 
 @pytest.mark.parametrize("generator", [results, outcomes])
 @pytest.mark.parametrize("ends", ["dropped", "closed", "closed in another task", "cancelled"])
-def test_async_generator_left_early_abandons_and_harms_no_one(run, tmp_path, generator, ends):
+def test_async_generator_left_early_abandons_and_does_not_affect_its_consumer(run, tmp_path, generator, ends):
     """The consumer goes on; nothing more is sent; the journal is free within five seconds."""
     journal = tmp_path / "left.sqlite"
 

@@ -1,4 +1,4 @@
-"""Limits of a flow and of a batch: what is in flight at most, and that nobody else waits for it."""
+"""Limits of a flow and of a batch: what is in flight at most, and that no other node waits for it."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def race_with_followers(path, **options):
     return flow, won.then(lambda image: art(f"after {image.image_url}")), won
 
 
-def test_race_run_again_has_the_same_winner_whoever_is_there_first(run, path):
+def test_race_run_again_has_the_same_winner_in_any_order_of_completion(run, path):
     async def main():
         flow, after, won = race_with_followers(path)
         service = Scripted(slow=0.1)

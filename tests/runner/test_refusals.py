@@ -322,7 +322,7 @@ class Storm:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_happens_everything_is_given_back_and_nobody_waits_for_ever(run, seed, monkeypatch):
+def test_any_history_gives_everything_back_and_ends_every_wait(run, seed, monkeypatch):
     admissions = []
     begin = Admission.__init__
 

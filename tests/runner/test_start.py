@@ -334,7 +334,7 @@ def test_as_completed_yields_each_item_once_as_it_settles(run):
     run(main)
 
 
-def test_as_completed_holds_back_new_nodes_while_nobody_reads(run):
+def test_as_completed_holds_back_new_nodes_while_outcomes_are_unread(run):
     flow = Flow(concurrency=3)
     many = flow.map(range(100), double)
 

@@ -92,7 +92,7 @@ def test_plan_knows_what_a_streamed_task_sends():
     assert (stage.task_type, stage.open_question) == ("textInference", None)
 
 
-def test_reader_merges_pieces_that_nobody_has_read_and_loses_none(run):
+def test_reader_merges_unread_pieces_and_loses_none(run):
     async def main():
         reader = EventStream(lambda: None)
 

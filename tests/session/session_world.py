@@ -224,7 +224,7 @@ class World:
         self._session: str | None = None
         self._undelivered: list[bytes] = []
         self._is_cut = False
-        """The connection has broken at the service's end; here nobody knows yet."""
+        """The connection has broken at the service's end; the client does not know it yet."""
         self._outgoing = 0
         """Frames that the service has sent, or was about to send when its connection broke."""
 

@@ -244,7 +244,7 @@ def test_poll_without_a_reply_is_repeated_as_long_as_the_caller_waits():
     assert errors(play) == {"t1": None}
 
 
-def test_lookup_that_never_gets_a_reply_ends_for_a_task_nobody_confirmed():
+def test_lookup_without_any_reply_ends_for_an_unconfirmed_task():
     play = reached(max_retries=2)
     play >> TaskSubmitted(0.0, sync_task()) >> ExchangeFailed(1.0, ("t1",), Lane.SUBMIT, "cut off", sent=True)
     for _ in range(11):

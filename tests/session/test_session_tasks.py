@@ -174,7 +174,7 @@ def test_sync_task_with_one_failed_result_waits_for_the_others_and_asks():
     assert errors(play) == {"t1": ("provider", "providerError")}
 
 
-def test_error_of_no_task_or_an_unknown_one_touches_nobody():
+def test_error_of_no_task_or_an_unknown_one_fails_no_task():
     with polled() as play:
         play >> received(1.2, errors=[problem("providerError", None), problem("providerError", "somebody")])
     assert play.machine.statistics().dropped == 1

@@ -318,7 +318,7 @@ def test_slot_that_is_given_back_goes_to_the_next() -> None:
 
 
 @pytest.mark.parametrize("end", ["closed", "rejected"])
-def test_who_waits_for_a_slot_is_told_when_there_is_nothing_left_to_wait_for(end) -> None:
+def test_waiter_for_a_slot_is_offered_one_when_the_session_has_ended(end) -> None:
     play = opened()
     play.machine.handle(TaskSubmitted(1.0, task()))
     play.machine.handle(FrameReceived(1.1, decode_frame(reply_bytes(problem("rateLimitExceeded")))))

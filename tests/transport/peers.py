@@ -216,7 +216,7 @@ def shake_hands(connection: socket.socket) -> None:
 
 @contextmanager
 def closed_port() -> Iterator[int]:
-    """A port on which nothing listens, and which nobody else is given meanwhile."""
+    """A port on which nothing listens, and which is reserved meanwhile."""
     with socket.socket() as bound:
         bound.bind((LOCAL, 0))
         yield bound.getsockname()[1]

@@ -90,7 +90,7 @@ def _resets(connection: socket.socket) -> None:
         (_resets, "refused", None),
     ],
 )
-def test_server_of_another_kind_is_told_at_once(
+def test_server_of_another_kind_is_reported_at_once(
     run: Run, script: Callable[[socket.socket], None], kind: str, status: int | None
 ) -> None:
     async def main() -> None:
