@@ -17,8 +17,8 @@ __all__ = ("media_digests",)
 def media_digests(request: Any) -> Iterator[tuple[str, str]]:
     """Pair the place of each local medium of a prepared request with a hash of what it is.
 
-    Bytes, and the pixels of pictures in memory, are hashed. A file is known by its path, size and time of change, so
-    that a large one is not read twice.
+    Bytes, and the pixels of pictures in memory, are hashed. A file is identified by its path, size and time of change,
+    so that a large one is not read twice.
     """
     for medium in getattr(request, "local_media", ()):
         place = ".".join(str(part) for part in medium.path)
