@@ -91,9 +91,9 @@ def find_record(
             return min(same, key=lambda one: _misfit(one, path, fingerprint, likeness))
     # By its path alone only what no fingerprint tells: else a choice declared above others would take theirs.
     own = [one for one in free if fingerprint is None or _has(one, None)]
-    there = [one for one in own if one.path == path] or [
-        one for one in free if _has(one, None) and _is_moved(one, path)
-    ]
+    if likeness.lead_places == ():
+        own = [one for one in own if all(contestant.fingerprint is None for contestant in one.contestants)]
+    there = [one for one in own if one.path == path] or [one for one in own if _has(one, None) and _is_moved(one, path)]
     return there[-1] if there else None
 
 

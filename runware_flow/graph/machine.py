@@ -530,6 +530,8 @@ class FlowMachine:
             for gather in step.inner.gathers:
                 if run.cells[gather.slot] < MAX_WAITS:
                     self._settle(run, gather, SKIPPED, skipped)
+        if self._lookups.pop((run, step), None) is False and step.kind is NodeKind.FALLBACK:
+            self._decide_unless_of(run, step)  # it was left out while it was looked up: what waited for that goes on
 
     def _skip(self, run: ScopeRun, waiting: Step, skipped: Skipped) -> None:
         cell = run.cells[waiting.slot]
@@ -938,13 +940,16 @@ class FlowMachine:
         if step.kind is NodeKind.RACE:
             self._decide_race(run, step)
         elif step.kind is NodeKind.FALLBACK:
-            for unless in run.plan.steps:
-                if unless.kind is NodeKind.UNLESS and _fallback_after(unless) is step:
-                    self._decide(run, unless)
+            self._decide_unless_of(run, step)
             self._decide(run, step)
         else:
             fan = _fan_of(run, step)
             self._decide_first(fan, fan.plan.gathers.index(step))
+
+    def _decide_unless_of(self, run: ScopeRun, fallback: Step) -> None:
+        for unless in run.plan.steps:
+            if unless.kind is NodeKind.UNLESS and _fallback_after(unless) is fallback:
+                self._decide(run, unless)
 
     def confirm(self, decision: Decision) -> None:
         """A choice is durable: its node settles."""

@@ -19,7 +19,7 @@ from runware_flow.runner.user_code import call, pick
 
 if TYPE_CHECKING:
     from runware_flow.cache.single_flight import SingleFlight
-    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.machine import Decision, FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.ledger import Ledger
@@ -72,6 +72,10 @@ class NodeRunner:
     async def end(self) -> None:
         """The run has ended, however it did: what waits to be sent again is not sent any more."""
         await self._request_runner.release_unaccepted()
+
+    def as_known_later(self, decision: Decision) -> ChoiceRecord:
+        """Return a choice as it is to be written down; see `RequestRunner.as_known_later`."""
+        return self._request_runner.as_known_later(decision)
 
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.

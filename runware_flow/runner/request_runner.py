@@ -15,7 +15,7 @@ from runware_flow.client.refusal import TaskRefused
 from runware_flow.client.request import Prepared
 from runware_flow.errors import DeclarationError, JournalError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.caching import may_be_cached
-from runware_flow.graph.choice_records import Likeness
+from runware_flow.graph.choice_records import Contestant, Likeness
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from runware_flow.cache.single_flight import SingleFlight
     from runware_flow.graph.choice_records import ChoiceKind, ChoiceRecord
     from runware_flow.graph.declaration import NodeSpec
-    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.machine import Decision, FlowMachine
     from runware_flow.graph.plan import Contest, Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.ledger import Ledger
@@ -272,23 +272,48 @@ class RequestRunner:
         if records:
             count = choice.work if choice.kind is NodeKind.FIRST else 1
             leads = [known_by] if known_by is not None else self._leads(around, choice)
+            has_leads = choice.kind is NodeKind.FIRST or bool(leads) or _has_leads(around, choice)
+            if has_leads and not leads and not machine.waits_for_lookup(around, choice):
+                return  # it may be found by a request that cannot be made yet
             for contest, name in leads:
                 likeness = Likeness(count, contest.place, contest.lead_places if contest.place >= 0 else None)
                 found = found or ledger.record_of_choice(records, kind, path, name, likeness)
             if not leads and not machine.leads.get((around, choice)):
-                found = ledger.record_of_choice(records, kind, path, None, Likeness(count))
-            if found is None and known_by is None and not machine.waits_for_lookup(around, choice):
-                return  # it may be found by a request that cannot be made yet
+                likeness = Likeness(count, lead_places=None if has_leads else ())
+                found = ledger.record_of_choice(records, kind, path, None, likeness)
         machine.know_choice(around, choice, found)
 
-    def _leads(self, around: ScopeRun, choice: Step) -> list[tuple[Contest, str | None]]:
-        """Return what the first requests of a choice's contestants are known by, as far as they can be made by now."""
+    def as_known_later(self, decision: Decision) -> ChoiceRecord:
+        """Return a choice with the first requests of all contestants, as far as these can be made by now.
+
+        A contestant that had not begun when another one won may be what tells this choice from others.
+        """
+        run, step, choice = decision
+        if choice.kind == "first" or all(one.fingerprint is not None for one in choice.contestants):
+            return choice
+        known = {contest.place: name for contest, name in self._leads(run, step, skips=choice.contestants)}
+        contestants = tuple(
+            one if one.fingerprint is not None else Contestant(one.key, known.get(place))
+            for place, one in enumerate(choice.contestants)
+        )
+        return msgspec.structs.replace(choice, contestants=contestants)
+
+    def _leads(
+        self, around: ScopeRun, choice: Step, skips: Sequence[Contestant] = ()
+    ) -> list[tuple[Contest, str | None]]:
+        """Return what the first requests of a choice's contestants are known by, as far as they can be made by now.
+
+        Args:
+            skips: the contestants, of which those are left out whose first request is known.
+        """
         found: list[tuple[Contest, str | None]] = []
         for step in around.plan.steps:
             contests = [one for one in step.role.contests if one.step is choice and one.is_lead and one.hops == 0]
             if not contests or any(around.above(hops).cells[slot] != OK for hops, slot in step.args):
                 continue
             if choice.kind is NodeKind.FALLBACK and step.spec is choice.spec.deps[1]:
+                continue
+            if skips and skips[contests[0].place].fingerprint is not None:
                 continue
             args = self.machine.arguments(around, step)
             is_call = step.kind is NodeKind.CALL
@@ -539,6 +564,12 @@ class RequestRunner:
         except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
             return None
         return fingerprint(request.wire, media_digests(request))
+
+
+def _has_leads(around: ScopeRun, choice: Step) -> bool:
+    """Tell whether there are requests that are a contestant's own, by which the choice would be known."""
+    steps = around.plan.steps
+    return any(one.is_lead and one.step is choice for step in steps for one in step.role.contests)
 
 
 def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:

@@ -401,7 +401,7 @@ class Runner:
     async def _write_choice(self, decision: Decision) -> None:
         assert self._ledger is not None
         try:
-            await self._ledger.decide(decision.run.item(), decision.choice)
+            await self._ledger.decide(decision.run.item(), self.node_runner.as_known_later(decision))
         except JournalError as error:
             self.machine.reject(decision.run, decision.step, error)
         else:

@@ -388,3 +388,23 @@ def test_tolerate_counts_an_item_once_whatever_of_it_fails_and_inner_ones_outsid
     driver.finish()
     assert driver.machine.failure is None
     assert driver.machine.failed_count == 4
+
+
+def test_fallback_that_a_race_leaves_out_while_it_is_looked_up_ends_with_all_that_waits_for_it():
+    world = World()
+    node = world.node(name="node")
+    fallback = world.fallback(node)
+    race = world.race(node, fallback)
+    machine = world.machine()
+    machine.is_recorded = machine.has_past = True
+    run, step = machine.take()
+    machine.succeed(run, step, "value")
+    asked = [step.slot for _, step in machine.inquiries]
+    assert set(asked) == {fallback.slot, race.slot}
+    for slot in (race.slot, fallback.slot):  # what an earlier run chose is known: nothing
+        machine.know_choice(run, run.plan.steps[slot], None)
+        while machine.decisions:
+            machine.confirm(machine.decisions.pop())
+    assert machine.is_finished
+    assert not machine.is_deciding
+    assert machine.root.outcome(race.slot) == Ok("value")

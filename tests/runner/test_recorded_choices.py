@@ -715,3 +715,25 @@ def test_choice_of_an_item_that_its_path_alone_tells_is_kept_as_its_items_are_re
             assert (again.sent, second[many_again]) == ([], first[many])
 
     run_in_virtual_time(backend, main)
+
+
+def test_races_that_were_decided_before_a_contestant_was_sent_keep_their_records_as_they_move(run, path):
+    def declare(*, is_moved):
+        flow = Flow("raced", journal=path)
+        first = flow.then(art("first"))
+        races = [
+            lambda: flow.race(first, first.pick(lambda image: image)),
+            lambda: flow.race(first.then(lambda image: art(f"of {image.image_url}")), first),
+        ]
+        for race in reversed(races) if is_moved else races:
+            race()
+        return flow
+
+    async def main():
+        await declare(is_moved=False).execute(Service())
+        for is_moved in (False, True, False):
+            again = Service()
+            await declare(is_moved=is_moved).execute(again)
+            assert again.sent == []
+
+    run(main)
