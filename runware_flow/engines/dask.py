@@ -192,6 +192,8 @@ class _ClusterRun:
         self._stages = SharedStages()
         self._turns = WindowTurns()
         self._is_draining = False
+        self._address = str(getattr(client.scheduler, "address", "its address"))
+        self._is_scheduler_lost = False
         state.watch.look = lambda board: board.take_counts(self._stages.counts())
         state.watch.refused_count = lambda: sum(worker.refused_count for worker in self._workers.values())
         self._group: TaskGroup | None = None
@@ -334,20 +336,31 @@ class _ClusterRun:
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
-        if isinstance(error, (FutureCancelledError, KilledWorker, OSError)):
-            if self._client.status not in ("running", "connecting"):
-                raise self._lost_scheduler() from None
+        if self._is_unreached(error, FutureCancelledError, KilledWorker, OSError):
             return
         if worker.scope.cancel_called:
             return
         raise error.with_traceback(None)
 
-    def _lost_scheduler(self) -> RunwareError:
-        return RunwareError(
-            f"the Dask scheduler at {_shown(self._client)} cannot be reached: the workers finish what they have"
-            " begun; make the same call again when a scheduler is running, and it goes on from the journal",
-            code="connection",
-        )
+    def _is_unreached(self, error: Exception, *kinds: type[Exception]) -> bool:
+        """Tell whether an error of Dask's client says no more than that a part is not reached, for now or for good.
+
+        Args:
+            kinds: those that say so while there is a scheduler. Without one the client raises errors of any kind.
+
+        Raises:
+            RunwareError: the scheduler is lost, and nothing has said so yet.
+        """
+        if self._client.status == "running":
+            return isinstance(error, kinds)
+        if self._client.status != "connecting" and not self._is_scheduler_lost:
+            self._is_scheduler_lost = True
+            raise RunwareError(
+                f"the Dask scheduler at {self._address} cannot be reached: the workers finish what they have"
+                " begun; make the same call again when a scheduler is running, and it goes on from the journal",
+                code="connection",
+            ) from None
+        return True
 
     # From the workers to the reader
 
@@ -379,9 +392,9 @@ class _ClusterRun:
             self._wake()
             try:
                 there = await self._client.nthreads()
-            except OSError:
-                if self._client.status != "connecting":
-                    raise self._lost_scheduler() from None
+            except Exception as error:
+                if not self._is_unreached(error, OSError):
+                    raise
                 there = dict.fromkeys(self._workers)
             for address in [address for address in self._workers if address not in there]:
                 self._lose(self._workers.pop(address))
@@ -483,22 +496,23 @@ class _ClusterRun:
         """Send a worker its share; `None` if it is not reached."""
         watch = self._state.watch
         most_events = _MOST_EVENTS if watch.wants_events and not watch.is_held else 0
-        call = self._client.run(
-            attend,
-            self._run_id,
-            self._name,
-            job,
-            offered,
-            self._is_stopped,
-            most_events,
-            self._turns.held(worker.address),
-            workers=[worker.address],
-        )
         try:
-            answers = await call
+            answers = await self._client.run(
+                attend,
+                self._run_id,
+                self._name,
+                job,
+                offered,
+                self._is_stopped,
+                most_events,
+                self._turns.held(worker.address),
+                workers=[worker.address],
+            )
             reply: Reply = answers[worker.address]
-        except (OSError, KeyError, ValueError):  # it is gone: the scheduler says so soon
-            return None
+        except Exception as error:
+            if self._is_unreached(error, OSError, KeyError, ValueError):
+                return None  # it is gone: the scheduler says so soon
+            raise
         worker.last_reply_at = anyio.current_time()
         worker.is_silent = False
         return reply
@@ -618,10 +632,6 @@ def pack_job(spec: BatchSpec, journal: PostgresStore, run_id: str, name: str) ->
             " what pickle knows; open clients, files and locks inside of it"
         ) from None
     return packed
-
-
-def _shown(client: Any) -> str:
-    return str(getattr(client.scheduler, "address", "its address"))
 
 
 def _load_distributed() -> Any:
