@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ("FULL_TRACEBACKS", "Block", "BorderedBlock", "border", "bordered", "trim")
+__all__ = ("FULL_TRACEBACKS", "Block", "BorderedBlock", "border", "bordered", "trim", "unbordered")
 
 FULL_TRACEBACKS = "RUNWARE_FULL_TRACEBACKS"
 """The environment variable that keeps every frame, if it is set to anything."""
@@ -37,6 +37,10 @@ _ENTRIES = frozenset(
     )
 )
 """Special methods that programs meet."""
+
+
+_UNBORDERED: set[object] = set()
+"""See `unbordered`."""
 
 
 def border(function: Callable[P, T]) -> Callable[P, T]:
@@ -121,10 +125,16 @@ class BorderedBlock(Block[T]):
         return await self._inside.__aexit__(kind, error, traceback)
 
 
+def unbordered(method: Callable[P, T]) -> Callable[P, T]:
+    """Mark a method of a bordered class that this library calls, not the program: it is no border."""
+    _UNBORDERED.add(method)
+    return method
+
+
 def bordered(public: type[T]) -> type[T]:
     """Make a border of each public method and property of a class, and of the special methods that programs meet."""
     for name, value in list(vars(public).items()):
-        if name.startswith("_") and name.strip("_") not in _ENTRIES:
+        if (name.startswith("_") and name.strip("_") not in _ENTRIES) or value in _UNBORDERED:
             continue
         if isinstance(value, FunctionType):
             setattr(public, name, border(value))

@@ -246,7 +246,7 @@ class Client(Utilities):
         """
         self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
-        return await self.perform(
+        return await self._perform(
             prepared, timeout=timeout, on_result=on_result, on_progress=on_progress, validate=validate
         )
 
@@ -287,7 +287,7 @@ class Client(Utilities):
         self._here()
         prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
         requests.check_single(prepared)
-        return (await self.perform(prepared, timeout=timeout, on_progress=on_progress, validate=validate))[0]
+        return (await self._perform(prepared, timeout=timeout, on_progress=on_progress, validate=validate))[0]
 
     @overload
     def submit(
@@ -424,9 +424,12 @@ class Client(Utilities):
                     callback: Any = on_progress if isinstance(event, Progress) else on_result
                     if callback is not None and isawaitable(pending := callback(event)):
                         await pending
-            return await delivery.wait_results()
+            return await delivery.wait_settled()
         finally:
             driver.withdraw(prepared.task_id)
+
+    _perform = perform
+    """The same for methods that are borders themselves; see `bordered`."""
 
     async def perform_stream(
         self,

@@ -12,7 +12,7 @@ from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
-from runware_flow.tracebacks import bordered
+from runware_flow.tracebacks import bordered, unbordered
 from runware_flow.types import Result
 from runware_flow.wire.results import decode_result
 
@@ -101,6 +101,9 @@ class Delivery(Generic[R]):
     @property
     def results(self) -> list[R]:
         """What is finished so far, in the server's order."""
+        return self._results()
+
+    def _results(self) -> list[R]:
         outcomes = self._outcomes
         if len(outcomes) > 1:
             numbered = zip(self._positions, outcomes, strict=True)
@@ -159,13 +162,21 @@ class Delivery(Generic[R]):
             RunwareError: the task or one of its results failed; `.results` holds the finished ones.
             RunwareTimeoutError: the deadline passed first.
         """
+        return await self.wait_settled()
+
+    @unbordered
+    async def wait_settled(self) -> list[R]:
+        """`wait_results`, for a method of the client that is a border itself."""
         while not self._is_settled:
             await self._wait_changed(until_settled=True)
-        self.raise_failure()
-        return self.results
+        self._raise_failure()
+        return self._results()
 
     def raise_failure(self) -> None:
         """Raise the error that this task ended with, if it did."""
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
         error: BaseException | None = self._parked or self._error
         for outcome in self._outcomes:
             if error is None and isinstance(outcome, Failed):
@@ -178,6 +189,7 @@ class Delivery(Generic[R]):
 
     # What the session driver calls. Synchronous: no await lies between an event and its effect.
 
+    @unbordered
     def take(self, delivered: commands.Deliver) -> None:
         """A result, or the failure of one, has arrived."""
         if delivered.item is not None:
@@ -188,6 +200,7 @@ class Delivery(Generic[R]):
         self._positions.append(delivered.position)
         self._notify()
 
+    @unbordered
     def take_progress(self, reported: commands.Progress, at: float) -> None:
         """The task has come further, as was reported at `at`, a time of the event loop.
 
@@ -204,6 +217,7 @@ class Delivery(Generic[R]):
             del self._progress[next(iter(self._progress))]
         self._notify()
 
+    @unbordered
     def refuse(self, error: RunwareError, number: int) -> bool:
         """The service has too much to do to take the task now; tells whether that ends the waiting."""
         if not self._parks:
@@ -213,6 +227,7 @@ class Delivery(Generic[R]):
         self._wake()
         return True
 
+    @unbordered
     def settle(self, error: BaseException | None) -> None:
         """Nothing more will come. An error that is not of the service, such as one of a user's HTTP client, is raised
         as it is.
@@ -221,6 +236,7 @@ class Delivery(Generic[R]):
         self._error = self._document(error) if isinstance(error, RunwareError) else error
         self._wake()
 
+    @unbordered
     def expire(self, refusal: RunwareError | None = None) -> None:
         """The time for waiting is over: a reader gets what has come, then an error.
 

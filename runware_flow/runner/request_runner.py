@@ -19,6 +19,7 @@ from runware_flow.graph.choice_records import Contestant, Likeness
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
+from runware_flow.graph.plan import NO_ROLE
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
 from runware_flow.graph.scope_run import OK, SETTLED
@@ -87,6 +88,7 @@ class RequestRunner:
         self._accounts = accounts
         self._client = cast("RunClient", client)  # None only where nothing sends
         self._single_flight = single_flight
+        self._keeps_results = ledger is not None or single_flight is not None
         self._parks = run_admission.has_windows
         """The client gives a task back that the service refuses, and does not wait for it."""
         self.refused: dict[tuple[ScopeRun, Step], AttemptState] = {}
@@ -119,9 +121,11 @@ class RequestRunner:
         attempt.request = request = self.prepare(step.spec, task)
         record = self.record(attempt)
         self.event_bus.note_request(run, step, request.wire)
-        value, sent_before = await self._look_up(attempt, record)
-        if value is not _UNKNOWN:
-            return value
+        sent_before = None
+        if self._keeps_results or step.role is not NO_ROLE:
+            value, sent_before = await self._look_up(attempt, record)
+            if value is not _UNKNOWN:
+                return value
         if not await self._admit(attempt, sent_before):
             return PARKED
         attempt.record = record
@@ -143,7 +147,8 @@ class RequestRunner:
     async def _send(self, attempt: AttemptState) -> Any:
         """Send a request that is written down, and wait for the node's value; `PARKED` if the service refuses it."""
         run, step = attempt.run, attempt.step
-        check_deadline(step.spec, self.event_bus.time, attempt.request.task_id)
+        if step.is_timed:
+            check_deadline(step.spec, self.event_bus.time, attempt.request.task_id)
         self.event_bus.node_started(run, step, attempt.number, attempt.record)
         attempt.is_sent = attempt.has_left = True
         if self._unaccepted and attempt.entry is not None:  # of an attempt before
@@ -384,7 +389,8 @@ class RequestRunner:
         """Get what a request needs before it may be sent; without it, the node is parked."""
         if (balance := self.run_admission.balance) is not None:
             balance.begin()
-        check_deadline(attempt.step.spec, self.event_bus.time)
+        if attempt.step.is_timed:
+            check_deadline(attempt.step.spec, self.event_bus.time)
         run, step, request = attempt.run, attempt.step, attempt.request
         if attempt.permit is None:
             attempt.permit = self.run_admission.admit(run, step, request, known_uuid)
@@ -420,7 +426,7 @@ class RequestRunner:
         function = self._collect if attempt.collects else self._call
         results: list[Any]
         try:
-            if spec.policy.is_timed:
+            if attempt.step.is_timed:
                 now, task_uuid = self.event_bus.time(), request.task_id
                 results = await in_time(spec, now, function, attempt, task_uuid=task_uuid, listen=attempt.listen)
             else:

@@ -173,7 +173,7 @@ def _submit_silence(
                 tracker.resend_alone(entry, event.at)
             else:
                 tracker.settle(entry, error)
-        elif entry.submission.is_read_only:
+        elif entry.is_read_only:
             tracker.settle(entry, None)
         elif entry.submission.delivery == "async":
             # Some servers acknowledge with `{"data": []}` [3p]: not confirmed, and no failure.

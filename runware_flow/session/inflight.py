@@ -13,7 +13,7 @@ repeatedly said that it knows no such task is it sent again, under the same task
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -122,14 +122,17 @@ class Entry:
     """The error of the last attempt to send or poll it."""
     poll_bytes: bytes | None = None
     """The JSON of its `getResponse`, once it was asked for."""
+    is_read_only: bool = field(init=False)
+    """Whether it changes nothing at the service and buys nothing."""
+    resends_freely: bool = field(init=False)
+    """Whether sending it again can buy nothing twice.
 
-    @property
-    def resends_freely(self) -> bool:
-        """Whether sending it again can buy nothing twice.
+    An async task sent again under the same taskUUID is refused with `conflictTaskUUID` if the service has it.
+    """
 
-        An async task sent again under the same taskUUID is refused with `conflictTaskUUID` if the service has it.
-        """
-        return self.submission.is_read_only or self.submission.delivery == "async"
+    def __post_init__(self) -> None:
+        self.is_read_only = self.submission.is_read_only
+        self.resends_freely = self.is_read_only or self.submission.delivery == "async"
 
     @property
     def may_be_known(self) -> bool:

@@ -134,7 +134,7 @@ class SessionMachine:
         True as soon as it was given to the transport, although it may still wait there.
         """
         entry = self._tracker.entries.get(task_id)
-        if entry is None or entry.submission.is_read_only:
+        if entry is None or entry.is_read_only:
             return False
         return entry.sends > 0 or entry.submission.sent_before != "no"
 

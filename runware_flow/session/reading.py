@@ -156,7 +156,7 @@ def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:
     dropped = 0
     for task_id, parts in group(frame)[0].items():
         entry = tracker.entries.get(task_id)
-        if entry is None or entry.submission.is_read_only:
+        if entry is None or entry.is_read_only:
             dropped += len(parts)
             continue
         ends = [part for part in parts if _is_end(part, entry)]
@@ -230,7 +230,7 @@ def read_parts(
         is_whole: the frame is the whole answer to a sync task, by REST: nothing more will come.
         retry_after: seconds that the service asked to wait, by REST.
     """
-    if entry.submission.is_read_only:
+    if entry.is_read_only:
         _read_only(tracker, entry, parts, at, retry_after)
         return
     lane = entry.asking or entry.owed

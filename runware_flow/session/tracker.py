@@ -160,7 +160,10 @@ class Tracker:
     @property
     def next_poll_at(self) -> float:
         """When the next frame of polls may leave; infinity if none is to leave."""
-        return max(self._polls.next_at, self.poller.open_at) if self.is_open else inf
+        if not self.is_open:
+            return inf
+        at = self._polls.next_at
+        return at if at > self.poller.open_at else self.poller.open_at
 
     @property
     def next_let_go_at(self) -> float:
@@ -205,7 +208,7 @@ class Tracker:
             entry.has_history = True
             entry.move("not acknowledged in time")
             self.send(entry, at)
-        elif entry.submission.is_read_only:
+        elif entry.is_read_only:
             self.settle(entry, timed_out(entry, "the service did not answer, nor on a second try"))
         else:
             # What was lost may be the acknowledgements: a look before it is given up costs nothing.
@@ -544,7 +547,7 @@ class Tracker:
 
     def learn(self, entry: Entry, at: float) -> None:
         """Remember what a task took, if a clean measurement was possible."""
-        if entry.has_history or entry.submission.is_read_only:
+        if entry.has_history or entry.is_read_only:
             return
         durations = entry.durations
         known = len(durations.ordered)

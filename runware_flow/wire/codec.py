@@ -7,7 +7,7 @@ meant to be: a struct, a node of a flow, NaN.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
@@ -91,10 +91,7 @@ def to_wire(task: Task[Any] | Mapping[str, Any]) -> tuple[dict[str, Any], list[L
 def _from_struct(task: Task[Any], local: list[LocalMedia]) -> dict[str, Any]:
     wire: dict[str, Any] = {"taskType": task.task_type} if task.task_type else {}
     values = msgspec.structs.astuple(task)
-    for place, wire_name in _plan(type(task)):
-        value = values[place]
-        if value is not UNSET:
-            _put(wire, wire_name, value, (), local)
+    _put_all(wire, [(wire_name, values[place]) for place, wire_name in _plan(type(task))], (), local)
     extra = task.extra
     if extra is not UNSET:
         if not isinstance(cast("object", extra), Mapping):
@@ -111,27 +108,26 @@ def _plan(task_type: type[Task[Any]]) -> tuple[tuple[int, str], ...]:
     return tuple(sorted(named, key=lambda pair: fields[pair[0]] != "task_uuid"))
 
 
-def _put(target: dict[str, Any], key: str, value: Any, path: Keys, local: list[LocalMedia]) -> None:
-    if type(value) is int or type(value) is bool:
-        target[key] = value
-        return
-    if type(value) is str and value.isascii() and not _names_medium(key):  # most are
-        target[key] = value
-        return
-    converted = _convert(value, (*path, key), local)
-    if converted is not UNSET:
-        target[key] = converted
-
-
-def _convert_mapping(mapping: Mapping[Any, Any], path: Keys, local: list[LocalMedia]) -> dict[str, Any]:
-    wire: dict[str, Any] = {}
-    for key, value in mapping.items():
+def _put_all(
+    target: dict[str, Any], members: Iterable[tuple[Any, Any]], path: Keys, local: list[LocalMedia]
+) -> dict[str, Any]:
+    for key, value in members:
         if type(key) is not str or not key.isascii():
             if not isinstance(key, str):
                 raise _reject(path, f"has the key {key!r}; wire names are strings")
             key = _convert_text(key, path)
-        _put(wire, key, value, path, local)
-    return wire
+        kind = type(value)
+        if kind is int or kind is bool or (kind is str and value.isascii() and not _names_medium(key)):  # most are
+            target[key] = value
+            continue
+        converted = UNSET if value is UNSET else _convert(value, (*path, key), local)
+        if converted is not UNSET:
+            target[key] = converted
+    return target
+
+
+def _convert_mapping(mapping: Mapping[Any, Any], path: Keys, local: list[LocalMedia]) -> dict[str, Any]:
+    return _put_all({}, mapping.items(), path, local)
 
 
 def _convert(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
