@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -107,9 +107,9 @@ def micro_usd(cost: float | None) -> int | None:
 
     Nothing gives money back: a negative cost counts as 0.
     """
-    if cost is None or not isfinite(cost) or cost > _MOST_USD:
+    if cost is None or not -inf < cost <= _MOST_USD:
         return None
-    return round(max(cost, 0.0) * 1_000_000)
+    return round(cost * 1_000_000) if cost > 0 else 0
 
 
 def total_micro_usd(costs: Sequence[float | None]) -> int | None:

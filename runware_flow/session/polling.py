@@ -99,14 +99,19 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
     Returns:
         A time greater than `elapsed`, by at most `policy.ceiling`.
     """
-    if len(samples) < policy.min_samples:
+    count = len(samples)
+    if count < policy.min_samples:
         is_scout = 0.0 < elapsed < policy.initial  # all others are polled later
         return elapsed + min(max(policy.scout if is_scout else policy.initial, policy.share * elapsed), policy.ceiling)
     first = bisect_right(samples, elapsed)
-    left = len(samples) - first
+    left = count - first
     if left == 0:
         return elapsed + min(max(policy.floor, policy.share * elapsed), policy.ceiling)
-    shortest = min(max(policy.floor_share * elapsed, policy.floor), policy.ceiling)
+    shortest = policy.floor_share * elapsed
+    if shortest < policy.floor:  # this runs at every poll: comparisons cost less than calls of min and max
+        shortest = policy.floor
+    if shortest > policy.ceiling:
+        shortest = policy.ceiling
     target = samples[first + int(left * policy.quantile)]
     # They end so close together that one later poll finds all, or nearly all, ready.
     nearly_all = samples[first + int(left * 0.9)]
@@ -116,7 +121,8 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
         target = nearly_all
     if target < elapsed + shortest:
         return elapsed + shortest
-    return min(target, elapsed + policy.ceiling)
+    latest = elapsed + policy.ceiling
+    return target if target < latest else latest
 
 
 def first_poll(samples: Sequence[float], number: int, policy: PollPolicy) -> float:

@@ -116,8 +116,10 @@ def _put_all(
             if not isinstance(key, str):
                 raise _reject(path, f"has the key {key!r}; wire names are strings")
             key = _convert_text(key, path)
-        kind = type(value)
-        if kind is int or kind is bool or (kind is str and value.isascii() and not _names_medium(key)):  # most are
+        if type(value) is int or type(value) is bool:
+            target[key] = value
+            continue
+        if type(value) is str and value.isascii() and not _names_medium(key):  # most are
             target[key] = value
             continue
         converted = UNSET if value is UNSET else _convert(value, (*path, key), local)

@@ -16,7 +16,7 @@ from msgspec import Raw, Struct
 
 from runware_flow.errors import ProtocolError
 from runware_flow.wire import salvage
-from runware_flow.wire.items import ErrorItem, Frame, Item, Phase, decode_item, read_error
+from runware_flow.wire.items import ErrorItem, Frame, Item, Phase, decode_item, decode_items, read_error
 from runware_flow.wire.results import decode_result
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def decode_frame(data: bytes | str) -> Frame:
         return _decode_odd_frame(raw)
     if envelope.errors or envelope.error is not None or (envelope.data is None and envelope.task_uuid is not None):
         return _decode_odd_frame(raw)
-    return Frame(_items(map(bytes, envelope.data or ())))
+    return Frame(decode_items(raw, envelope.data) if envelope.data else ())
 
 
 def _decode_odd_frame(raw: bytes) -> Frame:

@@ -275,6 +275,23 @@ def test_frame_any_item_spares_its_neighbours(odd: dict[str, Any], place: int) -
     assert [(one.task_id, one.is_result) for one in good] == [("G1", True), ("G2", True)]
 
 
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "taskUUID": st.sampled_from(["a", "", None, 1]),
+                "status": st.sampled_from(["processing", "success", "x"]),
+            },
+            optional={"error": json_values, "imageUUID": json_values, "resultIndex": json_values, "cost": json_values},
+        ),
+        max_size=4,
+    )
+)
+def test_frame_items_read_together_are_what_each_is_alone(items: list[dict[str, Any]]) -> None:
+    alone = [one for given in items for one in decode_frame(json.dumps({"data": [given]})).items]
+    assert list(decode_frame(json.dumps({"data": items})).items) == alone
+
+
 @given(st.lists(st.dictionaries(st.text(max_size=5), json_values, max_size=3)), st.integers(0, 200))
 def test_frame_cut_anywhere_decodes_or_is_a_protocol_error(items: list[Any], cut: int) -> None:
     data = json.dumps({"data": items, "errors": []}).encode()
