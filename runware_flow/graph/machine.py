@@ -529,9 +529,23 @@ class FlowMachine:
         if step.inner is not None:  # a fan-out without items, or without all of them
             for gather in step.inner.gathers:
                 if run.cells[gather.slot] < MAX_WAITS:
-                    self._settle(run, gather, SKIPPED, skipped)
+                    self._skip_gather(run, gather, skipped)
         if self._lookups.pop((run, step), None) is False and step.kind is NodeKind.FALLBACK:
             self._decide_unless_of(run, step)  # it was left out while it was looked up: what waited for that goes on
+
+    def _skip_gather(self, run: ScopeRun, gather: Step, skipped: Skipped) -> None:
+        """Settle what collects the items of a fan-out that has none, since something before it failed or was skipped.
+
+        A `first` fails, as a race does whose nodes were all skipped: it is what excuses the failure before it, so a run
+        in which it was only skipped would end as if nothing had failed.
+        """
+        if gather.kind is NodeKind.FIRST and skipped.error is not None and skipped is not self.stopped:
+            told = f"{run.place(gather)} wants the first {gather.work}, but there are no items: {skipped.because}"
+            error = TooFewSucceeded(told, errors=[skipped.error])
+            error.__cause__ = skipped.error
+            self._fail(run, gather, error)
+        else:
+            self._settle(run, gather, SKIPPED, skipped)
 
     def _skip(self, run: ScopeRun, waiting: Step, skipped: Skipped) -> None:
         cell = run.cells[waiting.slot]
@@ -878,7 +892,10 @@ class FlowMachine:
         problem = fan.problem_outcome
         if len(found) >= first.work:
             return  # its value is among what is still to be done, or being written down
-        if isinstance(problem, (Skipped, Abandoned)):
+        if isinstance(problem, Skipped):
+            self._skip_gather(fan.around, first, problem)
+            return
+        if isinstance(problem, Abandoned):
             self._settle(fan.around, first, SKIPPED, problem)
             return
         assert first.spec.of is not None

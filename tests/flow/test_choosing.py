@@ -342,6 +342,30 @@ def test_first_of_too_few_fails_with_their_errors(run):
     run(main)
 
 
+@pytest.mark.parametrize("on_error", ["stop", "cancel", "continue"])
+def test_first_of_a_fan_out_that_never_began_fails_with_what_was_before_it(run, on_error):
+    service = Service(SlowFor(fails=("plot",)))
+    flow = Flow(on_error=on_error)
+    plot = flow.then(art("plot"), label="plot")
+    best = plot.pick(lambda image: [image.image_url]).map(art, label="scenes").first(1, label="best")
+    after = best.then(lambda pictures: art("after"))
+
+    async def main():
+        if on_error == "continue":
+            result = await flow.execute(service)
+        else:
+            with pytest.raises(FlowFailed) as caught:
+                await flow.execute(service)
+            result = caught.value.result
+        error = result.outcome(best).error
+        assert isinstance(error, TooFewSucceeded)
+        assert "best wants the first 1, but there are no items: plot failed" in str(error)
+        assert [str(one) for one in error.errors] == ["no"]
+        assert isinstance(result.outcome(after), Skipped)
+
+    run(main)
+
+
 @pytest.mark.parametrize("count", [0, -1, True, 2.0])
 def test_first_refuses_a_count_that_is_none(count):
     with pytest.raises(DeclarationError, match="takes a whole number from 1"):

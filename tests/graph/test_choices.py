@@ -320,6 +320,22 @@ def test_first_bears_failures_and_fails_when_too_few_are_left(on_error):
     assert (driver.machine.failure is not None) == (on_error == "stop")
 
 
+@pytest.mark.parametrize("on_error", ["stop", "cancel", "continue"])
+def test_first_of_a_fan_out_that_never_began_fails_as_what_was_before_it_did(on_error):
+    """That alone excuses the failure, so a run in which it were only skipped would end as if nothing had failed."""
+    world = World(fails={("before", ())})
+    one = world.node(world.fan(world.node(name="before"), width=2), name="one")
+    first = world.gather(one, NodeKind.FIRST)
+    driver = Driver(world, world.machine(on_error=on_error))
+    driver.finish()
+    error = outcome(driver, first).error
+    assert str(error) == "first wants the first 1, but there are no items: before failed"
+    assert [type(one) for one in error.errors] == [Boom]
+    if on_error != "continue":
+        _, step, failure = driver.machine.failure
+        assert (step.spec.path, failure) == ("first", error)
+
+
 def test_first_is_satisfied_by_what_a_broken_source_gave():
     world = World(broken_sources={"fan": 2})
     first = world.gather(world.node(world.fan(width=9), name="one"), NodeKind.FIRST, count=2)
