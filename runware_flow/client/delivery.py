@@ -166,7 +166,7 @@ class Delivery(Generic[R]):
 
     @unbordered
     async def wait_settled(self) -> list[R]:
-        """`wait_results`, for a method of the client that is a border itself."""
+        """Do what `wait_results` does, for methods of the client, which are borders. A cancel ends the wait alone."""
         while not self._is_settled:
             await self._wait_changed(until_settled=True)
         self._raise_failure()

@@ -164,7 +164,7 @@ def test_flow_failed_with_a_journal_says_what_a_second_run_does(run, tmp_path):
         assert then.startswith(
             f"  next: what was sent may still finish as task {service.sent[0].task_id}; give it more"
         )
-        assert "with the same journal: what has finished is not bought again" in then
+        assert "with the same journal: finished results are not bought again" in then
 
     run(main)
 
