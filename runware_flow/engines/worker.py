@@ -278,7 +278,8 @@ class _WorkerRun:
             assert self._portal is not None
             done: list[ShardItem] = self._portal.call(self._work, items)
         except RuntimeError as error:
-            if self.ended.wait(0 if self._portal is not None else None):
+            # The portal takes calls for as long as the run lives, so the run has ended, or will in a moment.
+            if self.ended.wait(_ORPHANED):
                 raise RunMissing("the run has ended in this worker") from error
             raise
         if self.error is not None:

@@ -181,9 +181,10 @@ def feed(body):
 @pytest.mark.parametrize("decode", [decode_frame, lambda body: decode_reply(500, body), read_webhook, feed])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_decoder_time_grows_with_the_bytes_and_not_with_their_square(decode, shape):
-    few, many = shape(2_000), shape(32_000)
+    # Both are nested more deeply than any Python's fast way goes, which is what makes 3.13 slower from a size on.
+    few, many = shape(16_000), shape(64_000)
     ratio = seconds(decode, many) / max(seconds(decode, few), 1e-3)
-    assert ratio < 100  # 16 is linear, 256 quadratic; between them is room for a busy machine
+    assert ratio < 10  # 4 is linear, 16 quadratic; between them is room for a busy machine
 
 
 @given(st.binary(max_size=60))
