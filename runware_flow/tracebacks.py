@@ -134,10 +134,11 @@ def unbordered(method: Callable[P, T]) -> Callable[P, T]:
 def bordered(public: type[T]) -> type[T]:
     """Make a border of each public method and property of a class, and of the special methods that programs meet."""
     for name, value in list(vars(public).items()):
-        if (name.startswith("_") and name.strip("_") not in _ENTRIES) or value in _UNBORDERED:
+        if name.startswith("_") and name.strip("_") not in _ENTRIES:
             continue
         if isinstance(value, FunctionType):
-            setattr(public, name, border(value))
+            if value not in _UNBORDERED:
+                setattr(public, name, border(value))
         elif isinstance(value, property) and value.fget is not None:
             setattr(public, name, property(border(value.fget), value.fset, value.fdel, value.__doc__))
     return public

@@ -350,12 +350,14 @@ def plan(
       runware-flow plan posters.py:batch --items rows.csv
     """
     from runware_flow.cli.plan import plan_batch_command, plan_command
+    from runware_flow.cli.program import UsageError, find_target
 
     if items is None:
+        if limit is not None:
+            raise UsageError("--limit is for the --items of a Batch")
         text = plan_command(_flow(target, param), journal=journal, prices=prices, mermaid=mermaid, is_json=is_json)
     else:
         from runware_flow.batch.batch import Batch
-        from runware_flow.cli.program import UsageError, find_target
 
         found = find_target(target, param or ())
         if not isinstance(found, Batch):

@@ -132,7 +132,7 @@ class Delivery(Generic[R]):
             if isinstance(event, Ok):
                 return event.value
             if event is None:
-                self.raise_failure()
+                self._raise_failure()
                 raise StopAsyncIteration
 
     async def next_event(self) -> Ok[R] | Failed | Progress | None:
@@ -172,11 +172,8 @@ class Delivery(Generic[R]):
         self._raise_failure()
         return self._results()
 
-    def raise_failure(self) -> None:
-        """Raise the error that this task ended with, if it did."""
-        self._raise_failure()
-
     def _raise_failure(self) -> None:
+        """Raise the error that this task ended with, if it did."""
         error: BaseException | None = self._parked or self._error
         for outcome in self._outcomes:
             if error is None and isinstance(outcome, Failed):

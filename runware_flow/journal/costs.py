@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ("read_database_past", "read_past", "seen_prices")
 
 _LATEST = 10_000
+_WITHOUT_COST = f"state = {STATES.index('done')} AND micro_usd IS NULL AND task_uuid IS NOT NULL"
+_Kind: TypeAlias = tuple[str, str | None]
+"""Task type and model."""
 _OpenRow: TypeAlias = tuple[str, str, str | None, bytes | None]
 _CountRow: TypeAlias = tuple[str, str | None, int, int]
 _PriceRow: TypeAlias = tuple[str, str | None, int, bytes | None]
@@ -52,12 +55,8 @@ def read_database_past(address: DatabaseAddress, flow: str) -> Past:
     except NoJournal:
         return Past()
     with closing(rows), rows.translated():
-        query = """SELECT task_type, model, count(*),
-                max(CASE WHEN convert_from(request, 'UTF8')::json->>'includeCost' = 'true' THEN 1 ELSE 0 END)
-            FROM node WHERE flow = ? AND state = 1 AND micro_usd IS NULL AND task_uuid IS NOT NULL GROUP BY 1, 2"""
-        counted = msgspec.convert(rows.execute(query, (flow,)).fetchall(), list[_CountRow])
-        without_cost = {(task_type, model): number for task_type, model, number, _ in counted}
-        unreported = frozenset((task_type, model) for task_type, model, _, was_asked in counted if was_asked)
+        requests_cost = "CASE WHEN convert_from(request, 'UTF8')::json->>'includeCost' = 'true' THEN 1 ELSE 0 END"
+        without_cost, unreported = _without_cost(rows, flow, requests_cost)
         return Past(0, {}, without_cost, _prices(rows), unreported)
 
 
@@ -68,17 +67,15 @@ def read_past(journal: str | PathLike[str], flow: str) -> Past:
     except NoJournal:
         return Past()
     with closing(rows), rows.translated():
-        without = f"state = {STATES.index('done')} AND micro_usd IS NULL AND task_uuid IS NOT NULL"
-        query = f"SELECT sum({rows.paid}), sum({without}) FROM node WHERE flow = ?"  # one pass, whatever the length
+        query = (
+            f"SELECT sum({rows.paid}), sum({_WITHOUT_COST}) FROM node WHERE flow = ?"  # one pass, whatever the length
+        )
         [spent, count] = rows.execute(query, (flow,)).fetchone()
-        without_cost: dict[tuple[str, str | None], int] = {}
-        unreported: frozenset[tuple[str, str | None]] = frozenset()
+        without_cost: dict[_Kind, int] = {}
+        unreported: frozenset[_Kind] = frozenset()
         if count:
-            asked = "max(json_extract(CAST(request AS TEXT), '$.includeCost') IS 1)"
-            query = f"SELECT task_type, model, count(*), {asked} FROM node WHERE flow = ? AND {without} GROUP BY 1, 2"
-            counted = msgspec.convert(rows.execute(query, (flow,)).fetchall(), list[_CountRow])
-            without_cost = {(task_type, model): number for task_type, model, number, _ in counted}
-            unreported = frozenset((task_type, model) for task_type, model, _, was_asked in counted if was_asked)
+            requests_cost = "json_extract(CAST(request AS TEXT), '$.includeCost') IS 1"
+            without_cost, unreported = _without_cost(rows, flow, requests_cost)
         query = """SELECT task_uuid, task_type, model, request FROM node
             WHERE flow = ? AND state IN (0, 3) AND micro_usd IS NULL AND task_uuid IS NOT NULL"""
         found = msgspec.convert(rows.execute(query, (flow,)).fetchall(), list[_OpenRow])
@@ -87,6 +84,19 @@ def read_past(journal: str | PathLike[str], flow: str) -> Past:
             for task_uuid, task_type, model, request in found
         }
         return Past(spent or 0, open_tasks, without_cost, _prices(rows), unreported)
+
+
+def _without_cost(rows: StoredRows, flow: str, requests_cost: str) -> tuple[dict[_Kind, int], frozenset[_Kind]]:
+    """Count the finished requests of a flow without a cost, by kind; and find the kinds that were asked for it.
+
+    Args:
+        requests_cost: SQL for whether a request asks for its cost, as 0 or 1.
+    """
+    query = f"""SELECT task_type, model, count(*), max({requests_cost}) FROM node WHERE flow = ? AND {_WITHOUT_COST}
+        GROUP BY 1, 2"""
+    counted = msgspec.convert(rows.execute(query, (flow,)).fetchall(), list[_CountRow])
+    unreported = frozenset((task_type, model) for task_type, model, _, asked in counted if asked)
+    return {(task_type, model): number for task_type, model, number, _ in counted}, unreported
 
 
 def _slots(request: bytes | None) -> int:

@@ -320,7 +320,7 @@ def _identity(path: Path | str) -> tuple[int, int] | None:
 
 
 class FileRows:
-    """The `StoredRows` of a file; a run may write it meanwhile.
+    """The `StoredRows` and, if they are not read-only, the `ChangedRows` of a file; a run may write it meanwhile.
 
     Raises:
         NoJournal: there is no such file.
@@ -328,14 +328,15 @@ class FileRows:
     """
 
     paid, tells_price = PAID, TELLS_PRICE
+    pairs = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_read_only: bool = True) -> None:
         if not path.is_file():
             raise NoJournal(f"there is no journal {path}")
         self._path = path
         self.bring_back = MediaFolder(path).bring_back
         with self.translated():
-            self._connection = connect(path, is_read_only=True)
+            self._connection = connect(path, is_read_only=is_read_only)
             try:
                 self.is_earlier = is_earlier(self._connection)
                 self.has_places = _has_table(self._connection, "place")
@@ -378,25 +379,15 @@ def _condition(path: str) -> tuple[int, ...]:
     return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
 
 
-class _ChangedFile:
-    pairs = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def execute(self, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        return self._connection.execute(query, values)
-
-
 @contextmanager
 def changed_file(path: Path) -> Generator[ChangedRows]:
     """Change the rows of a file in one transaction, while no run has it; see `open_to_change`."""
     if not path.is_file():
         raise NoJournal(f"there is no journal {path}")
-    with closing(take_lock(path)), translated(path), closing(connect(path)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield _ChangedFile(connection)
-        connection.execute("COMMIT")
+    with closing(take_lock(path)), closing(FileRows(path, is_read_only=False)) as rows, rows.translated():
+        rows.execute("BEGIN IMMEDIATE")
+        yield rows
+        rows.execute("COMMIT")
 
 
 class SqliteStore(RowStore):

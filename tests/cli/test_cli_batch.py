@@ -78,6 +78,7 @@ def test_plan_of_a_batch_says_what_its_items_would_cost_and_sends_nothing(folder
         (("posters.py", "--items", "rows.csv", "--prices"), "a Batch learns its prices from --journal"),
         (("posters.py", "--items", "none.csv"), "--items none.csv does not exist"),
         (("posters.py",), "which needs items: --items FILE"),
+        (("posters.py", "--limit", "3"), "--limit is for the --items of a Batch"),
     ],
 )
 def test_plan_of_a_batch_that_cannot_be_made_is_one_sentence(folder, arguments, sentence):

@@ -169,7 +169,7 @@ def test_client_left_while_the_registry_is_on_its_way_closes(run):
     async def main():
         async with open_counted(faults=["slow-registry:seconds=20"]) as (_, client, _asked):
             with anyio.fail_after(10):  # a client that waits for the registry takes twenty seconds
-                await client.run(KNOWN)
+                assert await client.run(KNOWN)
                 await client.aclose()
 
     run(main)

@@ -56,7 +56,7 @@ def test_no_name_of_the_catalog_is_taken_for_a_slip():
         if task_type.startswith("_") or "model" not in parameters:
             continue
         inputs = dict.fromkeys(catalog.known_inputs(task_type), "u")
-        prepare({"taskType": task_type, "model": "m:1@1", "inputs": inputs})
+        assert prepare({"taskType": task_type, "model": "m:1@1", "inputs": inputs}).wire["inputs"] == inputs
 
 
 CASES = json.loads((Path(__file__).parents[1] / "cases" / "documented-requests.json").read_text(encoding="utf-8"))

@@ -229,7 +229,7 @@ def test_bytes_that_are_no_protocol_are_dropped(run) -> None:
                 if reset:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 client.close()
-                await rest.post(image())
+                assert (await rest.post(image()))["data"]
 
     run(main)
 

@@ -106,8 +106,10 @@ def test_faults_can_be_added_and_cleared_while_it_runs(run) -> None:
         async with Emulator(latency=0) as emulator, open_rest(emulator) as rest:
             emulator.faults.add("http:status=503")
             await rest.post(image(), status=503)
+            assert not emulator.log.tasks
             emulator.faults.clear()
             await rest.post(image())
+            assert len(emulator.log.tasks) == 1
 
     run(main)
 

@@ -215,6 +215,7 @@ def test_builders_with_defaults_and_builtins_are_tolerated(flow):
     node.pick(dict.fromkeys)
     node.then(functools.partial(double))
     node.then(lambda *images: art())
+    assert len(flow.declaration.order) == 7
 
 
 def test_names_come_from_labels_tasks_and_functions_with_ordinals_among_equals(flow):

@@ -66,6 +66,7 @@ def test_reset_loses_the_connection(run: Run, peer: WebSocketPeer) -> None:
 
 
 def test_block_closes_with_a_farewell(run: Run, peer: WebSocketPeer) -> None:
+    assert peer.traffic.wait_idle()  # connections of an earlier test may end late
     peer.close_codes.clear()
 
     async def main() -> None:
@@ -78,6 +79,7 @@ def test_block_closes_with_a_farewell(run: Run, peer: WebSocketPeer) -> None:
 
 
 def test_farewell_is_said_by_a_cancelled_block_too(run: Run, peer: WebSocketPeer) -> None:
+    assert peer.traffic.wait_idle()  # connections of an earlier test may end late
     peer.close_codes.clear()
 
     async def main() -> None:

@@ -31,11 +31,11 @@ def refuse(state: ServiceState, task: dict[str, Any], now: float) -> Problem | N
     if problem is not None:
         return problem
     if task_type in utilities.IMMEDIATE or task_type == "getResponse":
-        return utilities.check(task)
+        return utilities.check(task, state.models)
     if _is_taken(state, task["taskUUID"], now):
         return _conflict(state, task)
     if task_type in UTILITIES:
-        problem = utilities.check(task)
+        problem = utilities.check(task, state.models)
     else:
         problem = check_task(task, state.models, state.settings, state.uploaded)
     if problem is None:

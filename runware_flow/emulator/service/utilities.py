@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.service.account import account
-from runware_flow.emulator.service.constraints import invalid
+from runware_flow.emulator.service.constraints import check_type
 from runware_flow.emulator.service.jobs import Frame
 from runware_flow.emulator.service.kinds import Kind
 from runware_flow.emulator.service.search import search
 
 if TYPE_CHECKING:
     from runware_flow.emulator.service.jobs import Job
+    from runware_flow.emulator.service.models import Models
     from runware_flow.emulator.service.state import ServiceState
 
 __all__ = ("IMMEDIATE", "STORAGE_KINDS", "answer", "changes_something", "check", "is_immediate", "poll")
@@ -29,26 +30,10 @@ STORAGE_KINDS: dict[str, Kind] = {
 
 _REQUIRED = {"imageUpload": ("image",), "mediaStorage": ("operation", "media"), "accountManagement": ("operation",)}
 
-_MODEL_TEXTS = (
-    "air",
-    "architecture",
-    "category",
-    "comment",
-    "downloadURL",
-    "format",
-    "heroImageURL",
-    "name",
-    "shortDescription",
-    "type",
-    "uniqueIdentifier",
-    "version",
-)
-"""The parameters of modelUpload that are text: the service keeps them, and search and results repeat them."""
-
 _ACCOUNT = ("getDetails", "getUsageActivity", "getUsagePerformance", "getUsageErrors")
 
 
-def check(task: dict[str, Any]) -> Problem | None:
+def check(task: dict[str, Any], models: Models) -> Problem | None:
     """Refuse a utility task that lacks what it needs."""
     for name in _REQUIRED.get(task["taskType"], ()):
         if not isinstance(task.get(name), str):
@@ -57,10 +42,13 @@ def check(task: dict[str, Any]) -> Problem | None:
     if task["taskType"] == "mediaStorage" and task["operation"] not in {"upload", "delete"}:
         message = "Invalid value for 'operation' parameter. It must be one of: upload, delete."
         return Problem("invalidParameter", message, parameter="operation", allowedValues=["upload", "delete"])
-    if task["taskType"] == "modelUpload":
-        for name in _MODEL_TEXTS:
-            if not isinstance(task.get(name, ""), str):
-                return invalid(name, "It must be a string.", type="string")
+    if task["taskType"] == "modelUpload":  # the service keeps what it is given, and search and results repeat it
+        try:
+            for name, limit in models.limits["modelUpload"].items():
+                if limit["type"] == "string" and name in task:
+                    check_type(name, task[name], "string")
+        except Problem as problem:
+            return problem
     if task["taskType"] == "accountManagement" and task["operation"] not in _ACCOUNT:
         message = f"Invalid value for 'operation' parameter. It must be one of: {', '.join(_ACCOUNT)}."
         return Problem("invalidParameter", message, parameter="operation", allowedValues=list(_ACCOUNT))
