@@ -110,10 +110,11 @@ class WebSocketPeer:
     async def _talk(self, connection: ServerConnection) -> None:
         assert connection.request is not None
         kind, _, detail = connection.request.path.strip("/").partition("/")
-        with self.traffic.connection(), suppress(ConnectionClosed):
-            await getattr(self, f"_{kind.replace('-', '_')}")(connection, detail)
-            await connection.close()
-        self.close_codes.append(connection.close_code)
+        with self.traffic.connection():
+            with suppress(ConnectionClosed):
+                await getattr(self, f"_{kind.replace('-', '_')}")(connection, detail)
+                await connection.close()
+            self.close_codes.append(connection.close_code)  # before the connection counts as gone
 
     async def _echo(self, connection: ServerConnection, _: str) -> None:
         async for message in connection:
