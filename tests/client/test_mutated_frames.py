@@ -265,7 +265,9 @@ async def converse(peer, transport, delivery, counts):
         counts["hangs"] += anyio.current_time() - began > SECONDS + 1
         for result in results:
             str(result), repr(result), result.raw, result.to_dict()
-            named = peer.named.get(getattr(result, "image_uuid", None) or "")
+            # Texts have no imageUUID, and a mutated frame may name an image "".
+            image_uuid = getattr(result, "image_uuid", None)
+            named = peer.named.get(image_uuid) if image_uuid else None
             # An item whose taskUUID was taken away may belong to the only task of a request.
             if named is not None and named.isdisjoint((own, None)):
                 counts["strangers"] += 1

@@ -1,11 +1,13 @@
 """Programs that run in virtual time on both backends: a pause lasts no time, and threads' work is done in line.
 
-So the order in which things happen is that of their times, and nothing depends on how busy the machine is.
+So the order in which things happen is that of their times, and nothing depends on how busy the machine is. Trio shuffles
+the tasks that are ready at the same time; here it does so in the same way each time, so that a failure can be repeated.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import selectors
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +70,8 @@ def run_in_virtual_time(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anyio.to_thread, "run_sync", in_line)
         if backend == "trio":
+            patch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True)
+            patch.setattr("trio._core._run._r", random.Random(0))
             options: dict[str, Any] = {"clock": trio.testing.MockClock(autojump_threshold=0)}
         else:
             options = {"loop_factory": VirtualLoop}
