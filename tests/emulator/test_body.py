@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import threading
 import tracemalloc
 import zlib
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import anyio
 import httpx
 import pytest
 from emulator_clients import open_rest
@@ -154,5 +156,38 @@ def test_answers_of_webhooks_are_not_unpacked(run) -> None:
                 await rest.post(image(webhookURL=url))
                 await wait_until(lambda: any(call.statuses for call in emulator.log.calls))
                 assert emulator.log.calls[0].statuses == [200]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "header", "status"),
+    [
+        ("POST", "/v1/messages", "X-Any: 1", 404),
+        ("PUT", "/v1", "X-Any: 1", 405),
+        ("POST", "/nothing", "X-Any: 1", 404),
+        ("POST", "/__emulator__/log", "X-Any: 1", 405),
+        ("POST", "/v1", "Origin: http://elsewhere.example", 403),
+        ("POST", "/serverless/v1/apps/app/invoke-sync", "Authorization: Bearer wrong", 401),
+    ],
+)
+def test_a_request_is_answered_after_its_body_so_that_its_connection_serves_the_next(
+    run, method, path, header, status
+) -> None:
+    async def main() -> None:
+        async with Emulator(latency=0) as emulator:
+            host, port = emulator.base_url.removeprefix("http://").split(":")
+            async with await anyio.connect_tcp(host, int(port)) as connection:
+                for _ in range(2):
+                    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\nContent-Length: 2\r\n\r\n"
+                    await connection.send(head.encode())
+                    with anyio.move_on_after(0.05):
+                        raise AssertionError(f"answered before the body: {await connection.receive()!r}")
+                    await connection.send(b"{}")
+                    answer = await connection.receive()
+                    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+                    length = int(re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)[1])
+                    while len(answer) < answer.index(b"\r\n\r\n") + 4 + length:
+                        answer += await connection.receive()
 
     run(main)

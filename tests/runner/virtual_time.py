@@ -1,7 +1,8 @@
 """Programs that run in virtual time on both backends: a pause lasts no time, and threads' work is done in line.
 
-So the order in which things happen is that of their times, and nothing depends on how busy the machine is. Trio shuffles
-the tasks that are ready at the same time; here it does so in the same way each time, so that a failure can be repeated.
+So the order in which things happen is that of their times, and nothing depends on how busy the machine is. Trio
+shuffles the tasks that are ready at the same time; here it does so in the same way each time, so that a failure can be
+repeated.
 """
 
 from __future__ import annotations

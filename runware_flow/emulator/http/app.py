@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
+from runware_flow.emulator.http.body import BodyFirst
 from runware_flow.emulator.http.compatible import ChatEndpoint, MissingEndpoint, ModelsEndpoint
 from runware_flow.emulator.http.endpoints import Endpoints
 from runware_flow.emulator.http.origins import CorsSend, OriginPolicy
@@ -40,6 +41,9 @@ class App:
         """Serve one connection (WebSocket) or request (HTTP)."""
         self._active += 1
         try:
+            if scope["type"] == "http":
+                exchange = BodyFirst(receive, send)
+                receive, send = exchange.receive, exchange.deliver
             headers = dict(scope["headers"])
             refusal = self._origins.refusal(headers)
             if refusal is not None:

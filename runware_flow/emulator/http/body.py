@@ -5,14 +5,15 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+from runware_flow.emulator.http.sockets import is_closed
 from runware_flow.emulator.problems import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runware_flow.emulator.http.asgi import Receive
+    from runware_flow.emulator.http.asgi import Message, Receive, Send
 
-__all__ = ("BodyReader", "read_body")
+__all__ = ("BodyFirst", "BodyReader", "read_body")
 
 _STEP = 2**20
 
@@ -94,3 +95,35 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
         return reader.finish()
     except Problem as refused:
         return refused
+
+
+class BodyFirst:
+    """An ASGI `receive` and `send` for one request, which answer it only once its body has been read.
+
+    HTTP/1.1 lets no connection be used again whose request was answered in the middle of its body. The server would
+    close it, and a client that has just sent its next request on it would lose that one.
+    `send` and `closed` are those of the server's own, where `sockets.py` looks for them.
+    """
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self.send = send
+        self._is_read = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is known to be gone."""
+        return is_closed(self.send)
+
+    async def receive(self) -> Message:
+        """Take the next message of the client."""
+        message = await self._receive()
+        self._is_read = message["type"] == "http.disconnect" or not message.get("more_body")
+        return message
+
+    async def deliver(self, message: Message) -> None:
+        """Send a message; before the first of an answer, read and drop what the client has not sent yet."""
+        if message["type"] == "http.response.start":
+            while not self._is_read:
+                await self.receive()
+        await self.send(message)

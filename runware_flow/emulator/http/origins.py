@@ -11,6 +11,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from runware_flow.emulator.http.sockets import is_closed
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -106,7 +108,7 @@ class CorsSend:
     @property
     def closed(self) -> bool:
         """Whether the connection is known to be gone."""
-        return bool(getattr(getattr(self.send, "__self__", None), "closed", False))
+        return is_closed(self.send)
 
     async def deliver(self, message: Message) -> None:
         """Send a message, with the headers if it begins an answer."""

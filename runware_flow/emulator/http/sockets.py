@@ -48,7 +48,7 @@ def is_closed(send: Send) -> bool:
 
 def _find_server(send: Any) -> Any:
     owner: Any = getattr(send, "__self__", None)
-    for _ in range(6):
+    for _ in range(8):
         if owner is None:
             return None
         if type(owner).__name__ == "TCPServer":
