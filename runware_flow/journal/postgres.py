@@ -18,11 +18,10 @@ import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.graph.budget import Elsewhere
-from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.resume import Claims
 from runware_flow.journal.address import DatabaseAddress, load_psycopg
-from runware_flow.journal.rows import FOUND, INSERTED, RowStore
-from runware_flow.journal.store import Abandon, Begin, Keep, Lease, LeaseLost, NoJournal, Settle, StoreAway
+from runware_flow.journal.rows import FOUND, INSERTED, SETTLED, RowStore
+from runware_flow.journal.store import Abandon, Begin, Lease, LeaseLost, NoJournal, Settle, StoreAway
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -85,7 +84,23 @@ _VERSIONS: Final = (
 """The statements that make each version of the tables out of the one before."""
 
 _FIND = f"SELECT {FOUND} FROM node WHERE name = ANY(?::bigint[]) ORDER BY id"
-_INSERT = f"INSERT INTO node ({INSERTED}) VALUES ({', '.join('?' * 17)}) RETURNING id"
+_ADD_SPENT = """INSERT INTO spending (flow, owner, micro_usd) {spent}
+    ON CONFLICT (flow, owner) DO UPDATE SET micro_usd = spending.micro_usd + excluded.micro_usd"""
+_SPENT_BY_ROWS = "SELECT flow, ?, sum(micro_usd) FROM given WHERE micro_usd > 0 GROUP BY flow"
+_SPENT_BY_OUTCOMES = """SELECT flow, ?, sum(given.micro_usd - coalesce(greatest(node.micro_usd, 0), 0))
+    FROM given JOIN node USING (id) WHERE given.micro_usd > 0 GROUP BY flow
+    HAVING sum(given.micro_usd - coalesce(greatest(node.micro_usd, 0), 0)) > 0"""
+_INSERT = f"""WITH given AS (SELECT * FROM unnest(?::bigint[], ?::text[], ?::text[], ?::bytea[], ?::text[], ?::int[],
+        ?::int[], ?::int[], ?::text[], ?::text[], ?::text[], ?::bytea[], ?::int[], ?::float8[], ?::float8[], ?::bytea[],
+        ?::bigint[]) WITH ORDINALITY AS given ({INSERTED}, place)),
+    spent AS ({_ADD_SPENT.format(spent=_SPENT_BY_ROWS)})
+    INSERT INTO node ({INSERTED}) SELECT {INSERTED} FROM given ORDER BY place
+    RETURNING id, name, ordinal, attempt, hedge"""
+_SETTLE = f"""WITH given AS (SELECT * FROM
+        unnest(?::bigint[], ?::int[], ?::float8[], ?::bigint[], ?::bytea[], ?::bytea[]) AS given (id, {SETTLED})),
+    spent AS ({_ADD_SPENT.format(spent=_SPENT_BY_OUTCOMES)})
+    UPDATE node SET ({SETTLED}) = (SELECT {", ".join("given." + name for name in SETTLED.split(", "))})
+    FROM given WHERE node.id = given.id"""
 _TAKE = """INSERT INTO lease (flow, item, owner, number, expires_at)
     SELECT ?, wanted, ?, nextval('lease_number'), clock_timestamp() + make_interval(secs => ?)
         FROM unnest(?::text[]) AS wanted
@@ -95,10 +110,6 @@ _TAKE = """INSERT INTO lease (flow, item, owner, number, expires_at)
     RETURNING item, number"""
 _RENEW = """UPDATE lease SET expires_at = clock_timestamp() + make_interval(secs => ?)
     WHERE number = ANY(?) AND ended_at IS NULL RETURNING number"""
-_ADD_SPENT = """INSERT INTO spending (flow, owner, micro_usd) VALUES (?, ?, ?)
-    ON CONFLICT (flow, owner) DO UPDATE SET micro_usd = spending.micro_usd + excluded.micro_usd"""
-_COSTS = """SELECT node.flow, sum(settled.cost - coalesce(greatest(node.micro_usd, 0), 0))::bigint
-    FROM unnest(?::bigint[], ?::bigint[]) AS settled (id, cost) JOIN node USING (id) GROUP BY node.flow"""
 _OPEN_ELSEWHERE = """SELECT task_type, model,
         sum(coalesce((convert_from(request, 'UTF8')::json->>'numberResults')::bigint, 1))::bigint
     FROM node WHERE state = 0 AND flow = ? AND task_uuid IS NOT NULL AND NOT id = ANY(?) GROUP BY 1, 2"""
@@ -111,16 +122,53 @@ def _statement(query: str) -> bytes:
     return query.replace("?", "%s").encode()
 
 
-class _Statements:
-    """A connection whose statements have `?` for values."""
+class _Group:
+    """The statements of a group of changes, with `?` for values.
 
-    __slots__ = ("_connection",)
+    Rows that are inserted or settled wait until another statement needs them, or the group ends: then one statement
+    inserts them all, and one settles them all.
+    """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, owner: str, note_row: Callable[[int, Entry], None]) -> None:
         self._connection = connection
+        self._owner = owner
+        self._note_row = note_row
+        self._rows: list[tuple[Any, ...]] = []
+        self._entries: dict[tuple[int, int, int, int], Entry] = {}
+        self._outcomes: dict[int, tuple[Any, ...]] = {}
+
+    def insert(self, values: tuple[Any, ...], entry: Entry) -> None:
+        """Insert a row of `INSERTED`."""
+        name, _, _, _, _, ordinal, attempt, hedge, *_ = values
+        self._rows.append(values)
+        self._entries[name, ordinal, attempt, hedge] = entry
+
+    def settle(self, number: int, values: tuple[Any, ...]) -> None:
+        """Change the `SETTLED` of a row."""
+        if number in self._outcomes:
+            self.flush()
+        self._outcomes[number] = values
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
+        """Run another statement."""
+        self.flush()
         return self._connection.execute(_statement(query), values or None)
+
+    def flush(self) -> None:
+        """Carry out what waits, with what it costs added to what this process has spent."""
+        outcomes, self._outcomes = self._outcomes, {}
+        if outcomes:
+            columns = zip(*outcomes.values(), strict=True)
+            self._run(_SETTLE, list(outcomes), *map(list, columns), self._owner)
+        rows, self._rows = self._rows, []
+        entries, self._entries = self._entries, {}
+        if rows:
+            columns = zip(*rows, strict=True)
+            for number, *key in self._run(_INSERT, *map(list, columns), self._owner):
+                self._note_row(number, entries[tuple(key)])
+
+    def _run(self, query: str, *values: Any) -> Any:
+        return self._connection.execute(_statement(query), values)
 
 
 class InRow:
@@ -320,8 +368,9 @@ class PostgresStore(RowStore):
         def work() -> list[Entry | LeaseLost | None]:
             lost = self._lost(leases)
             held = [change for change in changes if getattr(change, "lease", 0) not in lost] if lost else changes
-            self._add_spent(held)
-            answers = self._apply_all(_Statements(self._connection), held)
+            group = _Group(self._connection, self._owner, self._note_row)
+            answers = self._apply_all(group, held)
+            group.flush()
             if self._followed is not None:
                 self._note_open(held, answers)
                 self.elsewhere = self._look_elsewhere(self._followed)
@@ -356,31 +405,12 @@ class PostgresStore(RowStore):
             elif isinstance(change, Abandon):
                 self._own_open.difference_update(change.numbers)
 
-    def _add_spent(self, changes: Sequence[Change]) -> None:
-        """Add what these changes cost to what this process has spent."""
-        added: dict[str, int] = {}
-        settled: dict[int, int] = {}
-        for change in changes:
-            cost = micro_usd(change.cost) if isinstance(change, (Settle, Keep)) else None
-            if cost is None or cost <= 0:
-                continue
-            if isinstance(change, Settle):
-                settled[change.number] = cost
-            elif isinstance(change, Keep):
-                added[change.key.flow] = added.get(change.key.flow, 0) + cost
-        if settled:
-            for flow, cost in self._execute(_COSTS, (list(settled), list(settled.values()))):
-                added[flow] = added.get(flow, 0) + cost
-        for flow, cost in added.items():
-            if cost > 0:
-                self._execute(_ADD_SPENT, (flow, self._owner, cost))
-
     def _close_spending(self) -> None:
         """Add what this process has spent to what is over."""
         with self._connection.transaction():
             query = "DELETE FROM spending WHERE owner = ? RETURNING flow, micro_usd"
-            for flow, cost in self._execute(query, (self._owner,)).fetchall():
-                self._execute(_ADD_SPENT, (flow, "", cost))
+            for spent in self._execute(query, (self._owner,)).fetchall():
+                self._execute(_ADD_SPENT.format(spent="VALUES (?, '', ?)"), spent)
 
     def note_place(self, at: float, folder: str, cache: str | None) -> None:
         """Write down where a run is, unless that is where the last one was."""
@@ -439,9 +469,11 @@ class PostgresStore(RowStore):
         found: Iterable[Any] = connection.execute(_FIND, (names,))
         return found
 
-    def _insert(self, connection: Any, values: tuple[Any, ...]) -> int:
-        [number] = connection.execute(_INSERT, values).fetchone()
-        return int(number)
+    def _insert(self, connection: Any, values: tuple[Any, ...], entry: Entry) -> None:
+        connection.insert(values, entry)
+
+    def _settle(self, connection: Any, number: int, values: tuple[Any, ...]) -> None:
+        connection.settle(number, values)
 
     def _make_choices(self, connection: Any) -> None:
         """The table is there from the beginning."""
@@ -471,6 +503,10 @@ class PostgresStore(RowStore):
         self._execute("SET idle_in_transaction_session_timeout = '10s'")
         self._execute(f"SET statement_timeout = {int(self.patience * 1000)}")
         self._execute("SET search_path = runware_flow")
+        # All that a run reads has an index. A plan that is made while the tables are small is kept when they are large.
+        for kind in ("seqscan", "hashjoin", "mergejoin"):
+            self._execute(f"SET enable_{kind} = off")
+        self._execute("SET jit = off")
         return connection
 
     def _drop(self) -> None:

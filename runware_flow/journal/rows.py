@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
     from runware_flow.errors import JournalError
 
-__all__ = ("FOUND", "INSERTED", "STATES", "Known", "RowKey", "RowStore", "choice_record", "items_of", "row_key")
+__all__ = (
+    "FOUND",
+    "INSERTED",
+    "SETTLED",
+    "STATES",
+    "Known",
+    "RowKey",
+    "RowStore",
+    "choice_record",
+    "items_of",
+    "row_key",
+)
 
 STATES: tuple[RequestState, ...] = ("open", "done", "failed", "abandoned", "redo")
 _ENCODER = msgspec.json.Encoder()
@@ -36,7 +47,7 @@ FOUND = """name, flow, item, fingerprint, id, attempt, state, task_uuid, ordinal
     micro_usd"""
 INSERTED = """name, flow, item, fingerprint, path, ordinal, attempt, hedge, task_uuid, task_type, model, request, state,
     asked_at, settled_at, items, micro_usd"""
-_SETTLE = "UPDATE node SET state = ?, settled_at = ?, micro_usd = ?, items = ?, error = ? WHERE id = ?"
+SETTLED = "state, settled_at, micro_usd, items, error"
 
 _Found: TypeAlias = tuple[
     int,
@@ -111,8 +122,12 @@ class RowStore(ABC):
         """Select `FOUND` of the rows with these names, in their order."""
 
     @abstractmethod
-    def _insert(self, connection: Any, values: tuple[Any, ...]) -> int:
-        """Insert a row of `INSERTED`; returns its number."""
+    def _insert(self, connection: Any, values: tuple[Any, ...], entry: Entry) -> None:
+        """Insert a row of `INSERTED`, at the latest before the next statement; `_note_row` is told its number."""
+
+    @abstractmethod
+    def _settle(self, connection: Any, number: int, values: tuple[Any, ...]) -> None:
+        """Change the `SETTLED` of a row, at the latest before the next statement."""
 
     @abstractmethod
     def _make_choices(self, connection: Any) -> None:
@@ -149,7 +164,7 @@ class RowStore(ABC):
             items = self._items(change.items)
             cost = micro_usd(change.cost)
             state = _DONE if change.is_done else _FAILED
-            connection.execute(_SETTLE, (state, change.at, cost, items, change.error, change.number))
+            self._settle(connection, change.number, (state, change.at, cost, items, change.error))
             known.forget(change.number)
         elif isinstance(change, Abandon):
             self._abandon(connection, change.numbers, known, is_hedge=change.is_hedge, is_free=change.is_free)
@@ -166,8 +181,7 @@ class RowStore(ABC):
             place = (*key, change.key.path, advice.ordinal, attempt, 0)
             row = (*place, None, None, None, change.request, _DONE, change.at, change.at)
             value = b"[" + self._media.put_away(change.value) + b"]"
-            number = self._insert(connection, (*row, value, micro_usd(change.cost)))
-            self._take(number, advice)
+            self._insert(connection, (*row, value, micro_usd(change.cost)), Entry(advice))
             known.rows[key] = None
         return None
 
@@ -213,10 +227,10 @@ class RowStore(ABC):
         if change.answer:
             outcome = (_DONE, change.at, change.at, self._items(change.answer), 0)
         values = (*place, task_uuid, change.task_type, change.model, request, *outcome)
-        number = self._insert(connection, values)
-        self._take(number, advice)
+        entry = Entry(advice, task_uuid=task_uuid)
+        self._insert(connection, values, entry)
         known.rows[key] = None
-        return Entry(advice, number, task_uuid)
+        return entry
 
     def _items(self, items: Sequence[bytes]) -> bytes:
         return b"[" + b",".join(self._media.put_away(_readable(item)) for item in items) + b"]"
@@ -324,8 +338,10 @@ class RowStore(ABC):
         name = row_name(change.flow, change.item, b"")
         connection.execute(query, (name, change.flow, change.item, *made, change.at))
 
-    def _take(self, number: int, advice: Advice) -> None:
-        self._claims.add(advice.slot or number)
+    def _note_row(self, number: int, entry: Entry) -> None:
+        """A row was inserted: its slot is taken."""
+        entry.number = number
+        self._claims.add(entry.advice.slot or number)
 
 
 def choice_record(number: int, kind: str, path: str, contestants: bytes, winners: bytes) -> ChoiceRecord:

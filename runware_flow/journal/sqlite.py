@@ -21,7 +21,7 @@ from runware_flow.journal.address import DatabaseAddress, address_of
 from runware_flow.journal.media import MediaFolder, sync_folder
 from runware_flow.journal.migration import FIRST_SCHEMA, copy_rows, has_unknown_items
 from runware_flow.journal.place import network_file_system
-from runware_flow.journal.rows import FOUND, INSERTED, STATES, RowStore, items_of
+from runware_flow.journal.rows import FOUND, INSERTED, SETTLED, STATES, RowStore, items_of
 from runware_flow.journal.store import NoJournal
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ COLUMNS = """id, name, flow, item, path, fingerprint, ordinal, attempt, hedge, l
     request, state, asked_at, settled_at, micro_usd, items, error"""
 _FIND = f"SELECT {FOUND} FROM node WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"
 _INSERT = f"INSERT INTO node ({INSERTED}) VALUES ({', '.join('?' * 17)})"
+_SETTLE = f"UPDATE node SET ({SETTLED}) = (?, ?, ?, ?, ?) WHERE id = ?"
 _KNOWN = (*SCHEMA, *FIRST_SCHEMA, *PLACE_SCHEMA, *CHOICE_SCHEMA)
 _KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in _KNOWN)
 """All that a journal may have in its schema. A journal may come from elsewhere, and a view, a trigger, a generated
@@ -511,8 +512,11 @@ class SqliteStore(RowStore):
     def _select(self, connection: sqlite3.Connection, names: list[int]) -> Iterable[Any]:
         return connection.execute(_FIND, (msgspec.json.encode(names).decode(),))
 
-    def _insert(self, connection: sqlite3.Connection, values: tuple[Any, ...]) -> int:
-        return connection.execute(_INSERT, values).lastrowid or 0
+    def _insert(self, connection: sqlite3.Connection, values: tuple[Any, ...], entry: Entry) -> None:
+        self._note_row(connection.execute(_INSERT, values).lastrowid or 0, entry)
+
+    def _settle(self, connection: sqlite3.Connection, number: int, values: tuple[Any, ...]) -> None:
+        connection.execute(_SETTLE, (*values, number))
 
     def _make_choices(self, connection: sqlite3.Connection) -> None:
         for statement in CHOICE_SCHEMA:

@@ -109,6 +109,21 @@ def test_equal_request_of_two_processes_is_bought_once(database):
     second.close()
 
 
+def test_group_of_changes_takes_a_few_statements(database, monkeypatch):
+    store, queries = opened(database), []
+    execute = store._connection.execute
+    monkeypatch.setattr(
+        store._connection, "execute", lambda query, *args: queries.append(query) or execute(query, *args)
+    )
+    entries = store.apply([begin(number, f"uuid-{number}") for number in range(100)])
+    store.apply([Settle(entry.number, 2.0, is_done=True, items=(b"{}",), cost=0.5) for entry in entries])
+    store.apply([begin(number, f"new-{number}") for number in range(100)])
+    assert len(queries) <= 5
+    monkeypatch.undo()
+    store.close()
+    assert spent_there(database) == 50.0
+
+
 def test_write_under_a_lease_that_was_taken_is_refused_and_others_are_carried_out(database):
     slow, quick = opened(database, lease=0.0), opened(database, lease=60.0)
     [mine, other] = slow.take_leases("flow", ["[0]", "[1]"])

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from random import Random
 
+import psycopg
 import pytest
 
 from runware_flow import JournalError
 from runware_flow.graph.choice_records import ChoiceRecord, Contestant
 from runware_flow.journal.media import LARGE_BYTES
+from runware_flow.journal.postgres import PostgresStore
+from runware_flow.journal.sqlite import SqliteStore
 from runware_flow.journal.store import Abandon, Begin, Decide, Keep, NodeKey, ReadChoices, Settle, is_store
 
 
@@ -129,3 +135,75 @@ def test_store_that_is_closed_says_so(store):
     store.close()
     with pytest.raises(JournalError, match="is closed"):
         ask(store)
+
+
+def test_later_of_two_outcomes_in_a_group_counts(store, reopen):
+    entry = ask(store, 0, "uuid-a")
+    done = Settle(entry.number, 3.0, is_done=True, items=(b"{}",), cost=0.5)
+    store.apply([Settle(entry.number, 2.0, is_done=False, error=b"{}", cost=0.25), done])
+    again = ask(reopen(), 0, "new")
+    assert (again.advice.action, again.cost) == ("restore", 0.5)
+
+
+def changes_of(random, entries):
+    """Some changes, in any order, of few requests, so that many of a group are of one."""
+    for _ in range(random.randint(1, 12)):
+        kind, number = random.choice("bbbbkflsssaa"), random.randint(0, 4)
+        old = random.choice(entries) if entries else None
+        cost = random.choice([None, 0.0, 0.25, 1.5])
+        if kind == "b":
+            yield begin(number, f"uuid-{random.randint(0, 10**9)}", is_hedge=random.random() < 0.2)
+        elif kind == "f":
+            yield Begin(key(number), 1.0, is_own=random.random() < 0.5)
+        elif kind == "k":
+            yield Keep(key(number, "cd" * 32), 1.0, b'{"value":%d}' % number, cost=cost)
+        elif kind == "l":
+            yield Begin(key(number, "cd" * 32), 1.0)
+        elif old is not None and kind == "s":
+            is_done = random.random() < 0.7
+            error = None if is_done else b"{}"
+            yield Settle(old, 2.0, is_done=is_done, items=(b'{"a":%d}' % number,) * is_done, error=error, cost=cost)
+        elif old is not None:
+            is_free = random.random() < 0.5
+            yield Abandon((old,), 2.0, is_hedge=random.random() < 0.3, is_free=is_free, is_over=random.random() < 0.5)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("seed", range(8))
+def test_groups_of_changes_have_the_same_answers_and_rows_in_a_database_as_in_a_file(seed, database, tmp_path):
+    """A file's rows are written one by one, those of a database together."""
+    random = Random(seed)
+    file, shared = SqliteStore(tmp_path / "run.sqlite"), PostgresStore(database)
+    stores = (file, shared)
+    numbers = ([], [])
+    for store in stores:
+        store.open()
+    for _ in range(40):
+        state = random.getstate()
+        told = []
+        for store, known in zip(stores, numbers, strict=True):
+            random.setstate(state)
+            answers = store.apply([*changes_of(random, known)])
+            found = [0 if entry is None else entry.number for entry in answers]
+            known += [number for number in found if number and number not in known]
+            told.append([as_told(entry, known) for entry in answers])
+        assert told[0] == told[1]
+    with psycopg.connect(database) as connection:
+        query = "SELECT item, path, ordinal, attempt, hedge, lost, state, micro_usd, items, error FROM node ORDER BY id"
+        rows = connection.execute(query.replace("FROM ", "FROM runware_flow.").encode()).fetchall()
+        [[spent]] = connection.execute("SELECT coalesce(sum(micro_usd), 0) FROM runware_flow.spending").fetchall()
+    for store in stores:
+        store.close()
+    with closing(sqlite3.connect(tmp_path / "run.sqlite")) as connection:
+        assert [*connection.execute(query)] == rows
+    assert spent >= sum(row[7] or 0 for row in rows)  # what a later outcome corrects was spent all the same
+
+
+def as_told(entry, known):
+    """An answer without what differs between two stores: numbers, and ids that were made."""
+    if entry is None:
+        return None
+    advice, number = entry.advice, known.index(entry.number) if entry.number else None
+    is_given = (entry.task_uuid or "").startswith("uuid-")
+    shown = (advice.action, advice.attempt, advice.ordinal, number, entry.items, entry.error, entry.cost)
+    return (*shown, entry.task_uuid if is_given else None, entry.is_hedged)
