@@ -11,7 +11,7 @@ from runware_flow.batch.item import NO_ITEM, BatchItem, Work
 from runware_flow.batch.restore import Restorer, restore
 from runware_flow.cache.single_flight import SingleFlight
 from runware_flow.errors import ClientStateError, DeclarationError, NodeNotAvailable, RunwareTimeoutError
-from runware_flow.flow.flow import Flow
+from runware_flow.flow.flow import Flow, open_declaration
 from runware_flow.flow.node import Node
 from runware_flow.graph.declaration import SENDS, NodeKind, is_node
 from runware_flow.graph.limits import check_limits
@@ -95,7 +95,7 @@ class ItemRunner:
             Exception: that of the node that failed.
             NodeNotAvailable: the node has no result, though nothing failed: a branch did not take its way.
         """
-        flow = Flow(self._around.name)
+        flow = open_declaration(self._around.name)
         flow.declaration.root.path = "shared"  # in receipts and errors
         node = builder(flow)
         self._check(flow, node, "shared=")
@@ -119,7 +119,7 @@ class ItemRunner:
         Raises:
             DeclarationError: the builder does not do what a builder does.
         """
-        flow = Flow(self._around.name)
+        flow = open_declaration(self._around.name)
         try:
             node = self._builder(flow, pulled.item, *self._shared)
         except DeclarationError:

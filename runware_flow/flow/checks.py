@@ -30,7 +30,6 @@ __all__ = (
     "is_async",
     "read_options",
     "read_source",
-    "snapshot",
     "takes",
     "warn_of_loop_variables",
 )
@@ -103,8 +102,14 @@ def read_options(options: PolicyOptions, where: Where, kind: NodeKind) -> tuple[
         raise DeclarationError(f"{error} (node {label or 'without a label'}, declared at {where})") from None
 
 
-def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bool) -> str:
-    """Check a fixed task and return the name of its type; `several` says that it may have several results."""
+def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bool) -> tuple[str, Any]:
+    """Check a fixed task; returns the name of its type, and a copy, since its object may be changed for the next one.
+
+    Lists and dicts in it are copied all the way down; media, results and other objects are not.
+
+    Args:
+        several: it may have several results.
+    """
     if isinstance(task, Task):
         name = type(task).task_type or type(task).__name__
         count = getattr(task, "number_results", getattr(task, "prompt_versions", None))
@@ -125,18 +130,10 @@ def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bo
             f"the {name} declared at {where} asks for {count} results, but a node has one: use flow.each, which makes a"
             " Many of them"
         )
-    return name
-
-
-def snapshot(task: Any) -> Any:
-    """Copy a task as it is declared, since its object may be changed for the next one.
-
-    Lists and dicts in it are copied all the way down; media, results and other objects are not.
-    """
-    if _is_a(task, Mapping):
-        return _copy(task)
-    changed = {field: _copy(value) for field, value in _held(task).items() if _is_a(value, (Mapping, list, tuple))}
-    return msgspec.structs.replace(task, **changed)
+    if not isinstance(task, Task):
+        return name, _copy(task)
+    changed = {field: _copy(value) for field, value in held.items() if _is_a(value, (Mapping, list, tuple))}
+    return name, msgspec.structs.replace(task, **changed)
 
 
 def _held(task: Task[Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from runware_flow.runner.runner import Runner
     from runware_flow.runner.settings import BudgetOption, CacheOption, FlowOptions, JournalOption, Progress
 
-__all__ = ("Flow",)
+__all__ = ("Flow", "open_declaration")
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 else:
     R = TypeVar("R")
     S = TypeVar("S")
+
+
+_UNSET_SETTINGS = Settings()
 
 
 @bordered
@@ -513,3 +516,12 @@ def _has_running_loop() -> bool:
     except anyio.NoEventLoopError:
         return False
     return True
+
+
+def open_declaration(name: str) -> Flow:
+    """Make a flow that is only declared in, with the settings of none: for each item of a batch, so without checks."""
+    flow = Flow.__new__(Flow)
+    flow.name = name
+    flow.settings = _UNSET_SETTINGS
+    flow.declaration = Declaration(name, flow._reference_of)  # pyright: ignore[reportPrivateUsage]
+    return flow

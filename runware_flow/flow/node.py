@@ -14,7 +14,6 @@ from runware_flow.flow.checks import (
     check_call,
     check_task,
     read_options,
-    snapshot,
     warn_of_loop_variables,
 )
 from runware_flow.flow.parsing import make_parser
@@ -614,11 +613,10 @@ def add_task(
     declaration: Declaration, task: Any, policy: PolicyOptions, where: Where, fallback: Any, *, several: bool
 ) -> NodeSpec:
     """Add the spec of a fixed task."""
-    name = check_task(task, where, several=several)
+    name, copied = check_task(task, where, several=several)
     label, checked = read_options(policy, where, NodeKind.TASK)
     chosen = read_fallback(fallback, 0, where)
-    task = snapshot(task)
-    spec = declaration.add(NodeKind.TASK, task, (), name=label or name, where=where, policy=checked)
+    spec = declaration.add(NodeKind.TASK, copied, (), name=label or name, where=where, policy=checked)
     spec.fallback = chosen
     return spec
 
@@ -725,8 +723,8 @@ def declare_fallback(declaration: Declaration, of: NodeSpec, task: Any, where: W
             f"fallback, declared at {where}, is for a node that does some work, which {of.describe()}, does not: give"
             " the fallback to the step before it, as in each(..., fallback=)"
         )
-    task_name = check_task(cast("Task[Any]", task), where, several=False)
-    return declaration.add_fallback(of, snapshot(task), name=f"{of.name}.fallback", task_name=task_name, where=where)
+    task_name, copied = check_task(cast("Task[Any]", task), where, several=False)
+    return declaration.add_fallback(of, copied, name=f"{of.name}.fallback", task_name=task_name, where=where)
 
 
 def declare_each(

@@ -52,6 +52,8 @@ class NodeKind(enum.Enum):
     UNLESS = "unless"  # lets a fallback begin once the node before it has failed; skipped if that has a value
     FALLBACK = "fallback"  # the value of a node or, if that failed, of its fallback
 
+    __hash__ = object.__hash__  # members are single: Enum's own is a call of Python for each look into a set
+
 
 SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
 """Kinds that send a task to the service."""
@@ -72,6 +74,8 @@ CHOOSING = (NodeKind.RACE, NodeKind.FIRST)
 
 STANDING_IN = (NodeKind.UNLESS, NodeKind.FALLBACK)
 """Kinds that a node and its fallback meet in: the node may fail without this being a failure of the run."""
+
+_OPTIONAL = frozenset({*CHOOSING, *STANDING_IN})
 
 
 class Where(NamedTuple):
@@ -219,7 +223,7 @@ def has_method(value: object, *names: str) -> bool:
 class Declaration:
     """All nodes of a flow. It only grows; `order` has what was added, in all scopes."""
 
-    __slots__ = ("name", "order", "reference_of", "root", "scopes", "seen")
+    __slots__ = ("has_choices", "name", "order", "reference_of", "root", "scopes", "seen")
 
     def __init__(self, name: str, reference_of: Callable[[NodeSpec], Any] = lambda spec: spec) -> None:
         """Args: reference_of: makes what the user holds for a node, for errors that name one."""
@@ -228,6 +232,8 @@ class Declaration:
         self.root = ScopeSpec()
         self.scopes = [self.root]
         self.order: list[NodeSpec] = []
+        self.has_choices = False
+        """Whether some of its nodes can be done without: they serve a race, a `first` or a fallback."""
         self.seen: dict[Where, tuple[Any, tuple[tuple[Any, str, Any], ...]]] = {}
         """For each line that declared a node from a lambda: the code, and the variables that it reads."""
 
@@ -260,6 +266,7 @@ class Declaration:
         spec.label = name
         spec.deps = tuple(deps)
         spec.policy = policy
+        self.has_choices = self.has_choices or kind in _OPTIONAL
         found.nodes.append(spec)
         self.order.append(spec)
         return spec
@@ -318,7 +325,7 @@ class Declaration:
             DeclarationError: there is a cycle; the message names its nodes and the lines that declared them.
         """
         if len(self.scopes) == 1 and all(
-            one.slot < spec.slot for spec in self.root.nodes for one in waits_for(spec)
+            one.slot < spec.slot for spec in self.root.nodes for one in (*spec.deps, *spec.after)
         ):  # as the items of a batch are: each waits for what was declared before it
             return
         stuck = knotted({spec: waits_for(spec) for spec in self.specs()})

@@ -187,15 +187,18 @@ def compile_plan(declaration: Declaration) -> ScopePlan:
         for step in plan.steps:
             _link(step, plan, plans, following, outer)
         plan.outer = tuple(outer)
+    for step, waiting in following.items():
+        step.next = tuple(reversed(waiting))
     for plan in plans.values():
-        for step in plan.steps:
-            step.next = tuple(reversed(following.get(step, ())))
+        fed = {step for step, _, _ in plan.outer}  # they start with their item, once what is outside is there
         plan.first = tuple(
-            step
-            for step in reversed(plan.steps)
-            if plan.cells[step.slot] == 0 and step.kind is not NodeKind.ITEM and not _is_fed(step, plan)
+            [
+                step
+                for step in reversed(plan.steps)
+                if plan.cells[step.slot] == 0 and step.kind is not NodeKind.ITEM and step not in fed
+            ]
         )
-    if any(spec.kind in CHOOSING or spec.kind in STANDING_IN for spec in declaration.order):
+    if declaration.has_choices:
         _judge(declaration, plans)
     return plans[declaration.root]
 
@@ -291,11 +294,6 @@ def _stands_in(waiting: Step, spec: NodeSpec) -> bool:
 
 def _is_first_choice(waiting: Step, spec: NodeSpec) -> bool:
     return waiting.kind is NodeKind.FALLBACK and waiting.spec.deps[0] is spec
-
-
-def _is_fed(step: Step, plan: ScopePlan) -> bool:
-    # All its arguments come from outer scopes: it starts with its item, once those are there.
-    return any(waiting is step for waiting, _, _ in plan.outer)
 
 
 def _fan_in(around: ScopeSpec, scope: ScopeSpec, plans: dict[ScopeSpec, ScopePlan]) -> Step:
