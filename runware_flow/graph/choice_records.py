@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ("ChoiceKind", "ChoiceRecord", "Contestant", "Likeness", "find_record", "winner_of")
 
-ChoiceKind: TypeAlias = Literal["race", "first", "fallback", "node_fallback"]
-"""`fallback`: of the keyword `fallback=`, inside of one node; `node_fallback`: of a node that has one."""
+ChoiceKind: TypeAlias = Literal["race", "first", "fallback", "node_fallback", "answered"]
+"""`fallback`: of the keyword `fallback=`, inside of one node; `node_fallback`: of a node that has one; `answered`: a
+node failed, and all that waited for it did without it, in items of a fan-out say. So it stays failed."""
 
 
 class Contestant(NamedTuple):

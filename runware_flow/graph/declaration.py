@@ -58,6 +58,9 @@ class NodeKind(enum.Enum):
 SENDS = frozenset({NodeKind.TASK, NodeKind.BUILD})
 """Kinds that send a task to the service."""
 
+SENDERS = SENDS | {NodeKind.CALL}
+"""The same, and those that may do so inside a function."""
+
 DECIDED = frozenset({NodeKind.RACE, NodeKind.WAY, NodeKind.BRANCH, NodeKind.UNLESS, NodeKind.FALLBACK})
 """Kinds whose outcome the machine itself finds, whenever one of the nodes before them has settled."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runware_flow.graph.declaration import CHOOSING, DECIDED, PURE, RECORDED, SENDS, STANDING_IN, NodeKind, waits_for
+from runware_flow.graph.declaration import CHOOSING, DECIDED, PURE, RECORDED, SENDERS, STANDING_IN, NodeKind, waits_for
 
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
@@ -18,7 +18,6 @@ __all__ = ("MAX_WAITS", "OPEN", "Contest", "ScopePlan", "Step", "compile_plan")
 MAX_WAITS = 0xEF
 """A cell below this counts what a node still waits for; the states of the machine lie above."""
 
-_SENDERS = SENDS | {NodeKind.CALL}
 _MOST_CHOICES = 4
 """How many choices within one another are told apart; chains of any number of them are declared in linear time."""
 _SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN, NodeKind.WAY, NodeKind.UNLESS})
@@ -58,6 +57,8 @@ class Role(NamedTuple):
         may_be_answered: a fallback that comes after it may have the value, so that what failed stays failed.
         is_excused: whatever waits for it may do without, so its failure alone is no failure of the run.
         needs_fallback: it would not be excused but for a fallback, which answers only failures of some kinds.
+        is_excused_apart: what excuses it is, in part, in the items of a fan-out or behind the outcomes of one, where no
+            record of a choice tells that the node has failed. So the journal keeps that its failure was answered.
         fans: the fan-outs of the same scope with steps that wait for this one.
         contests: for a step that sends, the choices among what it is for.
     """
@@ -68,6 +69,7 @@ class Role(NamedTuple):
     may_be_answered: bool = False
     is_excused: bool = False
     needs_fallback: bool = False
+    is_excused_apart: bool = False
     fans: tuple[Step, ...] = ()
     contests: tuple[Contest, ...] = ()
 
@@ -215,13 +217,17 @@ def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
             scope = scope.parent
         steps = [plans[one.scope].steps[one.slot] for one in after]
         inside = dict.fromkeys(one.spec.scope for one in steps if one.kind is not NodeKind.ITEM)
+        # Without its items nothing inside of a fan-out answers: what collects them does, or what follows that.
+        excusing = steps if step.inner is None else step.inner.gathers
+        is_excused = bool(excusing) and all(_excuses(one, spec) for one in excusing)
         step.role = Role(
             is_end=not after,
             serves_choice=any(one.role.serves_choice or one.kind in CHOOSING for one in steps),
             may_lose=any(one.role.may_lose or one.kind is NodeKind.RACE for one in steps),
             may_be_answered=any(one.role.may_be_answered or _is_first_choice(one, spec) for one in steps),
-            is_excused=bool(after) and all(_excuses(one, spec) for one in steps),
-            needs_fallback=any(one.role.needs_fallback or _stands_in(one, spec) for one in steps),
+            is_excused=is_excused and not (step.inner is not None and step.inner.has_ends),
+            needs_fallback=any(one.role.needs_fallback or _stands_in(one, spec) for one in excusing),
+            is_excused_apart=is_excused and any(_is_apart(one, spec) for one in excusing),
             fans=tuple(_fan_in(spec.scope, scope, plans) for scope in inside if scope.depth > spec.scope.depth),
         )
         for one in waits_for(spec):
@@ -248,7 +254,7 @@ def _note_contests(
         [
             one
             for one in before
-            if one.kind in _SENDERS and not any(one in other for other in befores if other is not before)
+            if one.kind in SENDERS and not any(one in other for other in befores if other is not before)
         ]
         for before in befores
     ]
@@ -262,7 +268,7 @@ def _note_contests(
             contest = Contest(step, hops, -1 if choice.of else place, one is lead, lead is not None, places)
             contests.setdefault(one, []).append(contest)
     # What several contestants need tells none of them from the others, but is not sent either if another one won.
-    for one in dict.fromkeys(one for before in befores for one in before if one.kind in _SENDERS):
+    for one in dict.fromkeys(one for before in befores for one in before if one.kind in SENDERS):
         if not any(one in mine for mine in senders):
             hops = one.scope.depth - choice.scope.depth
             contest = Contest(step, hops, -1, is_lead=False, has_lead=True, lead_places=places)
@@ -285,6 +291,11 @@ def _before(spec: NodeSpec, scope: ScopeSpec) -> set[NodeSpec]:
 
 def _excuses(waiting: Step, spec: NodeSpec) -> bool:
     return waiting.kind in CHOOSING or _stands_in(waiting, spec) or waiting.role.is_excused
+
+
+def _is_apart(waiting: Step, spec: NodeSpec) -> bool:
+    is_elsewhere = waiting.kind is NodeKind.SETTLED or not waiting.spec.scope.holds(spec.scope)
+    return is_elsewhere or waiting.role.is_excused_apart
 
 
 def _stands_in(waiting: Step, spec: NodeSpec) -> bool:

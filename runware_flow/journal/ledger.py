@@ -171,9 +171,16 @@ class Ledger:
 
     async def decide(self, item: str, choice: ChoiceRecord) -> None:
         """Make a choice durable."""
-        choice = msgspec.structs.replace(choice, path=self._whole_path(choice.path))
+        await self.decide_all([(item, choice)])
+
+    async def decide_all(self, choices: Sequence[tuple[str, ChoiceRecord]]) -> None:
+        """Make several choices durable, each with the item that it was made for."""
+        changes: list[Change] = []
+        for item, choice in choices:
+            moved = msgspec.structs.replace(choice, path=self._whole_path(choice.path))
+            changes.append(self._leased(Decide(self._flow, f"{self._item}{item}", time.time(), moved)))
         with anyio.CancelScope(shield=True):
-            await self._put(Decide(self._flow, f"{self._item}{item}", time.time(), choice))
+            await self._writer.write_all(changes)
 
     def record_of_choice(
         self,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.machine import Decision, FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
-    from runware_flow.journal.ledger import Ledger
+    from runware_flow.journal.ledger import Call, Ledger
     from runware_flow.runner.accounts import Accounts
     from runware_flow.runner.admission import RunAdmission
     from runware_flow.runner.context import RunContext
@@ -72,6 +72,7 @@ class NodeRunner:
     async def end(self) -> None:
         """The run has ended, however it did: what waits to be sent again is not sent any more."""
         await self._request_runner.release_unaccepted()
+        await self._request_runner.note_answered()
 
     def as_known_later(self, decision: Decision) -> ChoiceRecord:
         """Return a choice as it is to be written down; see `RequestRunner.as_known_later`."""
@@ -203,9 +204,7 @@ class NodeRunner:
         return not has_failed if is_chosen else found.advice.action != "buy"
 
     def _fingerprint_of(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
-        if work.kind is not NodeKind.CALL:
-            return self._request_runner.fingerprint_of(work, args)
-        return self._request_runner.fingerprint_of_call(run, work, args)
+        return self._request_runner.name_of(run, work, args)
 
     def _fail(self, attempt: AttemptState, error: Exception) -> bool:
         """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""
@@ -246,16 +245,14 @@ class NodeRunner:
         run, step = attempt.run, attempt.step
         kept = None
         if self._ledger is not None:
-            key = self._ledger.call_key(run.item(), step.spec, run.path(step), work.work, args)
-            if step.role.contests:
-                await self._request_runner.note_contests(run, step, None if key is None else key.fingerprint)
-            kept = await self._ledger.find_call(key, args)
+            kept = await self._find_call(self._ledger, attempt, work, args)
             if kept.is_known:
-                if kept.has_requests:
-                    self._accounts.add(step.spec.path, _FUNCTION, None, kept.cost, may_be_billed=True)
                 return kept.value
         if self._machine.is_held(run, step):
             self._machine.hold(run, step, None)
+            return HELD
+        name = None if kept is None or kept.key is None else kept.key.fingerprint
+        if name is not None and await self._request_runner.settle_as_answered(run, step, None, None, name):
             return HELD
         if step.spec.policy.limit is not None and attempt.permit is None:
             check_deadline(step.spec, self._event_bus.time)
@@ -278,6 +275,17 @@ class NodeRunner:
             attempt.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
             await self._ledger.keep_call(kept, value, cost_tracker)
         return value
+
+    async def _find_call(self, ledger: Ledger, attempt: AttemptState, work: Step, args: list[Any]) -> Call:
+        """Look up what the journal has of a function's call; what that bought is counted for this run, too."""
+        run, step = attempt.run, attempt.step
+        key = ledger.call_key(run.item(), step.spec, run.path(step), work.work, args)
+        if step.role.contests:
+            await self._request_runner.note_contests(run, step, None if key is None else key.fingerprint)
+        kept = await ledger.find_call(key, args)
+        if kept.is_known and kept.has_requests:
+            self._accounts.add(step.spec.path, _FUNCTION, None, kept.cost, may_be_billed=True)
+        return kept
 
     def _book(self, step: Step, cost_tracker: CostTracker) -> None:
         """Count what a function has bought, for this run and for the function that this run is inside of."""

@@ -15,7 +15,7 @@ from runware_flow.client.refusal import TaskRefused
 from runware_flow.client.request import Prepared
 from runware_flow.errors import DeclarationError, JournalError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.caching import may_be_cached
-from runware_flow.graph.choice_records import Contestant, Likeness
+from runware_flow.graph.choice_records import ChoiceRecord, Contestant, Likeness
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from runware_flow.cache.single_flight import SingleFlight
-    from runware_flow.graph.choice_records import ChoiceKind, ChoiceRecord
+    from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.machine import Decision, FlowMachine
     from runware_flow.graph.plan import Contest, Step
@@ -93,6 +93,8 @@ class RequestRunner:
         """The client gives a task back that the service refuses, and does not wait for it."""
         self.refused: dict[tuple[ScopeRun, Step], AttemptState] = {}
         """Attempts whose request the service has refused to take, of nodes that wait to send it again."""
+        self._answered: dict[tuple[ScopeRun, Step], ChoiceRecord] = {}
+        """The nodes that stay failed since that was answered in an earlier run, with what the journal has of it."""
         self._unaccepted: dict[int, Entry] = {}
         """What the journal has of requests that were given up before the service accepted them, by number."""
 
@@ -183,6 +185,8 @@ class RequestRunner:
             return self._restore(attempt, record, known), None
         if self.machine.is_held(run, step):
             return await self._hold(attempt, record, known), None
+        if known is not None and known.advice.slot and await self.settle_as_answered(run, step, record, known):
+            return HELD, None
         if known is not None and known.advice.action == "collect":  # it is paid for
             if self._single_flight is not None and self._may_be_cached(attempt):
                 self._single_flight.lead(run, step, record.fingerprint)
@@ -321,9 +325,7 @@ class RequestRunner:
             if skips and skips[contests[0].place].fingerprint is not None:
                 continue
             args = self.machine.arguments(around, step)
-            is_call = step.kind is NodeKind.CALL
-            name = self.fingerprint_of_call(around, step, args) if is_call else self.fingerprint_of(step, args)
-            if name is not None:
+            if (name := self.name_of(around, step, args)) is not None:
                 found.append((contests[0], name))
         return found
 
@@ -341,6 +343,61 @@ class RequestRunner:
             outcome = Failed(decode_error(known.error))
         self.machine.hold(run, step, outcome)
         return HELD
+
+    async def settle_as_answered(
+        self, run: ScopeRun, step: Step, record: NodeRecord | None, known: Entry | None, name: str | None = None
+    ) -> bool:
+        """Let a node fail as it did in an earlier run, if all that waited for it did without it then.
+
+        Args:
+            record, known: of its request.
+            name: in the place of these, what the call of a function is known by.
+
+        Returns:
+            Whether that is so: the node has its outcome.
+        """
+        ledger, fingerprint = self.ledger, name if record is None else record.fingerprint
+        if not step.role.is_excused_apart or ledger is None or not ledger.has_past or fingerprint is None:
+            return False
+        records = await ledger.choices(run.item())
+        found = ledger.record_of_choice(records, "answered", run.path(step), fingerprint, Likeness())
+        if found is None:
+            return False
+        self._answered[run, step] = found
+        error: Exception = RunwareError("it failed in an earlier run, and what waited for it was done without it")
+        if known is not None and record is not None:
+            _follow(record, known)
+            run.note_record(step.slot, record)
+            if known.advice.record is not None and known.advice.record.state == "open":
+                await ledger.abandon(known)
+            else:
+                error = ledger.error_of(known, record.path) or error
+        self.machine.fail(run, step, error)
+        return True
+
+    async def note_answered(self) -> None:
+        """The run has ended: note which failures were answered in the items of a fan-out, so that they stay failures.
+
+        What was answered in an earlier run, and is not any more, is tried again by the next one.
+        """
+        ledger, machine = self.ledger, self.machine
+        if ledger is None or not machine.excused:
+            return
+        changes: list[tuple[str, ChoiceRecord]] = []
+        for run, step in machine.excused:
+            was_answered, known = machine.was_answered(run, step), self._answered.get((run, step))
+            if was_answered and known is None:
+                args = machine.arguments(run, step)
+                works = [step] if step.fallback is None else [step, step.fallback]
+                names = [self.name_of(run, work, args) for work in works]
+                if any(names):
+                    contestants = tuple(Contestant(None, name) for name in names)
+                    changes.append((run.item(), ChoiceRecord(0, "answered", run.path(step), contestants, (0,))))
+            elif was_answered is False and known is not None:
+                changes.append((run.item(), msgspec.structs.replace(known, path=run.path(step), winners=())))
+        if changes:
+            with suppress(JournalError):  # then they are tried again
+                await ledger.decide_all(changes)
 
     async def _known(self, run: ScopeRun, record: NodeRecord) -> Entry | None:
         """Look into the journal for a node's request."""
@@ -557,8 +614,10 @@ class RequestRunner:
             has_ended=bool(results) and (error is None or is_judged),
         )
 
-    def fingerprint_of_call(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
-        """Return what the call of a function would be known by; `None` if it cannot be known."""
+    def name_of(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
+        """Return what the request of a node, or its call, would be known by; `None` if it cannot be known."""
+        if work.kind is not NodeKind.CALL:
+            return self.fingerprint_of(work, args)
         assert self.ledger is not None
         key = self.ledger.call_key(run.item(), work.spec, run.path(work), work.work, args)
         return None if key is None else key.fingerprint

@@ -223,13 +223,25 @@ class Judge:
         return scopes
 
     def is_excused(self, spec: NodeSpec) -> bool:
-        waiting = self.waiting[spec]
-        return bool(waiting) and all(
-            one.kind in CHOOSING or one.kind in STANDING_IN or self.is_excused(one) for one in waiting
+        waiting = self.excusing(spec)
+        return (
+            bool(waiting)
+            and not (spec.kind is NodeKind.FAN and self.has_ends(spec))
+            and all(one.kind in CHOOSING or one.kind in STANDING_IN or self.is_excused(one) for one in waiting)
         )
 
     def needs_fallback(self, spec: NodeSpec) -> bool:
-        return any(one.kind in STANDING_IN or self.needs_fallback(one) for one in self.waiting[spec])
+        return any(one.kind in STANDING_IN or self.needs_fallback(one) for one in self.excusing(spec))
+
+    def excusing(self, spec: NodeSpec) -> list[NodeSpec]:
+        """What may do without a node: of a fan-out, which has no items then, only what collects those."""
+        if spec.kind is not NodeKind.FAN:
+            return self.waiting[spec]
+        return [one for one in self.waiting if one.of is not None and one.of.scope is spec.item_scope]
+
+    def has_ends(self, fan: NodeSpec) -> bool:
+        assert fan.item_scope is not None
+        return any(fan.item_scope.holds(one.scope) and not waiting for one, waiting in self.waiting.items())
 
     def failures(self) -> list[tuple[NodeSpec, Indices]]:
         return [

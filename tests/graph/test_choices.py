@@ -424,3 +424,90 @@ def test_fallback_that_a_race_leaves_out_while_it_is_looked_up_ends_with_all_tha
     assert machine.is_finished
     assert not machine.is_deciding
     assert machine.root.outcome(race.slot) == Ok("value")
+
+
+# Failures that were answered
+
+
+def answered(world, *failed, stops_after=None):
+    """Run a flow whose choices are recorded; tell of nodes that have failed whether that was answered."""
+    machine = world.machine(on_error="stop")
+    machine.is_recorded = True
+    driver = Driver(world, machine)
+    while not machine.is_finished:
+        if len(driver.started) == stops_after:
+            machine.abort("cancelled")
+        elif not driver.start() and not driver.pull():
+            driver.settle()
+        while machine.decisions:
+            machine.confirm(machine.decisions.pop(0))
+    assert [step.slot for _, step in machine.excused] == [spec.slot for spec in failed]
+    return [machine.was_answered(run, step) for run, step in machine.excused]
+
+
+def answered_in_items(width=2):
+    world = World(fails={("outer", ())})
+    outer = world.node(name="outer")
+    world.fallback(world.node(world.fan(width=width), outer, name="both"))
+    return world, outer
+
+
+def test_failure_that_each_item_answers_is_one_that_stays():
+    world, outer = answered_in_items()
+    assert answered(world, outer) == [True]
+
+
+def test_failure_that_a_fallback_of_one_item_does_not_answer_is_tried_again():
+    world, outer = answered_in_items()
+    world.fails.add(("fan/both.fallback.task", (1,)))
+    assert answered(world, outer) == [False]
+
+
+def test_failure_that_nothing_has_answered_yet_as_the_run_ends_is_undecided():
+    world, outer = answered_in_items(width=9)
+    assert answered(world, outer, stops_after=4) == [None]
+
+
+def test_failure_of_a_node_whose_items_do_not_come_is_answered():
+    world, outer = answered_in_items(width=0)
+    assert answered(world, outer) == [True]
+
+
+def test_failure_that_is_answered_in_its_own_scope_is_told_by_the_record_of_that():
+    world = World(fails={("node", ())})
+    world.fallback(world.node(name="node"))
+    assert answered(world) == []
+
+
+def test_failure_among_outcomes_that_a_fallback_follows_is_answered_as_they_have_been_used():
+    world = World(fails={("fan/one", (1,))})
+    one = world.node(world.fan(width=3), name="one")
+    world.fallback(world.node(world.gather(one, NodeKind.SETTLED), name="after"))
+    assert answered(world, one) == [True]
+
+
+@pytest.mark.parametrize("on_error", ["stop", "cancel"])
+def test_failure_before_a_fan_out_is_not_excused_by_what_would_answer_in_its_items(on_error):
+    world = World(fails={("before", ())})
+    world.fallback(world.node(world.fan(world.node(name="before"), width=2), name="one"))
+    driver = Driver(world, world.machine(on_error=on_error))
+    driver.finish()
+    assert driver.machine.failure[1].spec.path == "before"
+
+
+def test_failure_before_a_fan_out_is_excused_by_what_follows_its_items():
+    world = World(fails={("before", ())})
+    one = world.node(world.fan(world.node(name="before"), width=2), name="one")
+    fallback = world.fallback(world.node(world.gather(world.fallback(one)), name="after"))
+    driver = Driver(world, world.machine(on_error="stop"))
+    driver.finish()
+    assert driver.machine.failure is None
+    assert isinstance(outcome(driver, fallback), Ok)
+
+
+def test_failure_of_a_source_is_not_excused_by_what_would_answer_in_its_items():
+    world = World(broken_sources={"fan": 1})
+    world.fallback(world.node(world.fan(width=2), name="one"))
+    driver = Driver(world, world.machine(on_error="stop"))
+    driver.finish()
+    assert driver.machine.failure[1].spec.path == "fan"
