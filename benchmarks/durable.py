@@ -61,7 +61,7 @@ async def nothing(number: int) -> int:
 
 
 async def one_more(number: int) -> int:
-    """A step whose calls differ, as those of the peers do: equal calls of one item are told apart by counting them."""
+    """A step whose calls differ, as those of the peers do."""
     return number + 1
 
 

@@ -129,19 +129,19 @@ class _Group:
     inserts them all, and one settles them all.
     """
 
-    def __init__(self, connection: Any, owner: str, note_row: Callable[[int, Entry], None]) -> None:
+    def __init__(self, connection: Any, owner: str, note_row: Callable[[int, tuple[Any, ...], Entry], None]) -> None:
         self._connection = connection
         self._owner = owner
         self._note_row = note_row
         self._rows: list[tuple[Any, ...]] = []
-        self._entries: dict[tuple[int, int, int, int], Entry] = {}
+        self._entries: dict[tuple[int, int, int, int], tuple[tuple[Any, ...], Entry]] = {}
         self._outcomes: dict[int, tuple[Any, ...]] = {}
 
     def insert(self, values: tuple[Any, ...], entry: Entry) -> None:
         """Insert a row of `INSERTED`."""
         name, _, _, _, _, ordinal, attempt, hedge, *_ = values
         self._rows.append(values)
-        self._entries[name, ordinal, attempt, hedge] = entry
+        self._entries[name, ordinal, attempt, hedge] = values, entry
 
     def settle(self, number: int, values: tuple[Any, ...]) -> None:
         """Change the `SETTLED` of a row."""
@@ -165,7 +165,7 @@ class _Group:
         if rows:
             columns = zip(*rows, strict=True)
             for number, *key in self._run(_INSERT, *map(list, columns), self._owner):
-                self._note_row(number, entries[tuple(key)])
+                self._note_row(number, *entries[tuple(key)])
 
     def _run(self, query: str, *values: Any) -> Any:
         return self._connection.execute(_statement(query), values)
@@ -327,6 +327,7 @@ class PostgresStore(RowStore):
             JournalError: it refuses the connection, cannot be used, or its tables are of a newer version.
         """
         self._claims = Claims()
+        self._forget()
         self._has_choices = True
         psycopg = load_psycopg()
         is_refused = False
@@ -438,6 +439,7 @@ class PostgresStore(RowStore):
                     found[item] = Lease(0, has_ended=True, error=error)
             return [found.get(item) or Lease() for item in items]
 
+        self._forget()  # other processes may have had these items meanwhile
         return self._transact(work)
 
     def renew_leases(self, numbers: Sequence[int]) -> list[int]:
@@ -474,6 +476,9 @@ class PostgresStore(RowStore):
 
     def _settle(self, connection: Any, number: int, values: tuple[Any, ...]) -> None:
         connection.settle(number, values)
+
+    def _flush(self, connection: _Group) -> None:
+        connection.flush()
 
     def _make_choices(self, connection: Any) -> None:
         """The table is there from the beginning."""
@@ -567,6 +572,7 @@ class PostgresStore(RowStore):
             except (psycopg.Error, UnicodeEncodeError) as error:
                 raise self._failed(error) from None
             self._claims.roll_back()
+            self._forget()
 
     def _failed(self, error: Exception) -> JournalError:
         return JournalError(f"the journal {self.address} cannot be used: {self.address.text_of(error)}")

@@ -15,7 +15,7 @@ import msgspec
 
 from runware_flow.graph.choice_records import ChoiceRecord
 from runware_flow.graph.prices import micro_usd
-from runware_flow.graph.resume import Advice, Claims, RequestRecord, RequestState, choose
+from runware_flow.graph.resume import Advice, Claims, History, RequestRecord, RequestState
 from runware_flow.journal.migration import row_name
 from runware_flow.journal.store import Abandon, Begin, Change, Decide, Entry, Keep, NodeKey, ReadChoices, Settle
 from runware_flow.wire import salvage
@@ -42,6 +42,10 @@ STATES: tuple[RequestState, ...] = ("open", "done", "failed", "abandoned", "redo
 _ENCODER = msgspec.json.Encoder()
 _JSON = msgspec.json.Decoder()
 _OPEN, _DONE, _FAILED, _ABANDONED = range(4)
+_MANY = 16
+"""Equal requests of one item from which on their history is kept from one group to the next."""
+_MOST_KEPT = 50_000
+"""Records of all histories that are kept: they take some 20 MB."""
 
 FOUND = """name, flow, item, fingerprint, id, attempt, state, task_uuid, ordinal, path, hedge, lost, items, error,
     micro_usd"""
@@ -111,6 +115,7 @@ class RowStore(ABC):
     def __init__(self, media: Media) -> None:
         self._media = media
         self._claims = Claims()
+        self._histories = Histories()
         self._is_read_only = False
         self._has_unknown_items = False
         self._has_choices = False
@@ -129,6 +134,9 @@ class RowStore(ABC):
     def _settle(self, connection: Any, number: int, values: tuple[Any, ...]) -> None:
         """Change the `SETTLED` of a row, at the latest before the next statement."""
 
+    def _flush(self, connection: Any) -> None:  # noqa: B027 - a store that writes at once has nothing to do
+        """Carry out what `_insert` and `_settle` have left for later."""
+
     @abstractmethod
     def _make_choices(self, connection: Any) -> None:
         """Make the table of choices, if there is none."""
@@ -137,15 +145,20 @@ class RowStore(ABC):
     def _not_written(self) -> JournalError:
         """Say that the journal cannot be written."""
 
+    def _forget(self) -> None:
+        """Read everything anew: a transaction has failed, or other processes may have changed the rows."""
+        self._histories = Histories()
+
     def _apply_all(self, connection: Any, changes: Sequence[Change]) -> list[Entry | None]:
         """Carry out all changes inside a transaction."""
         self._claims.begin()
-        known = self._find(connection, [row_key(change.key) for change in changes if isinstance(change, (Begin, Keep))])
+        keys = [row_key(change.key) for change in changes if isinstance(change, (Begin, Keep))]
+        known = self._find(connection, [key for key in keys if self._histories.get(key) is None])
         return [self._apply(connection, change, known) for change in changes]
 
     def _find(self, connection: Connection, keys: list[RowKey]) -> Known:
         """Look up what is on record of all these requests at once, which takes a third of the time of one by one."""
-        known = Known()
+        known = Known(keys)
         if keys:
             for found in self._select(connection, [key[0] for key in keys]):
                 row = msgspec.convert(found, _Found)
@@ -165,19 +178,23 @@ class RowStore(ABC):
             cost = micro_usd(change.cost)
             state = _DONE if change.is_done else _FAILED
             self._settle(connection, change.number, (state, change.at, cost, items, change.error))
-            known.forget(change.number)
+            self._note_change(known, change.number, state=STATES[state])
         elif isinstance(change, Abandon):
             self._abandon(connection, change.numbers, known, is_hedge=change.is_hedge, is_free=change.is_free)
             if change.is_over:
                 for number in change.numbers:
-                    self._claims.give_back(self._slot_of(connection, number))
+                    history = self._histories.of(number)
+                    if history is None:
+                        self._claims.give_back(self._slot_of(connection, number))
+                    else:
+                        history.give_back(number)
         elif isinstance(change, Decide):
             self._decide(connection, change)
         else:
             key = row_key(change.key)
-            history = [_record(row) for row in self._rows(connection, key, change.key.path, known)]
-            advice = choose(history, change.key.path, self._claims, change.slot)
-            attempt = 1 + max((one.attempt for one in history if one.ordinal == advice.ordinal), default=0)
+            history = self._history(connection, key, change.key.path, known)
+            advice = history.choose(change.key.path, change.slot)
+            attempt = 1 + max((one.attempt for one in history.slot(advice.ordinal)), default=0)
             place = (*key, change.key.path, advice.ordinal, attempt, 0)
             row = (*place, None, None, None, change.request, _DONE, change.at, change.at)
             value = b"[" + self._media.put_away(change.value) + b"]"
@@ -187,15 +204,19 @@ class RowStore(ABC):
 
     def _begin(self, connection: Connection, change: Begin, known: Known) -> Entry:
         key, path = row_key(change.key), change.key.path
-        rows = self._rows(connection, key, path, known)
+        history = self._history(connection, key, path, known)
         is_taken = False
-        if not rows and change.may_adopt and not self._is_read_only:
+        if not len(history) and change.may_adopt and not self._is_read_only:
             is_taken = self._adopt(connection, key, path) is False
             known.rows[key] = None
-            rows = self._rows(connection, key, path, known)
-        history = [_record(row) for row in rows]
-        advice = choose(history, path, self._claims, change.slot, is_own=change.is_own)
-        slot = [one for one in history if one.ordinal == advice.ordinal]
+            history = self._history(connection, key, path, known)
+        advice = history.choose(path, change.slot, is_own=change.is_own)
+        row = None if advice.record is None else self._row(connection, key, advice.record.number, known)
+        if row is not None and _record(row) != advice.record:
+            self._histories.drop(key)  # another process has changed it since
+            known.rows[key] = None
+            return self._begin(connection, msgspec.structs.replace(change, slot=advice.slot), known)
+        slot = history.slot(advice.ordinal)
         if not self._is_read_only:
             self._tidy(connection, slot, path, advice, known)
         elif change.task_uuid is not None and advice.action != "restore":
@@ -204,23 +225,14 @@ class RowStore(ABC):
             hedge = next((one for one in slot if one.is_hedge and one.attempt == advice.attempt), None)
             action: Any = "buy" if hedge is None else "collect"
             advice = Advice(action, advice.attempt, hedge, advice.slot, advice.ordinal)
-        if (found := advice.record) is not None:
-            row = next(row for row in rows if row[0] == found.number)
-            items = tuple(self._media.bring_back(item) for item in items_of(row[8])) if found.state == "done" else ()
-            cost = None if row[10] is None else row[10] / 1_000_000
-            if found.state == "abandoned" and cost == 0 and change.task_uuid is not None and not self._is_read_only:
-                self._open_again(connection, found.number, known)
-            if self._is_second_try and row[3] == change.task_uuid and found.state == "open":
-                return Entry(Advice("buy", found.attempt, None, advice.slot, advice.ordinal), row[0], row[3])
-            is_hedged = found.state != "done" and any(
-                one.state == "open" and one.number != found.number for one in slot
-            )
-            return Entry(advice, row[0], row[3], items, row[9], cost, is_hedged=is_hedged)
+        if advice.record is not None:
+            if row is None or row[0] != advice.record.number:
+                row = self._row(connection, key, advice.record.number, known)
+            return self._entry(connection, change, advice, row, slot, known)
         if change.task_uuid is None:
-            failed = next((row for row in reversed(rows) if slot and row[0] == slot[-1].number), None)
-            return Entry(advice, error=None if failed is None else failed[9], is_taken=is_taken)
-        used = {purchase.task_uuid for purchase in history}
-        task_uuid = str(uuid.uuid4()) if change.task_uuid in used else change.task_uuid
+            error = self._row(connection, key, slot[-1].number, known)[9] if slot else None
+            return Entry(advice, error=error, is_taken=is_taken)
+        task_uuid = str(uuid.uuid4()) if change.task_uuid in history.task_uuids else change.task_uuid
         request = self._media.put_away(change.request)
         place = (*key, path, advice.ordinal, advice.attempt, int(change.is_hedge))
         outcome: tuple[Any, ...] = (_OPEN, change.at, None, None, None)
@@ -232,6 +244,23 @@ class RowStore(ABC):
         known.rows[key] = None
         return entry
 
+    def _entry(
+        self, connection: Connection, change: Begin, advice: Advice, row: Any, slot: list[RequestRecord], known: Known
+    ) -> Entry:
+        """Answer with what is on record of a request."""
+        number, state, task_uuid, error, paid = row[0], _state(row[2]), row[3], row[9], row[10]
+        items: tuple[bytes, ...] = ()
+        if state == "done":
+            items = tuple(self._media.bring_back(item) for item in items_of(row[8]))
+        elif state == "abandoned" and paid == 0 and change.task_uuid is not None and not self._is_read_only:
+            self._open_again(connection, number, known)
+        elif self._is_second_try and task_uuid == change.task_uuid and state == "open":
+            again = Advice("buy", advice.attempt, None, advice.slot, advice.ordinal)
+            return Entry(again, number, task_uuid)
+        is_hedged = state != "done" and any(one.state == "open" and one.number != number for one in slot)
+        cost = None if paid is None else paid / 1_000_000
+        return Entry(advice, number, task_uuid, items, error, cost, is_hedged=is_hedged)
+
     def _items(self, items: Sequence[bytes]) -> bytes:
         return b"[" + b",".join(self._media.put_away(_readable(item)) for item in items) + b"]"
 
@@ -241,18 +270,40 @@ class RowStore(ABC):
         if moved:
             for number in moved:
                 connection.execute("UPDATE node SET path = ? WHERE id = ?", (path, number))
-            known.forget(moved[0])
+                self._note_change(known, number, path=path)
         if advice.action == "restore":
             self._abandon(connection, [one.number for one in slot if one.state == "open"], known, is_hedge=True)
 
-    def _rows(self, connection: Connection, key: RowKey, path: str, known: Known) -> list[Any]:
-        """Return what is on record of a request, anew if this very group has changed it."""
+    def _history(self, connection: Connection, key: RowKey, path: str, known: Known) -> History:
+        """Return the history of a request, read anew if this very group has changed it and it is not kept."""
         if self._has_unknown_items:
             self._move_unknown(connection, key, path, known)
-        rows = known.rows.get(key, [])
-        if rows is None:
-            rows = known.rows[key] = self._find(connection, [key]).rows.get(key) or []
-        return rows
+        history = self._histories.get(key)
+        if history is not None and known.rows.get(key, ()) is None:
+            self._flush(connection)
+        if history is None:
+            rows = known.rows.get(key)
+            if rows is None:
+                rows = known.take(key, self._find(connection, [key]))
+            history = History(map(_record, rows.values()), self._claims)
+            if len(history) >= _MANY:
+                self._histories.keep(key, history)
+        return history
+
+    def _row(self, connection: Connection, key: RowKey, number: int, known: Known) -> Any:
+        """Return the row of a record: one that was read with this group, or else it is read now."""
+        row = (known.rows.get(key) or {}).get(number)
+        if row is None:
+            [found] = connection.execute(f"SELECT {FOUND} FROM node WHERE id = ?", (number,))
+            row = msgspec.convert(found, _Found)[4:]
+        return row
+
+    def _note_change(self, known: Known, number: int, **changes: Any) -> None:
+        """A row was changed: what was read of it is not so any more."""
+        known.forget(number)
+        history = self._histories.of(number)
+        if history is not None:
+            history.change(number, **changes)
 
     def _move_unknown(self, connection: Connection, key: RowKey, path: str, known: Known) -> None:
         """Find what an earlier format knew by its path alone, and give it the item."""
@@ -265,6 +316,7 @@ class RowStore(ABC):
             )
             if cursor.rowcount:
                 known.rows[key] = None
+                self._histories.drop(key)
 
     def _adopt(self, connection: Connection, key: RowKey, path: str) -> bool | None:
         """Let an open request for the same thing be this node's; `False` if other nodes of this run have them all."""
@@ -274,6 +326,7 @@ class RowStore(ABC):
             slot = self._slot_of(connection, number)
             is_taken = False
             if slot not in self._claims:
+                self._histories.drop_of(number)
                 name, flow, item, _ = key
                 connection.execute(
                     """UPDATE node SET name = ?, flow = ?, item = ?, path = ?, ordinal = 0, attempt = 1, hedge = 0,
@@ -309,11 +362,15 @@ class RowStore(ABC):
                 (int(is_hedge), int(is_free), number),
             )
             known.forget(number)
+            history = self._histories.of(number)
+            if history is not None:
+                is_open = history.record(number).state == "open"
+                history.change(number, state="abandoned" if is_open else None, is_loser=is_hedge)
 
     def _open_again(self, connection: Connection, number: int, known: Known) -> None:
         """A request that was given up before it was accepted is about to be sent, so that it may be billed."""
         connection.execute("UPDATE node SET state = 0, micro_usd = NULL WHERE id = ? AND state = 3", (number,))
-        known.forget(number)
+        self._note_change(known, number, state="open")
 
     def _read_choices(self, connection: Connection, change: ReadChoices) -> tuple[ChoiceRecord, ...]:
         if not self._has_choices:
@@ -338,10 +395,13 @@ class RowStore(ABC):
         name = row_name(change.flow, change.item, b"")
         connection.execute(query, (name, change.flow, change.item, *made, change.at))
 
-    def _note_row(self, number: int, entry: Entry) -> None:
+    def _note_row(self, number: int, values: tuple[Any, ...], entry: Entry) -> None:
         """A row was inserted: its slot is taken."""
         entry.number = number
         self._claims.add(entry.advice.slot or number)
+        name, flow, item, fingerprint, path, ordinal, attempt, hedge, task_uuid, _, _, _, state, *_ = values
+        record = RequestRecord(number, attempt, _state(state), task_uuid, ordinal, path, bool(hedge))
+        self._histories.add((name, flow, item, fingerprint), record)
 
 
 def choice_record(number: int, kind: str, path: str, contestants: bytes, winners: bytes) -> ChoiceRecord:
@@ -359,24 +419,78 @@ RowKey: TypeAlias = tuple[int, str, str, bytes]
 
 
 class Known:
-    """What is on record of the requests of a group, by the key of their rows; `None` for what the group has changed."""
+    """What was read of the requests of a group: rows by number, by the key of the rows; `None` for what has changed."""
 
     __slots__ = ("_owners", "rows")
 
-    def __init__(self) -> None:
-        self.rows: dict[RowKey, list[Any] | None] = {}
+    def __init__(self, keys: Iterable[RowKey]) -> None:
+        self.rows: dict[RowKey, dict[int, Any] | None] = {key: {} for key in keys}
         self._owners: dict[int, RowKey] = {}
 
     def add(self, key: RowKey, row: Any) -> None:
-        rows = self.rows.setdefault(key, [])
+        rows = self.rows.setdefault(key, {})  # of another key too, where two have one hash
         assert rows is not None
-        rows.append(row)
+        rows[row[0]] = row
         self._owners[row[0]] = key
+
+    def take(self, key: RowKey, found: Known) -> dict[int, Any]:
+        """Take over what was found for a key."""
+        rows = found.rows[key] or {}
+        self.rows[key] = rows
+        self._owners.update(dict.fromkeys(rows, key))
+        return rows
 
     def forget(self, number: int) -> None:
         key = self._owners.get(number)
         if key is not None:
             self.rows[key] = None
+
+
+class Histories:
+    """Histories that are kept from one group to the next, so that a request does not read all that equal it.
+
+    At most `_MOST_KEPT` records stay, or one history; the one that was kept first is left out first, and read anew when
+    it is asked for.
+    """
+
+    __slots__ = ("_by_key", "_keys")
+
+    def __init__(self) -> None:
+        self._by_key: dict[RowKey, History] = {}
+        self._keys: dict[int, RowKey] = {}
+
+    def get(self, key: RowKey) -> History | None:
+        """Return a history that is kept."""
+        return self._by_key.get(key)
+
+    def of(self, number: int) -> History | None:
+        """Return the history that a record belongs to, if it is kept."""
+        key = self._keys.get(number)
+        return None if key is None else self._by_key[key]
+
+    def keep(self, key: RowKey, history: History) -> None:
+        """Keep a history."""
+        self._by_key[key] = history
+        self._keys.update(dict.fromkeys(history.numbers, key))
+        while len(self._keys) > _MOST_KEPT and len(self._by_key) > 1:
+            self.drop(next(iter(self._by_key)))
+
+    def add(self, key: RowKey, record: RequestRecord) -> None:
+        """Add a record that is younger than all others to a history, if that is kept."""
+        history = self._by_key.get(key)
+        if history is not None:
+            history.add(record)
+            self._keys[record.number] = key
+
+    def drop(self, key: RowKey | None) -> None:
+        """Keep a history no longer."""
+        history = None if key is None else self._by_key.pop(key, None)
+        for number in () if history is None else history.numbers:
+            del self._keys[number]
+
+    def drop_of(self, number: int) -> None:
+        """Keep the history that a record belongs to no longer."""
+        self.drop(self._keys.get(number))
 
 
 def row_key(key: NodeKey) -> RowKey:

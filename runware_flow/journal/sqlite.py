@@ -451,6 +451,7 @@ class SqliteStore(RowStore):
 
     def _create(self, connection: sqlite3.Connection) -> None:
         self._claims = Claims()
+        self._forget()
         if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
             connection.execute(_FIND, ("[0]",)).fetchall()
             self._has_unknown_items = has_unknown_items(connection)
@@ -503,6 +504,7 @@ class SqliteStore(RowStore):
                 answers = self._apply_all(connection, changes)
                 connection.execute("COMMIT")
             except BaseException:
+                self._forget()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
@@ -513,7 +515,7 @@ class SqliteStore(RowStore):
         return connection.execute(_FIND, (msgspec.json.encode(names).decode(),))
 
     def _insert(self, connection: sqlite3.Connection, values: tuple[Any, ...], entry: Entry) -> None:
-        self._note_row(connection.execute(_INSERT, values).lastrowid or 0, entry)
+        self._note_row(connection.execute(_INSERT, values).lastrowid or 0, values, entry)
 
     def _settle(self, connection: sqlite3.Connection, number: int, values: tuple[Any, ...]) -> None:
         connection.execute(_SETTLE, (*values, number))

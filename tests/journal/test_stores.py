@@ -7,14 +7,15 @@ import sqlite3
 from contextlib import closing
 from random import Random
 
+import msgspec
 import psycopg
 import pytest
 
 from runware_flow import JournalError
 from runware_flow.graph.choice_records import ChoiceRecord, Contestant
 from runware_flow.journal.media import LARGE_BYTES
-from runware_flow.journal.postgres import PostgresStore
-from runware_flow.journal.sqlite import SqliteStore
+from runware_flow.journal.postgres import DatabaseRows, PostgresStore
+from runware_flow.journal.sqlite import FileRows, SqliteStore
 from runware_flow.journal.store import Abandon, Begin, Decide, Keep, NodeKey, ReadChoices, Settle, is_store
 
 
@@ -207,3 +208,88 @@ def as_told(entry, known):
     is_given = (entry.task_uuid or "").startswith("uuid-")
     shown = (advice.action, advice.attempt, advice.ordinal, number, entry.items, entry.error, entry.cost)
     return (*shown, entry.task_uuid if is_given else None, entry.is_hedged)
+
+
+class Numbers(dict):
+    """Numbers of rows in the order in which they were met, so that those of two flows can be compared."""
+
+    def of(self, entry):
+        advice = entry.advice
+        record = None if advice.record is None else msgspec.structs.replace(advice.record, number=0)
+        found = (entry.number, advice.slot, 0 if advice.record is None else advice.record.number)
+        places = [self.setdefault(number, len(self)) if number else 0 for number in found]
+        advice = msgspec.structs.replace(advice, record=record, slot=0)
+        return places, msgspec.structs.replace(entry, advice=advice, number=0, task_uuid=None)
+
+
+def random_story(chance, store, flow):
+    """Equal requests of three nodes, what became of them, and what the store answered to each."""
+    numbers, answers, entries = Numbers(), [], []
+    for turn in range(25):
+        group = []
+        for place in range(chance.randint(1, 4)):
+            known = NodeKey(flow, chance.choice("abc"), "ab" * 32)
+            kind = chance.choice(("begin", "begin", "find", "settle", "abandon", "keep"))
+            entry = chance.choice(entries) if entries else None
+            if kind in ("begin", "find") or entry is None:
+                slot = entry.slot if entry is not None and chance.random() < 0.3 else 0
+                task_uuid = f"uuid-{turn}-{place}" if kind == "begin" else None
+                more = {"is_hedge": kind == "begin" and chance.random() < 0.2, "is_own": chance.random() < 0.2}
+                group.append(Begin(known, 1.0, task_uuid, slot=slot, **more))
+            elif kind == "settle":
+                group.append(Settle(entry.number, 2.0, is_done=chance.random() < 0.6, items=(b"{}",), cost=0.5))
+            elif kind == "abandon":
+                is_hedge, is_free, is_over = (chance.random() < 0.5 for _ in range(3))
+                group.append(Abandon((entry.number,), 2.0, is_hedge, is_free, is_over))
+            else:
+                group.append(Keep(known, 1.0, b"1", slot=entry.slot))
+        for answer in store.apply(group):
+            answers.append(None if answer is None else numbers.of(answer))
+            entries += [answer] if answer is not None and answer.number else []
+    return answers
+
+
+def test_histories_that_are_kept_answer_as_those_that_are_read_anew(store, monkeypatch):
+    for seed in range(12):
+        told = []
+        for many in (1, 5, 1_000_000):
+            monkeypatch.setattr("runware_flow.journal.rows._MANY", many)
+            told.append(random_story(Random(seed), store, f"flow {seed}.{many}"))
+        assert told[0] == told[2]
+        assert told[1] == told[2]
+
+
+def test_equal_requests_are_not_read_again_for_each_of_them(store, monkeypatch):
+    """What n of them read grows with n: 100 read the rows of the first few, and then none."""
+    count = []
+    select = store._select
+
+    def counted(connection, names):
+        rows = list(select(connection, names))
+        count.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(store, "_select", counted)
+    for number in range(100):
+        [entry] = store.apply([Begin(NodeKey("flow", f"node {number}", "ab" * 32), 1.0, f"uuid-{number}")])
+        store.apply([Settle(entry.number, 2.0, is_done=True, items=(b"{}",))])
+        assert entry.advice.action == "buy"
+    assert sum(count) < 150
+
+
+def test_history_that_another_process_has_changed_is_read_again(store):
+    """As by `redo` on a database while a run has it, or by a run of the same flow beside this one."""
+    paths = [f"node {number}" for number in range(20)]
+    asked = [Begin(NodeKey("flow", path, "ab" * 32), 1.0, f"uuid-{path}") for path in paths]
+    entries = store.apply(asked)
+    slots = [msgspec.structs.replace(one, slot=entry.slot) for one, entry in zip(asked, entries, strict=True)]
+    assert store.apply([slots[7]])[0].advice.action == "collect"
+    rows = (
+        FileRows(store.path, is_read_only=False)
+        if isinstance(store, SqliteStore)
+        else DatabaseRows(store.address, is_read_only=False)
+    )
+    with closing(rows):
+        rows.execute("UPDATE node SET state = 2 WHERE id = ?", (entries[7].number,))
+    [again] = store.apply([slots[7]])
+    assert (again.advice.action, again.advice.attempt, again.slot) == ("buy", 2, entries[7].slot)

@@ -11,7 +11,7 @@ from runware_flow import Batch, Flow, JournalError
 from runware_flow.cli.program import UsageError
 from runware_flow.cli.redo import redo_command
 from runware_flow.graph.redo import PaidRecord, select
-from runware_flow.graph.resume import Claims, RequestRecord, advise, choose
+from runware_flow.graph.resume import Claims, History, RequestRecord, advise
 from runware_flow.journal.reader import Journal
 from runware_flow.journal.redo import find_nodes, mark_nodes
 from runware_flow.journal.sqlite import SqliteStore
@@ -51,7 +51,7 @@ def test_a_marked_record_answers_nothing_and_another_attempt_is_bought():
     assert advise([marked]).attempt == 2
     again = RequestRecord(2, 2, "done", "b", path="art")
     assert advise([marked, again]).record == again
-    assert choose([marked], "art", Claims()).attempt == 2
+    assert History([marked], Claims()).choose("art").attempt == 2
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
