@@ -133,9 +133,9 @@ class Batch(Generic[A, T, S]):
         """
         if not takes(self._builder, 2 if shared is None else 3):
             what = (
-                "has no shared=, but its builder takes a third argument"
+                "has no shared=, but its builder takes a third argument: give shared=, or make it a function of two"
                 if shared is None
-                else "has shared=, so its builder takes a third argument, its result"
+                else "has shared=, so its builder must take a third argument, the shared result"
             )
             raise DeclarationError(f"this run of batch {self.name!r} {what}")
         if shared is not None:

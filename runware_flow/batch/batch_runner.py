@@ -325,8 +325,8 @@ class FailurePolicy:
     def _fail(self, item: BatchItem[Any, Any]) -> None:
         error = item.error
         assert error is not None
-        told = f"item {item.index} failed: {str(error) or type(error).__name__}"
+        what = f"item {item.index} failed: {str(error) or type(error).__name__}"
         if self._tolerance.share:
             report = self._outbox.report
-            told = f"{report.failed_count} items failed, more than tolerate={self._tolerance.share} allows; {told}"
-        self._outbox.fail(told, error)
+            what = f"{report.failed_count} items failed, more than tolerate={self._tolerance.share} allows; {what}"
+        self._outbox.fail(what, error)

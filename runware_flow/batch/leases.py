@@ -108,7 +108,9 @@ class ItemLeases:
         if work.ledger is not None:
             work.ledger.lease = 0
         what = f"item {work.pulled.position} ({work.pulled.key}) of batch {self._name!r}"
-        _LOGGER.warning("%s: its lease is lost, another process has it now; nothing more is sent for it here", what)
+        _LOGGER.warning(
+            "%s: its lease was lost and another process has it; this process sends nothing more for it", what
+        )
 
     async def renew(self) -> None:
         """Renew the leases until cancelled."""

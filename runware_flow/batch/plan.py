@@ -77,7 +77,7 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
         least, most = self.tasks_of_one
         many = "an unknown number of" if self.items is None else str(self.items)
         lines = [
-            f"batch {self.batch!r}: {many} items, {len(self.sample)} looked at",
+            f"batch {self.batch!r}: {many} items, {len(self.sample)} in the sample",
             f"one item: {count_text(least, most)} tasks, {self.cost_of_one}",
         ]
         if self.items is not None:
@@ -86,7 +86,9 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
             lines.append(f"all items: {total} tasks, {self.cost}{about}")
         if self.unpriced:
             named = ", ".join(f"{task_type} with {model}" if model else task_type for task_type, model in self.unpriced)
-            lines.append(f"no price is known for {named}: give prices=, or a journal that has seen them")
+            lines.append(
+                f"no price is known for {named}: give prices=, or a journal that has finished requests of them"
+            )
         return "\n".join(lines)
 
 

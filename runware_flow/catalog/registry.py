@@ -96,7 +96,9 @@ def resolve_model(identifier: str, registry: Registry | None = None) -> tuple[st
     if ":" in identifier and "@" in identifier:
         return identifier, None
     raise _unknown(
-        f"no model is called {identifier!r}; one newer than the catalog goes by its AIR", identifier, registry
+        f"no model is called {identifier!r}; name a model that is newer than the catalog by its AIR",
+        identifier,
+        registry,
     )
 
 

@@ -47,7 +47,7 @@ ItemsFile: TypeAlias = Annotated[
     Path | None, typer.Option(help="The items of a Batch: a .csv, a .jsonl, or a text with a line for each.")
 ]
 
-Limit: TypeAlias = Annotated[int | None, typer.Option(help="Take so many items at most.", min=1)]
+Limit: TypeAlias = Annotated[int | None, typer.Option(help="Read at most this many items.", min=1)]
 
 Origins: TypeAlias = Annotated[
     list[str] | None,
@@ -158,7 +158,9 @@ def serve(
     ] = None,
     closed_task: Annotated[
         Literal["unknown", "silent"],
-        typer.Option(help="What a poll of a sync task that was answered gets: the answer for an unknown one, or none."),
+        typer.Option(
+            help="How a poll of a sync task that was already answered is answered: as an unknown task, or not at all."
+        ),
     ] = "unknown",
     fault: Faults = None,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
@@ -254,15 +256,15 @@ def run(
         ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a page about the run, with the pictures in it.")] = None,
-    budget: Annotated[float | None, typer.Option(help="USD that the run may spend at most.", min=0.0)] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Nodes in flight at most.", min=1)] = None,
+    budget: Annotated[float | None, typer.Option(help="The most that the run may spend, in USD.", min=0.0)] = None,
+    concurrency: Annotated[int | None, typer.Option(help="The most nodes in flight at a time.", min=1)] = None,
     items: ItemsFile = None,
     key: Annotated[str | None, typer.Option(help="The column that names an item.", metavar="COLUMN")] = None,
     limit: Limit = None,
     live: Annotated[bool, typer.Option("--live", help="Serve a page that follows the run, on 127.0.0.1.")] = False,
     port: Annotated[int, typer.Option(help="The port of the page; 0 takes a free one.", min=0, max=65535)] = 0,
     progress: Annotated[ProgressKind, typer.Option(help="What is shown on standard error.")] = "auto",
-    is_json: Annotated[bool, typer.Option("--json", help="Print what came of each node as JSON.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print the outcome of each node as JSON.")] = False,
     backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
 ) -> None:
     """Run the flow, or the batch, in a Python file.

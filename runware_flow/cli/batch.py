@@ -88,7 +88,7 @@ def _json_lines(file: Path) -> Iterator[Any]:
                 try:
                     yield json.loads(line)
                 except ValueError as error:
-                    raise UsageError(f"{file}, line {number}, is no JSON: {error}") from None
+                    raise UsageError(f"{file}, line {number}, is not JSON: {error}") from None
 
 
 def _lines(file: Path) -> Iterator[Any]:
@@ -163,7 +163,7 @@ def run_batch_command(
         say(line)
     if told.failed_count > len(command.failures):
         where = (
-            "a --report tells of each"
+            "--report FILE lists them all"
             if journal is None
             else f"`runware-flow journal ls {journal} --failed` lists them"
         )

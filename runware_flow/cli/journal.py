@@ -111,7 +111,7 @@ def salvage(
     if found.choices:
         echo(f"{found.choices} choices (which contestant won a race, which fallback answered) are there too")
     if found.reopened:
-        echo(f"the outcomes of {found.reopened} of the open ones were lost: the next run asks the service for them")
+        echo(f"the outcomes of {found.reopened} of the open ones were lost: the next run collects them")
     if found.lost:
         echo(f"{found.lost} requests before the last one that was found are lost: a run would buy them again")
     else:

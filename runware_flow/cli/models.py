@@ -47,7 +47,7 @@ def search(
     category: Annotated[
         str | None, typer.Option(help="With --community the kind of model: checkpoint, lora, ...; else as --modality.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 20,
+    limit: Annotated[int, typer.Option(help="The most models to list.", min=1, max=1000)] = 20,
     community: Annotated[bool, typer.Option("--community", help="Search all models that the account can use.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -109,7 +109,7 @@ def show(
     """
     found = _run(lambda client: _describe(client, model))
     if found["taskType"] is None and found["name"] is None:
-        say(f"nothing is known of {model}{_meant(model)}; a community model goes by its AIR and a taskType")
+        say(f"nothing is known of {model}{_meant(model)}; a community model is named by its AIR and a taskType")
         raise typer.Exit(1)
     if as_json:
         echo_json(found, indent=2)

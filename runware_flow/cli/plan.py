@@ -34,7 +34,7 @@ def plan_command(flow: Flow, *, journal: JournalAddress | None, prices: bool, me
         return json.dumps(msgspec.to_builtins(plan))
     lines = [str(plan), *_unknown_models(plan)]
     if plan.unpriced and not prices:
-        lines.append("what is unknown can be asked for with --prices; nothing is billed")
+        lines.append("--prices asks the service for unknown prices; nothing is billed")
     return "\n".join(lines)
 
 

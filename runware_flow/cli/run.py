@@ -168,7 +168,7 @@ def _say_why(failed: list[Row]) -> None:
     for row in failed[:_SHOWN_FAILURES]:
         say(f"{visible(row.place)} failed: {row.error or row.because}")
     if len(failed) > _SHOWN_FAILURES:
-        say(f"{len(failed) - _SHOWN_FAILURES} more failed; a --report tells of each")
+        say(f"{len(failed) - _SHOWN_FAILURES} more failed; --report FILE lists them all")
 
 
 def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | None) -> None:

@@ -271,7 +271,7 @@ class Delivery(Generic[R]):
         if refusal is not None:
             return RunwareTimeoutError(
                 f"{request.task_type}{model} was refused by the service until its {self._timeout:g} s were over, the"
-                f" last time with {refusal.raw_code or refusal.code} ({refusal.message}); nothing was bought",
+                f" last time with {refusal.raw_code or refusal.code} ({refusal.message}); nothing was billed",
                 code="rateLimit",
                 raw_code=refusal.raw_code,
                 status_code=refusal.status_code,

@@ -52,7 +52,7 @@ def parse_answers(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         part, equals, said = text.partition("=")
         if not part or not equals:
-            raise ValueError(f"{text!r} is no answer: write TEXT=ANSWER, or TEXT=@FILE for the JSON in a file")
+            raise ValueError(f"{text!r} is not an answer: write TEXT=ANSWER, or TEXT=@FILE for the JSON in a file")
         if said.startswith("@"):
             try:
                 answers[part] = json.loads(Path(said[1:]).expanduser().read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def parse_models(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         air, _, task_type = text.partition("=")
         if not re.fullmatch(r"[^:@\s]+:[^@\s]+@\S+", air) or task_type not in KINDS:
-            raise ValueError(f"{text!r} is no model: write AIR=taskType, with one of {', '.join(KINDS)}")
+            raise ValueError(f"{text!r} is not a model: write AIR=taskType, with one of {', '.join(KINDS)}")
         models[air] = task_type
     return models
 

@@ -357,7 +357,7 @@ class _ClusterRun:
             self._is_scheduler_lost = True
             raise RunwareError(
                 f"the Dask scheduler at {self._address} cannot be reached: the workers finish what they have"
-                " begun; make the same call again when a scheduler is running, and it goes on from the journal",
+                " begun; start a scheduler and make the same call again: it continues from the journal",
                 code="connection",
             ) from None
         return True
@@ -597,7 +597,7 @@ def _journal_of(spec: BatchSpec) -> PostgresStore:
     if not isinstance(store, PostgresStore):
         what = "has no journal" if journal is None else f"has the journal {journal!s}, which one process uses at a time"
         raise DeclarationError(
-            f"batch {spec.name!r} {what}; an engine's workers share one in PostgreSQL, which is what makes each item"
+            f"batch {spec.name!r} {what}; an engine's workers share one in PostgreSQL, so that each item is made"
             ' once: journal="postgresql://user@host/name"'
         )
     if store.address.has_password:
@@ -628,8 +628,8 @@ def pack_job(spec: BatchSpec, journal: PostgresStore, run_id: str, name: str) ->
         )
     except Exception as error:  # noqa: BLE001 - of any kind, from objects of any kind
         raise DeclarationError(
-            f"batch {spec.name!r} cannot be sent to workers ({error}): its function and what that uses must be"
-            " what pickle knows; open clients, files and locks inside of it"
+            f"batch {spec.name!r} cannot be sent to workers ({error}): its function and everything that it uses"
+            " must be picklable; open clients, files and locks inside the function"
         ) from None
     return packed
 

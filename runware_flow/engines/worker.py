@@ -344,7 +344,7 @@ class _WorkerRun:
             with anyio.move_on_after(1.0):
                 await self._wake.wait()
             if time.monotonic() - self.heard_at > _ORPHANED:
-                what = "batch %s: no message of its driver for %g s: this worker begins no more items"
+                what = "batch %s: no message from the driver for %g s: this worker begins no more items"
                 _LOGGER.warning(what, self.name, _ORPHANED)
                 self._drops_events = True
                 self._taken.set()

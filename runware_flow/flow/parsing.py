@@ -36,6 +36,6 @@ def make_parser(kind: Any) -> Callable[[Any], Any]:
             return decode(text if fenced is None else fenced[1])
         except ValueError as error:
             shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text)} characters)"
-            raise RunwareFlowError(f"the text is no JSON of {name}: {error}; the text: {shown!r}") from error.__cause__
+            raise RunwareFlowError(f"the text is not JSON of {name}: {error}; the text: {shown!r}") from error.__cause__
 
     return parse

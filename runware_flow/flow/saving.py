@@ -59,7 +59,7 @@ async def _save(result: Any, text: str, label: str) -> Path:
     client = context.client_for_files
     if not isinstance(result, MediaResult):
         raise DeclarationError(
-            f"save of {label!r} was given a {type(result).__name__}, which is no medium: save nodes whose results are"
+            f"save of {label!r} was given a {type(result).__name__}, not a medium: save nodes whose results are"
         )
     uuid = getattr(result, "uuid", None)
     target = Template(text).fill(

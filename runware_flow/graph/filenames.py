@@ -53,7 +53,9 @@ class Template:
         try:
             self._parts = [(literal, name, spec or "") for literal, name, spec, _ in Formatter().parse(text)]
         except ValueError as error:
-            raise ValueError(f"{text!r} is no template ({error}); braces hold a field, such as {_EXAMPLE!r}") from None
+            raise ValueError(
+                f"{text!r} is not a template ({error}); braces hold a field, such as {_EXAMPLE!r}"
+            ) from None
         named = [name for _, name, _ in self._parts if name is not None]
         self.fields = frozenset(named)
         self._longest = min(_LONGEST, max(1, _TOGETHER // max(1, len(named)) - _HASH))

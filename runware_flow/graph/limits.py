@@ -76,10 +76,10 @@ def read_limits(given: Any) -> dict[str, int]:
     limits: dict[str, int] = {}
     for key, value in given.items():
         if not isinstance(key, str) or not key or key in _PREFIXES or (":" in key and not key.startswith(_PREFIXES)):
-            raise ValueError(f"{key!r} is no key of limits=: {_KEYS}")
+            raise ValueError(f"{key!r} is not a key of limits=: {_KEYS}")
         meant = _SPELT.get(key.removeprefix("type:").lower()) if key.startswith("type:") else None
         if meant is not None and key != f"type:{meant}":
-            raise ValueError(f"{key!r} is no key of limits=; there is 'type:{meant}'")
+            raise ValueError(f"{key!r} is not a key of limits=; there is 'type:{meant}'")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"limits= gives whole numbers from 1, not {value!r} for {key!r}")
         limits[key] = value
@@ -110,13 +110,13 @@ def check_limits(plan: ScopePlan, limits: Mapping[str, int] | None, *, may_be_un
             if limits is None or name not in limits:
                 there = f"there are {', '.join(map(repr, limits))}" if limits else "the flow has none"
                 raise DeclarationError(
-                    f"{step.spec.describe()}, has limit={name!r}, which is no key of limits=: {there}"
+                    f"{step.spec.describe()}, has limit={name!r}, which is not a key of limits=: {there}"
                 )
     if limits is None or may_be_unused:
         return
     for key in limits:
         if key not in MODALITIES and not key.startswith(_PREFIXES) and key not in names:
-            raise DeclarationError(f"{key!r} is no key of limits=: {_KEYS}, and no node gives it")
+            raise DeclarationError(f"{key!r} is not a key of limits=: {_KEYS}, and no node gives it")
 
 
 def window_key(model: str) -> str:

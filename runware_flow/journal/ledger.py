@@ -313,7 +313,7 @@ def _uses(arguments: list[Any]) -> bytes | None:
 
 def _unreadable(path: str, error: Exception) -> JournalError:
     what = " ".join(str(error).split())
-    return JournalError(f"the journal has something for {path!r} that no run wrote: {what}")
+    return JournalError(f"the journal has a record of {path!r} that cannot be read: {what}")
 
 
 def settlement(number: int, results: list[Any], error: RunwareError | None = None) -> Settle:

@@ -128,13 +128,16 @@ class MediaFolder:
             raise JournalError(f"the journal's file {self.path / name} cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != name:
             raise JournalError(
-                f"the journal's file {self.path / name} is not what was put there: its content has another hash than"
-                " its name. Restore it from a copy"
+                f"the journal's file {self.path / name} has been changed: its content no longer has the"
+                " hash in its name. Restore it from a copy"
             )
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise JournalError(f"the journal's file {self.path / name} holds no text, so no run made it") from error
+            raise JournalError(
+                f"the journal's file {self.path / name} is not text in UTF-8, so a run did not write it. Restore it"
+                " from a copy"
+            ) from error
 
     def copy_to(self, other: MediaFolder) -> None:
         """Copy what is whole into the folder of another journal."""

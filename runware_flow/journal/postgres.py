@@ -593,6 +593,6 @@ def _newer(address: DatabaseAddress, version: int) -> JournalError:
 
 def _lease_lost() -> LeaseLost:
     return LeaseLost(
-        "another process has this item now, since this one did not renew its lease in time: it sends nothing more for"
-        " it, and takes the outcome from the journal"
+        "another process took this item over, because this process did not renew its lease in time; this process"
+        " sends nothing more for it and reads its outcome from the journal"
     )

@@ -84,13 +84,13 @@ def items_of(blob: object) -> tuple[bytes, ...]:
     if blob is None:
         return ()
     if not isinstance(blob, bytes):  # SQLite keeps any type in any column
-        raise msgspec.ValidationError(f"what stands in the place of items is of type {type(blob).__name__}")
+        raise msgspec.ValidationError(f"the column items holds a value of the type {type(blob).__name__}")
     return tuple(bytes(raw) for raw in _ITEMS.decode(blob))
 
 
 def _state(number: int) -> RequestState:
     if number not in range(len(STATES)):
-        raise msgspec.ValidationError(f"{number!r} is no state of a request")
+        raise msgspec.ValidationError(f"{number!r} is not a state of a request")
     return STATES[number]
 
 

@@ -113,9 +113,7 @@ def file_of_journal(path: str | os.PathLike[str]) -> Path:
         raise JournalError(f"the journal {address} is in a database, and this is for journals in files")
     name = os.fspath(path)
     if name == ":memory:" or name.startswith("file:"):
-        raise JournalError(
-            f"the journal {name!r} is no file: what SQLite calls {name!r} would not outlive the run. Name a file"
-        )
+        raise JournalError(f"the journal {name!r} is not a file: SQLite would not keep it after the run. Name a file")
     try:
         return local_path(name).resolve()
     except (OSError, RuntimeError, ValueError) as error:
@@ -147,15 +145,15 @@ def translated(path: Path) -> Generator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        what = "it is a folder, name a file in it" if path.is_dir() else str(error)
+        what = "it is a folder; name a file in it" if path.is_dir() else str(error)
         raise JournalError(f"the journal {path} cannot be used: {what}") from error
     except (sqlite3.DatabaseError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         if _is_text(path):
-            raise JournalError(f"{path} is damaged, or no journal: it is a file of text") from error
+            raise JournalError(f"{path} is damaged, or not a journal: it is a text file") from error
         what = " ".join(str(error).split())
         raise JournalError(
-            f"the journal {path} is damaged, or no journal: {what}. `runware-flow journal salvage {path}` saves what"
-            " can be read; without that, or a copy, what it knew as bought would be bought again"
+            f"the journal {path} is damaged, or not a journal: {what}. `runware-flow journal salvage {path}` saves what"
+            " can be read. A new journal in its place would pay again for every result that this one holds"
         ) from error
 
 
@@ -191,7 +189,7 @@ def _check_names(path: Path) -> None:
     """Refuse a file with several names: SQLite finds the log of a file by the name that it is opened by."""
     if os.stat(path).st_nlink > 1:
         raise JournalError(
-            f"the journal {path} has a second name (a hard link), and what a run writes is found by one name only: use"
+            f"the journal {path} has a second name (a hard link), and SQLite keeps a log for each name: use"
             " a copy, or remove the other name"
         )
 
@@ -202,7 +200,7 @@ def _check_format(connection: sqlite3.Connection, path: Path, *, is_read_only: b
     [version] = connection.execute("PRAGMA user_version").fetchone()
     is_empty = connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
     if application_id != APPLICATION_ID and not (is_empty and not is_read_only):
-        raise JournalError(f"{path} is no journal of runware_flow")
+        raise JournalError(f"{path} is not a journal of runware_flow")
     if application_id == APPLICATION_ID and version not in READABLE:
         raise JournalError(
             f"the journal {path} has format {version}, and this version of runware_flow knows formats up to {FORMAT}"
@@ -220,8 +218,8 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
             continue  # what ANALYZE leaves
         if not isinstance(sql, str) or " ".join(sql.split()) not in _KNOWN_SCHEMA:
             raise JournalError(
-                f"the journal {path} was not made by a run alone: it has the {kind} {name!r}, which no journal has, and"
-                " which is not opened"
+                f"the journal {path} has the {kind} {name!r}, which runware_flow does not make: such a file is not"
+                " opened. Use a copy of the journal from before that was added"
             )
 
 
@@ -489,8 +487,8 @@ class SqliteStore(RowStore):
             if _identity(name) != identity:
                 raise JournalError(
                     f"{name} was removed or replaced while a run was using the journal {self.path}: nothing more can be"
-                    " put on record, so nothing more is sent. Put it back if there is a copy; what the journal does not"
-                    " know would be bought again"
+                    " recorded, so nothing more is sent. Put the file back if there is a copy: the next run pays again"
+                    " for what its journal does not hold"
                 )
 
     def apply(self, changes: Sequence[Change]) -> list[Entry | None]:
@@ -526,6 +524,6 @@ class SqliteStore(RowStore):
 
     def _not_written(self) -> JournalError:
         return JournalError(
-            f"the journal {self.path} cannot be written, so that only what is finished in it can be restored, and this"
-            " run has more to do: use a copy that can be written"
+            f"the journal {self.path} cannot be written: finished results can be restored from it, but this run has"
+            " more to do. Use a copy that can be written"
         )

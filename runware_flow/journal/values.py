@@ -107,11 +107,11 @@ def decode_value(item: bytes) -> Any:
     """Make the value again.
 
     Raises:
-        msgspec.MsgspecError: what is there is no value.
+        msgspec.MsgspecError: it cannot be decoded as a value.
     """
     named = msgspec.json.decode(item, type=dict[str, msgspec.Raw])
     if len(named) != 1:
-        raise msgspec.ValidationError("what stands in the place of a value is none")
+        raise msgspec.ValidationError("the record of a value has not exactly one member")
     [(kind, raw)] = named.items()
     if kind == "bought":
         return decode_value(bytes(raw))

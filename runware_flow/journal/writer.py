@@ -189,9 +189,11 @@ async def _open(store: JournalStore) -> None:
             if until is None:
                 until = anyio.current_time() + patience
                 if patience > 0:
-                    _LOGGER.warning("%s: it is tried again for %g s, and nothing is sent until then", away, patience)
+                    _LOGGER.warning(
+                        "%s: the journal is tried again for %g s, and nothing is sent until it answers", away, patience
+                    )
             if anyio.current_time() >= until:
-                raise JournalError(f"{away}, and has not for {patience:g} s: nothing was sent") from None
+                raise JournalError(f"{away}; it was tried for {patience:g} s, and nothing was sent") from None
         await anyio.sleep(_AGAIN_SECONDS)
 
 

@@ -106,7 +106,7 @@ class _JournalSource:
         return self._finder.find(self._story.rows[row], place, kind).path, result
 
     async def stop(self) -> None:
-        raise ClientStateError("this page is about a journal: a run is stopped where it runs")
+        raise ClientStateError("this page shows a journal and controls no run: stop the run where it was started")
 
     def mark(self, nodes: list[tuple[str, str]], *, is_marked: bool) -> None:
         mark_nodes(self._journal, nodes, is_marked=is_marked)

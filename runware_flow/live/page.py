@@ -135,4 +135,4 @@ class _RunSource:
             raise ClientStateError("the run is over") from error
 
     def mark(self, nodes: list[tuple[str, str]], *, is_marked: bool) -> None:
-        raise ClientStateError("marks are made when the run is over: runware-flow view JOURNAL")
+        raise ClientStateError("nodes are marked after the run, in the page of its journal: runware-flow view JOURNAL")

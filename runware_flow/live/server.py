@@ -213,7 +213,7 @@ class LiveServer:
             if scope["method"] not in ("GET", "HEAD")
             else origin not in (None, f"http://{host}")
         ):
-            answer = PlainTextResponse("asked from another page", 403)
+            answer = PlainTextResponse("the request came from another page", 403)
         if answer is None:
             scope = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode(), "root_path": ""}
             answer = Router(

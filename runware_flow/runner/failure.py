@@ -25,15 +25,15 @@ __all__ = ("flow_failed",)
 _SHOWN_TASKS = 3
 
 _NEXT = {
-    "auth": "check RUNWARE_API_KEY, and what the key may do",
+    "auth": "check RUNWARE_API_KEY and the permissions of the key",
     "quota": "add credit to the account",
-    "rateLimit": "this may pass: send less at once, with concurrency= or limits=, or give the node a retry=",
-    "safety": "change what is asked for: the same request gets the same answer",
-    "notFound": "check the model and the ids that the request names",
+    "rateLimit": "this may be temporary: send fewer tasks at once (concurrency= or limits=), or give the node a retry=",
+    "safety": "change the request: the same request is refused again",
+    "notFound": "check the model and the ids in the request",
     "connection": "check the network",
     "validation": "correct the request",
 }
-_MAY_PASS = "this may pass: give the node a retry= or a fallback="
+_MAY_PASS = "this may be temporary: give the node a retry= or a fallback="
 
 
 def flow_failed(
@@ -88,7 +88,7 @@ def _request(record: NodeRecord, error: Exception) -> str:
 def _kept(machine: FlowMachine, accounts: Accounts) -> str:
     count = machine.ok_count
     if not count:
-        return "nothing had finished"
+        return "no node had finished"
     cost = accounts.total()
     spent = "" if not cost else f", for {money(cost)}"
     return f"{count} finished node{'' if count == 1 else 's'} in .result{spent}"
@@ -102,7 +102,7 @@ def _may_be_billed(machine: FlowMachine, accounts: Accounts) -> list[str]:
         told.append(f"and {len(left) - _SHOWN_TASKS} more that were abandoned, see the outcomes in .result")
     unknown = sum(line.unknown_count for line in accounts.lines()) - len(left)
     if unknown > 0:
-        told.append(f"{unknown} request{'' if unknown == 1 else 's'} whose end is not known")
+        told.append(f"{unknown} request{'' if unknown == 1 else 's'} whose outcome is not known")
     return told
 
 
@@ -130,4 +130,4 @@ def _next(error: Exception, *, has_journal: bool) -> str:
     if isinstance(error, RunwareError):
         what = _NEXT.get(error.code) or (_MAY_PASS if error.retryable else "see the error")
         return f"{what}; then {again}"
-    return f"see the error itself, the __cause__ of this one; then {again}"
+    return f"read its __cause__; then {again}"

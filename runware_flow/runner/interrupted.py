@@ -37,12 +37,14 @@ def left_behind(rows: list[Row], journal: JournalAddress | None) -> str:
     """Say after an interrupt what may be billed, and how to get it."""
     left = [row for row in rows if row.state == "abandoned" and row.may_be_billed]
     if not left:
-        return "interrupted; nothing was left in flight" + ("" if journal is None else f", and {journal} has it all")
+        return "interrupted; nothing was left in flight" + (
+            "" if journal is None else f", and {journal} has every result"
+        )
     ids = ", ".join(row.task_uuid for row in left[:_SHOWN_TASKS] if row.task_uuid)
     ids += ", ..." if len(left) > _SHOWN_TASKS else ""
-    way = f"`runware-flow collect {journal}` collects them" if journal is not None else f"their task ids: {ids}"
+    how = f"`runware-flow collect {journal}` collects them" if journal is not None else f"their task ids: {ids}"
     many = "1 request was" if len(left) == 1 else f"{len(left)} requests were"
-    return f"interrupted; {many} left in flight and may be billed: {way}"
+    return f"interrupted; {many} left in flight and may be billed: {how}"
 
 
 def report_interrupted(interrupt: KeyboardInterrupt, name: str, result: RunResult, journal: JournalOption) -> None:

@@ -51,7 +51,7 @@ class Placeholder:
         return node_html(type(self).__name__, self.declaration.name, self.spec)
 
     def __bool__(self) -> NoReturn:
-        self._refuse("has no truth before the run; decide inside a builder, which is given the result")
+        self._refuse("has no truth value before the run; decide inside a builder, which is given the result")
 
     def _refuse(self, what: str) -> NoReturn:
         raise DeclarationError(f"{type(self).__name__} {self.spec.path!r}, declared at {self.spec.where}, {what}")

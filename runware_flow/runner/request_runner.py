@@ -219,8 +219,8 @@ class RequestRunner:
         request = self._costed(self._client.prepare(task, include_cost=True))
         if request.slots > 1 and not spec.keeps_all:
             raise DeclarationError(
-                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use each in the"
-                " place of then (flow.each(task), node.each(builder)), or flow.map(items).each(builder) in the place of"
+                f"{spec.describe()}, asks for {request.slots} results, but a node has one: use each instead of"
+                " then (flow.each(task), node.each(builder)), or flow.map(items).each(builder) instead of"
                 " flow.map(items, builder)"
             )
         return request

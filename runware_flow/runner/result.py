@@ -100,9 +100,7 @@ class RunResult:
         """
         spec = self._spec_of(node, NodeReference)
         if spec.scope.parent is not None:
-            raise NodeNotAvailable(
-                f"{spec.describe()}, is made once for each item: ask for its Many, or for a gather()"
-            )
+            raise NodeNotAvailable(f"{spec.describe()}, has one result for each item: use its Many, or a gather()")
         outcome = self._machine.root.outcome(spec.slot)
         if outcome is None:
             raise NodeNotAvailable(f"{spec.describe()}, has not finished yet")
@@ -261,7 +259,7 @@ class RunResult:
             elif isinstance(node, NodeReference):
                 other = "use result[node], result.outcome(node) or result.record(node)"
             else:
-                other = "ask for a node, as flow.then() and flow.map() return them, not for a label"
+                other = "use the node that flow.then() or flow.map() returned, not a label"
             wanted = "Many" if kind is ManyReference else "Node"
             raise TypeError(f"expected a {wanted}, got {node!r}: {other}")
         if node.declaration is not self._declaration:
@@ -274,7 +272,9 @@ class RunResult:
         spec = self._spec_of(many, ManyReference)
         fan = many.fans[0]
         if fan.scope.parent is not None:
-            raise NodeNotAvailable(f"{spec.describe()}, is made anew for each item around it: use gather()")
+            raise NodeNotAvailable(
+                f"{spec.describe()}, is inside another fan-out and has one list for each item of that: use gather()"
+            )
         return self._machine.fan_run(fan)
 
 

@@ -108,7 +108,7 @@ def read_settings(base: Settings, options: FlowOptions, owner: str = "Flow") -> 
 
         name = min(unknown)
         like = [f"; is it {one}=?" for one in get_close_matches(name, Settings.__struct_fields__, 1)]
-        raise DeclarationError(f"{name}= is no keyword of {owner}{''.join(like)}")
+        raise DeclarationError(f"{name}= is not a keyword of {owner}{''.join(like)}")
     return Settings(concurrency, on_error, progress, journal, limits, budget, cache)
 
 

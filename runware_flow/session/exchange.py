@@ -55,13 +55,13 @@ def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
             _read_answer(tracker, entry, parts, event)
             _go_on(tracker, entry, event)
     for task_id in groups:
-        tracker.emit(Log("receive", "dropped what came for a task that was not asked for", {"task": task_id}))
+        tracker.emit(Log("receive", "dropped results of a task that is not in this request", {"task": task_id}))
     if silent:
         read_silence = _submit_silence if event.lane is Lane.SUBMIT else _poll_silence
         read_silence(tracker, silent, event, errors)
     elif errors:
         data = {"code": errors[0].code, "message": errors[0].message}
-        tracker.emit(Log("receive", "the service reported an error of no task", data, "warning"))
+        tracker.emit(Log("receive", "the service reported an error without a taskUUID", data, "warning"))
 
 
 def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: bool) -> None:

@@ -285,7 +285,7 @@ class Link:
         attempts = self._attempts
         self._attempts = 0
         self._is_proven = False
-        tries = "without a try to reconnect" if attempts == 0 else f"and {attempts} attempts to reconnect failed"
+        tries = "and reconnecting is off" if attempts == 0 else f"and {attempts} attempts to reconnect failed"
         error = _connection_error(f"{reason}; the connection was lost {tries}", "reconnectionFailed")
         return self._end(error)
 

@@ -107,7 +107,7 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
         entry = tracker.entries.get(task_id)
         if entry is None:
             dropped += len(parts)
-            tracker.emit(Log("receive", "dropped what came for a task that is gone", {"task": task_id}))
+            tracker.emit(Log("receive", "dropped results of a task that has ended", {"task": task_id}))
         else:
             read_parts(tracker, entry, parts, at)
     for part in nameless:
@@ -116,7 +116,7 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
                 tracker.refused_without_name(to_error(part), at)
             # It may concern any task or none, so it fails none of them.
             data = {"code": part.code, "message": part.message}
-            tracker.emit(Log("receive", "the service reported an error of no task", data, "warning"))
+            tracker.emit(Log("receive", "the service reported an error without a taskUUID", data, "warning"))
     return dropped
 
 
@@ -322,7 +322,7 @@ def _read_short(tracker: Tracker, entry: Entry, at: float) -> None:
     times, seconds = _SHORT if entry.error is None else _SHORT_WITH_FAILURE
     if entry.shorts >= times and at - entry.short_since >= seconds:
         data = {"task": entry.task_id, "expected": entry.result_slots.slots, "came": entry.result_slots.filled}
-        tracker.emit(Log("task", "the service is done with fewer results than expected", data, "warning"))
+        tracker.emit(Log("task", "the service finished a task with fewer results than expected", data, "warning"))
         _finish(tracker, entry, at)
     else:
         tracker.poll_later(entry, at)

@@ -138,7 +138,7 @@ class StreamMachine:
         # What cannot be read in one member (a number that is none, say) loses nothing of the text beside it.
         chunk = salvage.halves(data)
         if chunk is None:
-            raise self._unreadable("an event of the stream is no JSON object")
+            raise self._unreadable("an event of the stream is not a JSON object")
         deltas = self._read(chunk)
         listed = chunk.get("data")
         for one in listed if salvage.is_array(listed) else ():

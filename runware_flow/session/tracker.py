@@ -209,10 +209,10 @@ class Tracker:
             entry.move("not acknowledged in time")
             self.send(entry, at)
         elif entry.is_read_only:
-            self.settle(entry, timed_out(entry, "the service did not answer, nor on a second try"))
+            self.settle(entry, timed_out(entry, "the service did not answer, not even on a second try"))
         else:
             # What was lost may be the acknowledgements: a look before it is given up costs nothing.
-            entry.fallback = timed_out(entry, "the service did not acknowledge the task, nor on a second try")
+            entry.fallback = timed_out(entry, "the service did not acknowledge the task, not even on a second try")
             entry.move("not acknowledged twice")
             self.poll_now(entry, at)
 
@@ -584,7 +584,7 @@ def refused_too_long(error: RunwareError, entry: Entry, seconds: float) -> Runwa
     """The error of a task whose model has refused everything for so many seconds."""
     return RunwareError(
         f"the service has refused every task of {entry.window.name} for {seconds:g} s, the last one with"
-        f" {error.raw_code or error.code} ({error.message}); nothing was bought, so send the task again later",
+        f" {error.raw_code or error.code} ({error.message}); nothing was billed; send the task again later",
         code="rateLimit",
         raw_code=error.raw_code,
         status_code=error.status_code,
@@ -597,7 +597,7 @@ def too_large(entry: Entry, reason: str) -> RunwareError:
     """The error of a task that the peer does not take for its size."""
     submission, why = entry.submission, reason.rstrip(".")
     return RunwareError(
-        f"{submission.task_type} was not taken: its {len(submission.body)} bytes are too many for one frame ({why});"
+        f"{submission.task_type} was not accepted: its {len(submission.body)} bytes are too many for one frame ({why});"
         " upload large media first and name them by UUID, or send smaller ones",
         code="validation",
         raw_code="valueTooLarge",

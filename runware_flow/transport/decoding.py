@@ -38,10 +38,10 @@ class BodyDecoder:
         names = [name.strip().lower() for name in encoding.split(",")]
         names = [name for name in names if name not in ("", "identity")]
         if len(names) > 1:
-            raise EncodingError("it is encoded more than once")
+            raise EncodingError("its Content-Encoding names several encodings")
         self._name = names[0] if names else None
         if self._name is not None and self._name not in (*_GZIP, "deflate"):
-            raise EncodingError("it is encoded in a way that was not asked for")
+            raise EncodingError("its Content-Encoding is not one that the request accepts")
         self._begun = False
         # With 32 added zlib tells gzip and zlib apart by itself; "deflate" may also be bare, see `_start`.
         self._decompressor = zlib.decompressobj(zlib.MAX_WBITS | 32)
@@ -65,7 +65,7 @@ class BodyDecoder:
                 if piece:
                     yield piece
         except zlib.error:
-            raise EncodingError("it is not encoded as it says") from None
+            raise EncodingError("its content does not match its Content-Encoding") from None
 
     def end(self) -> None:
         """The body is over.
@@ -74,7 +74,7 @@ class BodyDecoder:
             EncodingError: something is missing.
         """
         if self._begun and not self._decompressor.eof:
-            raise EncodingError("it is not encoded as it says: its end is missing")
+            raise EncodingError("its content does not match its Content-Encoding: its end is missing")
 
     def _start(self, data: bytes) -> None:
         """Servers send "deflate" with and without the zlib header (RFC 9110, section 8.4.1.2): the first byte tells."""

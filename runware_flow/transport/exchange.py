@@ -215,7 +215,9 @@ def explain(address: Address, error: Exception, body: Body, connect_timeout: flo
     if isinstance(error, EncodingError):
         return TransportError(f"The reply from {address} cannot be read: {error}.", kind="invalid", sent=True)
     if isinstance(error, httpx.DecodingError):
-        return TransportError(f"The reply from {address} is not encoded as it says.", kind="invalid", sent=True)
+        return TransportError(
+            f"The reply from {address} does not match its Content-Encoding.", kind="invalid", sent=True
+        )
     message = f"The connection to {address} was lost before the whole reply came."
     return TransportError(message, kind="lost", sent=body.begun)
 

@@ -51,7 +51,9 @@ def could_not_open(address: Address, error: Exception) -> TransportError:
 def could_not_secure(address: Address, error: Exception) -> TransportError:
     """Explain a failure of the TLS handshake."""
     told = next((one for one in _chain(error) if isinstance(one, ssl.SSLError)), None)
-    verdict = getattr(told, "verify_message", None) or getattr(told, "reason", None) or "the other side hung up"
+    verdict = (
+        getattr(told, "verify_message", None) or getattr(told, "reason", None) or "the server closed the connection"
+    )
     plain = str(verdict).replace("_", " ").lower() if verdict == getattr(told, "reason", None) else str(verdict)
     return TransportError(f"No secure connection to {address}: {plain}.", kind="tls", sent=False)
 
@@ -78,7 +80,7 @@ def _reason(chain: list[BaseException]) -> str:
         number = one.errno if isinstance(one, OSError) and one.errno else int(in_text[1]) if in_text else None
         if number is not None:
             return os.strerror(number).lower()
-    return "the connection broke"
+    return "the connection was lost"
 
 
 def timed_out(address: Address, seconds: float) -> TransportError:
@@ -92,10 +94,10 @@ def handshake_failed(address: Address, beginning: bytes) -> TransportError:
     The libraries tell these cases apart differently, and not all of them; the status line tells them alike.
     """
     if not beginning:
-        return TransportError(f"{address} hung up during the handshake.", kind="refused", sent=False)
+        return TransportError(f"{address} closed the connection during the handshake.", kind="refused", sent=False)
     status_line = _STATUS_LINE.match(beginning)
     if status_line is None or int(status_line[1]) == 101:
-        return TransportError(f"What answered at {address} is no WebSocket server.", kind="invalid", sent=False)
+        return TransportError(f"The server at {address} is not a WebSocket server.", kind="invalid", sent=False)
     status = int(status_line[1])
     message = f"{address} answered HTTP {status} instead of opening a WebSocket."
     return TransportError(message, kind="refused", sent=False, status=status)

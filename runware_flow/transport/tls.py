@@ -37,6 +37,6 @@ def _load() -> ssl.SSLContext:
         missing = {name: path for name, path in named.items() if path and not os.path.exists(path)}
         found = [f"{name}={path!r}" for name, path in (missing or named).items() if path]
         what = " and ".join(found) or "the certificates of the package certifi"
-        reason = error.strerror or "what is there is no certificate"
+        reason = error.strerror or "it holds no certificate"
         message = f"No secure connection: {what} cannot be read ({reason})."
         raise TransportError(message, kind="tls", sent=False) from error

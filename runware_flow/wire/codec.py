@@ -234,7 +234,7 @@ def _schema_of(kind: Any, path: Keys) -> dict[str, Any]:
     try:
         return schema_of(kind)
     except TypeError as error:
-        raise _reject(path, f"is {kind!r}, which is no JSON schema and no type that has one: {error}") from None
+        raise _reject(path, f"is {kind!r}, which is neither a JSON schema nor a type that has one: {error}") from None
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
@@ -289,7 +289,7 @@ def _convert_result(value: Any, path: Keys, local: list[LocalMedia]) -> Any:
     if _is_task(value):
         raise _reject(path, f"holds {_name(value)}, a task and not its result; make it a node and use node.then")
     if isinstance(value, Result):
-        raise _reject(path, f"holds {_name(value)}, which is no medium; give one of its fields, such as its text")
+        raise _reject(path, f"holds {_name(value)}, which is not a medium; give one of its fields, such as its text")
     raise _reject(path, f"holds {_name(value)}, which cannot be sent")
 
 

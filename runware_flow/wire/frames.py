@@ -75,7 +75,7 @@ def decode_frame(data: bytes | str) -> Frame:
 def _decode_odd_frame(raw: bytes) -> Frame:
     members = salvage.members(raw)
     if members is None:
-        raise ProtocolError(f"the service sent what is no frame: {_excerpt(raw)}")
+        raise ProtocolError(f"the service sent something that is not a frame: {_excerpt(raw)}")
     if not members.keys() & {"data", "errors", "error"}:
         return Frame(_items([bytes(raw)])) if "taskUUID" in members else Frame()
     items = _items(_listed(members.get("data", b"null")))

@@ -143,7 +143,7 @@ def read_reply(
         plain = _object(body)
         if plain is None or not isinstance(plain.get("status"), str):
             return RunwareError(
-                f"the serverless service answered HTTP {status} with something that is no task",
+                f"the serverless service answered HTTP {status} without a task",
                 code="serverError",
                 raw_code="unrecognizedResponse",
                 task_uuid=task_id,

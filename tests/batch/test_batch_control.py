@@ -109,7 +109,7 @@ def test_shared_node_on_the_way_that_is_not_taken_is_one_clear_error(run):
 def test_shared_and_the_builder_have_to_agree():
     with pytest.raises(DeclarationError, match="has no shared=, but its builder takes a third argument"):
         Batch(styled).run(prompts(1))
-    with pytest.raises(DeclarationError, match="its builder takes a third argument, its result"):
+    with pytest.raises(DeclarationError, match="its builder must take a third argument, the shared result"):
         Batch(poster).run(prompts(1), shared=style)
 
 
@@ -313,7 +313,7 @@ def test_functions_and_picks_are_restored_too(run, path):
         ({"tolerate": 2}, "tolerate= is a share"),
         ({"tolerate": 0.1, "on_error": "continue"}, "never does"),
         ({"progress": "yes"}, "progress= is"),
-        ({"what": 1}, "what= is no keyword of Batch"),
+        ({"what": 1}, "what= is not a keyword of Batch"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, told):

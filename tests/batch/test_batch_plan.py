@@ -22,14 +22,14 @@ def test_plan_scales_a_sample_to_all_items():
     assert (plan.cost_of_one.low, plan.cost_of_one.high) == (0.5, 0.8)
     assert (plan.cost.low, plan.cost.high) == (20.0, 32.0)
     assert plan.estimate == pytest.approx(40 * (3 * 0.5 + 0.7) / 4)
-    assert "40 items, 4 looked at" in str(plan)
+    assert "40 items, 4 in the sample" in str(plan)
 
 
 def test_plan_of_items_without_a_length_knows_one_item_only():
     plan = Batch(poster).plan(lambda: iter(["short", "long"]), prices=PRICES)
     assert plan.items is plan.estimate is None
     assert plan.cost.high is None
-    assert "an unknown number of items, 2 looked at" in str(plan)
+    assert "an unknown number of items, 2 in the sample" in str(plan)
 
 
 def test_plan_without_prices_says_what_has_none():

@@ -65,7 +65,7 @@ def test_run_of_a_batch_continues_from_its_journal(folder, journal):
 def test_plan_of_a_batch_says_what_its_items_would_cost_and_sends_nothing(folder, journal):
     code, out, error = command(folder, "plan", "posters.py", "--items", "rows.csv", "--journal", journal)
     assert (code, error) == (0, "")
-    assert out.splitlines()[0] == "batch 'poster': 4 items, 4 looked at"
+    assert out.splitlines()[0] == "batch 'poster': 4 items, 4 in the sample"
     assert "all items: 8 tasks, $0.006, about $0.006" in out
     code, out, _ = command(folder, "plan", "posters.py", "--items", "rows.csv", "--limit", "3", "--json")
     told = json.loads(out)

@@ -108,7 +108,7 @@ def test_of_many_tolerated_failures_the_first_are_reported(folder, emulator):
         emulator.faults.clear()
     *told, rest = done.stderr.splitlines()
     assert told == [f"runware-flow: art[{number}]/art failed: The task failed." for number in range(3)]
-    assert rest == "runware-flow: 2 more failed; a --report tells of each"
+    assert rest == "runware-flow: 2 more failed; --report FILE lists them all"
 
 
 def test_an_exception_of_the_users_builder_is_shown_with_its_line(folder, emulator):
@@ -235,7 +235,7 @@ def test_one_interrupt_settles_and_journals_what_is_in_flight(folder, slow_emula
     code, out, errors = started(folder, slow_emulator, *more, presses=1)
     assert code == 130
     assert "stopping: nothing new is sent; 2 in flight may be billed and are waited for" in errors
-    assert "interrupted; nothing was left in flight, and run.sqlite has it all" in errors
+    assert "interrupted; nothing was left in flight, and run.sqlite has every result" in errors
     assert set(states(folder / "run.sqlite")) == {"done"}
     assert "posters: stopped in" in out
     assert (folder / "r.html").exists()
@@ -292,7 +292,7 @@ def test_the_summary_tells_what_came_from_the_journal(folder, emulator):
 
 def test_a_plan_without_prices_says_how_to_get_them(folder, emulator):
     asked = ("plan", "posters.py", "--param=prompts=kite")
-    assert "can be asked for with --prices" in call(folder, emulator, *asked).stdout
+    assert "--prices asks the service for unknown prices" in call(folder, emulator, *asked).stdout
     assert "--prices" not in call(folder, emulator, *asked, "--prices").stdout
 
 

@@ -87,7 +87,7 @@ def test_timeout_runs_from_the_call_on_and_says_that_the_service_refused(run, op
             ) as raised:
                 await client.run(picture(), timeout=1)
             assert (raised.value.code, raised.value.raw_code) == ("rateLimit", "rateLimitExceeded")
-            assert "nothing was bought" in raised.value.message
+            assert "nothing was billed" in raised.value.message
             assert not emulator.log.tasks
 
     run(main)

@@ -104,8 +104,8 @@ def test_answers_and_models_of_the_command_line(tmp_path) -> None:
     assert parse_models(["acme:1@1=caption"]) == {"acme:1@1": "caption"}
     file.write_text("{", encoding="utf-8")
     for wrong in ("birds", "=Kite", f"a=@{file}", f"a=@{file}.none"):
-        with pytest.raises(ValueError, match=r"no answer|not JSON|cannot read"):
+        with pytest.raises(ValueError, match=r"not an answer|not JSON|cannot read"):
             parse_answers([wrong])
     for wrong in ("acme=caption", "acme:1@1", "acme:1@1=painting"):
-        with pytest.raises(ValueError, match="is no model"):
+        with pytest.raises(ValueError, match="is not a model"):
             parse_models([wrong])

@@ -179,13 +179,13 @@ MISTAKES = {
     "concurrency": (lambda flow: Flow(concurrency=0), "concurrency= is a whole number from 1, not 0"),
     "on_error": (lambda flow: Flow(on_error="explode"), "on_error= is"),
     "progress": (lambda flow: Flow(progress="bar"), "progress= is"),
-    "limits": (lambda flow: Flow(limits={"film:": 1}), "'film:' is no key of limits="),
+    "limits": (lambda flow: Flow(limits={"film:": 1}), "'film:' is not a key of limits="),
     "budget": (lambda flow: Flow(budget=-1.0), "budget= is an amount of USD"),
     "journal": (lambda flow: Flow(journal=7), "journal= is the path"),
     "cache": (lambda flow: Flow(cache=True), "cache= is the path of a folder"),
     "override": (lambda flow: flow.start(concurrency=-1), "concurrency= is a whole number"),
-    "unknown override": (lambda flow: flow.start(parallel=3), "parallel= is no keyword of Flow"),
-    "misspelt override": (lambda flow: flow.start(concurency=3), "no keyword of Flow; is it concurrency=?"),
+    "unknown override": (lambda flow: flow.start(parallel=3), "parallel= is not a keyword of Flow"),
+    "misspelt override": (lambda flow: flow.start(concurency=3), "not a keyword of Flow; is it concurrency=?"),
     "blocking run with a client": (lambda flow: flow.run(object()), "await flow.execute"),
 }
 

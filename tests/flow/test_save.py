@@ -141,7 +141,7 @@ def test_save_of_what_is_no_medium_fails_with_a_sentence(run, folder):
         flow.then(question, label="text").save("{label}")
         with pytest.raises(FlowFailed) as caught:
             await flow.execute(client)
-        assert "was given a TextResult, which is no medium" in str(caught.value.__cause__)
+        assert "was given a TextResult, not a medium" in str(caught.value.__cause__)
 
     run(served(main))
 

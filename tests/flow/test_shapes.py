@@ -315,7 +315,7 @@ def test_parse_of_what_does_not_fit_fails_the_node_and_shows_the_text(run):
     async def main():
         error = (await flow.execute(Service())).outcome(node).error
         assert isinstance(error, RunwareFlowError)
-        assert "no JSON of Scene" in str(error)
+        assert "not JSON of Scene" in str(error)
         assert '{"title": 3}' in str(error)
 
     run(main)

@@ -99,7 +99,7 @@ MISTAKES = {
         "flow.then(a, b, lambda a, b: ...)",
     ),
     "an item of a node": ("flow.map(['a kite'], lambda p: ART)[0]", "a run has result[many]"),
-    "a label in place of a node": ("flow.then(ART, label='art')\nflow.run(backend=BACKEND)['art']", "not for a label"),
+    "a label in place of a node": ("flow.then(ART, label='art')\nflow.run(backend=BACKEND)['art']", "not a label"),
     "a label as an attribute": ("flow.then(ART, label='art')\nflow.run(backend=BACKEND).art", "is result[node]"),
     "a class without a JSON schema": (
         "class Scene: pass\n"

@@ -114,7 +114,7 @@ def test_flow_failed_says_what_failed_what_is_kept_and_what_to_do(run):
             f"  request: {request}",
             "  kept: 1 finished node in .result",  # the cost is not known
             f"  may be billed: slow, taskUUID {uuids['slow']}",
-            f"  next: this may pass: give the node a retry= or a fallback=; then run it again {pay}",
+            f"  next: this may be temporary: give the node a retry= or a fallback=; then run it again {pay}",
         ]
         assert (failed.label, failed.where, failed.path) == ("bad", str(line), "bad")
         assert (failed.task_type, failed.model, failed.attempt) == ("imageInference", "runware:400@1", 2)
@@ -160,7 +160,10 @@ def test_flow_failed_with_a_journal_says_what_a_second_run_does(run, tmp_path):
         with pytest.raises(FlowFailed) as info:
             await flow.execute(service)
         kept, billed, then = str(info.value).splitlines()[2:]
-        assert (kept, billed) == ("  kept: nothing had finished", "  may be billed: 1 request whose end is not known")
+        assert (kept, billed) == (
+            "  kept: no node had finished",
+            "  may be billed: 1 request whose outcome is not known",
+        )
         assert then.startswith(
             f"  next: what was sent may still finish as task {service.sent[0].task_id}; give it more"
         )

@@ -48,7 +48,7 @@ def test_template_is_filled(text, changes, name) -> None:
         ("out/{}", "nothing is put into"),
         ("out/{label.__class__}", "nothing is put into"),
         ("out/{0}", "nothing is put into"),
-        ("out/{label", "is no template"),
+        ("out/{label", "is not a template"),
         ("out/{label:>9}", "only a width for the index"),
         ("out/{index:x}", "only a width for the index"),
         ("out/{index:99999}", "only a width for the index"),

@@ -155,7 +155,7 @@ def test_journal_that_is_not_there_or_no_journal_is_one_clear_error(run, tmp_pat
     with pytest.raises(JournalError, match="there is no journal"), Journal(tmp_path / "none"):
         pass
     (tmp_path / "text").write_text("no journal " * 1000)
-    with pytest.raises(JournalError, match="damaged, or no journal"), Journal(tmp_path / "text"):
+    with pytest.raises(JournalError, match="damaged, or not a journal"), Journal(tmp_path / "text"):
         pass
     with pytest.raises(JournalError, match="there is no journal"):
         run(collect, tmp_path / "none")

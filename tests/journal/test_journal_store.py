@@ -130,14 +130,14 @@ def test_store_in_a_folder_that_cannot_be_made_says_so(tmp_path):
 
 
 def test_store_a_folder_in_the_place_of_a_file_says_so(tmp_path):
-    with pytest.raises(JournalError, match="it is a folder, name a file in it"):
+    with pytest.raises(JournalError, match="it is a folder; name a file in it"):
         SqliteStore(tmp_path).open()
 
 
 def test_store_other_files_are_refused_untouched(tmp_path):
     text = tmp_path / "notes.txt"
     text.write_text("not a database, but long enough to be one " * 100)
-    with pytest.raises(JournalError, match="no journal: it is a file of text") as caught:
+    with pytest.raises(JournalError, match="not a journal: it is a text file") as caught:
         SqliteStore(text).open()
     assert "salvage" not in str(caught.value)
     assert text.read_text().startswith("not a database")
@@ -145,7 +145,7 @@ def test_store_other_files_are_refused_untouched(tmp_path):
     with sqlite3.connect(other) as connection:
         connection.execute("CREATE TABLE mine (a)")
     connection.close()
-    with pytest.raises(JournalError, match="no journal of runware_flow"):
+    with pytest.raises(JournalError, match="not a journal of runware_flow"):
         SqliteStore(other).open()
 
 

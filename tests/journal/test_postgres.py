@@ -133,7 +133,7 @@ def test_write_under_a_lease_that_was_taken_is_refused_and_others_are_carried_ou
     refused, kept = slow.apply(
         [Settle(bought.number, 2.0, is_done=True, lease=mine.number), begin(1, "b", other.number)]
     )
-    assert "another process has this item" in str(refused)
+    assert "another process took this item over" in str(refused)
     assert kept.advice.action == "buy"
     assert slow.renew_leases([mine.number, other.number]) == [mine.number]
     [collected] = quick.apply([begin(0, "new", taken.number)])
@@ -187,7 +187,7 @@ def test_run_whose_database_comes_up_after_it_waits_for_it(run, caplog):
     run(main)
     assert len(caplog.messages) == 1
     assert "does not answer" in caplog.messages[0]
-    assert "it is tried again for 60 s" in caplog.messages[0]
+    assert "is tried again for 60 s" in caplog.messages[0]
 
 
 def test_run_whose_database_stays_away_fails_within_the_patience(run):
@@ -196,7 +196,7 @@ def test_run_whose_database_stays_away_fails_within_the_patience(run):
         flow = Flow("f", journal=store)
         flow.then(art("a"))
         service = Service()
-        with pytest.raises(JournalError, match=r"me@127.0.0.1:1/x does not answer .* has not for 0\.3 s") as caught:
+        with pytest.raises(JournalError, match=r"me@127.0.0.1:1/x does not answer .* was tried for 0\.3 s") as caught:
             await flow.execute(service)
         assert "S3cret" not in str(caught.value)
         assert service.sent == []

@@ -86,7 +86,7 @@ def test_process_that_was_frozen_sends_nothing_more_for_items_that_were_taken(da
         check_bought_once(environment)
         one.send_signal(signal.SIGCONT)
         _, said = finish(one, first)
-        assert "its lease is lost, another process has it now" in said
+        assert "its lease was lost and another process has it" in said
         check_bought_once(environment)
 
 

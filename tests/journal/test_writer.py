@@ -74,9 +74,11 @@ def test_store_that_does_not_answer_at_first_is_waited_for_and_said_so_once(run,
 
     run(main)
     assert store.opened == 3
-    assert caplog.messages == [
-        "the journal's database does not answer (refused): it is tried again for 30 s, and nothing is sent until then"
-    ]
+    [warning] = caplog.messages
+    assert warning == (
+        "the journal's database does not answer (refused): the journal is tried again for 30 s,"
+        " and nothing is sent until it answers"
+    )
 
 
 def test_store_that_does_not_answer_within_its_patience_is_one_sentence(run, tmp_path, caplog):
@@ -84,7 +86,9 @@ def test_store_that_does_not_answer_within_its_patience_is_one_sentence(run, tmp
     flow.map([1], nothing)
 
     async def main():
-        with pytest.raises(JournalError, match=r"does not answer .refused., and has not for 0 s: nothing was sent"):
+        with pytest.raises(
+            JournalError, match=r"does not answer .refused.; it was tried for 0 s, and nothing was sent"
+        ):
             await flow.execute()
 
     run(main)

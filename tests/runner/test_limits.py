@@ -200,9 +200,9 @@ def test_batch_left_early_leaves_nothing_running(run):
 @pytest.mark.parametrize(
     ("limits", "said"),
     [
-        ({"vidoe": 4}, "'vidoe' is no key of limits="),
-        ({"task:caption": 4}, "'task:caption' is no key of limits="),
-        ({"type:imageinference": 4}, "'type:imageinference' is no key of limits=; there is 'type:imageInference'"),
+        ({"vidoe": 4}, "'vidoe' is not a key of limits="),
+        ({"task:caption": 4}, "'task:caption' is not a key of limits="),
+        ({"type:imageinference": 4}, "'type:imageinference' is not a key of limits=; there is 'type:imageInference'"),
         ({"model:no-such-model": 4}, "no model is called 'no-such-model'"),
         ({"model:bfl-flux-2-dev": 4, "model:runware:400@1": 5}, "two limits for the model runware:400@1"),
         ({"video": 0}, "whole numbers from 1, not 0 for 'video'"),
@@ -227,5 +227,5 @@ def test_limit_that_no_key_has_names_the_node(run):
         flow.then(art(), limit=3)
 
     batch = Batch(lambda flow, prompt: flow.then(art(prompt), limit="gpu"))
-    with pytest.raises(DeclarationError, match="limit='gpu', which is no key of limits=: the flow has none"):
+    with pytest.raises(DeclarationError, match="limit='gpu', which is not a key of limits=: the flow has none"):
         run(batch.collect, ["a"], Service())

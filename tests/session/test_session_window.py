@@ -235,7 +235,7 @@ def test_model_that_refuses_everything_ends_what_waits_with_one_sentence(duplex)
         (RunwareError, "rateLimit", "rateLimitExceeded")
     }
     assert "refused every task of runware:400@1 for 60 s" in errors[0].message
-    assert "nothing was bought" in errors[0].message
+    assert "nothing was billed" in errors[0].message
     made.service.capacity = None
     made.submit(submission("later"), Plan([1.0]))
     assert made.run_until_settled(30.0)

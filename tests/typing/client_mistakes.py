@@ -44,6 +44,6 @@ async def calling(client: Client) -> None:
 def show(text: str) -> None: ...
 
 
-# What is no medium has no file.
+# What is not a medium has no file.
 flow = Flow("mistakes")
 flow.then(TextInference(model="m", messages=[])).save("{label}")  # type: ignore[misc] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -155,9 +155,9 @@ def test_to_wire_local_medium_at_the_top_is_left_out_until_placed() -> None:
     [
         (Node(), "use node.then"),
         (Caption(model="m", inputs={}), "a Caption, a task and not its result"),
-        (CaptionResult(text="x"), "no medium"),
+        (CaptionResult(text="x"), "not a medium"),
         (ImageResult(task_uuid="U9"), "U9"),
-        (Result(), "no medium"),
+        (Result(), "not a medium"),
         (math.nan, "JSON cannot carry"),
         (-math.inf, "JSON cannot carry"),
         ({1, 2}, "a set"),

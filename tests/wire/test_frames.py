@@ -231,7 +231,7 @@ def test_frame_text_and_bytes_are_alike() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"7", b"<html>", b'{"data":[', b'{"data":[]', "\ud800", b"\xff"])
 def test_frame_that_is_no_object_is_a_protocol_error(data: bytes | str) -> None:
-    with pytest.raises(ProtocolError, match="no frame"):
+    with pytest.raises(ProtocolError, match="not a frame"):
         decode_frame(data)
 
 

@@ -143,7 +143,7 @@ class SchemaKeeper:
         try:
             resolved = msgspec.json.decode(reply.body, type=_Resolved)
         except salvage.UNREADABLE as error:
-            raise SchemaUnusable("what the schemas service sent is no schema") from error
+            raise SchemaUnusable("the schemas service sent something that is not a schema") from error
         if resolved.documentation:
             self._documentation[model] = resolved.documentation
         if resolved.request_schema is None:

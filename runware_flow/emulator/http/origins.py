@@ -31,7 +31,7 @@ def parse_origin(text: str) -> str:
     """
     parts = urlsplit(text)
     if not parts.scheme or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError(f"{text!r} is no origin: write it as https://app.example.com or http://localhost:3000")
+        raise ValueError(f"{text!r} is not an origin: write it as https://app.example.com or http://localhost:3000")
     default = {"http": 80, "https": 443}.get(parts.scheme)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + ("" if parts.port in (None, default) else f":{parts.port}")
