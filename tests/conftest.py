@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -24,6 +25,13 @@ HANG_SECONDS = 240 if IS_EXHAUSTIVE else 30
 # A shell that starts a program in the background lets it ignore interrupts, and with it all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of later collections; many tests begin one to look for what was left behind."""
+    gc.collect()
+    gc.freeze()
+
 
 T = TypeVar("T")
 Run = Callable[..., Any]
