@@ -1,4 +1,4 @@
-"""What a client uses beside its session, in one place: its HTTP, the registry, schemas, content and apps."""
+"""The services of a client besides its session: HTTP, the registry, schemas, content and apps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Services:
         self._workers: Workers | None = None
 
     def open(self, workers: Workers) -> None:
-        """Begin; what is done in the background is done by `workers`."""
+        """Begin; `workers` own the tasks in the background."""
         self._workers = workers
         self.web.open(workers)
 
@@ -51,7 +51,7 @@ class Services:
         return self._workers
 
     async def prepare(self, task: Task[Any] | Mapping[str, Any], complete: Callable[[], Prepared]) -> Prepared:
-        """Complete a task by the registry at hand; only for a model that it lacks, wait for a newer one."""
+        """Complete a task with the registry at hand; fetch a newer one only for a model that this one lacks."""
         if consults_registry(task):
             self.registry.freshen(self.workers)
         try:
@@ -74,7 +74,7 @@ class Services:
         await self.registry.refresh(self.workers)
 
     def document(self, error: RunwareError, model: str | None) -> RunwareError:
-        """Give an error the link to the documentation that it lacks, and take the key out that a server repeated."""
+        """Add the link to the documentation to an error, and remove a key that a server repeated in its message."""
         message = self.settings.api_key.redact(error.message)
         if message != error.message:
             error.message, error.args = message, (message,)
@@ -83,7 +83,7 @@ class Services:
 
     @contextmanager
     def documenting(self) -> Generator[None]:
-        """Give what is raised inside the link to the documentation that it lacks; it leaves as it is otherwise."""
+        """Add the link to the documentation to errors that are raised in this block."""
         try:
             yield
         except RunwareError as error:

@@ -1,4 +1,4 @@
-"""The methods of a client beside generation: models, media, files of results, the account, past tasks, apps."""
+"""The methods of a client besides generation: models, media, files of results, the account, past tasks, apps."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ R = TypeVar("R", bound=Result)
 _QUERY_TIMEOUT = 60.0
 
 _UPLOAD_STAGES = ("validated", "downloaded", "optimized", "stored", "ready")
-"""What an upload of a model goes through [doc]."""
+"""The stages of a model upload, in their order [doc]."""
 
 
 @bordered
 class Utilities:
-    """What `Client` inherits: one method for each utility of the service, with typed results.
+    """The utilities of `Client`: one method for each utility of the service, with typed results.
 
-    `timeout` is in seconds everywhere and covers the whole call, repetitions and pauses included. Where a method takes
-    none, or it is left out, its bound is the client's `poll_timeout` for tasks, `timeout` for files, and 60 s for
-    questions about tasks, models and apps. `validate=True` checks what is asked against the package's own schema of the
-    utility before it is sent, instead of the client's `validate`. Errors are those of `Client.run`.
+    `timeout` is in seconds and covers the whole call, repetitions and pauses included. Without it, a call that sends a
+    task ends after the client's `poll_timeout`, a download after its `timeout`, and a query about tasks, models or apps
+    after 60 s. `validate` overrides the client's: with `True` the request is checked against the package's schema of
+    the utility before it is sent. Errors are those of `Client.run`.
     """
 
     _services: Services
@@ -112,7 +112,7 @@ class Utilities:
             search: words in the name.
             source: `official` or `community`.
             visibility: `public`, `private`, `favorite` or `owned`.
-            limit, offset: a page of the results; 1 to 100, 20 unless told.
+            limit, offset: a page of the results; `limit` is 1 to 100, 20 by default [doc].
             extra: parameters newer than this library, by wire names.
         """
         task = ModelSearch(
@@ -140,16 +140,16 @@ class Utilities:
         timeout: float | None = None,
         **parameters: Any,
     ) -> ModelUploadResult:
-        """Bring a model of one's own to the service, and wait until it is ready to be used, or has reached a stage.
+        """Upload a model of your own, and wait until it is ready to be used, or has reached a stage.
 
-        A cancel ends the waiting only; the service goes on with what it has accepted.
+        A cancel ends the waiting only; the service continues with an upload that it has accepted.
 
         Args:
             task: the `ModelUpload`; or leave it out and give its fields as keywords (`category`, `architecture`,
                 `format`, `name`, `version`, `download_url`, ...).
-            wait_for: the stage to wait for. With `"validated"` the call returns when the service has taken the model;
-                what goes wrong after that, `get_response(result.task_uuid)` tells. A later stage will do as well: over
-                REST the service answers when it is done with all of them.
+            wait_for: the stage to wait for; a later one counts as well. With `"validated"` the call returns when the
+                service has accepted the model, and `get_response(result.task_uuid)` reports later failures. Over REST
+                the service answers only after the last stage.
             on_result: called with `Ok(result)` or `Failed(error)` when the model is ready, or has failed.
             on_progress: called with a `Progress` whose `status` is the stage: `validated`, `downloaded`, `optimized`,
                 `stored`. Over REST only the later ones may be seen.
@@ -205,8 +205,8 @@ class Utilities:
     ) -> ImageUploadResult:
         """Store an image for later tasks: `.image_uuid`. `media_storage` takes any medium.
 
-        Local media need no upload of yours: `run` takes paths and bytes wherever a task takes a medium. After a cancel
-        the image may be stored or not; storing it again does no harm.
+        You need not upload local media yourself: `run` takes paths and bytes wherever a task takes a medium. After a
+        cancel the image may be stored or not; storing it again does no harm.
 
         Args:
             image: a URL, a data URI or base64 as a `str`; a `Path`; or bytes.
@@ -223,8 +223,8 @@ class Utilities:
     ) -> MediaStorageResult:
         """Store a medium for later tasks (`.media_uuid`, `.media_url`), or delete one.
 
-        After a cancel it may have been done or not; doing it again does no harm. A path or bytes are encoded while they
-        are sent, by a POST of their own.
+        After a cancel the medium may be stored (or deleted) or not; the same call can be repeated. A path or bytes are
+        sent by a POST of their own and encoded piece by piece.
 
         Args:
             media: to upload, as for `image_upload`; to delete, its UUID.
@@ -248,7 +248,9 @@ class Utilities:
         validate: bool | None = None,
         timeout: float | None = None,
     ) -> AccountManagementResult:
-        """Read the account's details (balance, team, keys), or its usage over at most 30 days.
+        """Read the account's details (balance in USD, team, keys), or its usage over at most 30 days [doc].
+
+        A cancel leaves nothing behind.
 
         Args:
             operation: `getDetails`, `getUsageActivity`, `getUsagePerformance` or `getUsageErrors`.
@@ -266,20 +268,23 @@ class Utilities:
         return await self._first(task, timeout, validate)
 
     async def get_response(self, task_uuid: str, *, timeout: float | None = None) -> TaskState:
-        """Ask once how a task stands, of any program: status, progress, finished results, failures. Waits for nothing.
+        """Poll a task of any program once, and return its status, progress, finished results and failures.
 
-        Always by a POST of its own, so it may be asked of a task that this client is waiting for. A failed task is a
-        state, not an exception. The service forgets finished tasks after a while, and at once those it answered
-        directly (sync): then the state is `unknown`, and `get_task_details` has the archive.
+        The poll is a POST of its own, so the task may be one that this client is waiting for. A failed task is a state,
+        not an exception. The service forgets a finished task after a time that it does not document, and a sync task
+        once it has answered it [3p]: then the state is `unknown`, and `get_task_details` reads the archive. A cancel
+        leaves nothing behind.
 
         Raises:
-            RunwareError: the question itself failed (key, connection).
+            RunwareError: the poll itself failed (key, connection).
         """
         with self._services.documenting():
             return read_state(task_uuid.lower(), await self._request("getResponse", task_uuid, timeout))
 
     async def get_task_details(self, task_uuid: str, *, timeout: float | None = None) -> TaskDetailsResult:
-        """Look up what a past task asked and answered: `.request` and `.response`, as they went over the wire.
+        """Return the `.request` and the `.response` of a past task from the archive, as they went over the wire.
+
+        A cancel leaves nothing behind.
 
         Raises:
             RunwareError: `notFound` for a task that the archive does not know.
@@ -326,12 +331,12 @@ class Utilities:
         after a cancel.
 
         Args:
-            result: of an image, a film, a sound, ...
+            result: an `ImageResult`, a `VideoResult`, or any other result with a medium.
             path: a file, or a folder.
             timeout: seconds for the whole download, instead of the client's `timeout`.
 
         Raises:
-            RunwareTimeoutError: the time is over; the service keeps the file, so it can be saved later.
+            RunwareTimeoutError: the download took longer than `timeout`; the file is still at the service.
             RunwareError: `notFound` when the service no longer has the file, `connection` when the download failed.
             OSError: the file cannot be written.
         """
@@ -346,26 +351,27 @@ class Utilities:
         return await read_media(result, await self._services.web.http_client(), timeout=seconds)
 
     async def is_available(self, result: MediaResult) -> bool:
-        """Ask whether a result's medium can still be had: files live as long as the task's `ttl`. Fetches nothing.
+        """Return whether a result's medium can still be downloaded, without downloading it.
 
-        Where that cannot be told, within 60 s, it counts as available. A cancel leaves nothing behind.
+        A file lives as long as the task's `ttl` or the account's default [doc]. If the server gives no clear answer
+        within 60 s, the medium counts as available. A cancel leaves nothing behind.
         """
         self._here()
         return await is_available(result, await self._services.web.http_client())
 
     def receive_webhook(self, body: bytes) -> list[WebhookNotice]:
-        """Take the body of a call that the service made to a webhook of yours, from whatever framework you use.
+        """Handle the body of a webhook call, in whatever framework you use.
 
-        Results and failures of tasks that this client waits for reach their `run` or `submit` at once, each once,
-        however often the service repeats itself. Nothing here waits. Who called is for you to check (a token in the
-        URL): the service signs nothing. `WebhookReceiver` does all of it.
+        Results and failures of tasks that this client waits for reach their `run` or `submit` at once, and only once
+        if the service repeats a call. This method does not block. Check the caller yourself, by a token in the URL: the
+        service does not sign its calls [doc]. `WebhookReceiver` does all of this.
 
         Returns:
-            What the call told of tasks that this client does not wait for: those of another process, or of a call that
-            was cancelled, or that has its results already. `NoticeFilter` tells which of them are new.
+            The results and failures of tasks that this client does not wait for: tasks of another process, of a call
+            that was cancelled, or of one that has its results already. `NoticeFilter` says which of them are new.
 
         Raises:
-            ProtocolError: the body is no JSON object.
+            ProtocolError: the body is not a JSON object.
             ClientStateError: the client is not open, or belongs to another event loop or thread.
         """
         driver = self._here()
@@ -377,7 +383,7 @@ class Utilities:
 
     @property
     def content(self) -> Content:
-        """What curated models are, can do and cost: `await client.content.list_models(search="flux")`."""
+        """Descriptions and prices of the curated models: `await client.content.list_models(search="flux")`."""
         return self._services.content
 
     async def invoke(
@@ -395,26 +401,26 @@ class Utilities:
     ) -> AppTask:
         """Call a serverless app and wait for its output (`.output`).
 
-        The task's id makes it safe to send again: after a lost reply, and up to `max_retries` times when the service
-        is busy, the same id goes out, and the service answers with the task that it has. A cancel ends the waiting
-        only.
+        The call is sent again after a lost reply, and up to `max_retries` times when the service is busy. It always
+        carries the same id, and the service answers a known id with the task that it has [doc]. A cancel ends the
+        waiting only: the app runs on, and `get_task` reads its result.
 
         Args:
             app_id: the app.
             payload: what the app is given, by wire names; paths and bytes in it become data URIs.
             endpoint_path: an endpoint of the app, instead of its default one.
             environment: instead of the client's `serverless_environment`; the service's own default is `production`.
-            sync: let the service hold the connection until the task is done, as long as it will; a task that takes
-                longer is then asked for. Otherwise it is asked for from the start.
+            sync: let the service hold the connection until the task is done; a task that takes longer than the service
+                waits is polled. With `False` it is polled from the start.
             wait: with `False` the task is returned as soon as the service has accepted it; see `get_task`.
-            poll_interval: seconds between two questions, 2 unless told.
+            poll_interval: seconds between two polls, 2 by default.
             task_id: a UUID of yours, for a call that an earlier process may have sent already.
             timeout: seconds for all of it, instead of the client's `poll_timeout`.
 
         Raises:
             RunwareError: the service refused the call, or the app failed (raw code `taskFailed`, with the task in
                 `.results`); `.task_uuid` is the id.
-            RunwareTimeoutError: the time is over; `get_task` can ask for it later.
+            RunwareTimeoutError: there was no result within `timeout`; `get_task` reads it later.
         """
         self._here()
         with self._services.documenting():
@@ -433,15 +439,17 @@ class Utilities:
     async def get_task(
         self, app_id: str, task_id: str, *, environment: str | None = None, timeout: float | None = None
     ) -> AppTask:
-        """Ask once how an invocation of a serverless app stands. One that failed is a state, no exception.
+        """Poll an invocation of a serverless app once. A failed one is a state, not an exception.
+
+        A cancel leaves nothing behind.
 
         Args:
             app_id, environment: as for `invoke`.
             task_id: the id of the invocation.
-            timeout: seconds for the question, repetitions included, instead of 60.
+            timeout: seconds for the poll, repetitions included, instead of 60.
 
         Raises:
-            RunwareError: `notFound` when the app has no such task, or the question itself failed.
+            RunwareError: `notFound` when the app has no such task, or the poll itself failed.
         """
         self._here()
         with self._services.documenting():
@@ -449,22 +457,24 @@ class Utilities:
 
     @property
     def registry(self) -> Registry:
-        """The list of models as this client knows it, by AIR and slug: the package's own until it was fetched."""
+        """The models that this client knows, by AIR and slug: the package's list, until a newer one was fetched."""
         return self._services.registry.registry
 
     async def refresh_registry(self) -> Registry:
-        """Fetch the list of models from the service now, instead of with the next refresh in the background.
+        """Fetch the list of models from the service now, instead of at the next refresh in the background.
+
+        A cancel leaves the old list.
 
         Returns:
-            The list, as `registry` is from now on.
+            The new list, which is also `registry` from now on.
 
         Raises:
-            RunwareError: it cannot be had; the list that was known stays.
+            RunwareError: the list could not be fetched; the old one stays.
         """
         self._here()
         await self._services.refresh_registry()
         return self.registry
 
     def clear_validator_cache(self) -> None:
-        """Forget the schemas that requests were checked against; each is fetched again when it is needed next."""
+        """Forget the schemas for `validate`; each is fetched again when it is needed next."""
         self._services.schemas.clear()

@@ -1,4 +1,4 @@
-"""Where the service calls when a result is ready: a small ASGI application, for any server and inside any framework."""
+"""`WebhookReceiver`: an ASGI application for the calls that the service makes when a result is ready."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 __all__ = ("WebhookReceiver",)
 
 _ANSWER_SECONDS = 4.0
-"""The service gives up on a call after about 5 s, and calls again [3p]."""
+"""Seconds for `on_notice`: the service gives a call up after about 5 s and repeats it [3p]."""
 
 
 class WebhookReceiver:
-    """An ASGI application that gives what the service calls it with to the tasks of a client that wait for it.
+    """An ASGI application that hands results which the service delivers by webhook to the tasks of a client.
 
     Serve it in the client's event loop, at an address that the service can reach, and send tasks with
-    `webhook_url=receiver.url`. The client goes on asking for its tasks as well, so a call that never comes loses
-    nothing; one that comes settles its task at once, and its repetitions do nothing.
+    `webhook_url=receiver.url`. A call settles its task at once; a repeated call does nothing. The client polls its
+    tasks as well, so a call that never comes loses nothing.
 
-    Calls must carry the token that `url` carries, because the service signs nothing. One is answered with 204 once it
-    has been taken, with 403 for a wrong token, and with 500 if `on_notice` failed: then the service calls again.
+    A call must carry the token in `url`, because the service does not sign its calls [doc]. The answer is 204 when the
+    call was accepted, 403 when the token is wrong, and 500 when `on_notice` failed: the service then repeats the call.
 
     ```python
     async with Client() as client:
@@ -52,15 +52,15 @@ class WebhookReceiver:
         token: str | None = None,
         on_notice: Callable[[WebhookNotice], Awaitable[None] | None] | None = None,
     ) -> None:
-        """Prepare to be called.
+        """Create the application; nothing is opened.
 
         Args:
-            client: the client whose tasks are waited for; it must be open while calls come.
+            client: the client whose tasks get the results; it must be open while calls come.
             address: where this application can be reached from outside, without the token.
             token: a secret of yours; by default a new one. Give one that stays the same where results may come after a
                 restart, or to another process.
-            on_notice: called once for each result or failure of a task that is not waited for here. Sync or async, for
-                4 seconds at most; what it raises makes the service call again.
+            on_notice: called once for each result or failure of a task that this client does not wait for. Sync or
+                async. If it raises, or an async one takes longer than 4 seconds, the service repeats the call.
 
         Raises:
             RunwareError: `validation`: the address is not http(s), or the token is empty.
@@ -80,7 +80,7 @@ class WebhookReceiver:
 
     @property
     def url(self) -> str:
-        """What tasks name as their `webhook_url`: the address with the token."""
+        """The value for `webhook_url` of a task: the address with the token. It is a secret."""
         return self._url
 
     def __repr__(self) -> str:

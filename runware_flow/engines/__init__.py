@@ -1,4 +1,4 @@
-"""Engines: what runs a batch on many machines."""
+"""Engines, which run a batch on many machines."""
 
 from runware_flow.engines.dask import DaskEngine
 

@@ -3,9 +3,9 @@
 The source is read here, and cut into shards of a few items. A shard is a task of Dask for one worker, whose outcome is
 its items' outcomes; no more shards are out than keep the workers busy, so nothing grows with the length of the source,
 neither here nor in the scheduler. Each worker process has one run of the batch, with its own client and its own
-connection to the journal, for all its shards; it is told every other second how much of `concurrency` and of the limits
-is its share. What makes an item once is the journal alone: a shard that is lost with its worker is sent to another one,
-which takes its items once their leases have expired.
+connection to the journal, for all its shards; every two seconds it is sent its share of `concurrency` and of the
+limits. The journal alone guarantees that an item is made once: a shard that is lost with its worker is sent to another
+worker, which takes its items once their leases have expired.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ __all__ = ("DaskEngine",)
 Shard: TypeAlias = list[Pulled]
 
 _SHARDS_A_WORKER = 32
-"""Tasks of Dask that a worker has at once, each a thread there that waits."""
+"""Tasks of Dask that a worker has at a time; each is a thread there that waits."""
 _MOST_ITEMS = 64
-"""Items of a shard, at most: as many as are looked up in a journal together."""
+"""The most items of a shard: as many as are looked up in a journal together."""
 _SETTLED_SECONDS, _UNSETTLED_SECONDS = 2.0, 0.25
-"""How often a worker is told its share: while nothing changes, and while others have to give some up first."""
+"""Seconds between two messages with its share to a worker: usually, and while other workers must give up some first."""
 _MOST_EVENTS = 512
-"""Events that a worker is asked for at a time; it is asked for none while those that came are not taken."""
+"""The most events of one reply; none are requested while events of an earlier reply are unread."""
 _LOOK_SECONDS = 0.5
-"""How often the scheduler is asked for its workers."""
+"""Seconds between two queries for the workers of the scheduler."""
 _SILENT = 2
-"""Times the length of a lease after which a worker that does not answer is given up."""
+"""A worker that has not answered for this multiple of a lease's length is given up."""
 _CONNECT_SECONDS = 10.0
 _END_SECONDS = 4.0
 
@@ -68,14 +68,15 @@ class DaskEngine:
     """Runs batches on a Dask cluster: `Batch(..., journal="postgresql://...").on(DaskEngine("tcp://scheduler:8786"))`.
 
     Each worker process takes the key of the service and the password of the database from its own environment. The
-    program that calls `run` needs neither. It must run on asyncio.
+    program that calls `run` needs neither, and must run on asyncio. A cancel abandons what the workers have in flight,
+    as `Batch.run` does; the next run with the same journal collects it.
 
     Args:
         address_or_client: the scheduler's address, or a `distributed.Client` or a cluster that has it.
-        workers: how many workers are used at most, or the addresses of those that are; by default all.
+        workers: the most workers to use, or the addresses of those to use; by default all.
 
     Raises:
-        DeclarationError: an argument that makes no sense.
+        DeclarationError: an argument is wrong.
     """
 
     def __init__(self, address_or_client: Any, *, workers: int | Collection[str] | None = None) -> None:
@@ -91,7 +92,7 @@ class DaskEngine:
         """Check that a batch can run on workers.
 
         Raises:
-            DeclarationError: its journal is in no database, or its address has a password.
+            DeclarationError: its journal is not in a database, or the address of the journal has a password.
         """
         _journal_of(spec)
 

@@ -1,7 +1,7 @@
-"""What runs in a worker process of an engine: one batch run with a client of its own, which is fed with shards.
+"""The part of an engine in a worker process: one batch run with a client of its own, which is given shards.
 
-Each run has a thread with an event loop, so that neither a task of the engine nor its own event loop waits for another
-one. The client and the journal are opened there, from the environment of this process, when the first shard may come.
+Each run has a thread with an event loop, so that runs do not wait for each other or for the engine's own event loop.
+The client and the journal are opened there, from the environment of this process, before the first shard.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ __all__ = (
 _LOGGER = logging.getLogger("runware_flow")
 
 CONCURRENCY = ""
-"""Stands for `concurrency` among the limits; none of those is named so."""
+"""The key of `concurrency` among the limits, none of which can have this name."""
 _MOST_EVENTS = 1024
-"""Events that wait here for the driver, at most; as many again are in the reader that they come from."""
+"""The most events that wait here for the driver; as many again may be in the stream that they come from."""
 _MOST_BYTES = 1 << 20
-"""Bytes of the events of one reply, not counting the last one."""
+"""The most bytes of the events of one reply, not counting the last event."""
 _MOST_SHOWN = 1000
-"""Characters of a value that cannot be sent."""
+"""The most characters of the text that replaces a value that cannot be sent."""
 _ORPHANED = 10.0
-"""Seconds without a word from the driver after which a run begins no more items."""
+"""Seconds without a message from the driver after which a run begins no more items."""
 
 
 class Job(NamedTuple):
-    """What a worker needs to take part in a run: nothing of it is secret.
+    """What a worker needs to take part in a run. It holds no secret.
 
     Attributes:
         run_id: of this run.
@@ -78,7 +78,7 @@ class Job(NamedTuple):
         spec: how an item is done; without its journal.
         journal: the address of the database, without a password.
         lease, patience: see `PostgresStore`.
-        progress: what the driver is told beside outcomes: `"events"` of nodes, `"counts"` of stages, or nothing.
+        progress: what the driver is sent besides outcomes: `"events"` of nodes, `"counts"` of stages, or nothing.
     """
 
     run_id: str
@@ -107,7 +107,7 @@ class ShardItem(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """How a worker stands.
+    """The state of a run in a worker.
 
     Attributes:
         is_missing: it has no such run.
@@ -115,7 +115,7 @@ class Reply(NamedTuple):
         error: why the run has failed.
         time: seconds since the run was opened here.
         refused_count: how many nodes wait because the service refuses their tasks.
-        windows: how the send windows stand that had a refusal.
+        windows: the state of the send windows that had a refusal.
         stages: what was counted, if stages are.
         events: some events of nodes, packed, the oldest first.
         has_more: there are more of them.
@@ -145,7 +145,7 @@ class Left(NamedTuple):
 
 
 class RunMissing(RunwareFlowError):
-    """A worker has no such run: it is a new process, or has heard nothing of the driver for too long."""
+    """A worker has no such run: it is a new process, or has had no message from the driver for too long."""
 
 
 class _Shard:
@@ -402,7 +402,7 @@ def attend(
     most_events: int,
     held: dict[str, int],
 ) -> Reply:
-    """Hear from the driver of a run, which says what may be used here and asks what is.
+    """Take a message of a run's driver, which says how much this process may use, and reply how much it uses.
 
     Args:
         job: a pickled `Job`, with which the run is opened if it is not there.
@@ -434,7 +434,7 @@ def attend(
 
 
 def run_shard(run_id: str, items: list[Pulled]) -> list[ShardItem]:
-    """Work on the items of a shard; the task of an engine. Its place in the worker is free for others meanwhile.
+    """Work on the items of a shard; the engine's task. Its slot in the worker is free for others meanwhile.
 
     Raises:
         RunMissing: this process has no such run.
@@ -449,7 +449,7 @@ def run_shard(run_id: str, items: list[Pulled]) -> list[ShardItem]:
 
 
 async def end_run(run_id: str, is_cancelled: bool) -> Left:
-    """End a run: what is in flight ends, or is abandoned; returns what was abandoned."""
+    """End a run, let what is in flight end or abandon it, and return what was abandoned."""
     run = _RUNS.get(run_id)
     if run is None:
         return Left(0, [])
@@ -460,7 +460,7 @@ async def end_run(run_id: str, is_cancelled: bool) -> Left:
 
 
 def packed(outcome: Any) -> bytes:
-    """Pickle an outcome; one that cannot be sent is a failure that says so."""
+    """Pickle an outcome; one that cannot be pickled becomes a failure that says so."""
     cloudpickle: Any = import_module("cloudpickle")  # it has no types
     try:
         packed: bytes = cloudpickle.dumps(outcome)
@@ -476,7 +476,7 @@ def packed(outcome: Any) -> bytes:
 
 
 def packed_event(event: Event) -> bytes:
-    """Pickle an event; a value that cannot be sent is replaced by how it is shown."""
+    """Pickle an event; a value that cannot be pickled is replaced by its text."""
     cloudpickle: Any = import_module("cloudpickle")  # it has no types
     if isinstance(event, NodeSettled) and not isinstance(event.outcome, Ok):
         event = msgspec.structs.replace(event, outcome=pickle.loads(packed(event.outcome)))

@@ -1,4 +1,4 @@
-"""`Node`, a typed promise of one result, `Many`, of one for each item, and how both are declared from others."""
+"""`Node` stands for one future result, `Many` for one of each item; their methods declare the nodes that follow."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ else:
 
 @bordered
 class Node(NodeReference[T_co]):
-    """One step of a flow and, after the run, its key: `result[node]` is a `T_co`.
+    """One step of a flow, and the key to its result: after a run, `result[node]` is a `T_co`.
 
-    Nodes are made by `Flow` and by other nodes. A node is not its result: if it is used as a text, as a truth value or
-    inside a task, it raises a `TypeError` that names it.
+    Methods of `Flow` and of other nodes make nodes. A node is not its result: to use it as a text, as a truth value or
+    as an iterable raises a `TypeError` that names it; a task that holds one raises an error that says to use `then`.
     """
 
     __slots__ = ()
@@ -150,7 +150,10 @@ class Node(NodeReference[T_co]):
         return Node(self.declaration, declare_parse(self.declaration, self.spec, type, label, where))
 
     def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Node[R]:
-        """Add a pure, synchronous step: the new node's result is what `function` makes of this one's."""
+        """Add a step whose result is `function(result)`: a plain function that is fast and has no side effects.
+
+        Nothing is sent. An exception in `function` fails the new node.
+        """
         where = caller()
         check_call(function, 1, where, verb="pick", may_be_async=False)
         require(self.declaration, (self,), where)
@@ -164,12 +167,12 @@ class Node(NodeReference[T_co]):
         """Add a node whose value is this one's or, if this one failed, a fixed task's.
 
         The task also answers if this node was skipped because of a failure before it. This node keeps its own outcome.
-        A failure that every path onward meets with a fallback, a race or a `first` is handled: it stops nothing, and
-        `tolerate=` does not count it. Declaration, budget and journal errors trigger no fallback. **After a timeout of
-        yours it is a second purchase**, see `Flow.then`.
+        A failure is handled if every path from the failed node leads to a fallback, a race or a `first`: it does not
+        stop the run, and `tolerate=` does not count it. Declaration, budget and journal errors trigger no fallback.
+        **After a timeout of yours it is a second purchase**, see `Flow.then`.
 
         Raises:
-            DeclarationError: `task` is no task of one result.
+            DeclarationError: `task` is not a task, or is one of several results.
         """
         where = caller()
         require(self.declaration, (self,), where, verb="fallback")
@@ -180,9 +183,9 @@ class Node(NodeReference[T_co]):
         """Add a node that writes this one's medium to a file; its result is the file's path.
 
         The file is written in one piece or not at all, and gets the extension of its content if the template has none.
-        A file that is there already is replaced. With a journal, a file that was saved is not fetched again by the next
-        run, as long as it is there. Saving needs a place among `concurrency`, is billed nothing, and can be repeated
-        with `retry=`.
+        An existing file is replaced. With a journal, the next run does not download a file again that is still there.
+        A save counts towards `concurrency`, costs nothing, and can be repeated with `retry=`. A cancel leaves no part
+        of a file.
 
         Args:
             template: a path; `{label}` is this node's name, `{index}` the item's position in its fan-out or batch
@@ -209,14 +212,14 @@ class Node(NodeReference[T_co]):
     ) -> Node[B | C]:
         """Take one of two paths, chosen by this node's result.
 
-        The nodes of the other path are skipped, which is not a failure: nothing of it is sent. Nodes that a path
-        declares without using its argument belong to it too, except those that are made once for a whole fan-out by a
-        branch inside of it.
+        The nodes of the other path are skipped: nothing of it is sent, and this is not a failure. Nodes that a path
+        declares without using its argument belong to the path too; only in a branch inside a fan-out do such nodes
+        belong to the flow, because they are made once for all items.
 
         Args:
             when: a pure, synchronous function of the result.
-            then, otherwise: sub-pipelines, as for `many.pipe`: each is called once, now, with a node that has this
-                node's result on that path, and returns the node whose result is the branch's.
+            then, otherwise: sub-pipelines, as for `many.pipe`. Each is called once, during the declaration, with a node
+                that has this node's result on that path. The result of the node that it returns is the branch's.
             label: the name of the branch.
         """
         return Node(self.declaration, declare_branch(self, when, then, otherwise, label, caller()))
@@ -224,7 +227,7 @@ class Node(NodeReference[T_co]):
 
 @bordered
 class Join(Generic[*Ts]):
-    """Several nodes that a builder waits for, made by `flow.join`."""
+    """Several nodes whose results one builder is given; made by `flow.join`."""
 
     __slots__ = ("_nodes", "declaration")
 
@@ -240,11 +243,11 @@ class Join(Generic[*Ts]):
         fallback: Callable[[Unpack[Ts]], Work[S]] | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Node[R | S]:
-        """Add a node that waits for all of them; the builder is called with their results, in order."""
+        """Add a node that follows all of them; the builder is called with their results, in order. See `Node.then`."""
         return declare_call(self.declaration, self._nodes, builder, policy, fallback, verb="then")
 
     def pick(self, function: Callable[[Unpack[Ts]], R], /, *, label: str | None = None) -> Node[R]:
-        """Add a pure, synchronous step: the new node's result is what `function` makes of their results, in order."""
+        """Add a step whose result is `function(...)` of their results, in order; see `Node.pick`."""
         where = caller()
         check_call(function, len(self._nodes), where, verb="pick", may_be_async=False)
         require(self.declaration, self._nodes, where, verb="pick")
@@ -281,10 +284,10 @@ class Many(ManyReference[T_co]):
     @overload
     def join(self, other: Many[A], /) -> ManyJoin[T_co, A]: ...
     def join(self, other: Any, /) -> Any:
-        """Bring a second value to each item: a node's, the same for all, or that of another step of the same items.
+        """Combine each item with a second result: `many.join(other).then(builder)`.
 
-        To the results of a `many.each` it may also bring that of a step before it: the value of the item that each
-        result belongs to.
+        `other` is a node, whose result is the same for all items, or another step of the same items. For the results of
+        a `many.each` it may also be a step before it: then each result is combined with that of the item it came from.
         """
         where = caller()
         if not is_node(other):
@@ -302,8 +305,9 @@ class Many(ManyReference[T_co]):
         """Put each item through a sub-pipeline.
 
         Args:
-            subpipeline: called once, now, with a node that stands for any one item; the nodes that it declares from
-                it are made once for each item. It returns the one whose results are the new `Many`'s.
+            subpipeline: called once, during the declaration, with a node that stands for one item. The nodes that it
+                declares from that node are made for each item. The results of the node that it returns are the results
+                of the new `Many`.
         """
         where = caller()
         require(self.declaration, (self,), where, verb="many")
@@ -370,14 +374,16 @@ class Many(ManyReference[T_co]):
         return self._with(spec)
 
     def pick(self, function: Callable[[T_co], R], /, *, label: str | None = None) -> Many[R]:
-        """Add a pure, synchronous step for each item; see `Node.pick`."""
+        """Add a step for each item whose result is `function(result)`; see `Node.pick`."""
         where = caller()
         require(self.declaration, (self,), where, verb="many")
         check_call(function, 1, where, verb="pick", may_be_async=False)
         return self._with(declare_pick(self.declaration, (self.spec,), function, label, where))
 
     def save(self: Many[MediaResult], template: str | PathLike[str], /, **policy: Unpack[PolicyOptions]) -> Many[Path]:
-        """Add a step that writes each item's medium to a file, see `Node.save`; the template tells the items apart.
+        """Add a step that writes each item's medium to a file, see `Node.save`.
+
+        The template must give each item a file of its own.
 
         ```python
         paths = art.save("out/{label}-{index:04}")
@@ -403,24 +409,24 @@ class Many(ManyReference[T_co]):
             return self._with(declare_branch(self, when, then, otherwise, label, where))
 
     def gather(self, *, label: str | None = None) -> Node[list[T_co]]:
-        """Wait for this step of all items: the node of the list of their results, in the order of the items.
+        """Add a node whose result is the list of all items' results of this step, in the order of the items.
 
-        It has a result only if every item has one; otherwise it is skipped, as soon as one item fails.
+        If an item fails, the node is skipped at once.
         """
         return Node(self.declaration, self._collect(NodeKind.GATHER, label))
 
     def settled(self, *, label: str | None = None) -> Node[list[Outcome[T_co]]]:
-        """Wait for this step of all items: the node of the list of their outcomes, failed and skipped ones included.
+        """Add a node whose result is the list of all items' outcomes of this step, failed and skipped ones included.
 
         Use it with `on_error="continue"`, because a failure otherwise stops the run.
         """
         return Node(self.declaration, self._collect(NodeKind.SETTLED, label))
 
     def first(self, count: int, /, *, label: str | None = None) -> Node[list[T_co]]:
-        """Wait for the first `count` items of this step that succeed: their results, in the order of completion.
+        """Add a node whose result is the list of the first `count` results of this step, in the order of completion.
 
-        After that no item is pulled or begun, unless another node needs it, such as a `gather()` or a `settled()`.
-        Tasks in flight are collected, because they are paid for; the nodes that follow do not wait for them.
+        Then no item is pulled or begun any more, unless another node needs it, such as a `gather()` or a `settled()`.
+        Tasks in flight are collected, because they are billed; the nodes that follow do not wait for them.
 
         A failed item does not fail the run unless another node needs it. If fewer than `count` succeed, this
         node fails with `TooFewSucceeded`.
@@ -491,7 +497,7 @@ def _is_many(value: object) -> bool:
 
 @bordered
 class ManyJoin(Generic[A, B]):
-    """Two values of each item that a builder waits for, made by `many.join`."""
+    """Two results of each item that one builder is given; made by `many.join`."""
 
     __slots__ = ("_many", "_other")
 
@@ -507,14 +513,14 @@ class ManyJoin(Generic[A, B]):
         fallback: Callable[[A, B], Work[S]] | None = None,
         **policy: Unpack[PolicyOptions],
     ) -> Many[R | S]:
-        """Add a step for each item; the builder is called with both results."""
+        """Add a step for each item; the builder is called with both results. See `Node.then`."""
         declaration = self._many.declaration
         specs = (self._many.spec, self._other.spec)
         spec = add_call(declaration, specs, builder, policy, fallback, caller(), verb="then")
         return Many(declaration, spec, self._many.levels)
 
     def pick(self, function: Callable[[A, B], R], /, *, label: str | None = None) -> Many[R]:
-        """Add a pure, synchronous step for each item: its result is what `function` makes of both results."""
+        """Add a step for each item whose result is `function(...)` of both results; see `Node.pick`."""
         where = caller()
         check_call(function, 2, where, verb="pick", may_be_async=False)
         declaration = self._many.declaration
@@ -622,7 +628,7 @@ def add_task(
 
 
 def require(declaration: Declaration, nodes: tuple[Any, ...], where: Where, *, verb: str = "then") -> None:
-    """Refuse what is no node of this flow, and an item's node outside of the fan-out it belongs to."""
+    """Refuse a value that is not a node of this flow, and an item's node outside the fan-out that it belongs to."""
     for node in nodes:
         if not isinstance(node, Placeholder) or (_is_many(node) and verb != "many"):
             what = "use many.then, many.gather() or many.join" if isinstance(node, Many) else "nodes come first"
@@ -659,7 +665,7 @@ def declare_pick(
 
 
 def declare_branch(of: Placeholder, when: Any, then: Any, otherwise: Any, label: str | None, where: Where) -> NodeSpec:
-    """Add the decision, the two ways and what brings them together again; returns the last."""
+    """Add the decision, the two paths and the node that joins them; return the last."""
     declaration, spec = of.declaration, of.spec
     require(declaration, (of,), where, verb="many" if _is_many(of) else "branch")
     check_call(when, 1, where, verb="branch(when)", may_be_async=False)

@@ -1,4 +1,4 @@
-"""A page about a journal, which follows what a run writes into it meanwhile."""
+"""A page that shows a journal, and follows it while a run writes to it."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ __all__ = ("JournalPage",)
 
 
 class JournalPage(LiveServer):
-    """Serves a page about a journal; see `runware-flow view`.
+    """Serves a page that shows a journal; see `runware-flow view`.
 
     Args:
-        journal: its file or database.
+        journal: the path of its file, or the `postgresql://` URL of its database.
         flow: only this flow or batch.
         files: folders whose files may be shown beside those below the journal's own folder.
-        port: on which it is served; 0 takes a free one.
+        port: the port on 127.0.0.1; 0 takes a free one.
 
     Raises:
-        JournalError: it cannot be read.
+        JournalError: the journal cannot be read.
+        OSError: the port is taken.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class JournalPage(LiveServer):
             raise
 
     def close(self) -> None:
-        """Tell the pages that are open the last state, and end; waits a few seconds at most."""
+        """Show the last state on open pages, and stop serving; blocks for a few seconds at most."""
         super().close()
         self._journal_source.close()
 

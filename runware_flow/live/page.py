@@ -1,4 +1,4 @@
-"""`LivePage`: a page about a run while it goes on."""
+"""`LivePage`: a page that shows a run while it goes on."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = ("LivePage",)
 class LivePage:
     """A page on 127.0.0.1 that shows a run while it goes on; give it as `progress=` to a flow or a batch.
 
-    Pictures appear as they finish. The button that stops the run does what `Run.stop` does. The page may be closed,
-    opened again, or never opened: the run takes no notice, and a page that is opened later shows everything so far, up
-    to 40,000 nodes. Pictures that are only at the service are fetched for the page when it is looked at.
+    Pictures appear as they finish. The button that stops the run does what `Run.stop` does. The page does not affect
+    the run: it may be closed, opened again, or never opened. It shows everything since the start, up to 40,000 nodes.
+    Pictures that are only at the service are downloaded when the page shows them.
 
-    It is served by a thread of its own until `close`, the end of the `with` block, or the end of the program; after the
-    run it shows how that ended. A second run with it begins the page anew.
+    A thread of its own serves the page until `close`, the end of the `with` block, or the end of the program; after the
+    run the page shows how it ended. A second run with the same `LivePage` clears the page.
 
     Args:
-        port: on which it is served; 0 takes a free one.
+        port: the port on 127.0.0.1; 0 takes a free one.
 
     Attributes:
-        url: its address. It has a token in it that lets its holder look at the run and stop it.
+        url: the address of the page. The token in it lets anyone on this machine who has it see the run and stop it.
 
     Raises:
         OSError: the port is taken.
@@ -72,11 +72,11 @@ class LivePage:
         self._source.events.append(event)
 
     def attach(self, stop: Callable[[], None]) -> None:
-        """Take what stops the run that begins now; called by the run."""
+        """Set the function that stops the run that begins now; called by the run."""
         self._source.stopper = partial(anyio.from_thread.run_sync, stop, token=anyio.lowlevel.current_token())
 
     def close(self) -> None:
-        """Show the last state on pages that are open, and end."""
+        """Show the last state on open pages, and stop serving; blocks for a few seconds at most."""
         self._server.close()
 
 

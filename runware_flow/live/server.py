@@ -1,8 +1,8 @@
-"""A page on 127.0.0.1, served by a thread of its own with its own event loop, so that it holds up no run.
+"""A server of one page on 127.0.0.1, in a thread with an event loop of its own, so that it never delays a run.
 
-Only its owner gets it: the address has a random token, the Host header must be this server's (so that no name of
-another site leads here), and what changes something must come from the page itself, by its Origin. The page may fetch
-nothing but from here.
+Only the owner of the run can read it. The address has a random token. The Host header must be this server's, so that
+no name of another site leads here (DNS rebinding). A request that changes something must have the page's own Origin.
+The Content-Security-Policy lets the page load nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ("LiveServer", "LiveSource")
 _LOGGER = logging.getLogger("runware_flow.live")
 _LOOK_SECONDS = 0.2
 _WORKING_SHARE = 30
-"""Between two renderings it does nothing for so many times as long as the last one took."""
+"""The pause between two renderings, as a multiple of the time that the last one took."""
 _PING_SECONDS = 15.0
 _MOST_BODY = 1_000_000
 _TYPES = {
@@ -71,14 +71,14 @@ _TYPES = {
 
 
 class LiveSource(Protocol):
-    """What a page shows. Its methods are called in the server's thread, and may block."""
+    """What a page shows. Its methods are called from a thread and may block, all but `stop`."""
 
     def look(self) -> int:
-        """Take in what is new; returns a number that changes with it."""
+        """Read what is new, and return a number that changes when there was something."""
         ...
 
     def report(self) -> Report:
-        """Tell the state that `look` has found."""
+        """Return the state that the last `look` found."""
         ...
 
     def medium(self, row: int, place: int) -> tuple[Path | None, Any]:
@@ -90,7 +90,7 @@ class LiveSource(Protocol):
         ...
 
     def mark(self, nodes: list[tuple[str, str]], *, is_marked: bool) -> None:
-        """Mark nodes, by flow and path, to be bought anew, or take their marks back."""
+        """Mark nodes, by flow and path, to be made again by the next run, or remove their marks."""
         ...
 
 
@@ -134,7 +134,7 @@ class LiveServer:
             self._thread.start()
 
     def close(self) -> None:
-        """Tell the pages that are open the last state, and end; waits a few seconds at most."""
+        """Show the last state on open pages, and stop serving; blocks for a few seconds at most."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(5.0)

@@ -1,4 +1,4 @@
-"""Thumbnails for a page that is looked at: made when they are asked for, one after the other, and kept for a while."""
+"""Thumbnails for a live page: made on request, one after the other, and kept for a while."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FETCH_SECONDS = 30.0
 
 
 class Thumbnails:
-    """Makes thumbnails of files, of what came inside a result, and, if it `fetches`, of what the service has."""
+    """Makes thumbnails of files, of media inside a result and, with `fetches`, of media at the service."""
 
     def __init__(self, *, fetches: bool) -> None:
         self._fetches = fetches
@@ -38,7 +38,7 @@ class Thumbnails:
         self._workers = anyio.CapacityLimiter(1)
 
     async def get(self, path: Path | None, result: Any) -> bytes | None:
-        """Return the thumbnail of a picture as WebP; `None` for what is none or cannot be had."""
+        """Return the thumbnail of a picture as WebP; `None` if it is not a picture or cannot be loaded."""
         key = (str(path or ""), id(result) if path is None else 0)
         async with self._turn:
             kept = self._kept.get(key)
@@ -64,7 +64,7 @@ class Thumbnails:
 
 @functools.cache
 def placeholder() -> bytes:
-    """A picture that stands for one that cannot be had any more."""
+    """Return the picture that is shown in place of one that cannot be loaded."""
     from PIL import Image, ImageDraw
 
     content = io.BytesIO()

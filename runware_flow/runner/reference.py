@@ -1,4 +1,4 @@
-"""What a run knows the nodes of a flow by: references that stand for results, by which these are read afterwards."""
+"""The base of `Node` and `Many`: references to results that do not exist yet, by which a run is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @bordered
 class Placeholder:
-    """What `Node` and `Many` share: they stand for values that do not exist yet, and refuse to be taken for them."""
+    """The base of `Node` and `Many`: it stands for a value that does not exist yet and cannot be used as that value."""
 
     __slots__ = ("declaration", "spec")
 
@@ -97,13 +97,13 @@ class Placeholder:
 
 
 class NodeReference(Placeholder, Generic[T_co]):
-    """What reads one result: `result[node]` is a `T_co`. A `Node` is one."""
+    """A reference to one result: `result[node]` is a `T_co`. `Node` is a subclass."""
 
     __slots__ = ()
 
 
 class ManyReference(Placeholder, Generic[T_co]):
-    """What reads one result for each item: `result[many]` is a `list[T_co]`. A `Many` is one.
+    """A reference to one result for each item: `result[many]` is a `list[T_co]`. `Many` is a subclass.
 
     Attributes:
         levels: how many fan-outs, one inside the other, its items come from: 2 for `many.each`, whose items are the

@@ -1,4 +1,4 @@
-"""What a run leaves: results, outcomes, cost and receipt, readable while it runs and after it was cancelled."""
+"""`RunResult`: the results, outcomes, cost and receipt of a run, also while it runs and after a cancel."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class RunResult:
         """Return how a node ended.
 
         Raises:
-            NodeNotAvailable: it has not ended yet, is of another flow, or is made once for each item.
+            NodeNotAvailable: the node has not ended yet, is of another flow, or is inside a fan-out.
         """
         spec = self._spec_of(node, NodeReference)
         if spec.scope.parent is not None:
@@ -107,11 +107,11 @@ class RunResult:
         return outcome
 
     def outcomes(self, many: ManyReference[T], /) -> list[Outcome[T]]:
-        """Return how each item ended, in the order of the items; of a stopped run, those that had been pulled.
+        """Return how each item ended, in the order of the items. A stopped run has those that it had pulled.
 
-        Of a `many.each` the results of all items follow each other; an item whose task failed has one outcome, that
-        failure. If the source of the items failed, one more `Failed` at the end stands for the items that it did not
-        give.
+        Of a `many.each` there is an outcome for each result, item by item; an item whose task failed has one outcome,
+        the failure. If the source of the items failed, there is one more `Failed` at the end, with the error of the
+        source.
 
         Raises:
             NodeNotAvailable: an item has not ended yet, or there were no items because the fan-out was skipped.
@@ -131,16 +131,15 @@ class RunResult:
 
     @property
     def cost(self) -> float | None:
-        """What the nodes' tasks cost so far, in USD, summed exactly; `None` as soon as one billed task's cost is
-        unknown.
+        """The cost of the run's tasks so far, in USD, summed exactly; `None` if the cost of a billed task is unknown.
 
-        What functions bought through a client, or by flows and batches that they ran, is counted too; a client asks
-        for the cost only if the task says so (`include_cost=True`).
+        Tasks that functions sent through a client, or by flows and batches that they ran, are included; of a client's
+        own task the cost is known only with `include_cost=True`.
         """
         return self._accounts.total()
 
     def receipt(self) -> list[ReceiptLine]:
-        """Return the purchases: a line for each step and model, in the order of the first purchase."""
+        """Return what was billed: a line for each step and model, in the order of the first request."""
         return self._accounts.lines()
 
     def record(self, node: NodeReference[Any], /) -> NodeRecord | None:
@@ -149,7 +148,7 @@ class RunResult:
         return record
 
     def records(self, many: ManyReference[Any], /) -> list[NodeRecord | None]:
-        """Return the same for each item, in the order of the items."""
+        """Return the record of each item's request, in the order of the items; `None` for one that has sent none."""
         fan, spec = self.fan_of(many), many.spec
         return [run.record(spec.slot) for run in items_of(fan, many.fans[1:]) if run.plan.spec is spec.scope]
 
@@ -165,13 +164,16 @@ class RunResult:
         It has a card for each item with its prompt, pictures, films, sounds and texts, the failures with what to do,
         the flow with state, time and cost of each node, a time line and the receipt. Pictures that were saved, that a
         cache keeps, that came inline, or that `runware-flow run --report` has kept are in it as thumbnails (with the
-        extra `report`), and lead to their files; of others there is the address at the service. It can be written at
-        any time, after a failure or a cancel too. Blocks: in async code, call it in a thread.
+        extra `report`) that link to their files; other media are links to the service. The report can be written at any
+        time, also after a failure or a cancel. This method blocks: in async code, call it in a thread.
 
         Args:
             path: the file, which is replaced in one piece; missing folders are made.
-            pictures: how many thumbnails are in the page itself at most. If there are more, all of them are files in
-                a folder beside it, with its name and `.files`.
+            pictures: the most thumbnails in the page itself. If there are more, all are files in a folder beside the
+                page, with its name and `.files`.
+
+        Raises:
+            OSError: the file cannot be written, is a folder, or is a journal.
 
         Returns:
             The path of the file.
@@ -202,9 +204,9 @@ class RunResult:
     def to_rows(self) -> list[dict[str, Any]]:
         """Return a row for each item, for a data frame or a spreadsheet.
 
-        Its members are `key`, `input`, `state`, `error`, `cost`, `texts`, `files` and `urls`.
-        An item is what one element of a fan-out became; nodes outside fan-outs that hang together are one. `cost` is in
-        USD, `None` if it is not known; `texts`, `files` and `urls` are lists.
+        Its members are `key`, `input`, `state`, `error`, `cost`, `texts`, `files` and `urls`. One row is one element of
+        a fan-out, or a group of connected nodes outside fan-outs. `cost` is in USD, `None` if it is not known; `texts`,
+        `files` and `urls` are lists.
         """
         from runware_flow.view.table import table_of
 
@@ -218,7 +220,7 @@ class RunResult:
 
     @property
     def seconds(self) -> float | None:
-        """How long the run took; `None` while it goes on."""
+        """How long the run took, in seconds; `None` while it goes on."""
         return self._seconds
 
     def story(self) -> tuple[Shape, list[Row]]:

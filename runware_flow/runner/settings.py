@@ -36,26 +36,31 @@ CacheOption: TypeAlias = str | PathLike[str] | CacheStore | None
 
 
 class FlowOptions(TypedDict, total=False):
-    """The keywords of `Flow`, which `execute`, `start` and `run` may override."""
+    """The keywords of `Flow`, which `execute`, `start` and `run` may override for one run."""
 
     concurrency: int
-    """How many nodes are in flight at most, at least 1."""
+    """The most nodes in flight at a time; a whole number from 1, 64 by default."""
     limits: Mapping[str, int] | None
-    """How many nodes of a kind are in flight at most, by modality, `type:`, `model:` or a name of yours."""
+    """The most nodes in flight at a time for a modality (`image`, `video`, `audio`, `text`, `3d`), a task type
+    (`type:caption`), a model (`model:` and its AIR or slug), or a name that nodes give with `limit=`."""
     on_error: OnError
-    """`"stop"`, `"cancel"` or `"continue"`: what happens once a node has failed for good."""
+    """What happens once a node has failed and no retry or fallback is left. `"stop"`, the default: nothing new is sent,
+    what is in flight is collected, and `FlowFailed` is raised. `"cancel"`: the same, but what is in flight is abandoned
+    (and may be billed). `"continue"`: only the nodes that depend on the failed one are skipped."""
     budget: BudgetOption
-    """USD that the run may spend."""
+    """The most that the run may spend, in USD, or a `Budget` that several runs share."""
     journal: JournalOption
-    """The file in which requests and results outlive a crash."""
+    """Where requests and results are recorded, so that the next run continues from them: the path of a file, a
+    `postgresql://` URL (with the extra `postgres`), or a `JournalStore`."""
     cache: CacheOption
-    """A folder of answers that flows and programs share."""
+    """Where results are kept for later runs of any flow: the path of a folder, or a `CacheStore`."""
     progress: Progress
-    """What shows how far the run is."""
+    """What shows how far the run is: `True` or `"rich"` (on the terminal), `"json"` (lines on standard error), or a
+    callable that is given each event."""
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What `Flow(...)` was told, and what an `execute` overrode."""
+    """The options of `Flow(...)`, with what an `execute` overrode."""
 
     concurrency: int = 64
     on_error: OnError = "stop"

@@ -1,1 +1,1 @@
-"""What tests use: the pytest plugin and the playbook for the machines."""
+"""For tests: the pytest plugin and the playbook of the machines."""

@@ -1,4 +1,4 @@
-"""Transcripts of a machine: what happened and what it asked for, compared as a whole.
+"""`Playbook`: a transcript of a machine's events and commands, compared as a whole.
 
     play = Playbook(SessionMachine(options))
     play >> TaskSubmitted(0.0, submission)
@@ -29,7 +29,7 @@ EventT_contra = TypeVar("EventT_contra", contravariant=True)
 
 
 class Machine(Protocol[EventT_contra]):
-    """What turns events into commands."""
+    """A state machine that turns events into commands."""
 
     def handle(self, event: EventT_contra, /) -> Sequence[Any]:
         """Take in an event; return the commands that follow."""
@@ -48,14 +48,14 @@ class _Anything:
 
 
 ANY: Any = _Anything()
-"""Equals everything: for the parts of a command that a transcript does not care about."""
+"""Equals everything: for the parts of a command that do not matter to a test."""
 
 
 class Playbook(Generic[EventT]):
-    """One machine's transcript, written as it is played.
+    """The transcript of one machine, which is written while events are given to it.
 
     Args:
-        machine: plays; its `handle` is called once for each `>>`.
+        machine: its `handle` is called once for each `>>`.
         ignore: types of commands that are left out of the transcript.
     """
 
@@ -77,7 +77,7 @@ class Playbook(Generic[EventT]):
         return self
 
     def commands(self, kind: type | tuple[type, ...] = object) -> list[Any]:
-        """Everything of these types that the machine has asked for so far."""
+        """Return the commands of these types that the machine has given so far."""
         return [line for mark, line in self._played if mark == "<<" and isinstance(line, kind)]
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Serverless apps on the wire: names, envelopes, what a reply means and when to ask again (section 11).
+"""Serverless apps on the wire: names, envelopes, what a reply means and when to poll again (protocol facts, 11).
 
 Pure functions: times come in as seconds, nothing waits here.
 """
@@ -34,10 +34,10 @@ __all__ = (
 )
 
 POLL_SECONDS = 2.0
-"""Between two questions for a task, as in the official client [sdk]."""
+"""Seconds between two polls of a task, as in the official client [sdk]."""
 
 LATE_TASK_SECONDS = 30.0
-"""For so long after a task was accepted, 404 means that the service has not noticed it everywhere yet [sdk]."""
+"""Seconds after a task was accepted in which a 404 does not mean that it does not exist [sdk]."""
 
 _APP = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _SEGMENT = re.compile(r"[a-z]([a-z0-9-]{0,62}[a-z0-9])?")
@@ -45,7 +45,7 @@ _ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _LONGEST_ENDPOINT = 255
 
 ENVIRONMENT_RULE = "1 to 63 small letters, digits, dots, hyphens and underscores"
-"""What the name of an environment is, in words."""
+"""The rule for names of environments [doc], in words."""
 
 _RAW_CODES = {
     400: "validationFailed",
@@ -63,7 +63,7 @@ _RAW_CODES = {
 
 
 class AppTask(Entry, frozen=True, kw_only=True, rename="camel"):
-    """One invocation of an app, as it stands."""
+    """The state of one invocation of an app."""
 
     id: str | None = None
     status: str | None = None
@@ -71,15 +71,15 @@ class AppTask(Entry, frozen=True, kw_only=True, rename="camel"):
     app_id: str | None = None
     endpoint_path: str | None = None
     output: Any = None
-    """What the app returned, once it is completed."""
+    """What the app returned; `None` until the task is completed."""
     error: str | None = None
-    """Why it failed."""
+    """Why the task failed; `None` for any other."""
     created_at: str | None = None
     completed_at: str | None = None
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether the task is completed or failed."""
         return self.status in ("completed", "failed")
 
 
@@ -131,14 +131,17 @@ def _query(environment: str | None) -> str:
 
 
 def encode_invocation(task_id: str, payload: Mapping[str, Any]) -> bytes:
-    """The closed envelope: these two members, no other. `payload` holds plain JSON types alone."""
+    """Encode the body of an invocation: these two members; the service refuses any other [doc].
+
+    `payload` holds plain JSON types only.
+    """
     return msgspec.json.encode({"taskId": task_id, "payload": payload})
 
 
 def read_reply(
     status: int, body: bytes, *, task_id: str, retry_after: float | None = None, request_id: str | None = None
 ) -> AppTask | RunwareError:
-    """Say what a reply means: the task as it stands, or the error that it tells of. Never raises."""
+    """Return what a reply means: the state of the task, or the error. Never raises."""
     if status < 400:
         plain = _object(body)
         if plain is None or not isinstance(plain.get("status"), str):
@@ -187,12 +190,12 @@ def _pointer(problem: dict[str, Any]) -> str | None:
 def pause_before_request(
     reply: AppTask | RunwareError, *, since_accepted: float | None, pause: float = POLL_SECONDS
 ) -> float | None:
-    """Seconds to wait before the same is asked again; None if this reply is the last word.
+    """Return the seconds to wait before the next poll; `None` if this reply is final.
 
     Args:
-        reply: what was answered.
+        reply: the last reply.
         since_accepted: seconds since the service accepted the task; None while it has not.
-        pause: seconds between two questions, unless the service asks for more.
+        pause: seconds between two polls; a `Retry-After` of the service may ask for more.
     """
     if isinstance(reply, AppTask):
         return None if reply.is_done else pause

@@ -1,4 +1,4 @@
-"""The content service: what curated models are, can do and cost. Public, without a key (protocol facts, section 10)."""
+"""The content service: descriptions, abilities and prices of the curated models (protocol facts, section 10)."""
 
 from __future__ import annotations
 
@@ -57,10 +57,11 @@ class ModelFilters(TypedDict, total=False):
 
 @bordered
 class Content:
-    """`client.content`: read-only metadata of the curated models. Nothing here is billed, and no key is sent.
+    """`client.content`: read-only metadata of the curated models. Nothing here is billed, and no key is sent [sdk].
 
-    A model, collection or creator is named by its id: for models the slug or the AIR. One that does not exist is
-    `None`, and has an empty list of examples and guides. Every entry has `.raw` with all that came.
+    A model is named by its slug or AIR, a collection or creator by its id. For one that does not exist the methods
+    return `None`, or an empty list of examples or guides. Every entry has `.raw` with all that came. A cancel leaves
+    nothing behind.
 
     Raises:
         RunwareError: from every method: the service could not be reached (`connection`, `timeout`), or answered with
@@ -117,39 +118,39 @@ class Content:
         return Page(items=items, offset=_whole(found.get("offset"), 0), **numbers)
 
     async def get_model(self, model: str) -> ContentModel | None:
-        """One curated model, by slug or AIR."""
+        """Return one curated model, by slug or AIR, or `None`."""
         return await self._one(ContentModel, "models", model)
 
     async def get_model_examples(self, model: str, *, capability: str | None = None) -> list[ModelExample]:
-        """Requests to a model with what it answered, for one capability or for all."""
+        """Return example requests to a model with the replies, for one capability or for all."""
         return await self._several(ModelExample, "models", model, "examples", capability=capability)
 
     async def get_model_pricing(self, model: str) -> ModelPricing | None:
-        """What a model costs, in words and for examples of configurations."""
+        """Return what a model costs, in words and for example configurations, or `None`."""
         return await self._one(ModelPricing, "models", model, "pricing")
 
     async def get_model_guides(self, model: str) -> list[Guide]:
-        """Pages about using a model."""
+        """Return the guides to a model: title, date and address of each page."""
         return await self._several(Guide, "models", model, "guides")
 
     async def list_capabilities(self) -> list[Capability]:
-        """Everything that models can do, by id (`io:...`, `op:...`, `form:...`) and label."""
+        """Return everything that models can do, by id (`io:...`, `op:...`, `form:...`) and label."""
         return _entries(Capability, await self._list("capabilities"))
 
     async def list_collections(self, *, category: str | None = None) -> list[Collection]:
-        """Groups of models that the service has put together, of one category or all."""
+        """Return the groups of models that the service has put together, of one category or of all."""
         return _entries(Collection, await self._list("collections", category=category))
 
     async def get_collection(self, collection: str) -> Collection | None:
-        """One of those groups."""
+        """Return one of those groups, with its models, or `None`."""
         return await self._one(Collection, "collections", collection)
 
     async def list_creators(self) -> list[Creator]:
-        """Who makes models, with the curated ones."""
+        """Return the makers of models, each with its curated models."""
         return _entries(Creator, await self._list("creators"))
 
     async def get_creator(self, creator: str) -> Creator | None:
-        """One of them."""
+        """Return one of them, or `None`."""
         return await self._one(Creator, "creators", creator)
 
     async def _one(self, kind: type[E], *path: str) -> E | None:

@@ -1,4 +1,7 @@
-"""Serverless apps: an invocation is sent until it is accepted, then asked for; never bought twice (section 11)."""
+"""Serverless apps: an invocation is sent until it is accepted, then polled; its id keeps it from being billed twice.
+
+Facts from the protocol, section 11.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ("Apps",)
 
 _QUESTION_SECONDS = 60.0
-"""How long one question about a task may take, repetitions included, unless the call says otherwise."""
+"""Seconds that one poll of a task may take by default, repetitions included."""
 
 _LEAST_SYNC_TIMEOUT = 300.0
 """Seconds that a waiting invocation is given on its connection, at least [sdk]."""
