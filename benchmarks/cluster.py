@@ -8,12 +8,14 @@ never more tasks at once than the limit that holds for the whole cluster.
     python -m benchmarks.cluster [--items 5000] [--workers 4] [--kills 2] [--concurrency 64] [--latency 0.2..0.6]
     python -m benchmarks.cluster --workers 1 2 4 --calm               # throughput on the emulator
     python -m benchmarks.cluster --workers 1 2 3 4 --in-memory --items 20000      # throughput on a service in memory
+    python -m benchmarks.cluster --in-memory --items 1000000 --concurrency 512 --every 20000       # memory of all parts
     python -m benchmarks.cluster --workers 1 4 --capacity 8 --items 200 --latency 1   # a service that refuses
     python -m benchmarks.cluster --steps 5000                         # a journalled step in PostgreSQL and in SQLite
 
 In memory: one task an item, answered at once by a client in each worker, so that what is measured is the engine and
-the journal. Told are the seconds of CPU that each part took, and the memory of the driver and of the largest worker at
-a tenth and at the end. Capacity: one task an item; the emulator takes on that many at the same time and refuses others
+the journal. Told are the seconds of CPU that each part took, and the memory of the driver, of the scheduler and of the
+largest worker at each tenth, or after that many items; at the end what each has grown by for an item since the middle.
+Capacity: one task an item; the emulator takes on that many at the same time and refuses others
 with 429; it counts its refusals. Steps: functions that do nothing, at concurrency 64 and one after the other, with
 commits that wait for the disk; the server and the file are on the same one.
 """
@@ -99,8 +101,8 @@ async def drive(scheduler: str, url: str, items: int, concurrency: int, ending: 
     print(json.dumps({"ok": report.ok_count, "restored": report.restored_count, "cost": report.cost}), flush=True)
 
 
-async def drive_many(scheduler: str, url: str, items: int, concurrency: int) -> None:
-    """Be a driver that keeps nothing and says at each tenth how large it is."""
+async def drive_many(scheduler: str, url: str, items: int, concurrency: int, every: int) -> None:
+    """Be a driver that keeps nothing and says now and then how large it is."""
     from benchmarks.journal import megabytes
     from runware_flow import Batch
     from runware_flow.engines import DaskEngine
@@ -110,7 +112,7 @@ async def drive_many(scheduler: str, url: str, items: int, concurrency: int) -> 
     async with batch.run(f"prompt number {number}" for number in range(items)) as outcomes:
         async for _ in outcomes:
             done += 1
-            if done == 1 or done % (items // 10) == 0:
+            if done == 1 or done % every == 0:
                 print(json.dumps({"done": done, "megabytes": megabytes()}), flush=True)
     assert outcomes.report.ok_count == items
     assert outcomes.report.cost == round(items * 0.0013, 6)
@@ -285,11 +287,11 @@ def calm(items: int, workers: int, concurrency: int, latency: str) -> dict[str, 
         return {"workers": workers, "items": items, "seconds": round(seconds, 1), "items_a_second": rate, **told}
 
 
-def in_memory(items: int, workers: int, concurrency: int) -> dict[str, Any]:
+def in_memory(items: int, workers: int, concurrency: int, every: int) -> dict[str, Any]:
     """Drive items through workers whose service is in memory, and measure all parts from the first outcome on."""
     with databases() as server, cluster(workers, {}, "--in-memory") as running:
         database = psutil.Process(server.pid)
-        driver = start_driver(running.scheduler, server.url(), items, concurrency, "many")
+        driver = start_driver(running.scheduler, server.url(), items, concurrency, "many", str(every))
         with driver:
             driver.stdout.readline()
             parts = {
@@ -299,23 +301,25 @@ def in_memory(items: int, workers: int, concurrency: int) -> dict[str, Any]:
                 "database": [database, *database.children()],
             }
             spent, began = {name: _cpu(those) for name, those in parts.items()}, time.monotonic()
-            sizes: list[tuple[float, float]] = []
+            sizes: list[dict[str, float]] = []
             for line in driver.stdout:
-                sizes.append((json.loads(line)["megabytes"], _largest(parts["workers"])))
-                said = f"{line.strip()}, {time.monotonic() - began:.0f} s, largest worker {sizes[-1][1]:.1f} MB"
-                print(f"  {said}", file=sys.stderr)
+                told = json.loads(line)
+                own = {name: round(_largest(parts[name]), 1) for name in ("driver", "scheduler", "workers")}
                 seconds = time.monotonic() - began
+                sizes.append({"items": told["done"], **own})
+                print(json.dumps({"seconds": round(seconds), **sizes[-1]}), file=sys.stderr, flush=True)
                 now = {name: _cpu(those) for name, those in parts.items()}
         assert driver.returncode == 0, "the driver failed"
-        first, last = sizes[0], sizes[-1]
+        first, middle, last = sizes[0], sizes[len(sizes) // 2 - 1], sizes[-1]
+        grown = last["items"] - middle["items"]
         return {
             "workers": workers,
             "items": items,
             "seconds": round(seconds, 1),
             "items_a_second": round(items / seconds, 1),
             "microseconds_of_cpu_an_item": {name: round((now[name] - spent[name]) / items * 1e6) for name in parts},
-            "driver_megabytes_at_a_tenth_and_at_the_end": [round(first[0], 1), round(last[0], 1)],
-            "worker_megabytes_at_a_tenth_and_at_the_end": [round(first[1], 1), round(last[1], 1)],
+            "megabytes_first_and_last": {name: [first[name], last[name]] for name in own},
+            "bytes_an_item_since_the_middle": {name: round((last[name] - middle[name]) * 1e6 / grown) for name in own},
         }
 
 
@@ -375,8 +379,8 @@ def main() -> None:
     """Be a part, or measure."""
     if sys.argv[1:2] == ["--driver"]:
         scheduler, url, items, concurrency, *ending = sys.argv[2:]
-        if ending == ["many"]:
-            anyio.run(drive_many, scheduler, url, int(items), int(concurrency))
+        if ending[:1] == ["many"]:
+            anyio.run(drive_many, scheduler, url, int(items), int(concurrency), int(ending[1]))
         else:
             anyio.run(drive, scheduler, url, int(items), int(concurrency), *ending)
         return
@@ -391,6 +395,7 @@ def main() -> None:
     parser.add_argument("--latency", default="0.2..0.6")
     parser.add_argument("--calm", action="store_true", help="nothing is killed")
     parser.add_argument("--in-memory", action="store_true", help="the service is in memory")
+    parser.add_argument("--every", type=int, help="say after that many items how large all parts are")
     parser.add_argument("--capacity", type=int, help="tasks that the service takes on at the same time")
     parser.add_argument("--steps", type=int, help="measure a journalled step instead, that many times")
     options = parser.parse_args()
@@ -400,7 +405,8 @@ def main() -> None:
     for workers in options.workers:
         shape = options.items, workers
         if options.in_memory:
-            print(json.dumps(in_memory(*shape, options.concurrency)), flush=True)
+            told = in_memory(*shape, options.concurrency, options.every or options.items // 10)
+            print(json.dumps(told), flush=True)
         elif options.capacity is not None:
             told = refused(*shape, options.concurrency, options.latency, options.capacity)
             print(json.dumps(told), flush=True)

@@ -16,7 +16,7 @@ import msgspec
 
 from runware_flow.errors import JournalError, RunwareError
 from runware_flow.graph.outcomes import Failed
-from runware_flow.journal.store import LeaseLost, LeasingStore
+from runware_flow.journal.store import EndLeases, LeaseLost, LeasingStore, TakeLeases
 from runware_flow.journal.values import decode_error, encode_error
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ class ItemLeases:
 
     async def take(self, works: Sequence[Work]) -> list[Lease]:
         """Take the items that are free; each is this process's until it is ended."""
-        await self._give_back()
-        leases = await self._writer.call(self._store.take_leases, self._name, [work.pulled.key for work in works])
+        take = TakeLeases(self._name, tuple(work.pulled.key for work in works))
+        *_, entry = await self._writer.write_all([*self._endings(), take])
+        leases = [] if entry is None else [*entry.leases]
         for work, lease in zip(works, leases, strict=True):
             if lease.number and work.ledger is not None:
                 self._held[lease.number] = anyio.CancelScope()
@@ -134,8 +135,11 @@ class ItemLeases:
 
     async def _give_back(self) -> None:
         if self._ended:
-            ended, self._ended = self._ended, []
-            await self._writer.call(self._store.end_leases, ended)
+            await self._writer.write_all(self._endings())
+
+    def _endings(self) -> list[EndLeases]:
+        ended, self._ended = tuple(self._ended), []
+        return [EndLeases(ended)] if ended else []
 
     def _lose(self, number: int) -> None:
         scope = self._held.pop(number, None)

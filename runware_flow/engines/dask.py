@@ -50,6 +50,8 @@ Shard: TypeAlias = list[Pulled]
 
 _SHARDS_A_WORKER = 32
 """Tasks of Dask that a worker has at a time; each is a thread there that waits."""
+_SHARD_SECONDS = 1 / 8
+"""A shard has at least what the worker does in that time: a task of Dask costs scheduler and worker a millisecond."""
 _MOST_ITEMS = 64
 """The most items of a shard: as many as are looked up in a journal together."""
 _SETTLED_SECONDS, _UNSETTLED_SECONDS = 2.0, 0.25
@@ -148,7 +150,7 @@ class _Worker:
     @property
     def shard_size(self) -> int:
         """How many items it is sent together."""
-        return min(_MOST_ITEMS, math.ceil(self.room / _SHARDS_A_WORKER))
+        return min(_MOST_ITEMS, math.ceil(max(self.room / _SHARDS_A_WORKER, self.rate * _SHARD_SECONDS)))
 
     @property
     def has_room(self) -> bool:
@@ -308,7 +310,7 @@ class _ClusterRun:
                     allow_other_workers=False,
                     pure=False,
                 )
-                done = await future
+                done = pickle.loads(await future)
         except RunMissing:
             worker.share = 0  # it is sent nothing until it has a run again
             self._wake_shares()

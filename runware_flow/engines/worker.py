@@ -433,8 +433,10 @@ def attend(
     return run.reply({limit: used[limit] + own.get(limit, 0) for limit in share}, most_events)
 
 
-def run_shard(run_id: str, items: list[Pulled]) -> list[ShardItem]:
+def run_shard(run_id: str, items: list[Pulled]) -> bytes:
     """Work on the items of a shard; the engine's task. Its slot in the worker is free for others meanwhile.
+
+    Returns its `ShardItem`s, pickled: Dask would look at each member of a list.
 
     Raises:
         RunMissing: this process has no such run.
@@ -445,7 +447,7 @@ def run_shard(run_id: str, items: list[Pulled]) -> list[ShardItem]:
     run = _RUNS.get(run_id)
     if run is None:
         raise RunMissing(f"this worker has no run {run_id}")
-    return run.work(items)
+    return pickle.dumps(run.work(items))
 
 
 async def end_run(run_id: str, is_cancelled: bool) -> Left:
@@ -463,7 +465,7 @@ def packed(outcome: Any) -> bytes:
     """Pickle an outcome; one that cannot be pickled becomes a failure that says so."""
     cloudpickle: Any = import_module("cloudpickle")  # it has no types
     try:
-        packed: bytes = cloudpickle.dumps(outcome)
+        packed = _quickly_packed(outcome) or cloudpickle.dumps(outcome)
         if not isinstance(outcome, Ok):
             pickle.loads(packed)  # exceptions of users often cannot be made again
     except Exception as error:  # noqa: BLE001 - of any kind, from code of any kind
@@ -473,6 +475,15 @@ def packed(outcome: Any) -> bytes:
             lost = RunwareError(f"the outcome of an item cannot be sent to the driver: {error}")
         packed = cloudpickle.dumps(Failed(lost))
     return packed
+
+
+def _quickly_packed(outcome: Any) -> bytes | None:
+    """Pickle an outcome in a quarter of the time that cloudpickle needs; `None` if only cloudpickle can."""
+    try:
+        packed = pickle.dumps(outcome)
+    except Exception:  # noqa: BLE001 - of any kind, from objects of any kind
+        return None
+    return None if b"__main__" in packed else packed  # `__main__` is another module in the driver
 
 
 def packed_event(event: Event) -> bytes:

@@ -18,17 +18,28 @@ import msgspec
 
 from runware_flow.errors import JournalError
 from runware_flow.graph.budget import Elsewhere
-from runware_flow.graph.resume import Claims
+from runware_flow.graph.resume import Advice, Claims
 from runware_flow.journal.address import DatabaseAddress, load_psycopg
 from runware_flow.journal.rows import FOUND, INSERTED, SETTLED, RowStore
-from runware_flow.journal.store import Abandon, Begin, Lease, LeaseLost, NoJournal, Settle, StoreAway
+from runware_flow.journal.store import (
+    Abandon,
+    Begin,
+    EndLeases,
+    Entry,
+    Lease,
+    LeaseLost,
+    NoJournal,
+    Settle,
+    StoreAway,
+    TakeLeases,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from runware_flow.journal.rows import RowKey
-    from runware_flow.journal.store import Change, ChangedRows, Entry
+    from runware_flow.journal.store import Change, ChangedRows
 
 __all__ = (
     "DATABASE_FORMAT",
@@ -101,13 +112,17 @@ _SETTLE = f"""WITH given AS (SELECT * FROM
     spent AS ({_ADD_SPENT.format(spent=_SPENT_BY_OUTCOMES)})
     UPDATE node SET ({SETTLED}) = (SELECT {", ".join("given." + name for name in SETTLED.split(", "))})
     FROM given WHERE node.id = given.id"""
-_TAKE = """INSERT INTO lease (flow, item, owner, number, expires_at)
-    SELECT ?, wanted, ?, nextval('lease_number'), clock_timestamp() + make_interval(secs => ?)
-        FROM unnest(?::text[]) AS wanted
+_TAKE = """INSERT INTO lease (owner, expires_at, flow, item, number)
+    SELECT ?, clock_timestamp() + make_interval(secs => ?), wanted.*, nextval('lease_number')
+        FROM unnest(?::text[], ?::text[]) AS wanted
     ON CONFLICT (flow, item) DO UPDATE SET owner = excluded.owner, number = excluded.number,
         expires_at = excluded.expires_at, ended_at = NULL, error = NULL
         WHERE lease.ended_at < ? OR lease.ended_at IS NULL AND lease.expires_at < clock_timestamp()
-    RETURNING item, number"""
+    RETURNING flow, item, number"""
+_TAKEN = """SELECT flow, item, number, owner, ended_at, error
+    FROM lease JOIN unnest(?::text[], ?::text[]) AS wanted (flow, item) USING (flow, item)"""
+_FAIL = """UPDATE lease SET ended_at = clock_timestamp(), error = failed.error
+    FROM unnest(?::bigint[], ?::bytea[]) AS failed (number, error) WHERE lease.number = failed.number"""
 _RENEW = """UPDATE lease SET expires_at = clock_timestamp() + make_interval(secs => ?)
     WHERE number = ANY(?) AND ended_at IS NULL RETURNING number"""
 _OPEN_ELSEWHERE = """SELECT task_type, model,
@@ -365,20 +380,31 @@ class PostgresStore(RowStore):
     def apply(self, changes: Sequence[Change]) -> list[Entry | LeaseLost | None]:
         """Carry out all changes in one transaction, but for those whose lease is lost; durable when this returns."""
         leases = sorted({number for change in changes if (number := getattr(change, "lease", 0))})
+        ended = [one for change in changes if isinstance(change, EndLeases) for one in change.ended]
+        takes = [change for change in changes if isinstance(change, TakeLeases)]
+        others = [change for change in changes if not isinstance(change, (EndLeases, TakeLeases))]
 
         def work() -> list[Entry | LeaseLost | None]:
             lost = self._lost(leases)
-            held = [change for change in changes if getattr(change, "lease", 0) not in lost] if lost else changes
+            held = [change for change in others if getattr(change, "lease", 0) not in lost] if lost else others
             group = _Group(self._connection, self._owner, self._note_row)
             answers = self._apply_all(group, held)
             group.flush()
             if self._followed is not None:
                 self._note_open(held, answers)
                 self.elsewhere = self._look_elsewhere(self._followed)
-            if not lost:
-                return [*answers]
-            told = iter(answers)
-            return [_lease_lost() if getattr(change, "lease", 0) in lost else next(told) for change in changes]
+            self._end_leases(ended)
+            taken, told = iter(self._take_leases(takes)), iter(answers)
+            return [
+                next(taken)
+                if isinstance(change, TakeLeases)
+                else None
+                if isinstance(change, EndLeases)
+                else _lease_lost()
+                if getattr(change, "lease", 0) in lost
+                else next(told)
+                for change in changes
+            ]
 
         return self._transact(work)
 
@@ -423,24 +449,26 @@ class PostgresStore(RowStore):
 
         self._transact(work)
 
-    def take_leases(self, flow: str, items: Sequence[str]) -> list[Lease]:
-        """Take the items that no other process has, or whose owner has not renewed its lease in time."""
-        wanted = sorted(set(items))  # in one order, so that two processes never wait for each other
-
-        def work() -> list[Lease]:
-            values = (flow, self._owner, self.lease_seconds, wanted, self._opened_at)
-            found = {item: Lease(number) for item, number in self._execute(_TAKE, values)}
-            left = [item for item in wanted if item not in found]
-            query = "SELECT item, number, owner, ended_at, error FROM lease WHERE flow = ? AND item = ANY(?)"
-            for item, number, owner, ended_at, error in self._execute(query, (flow, left)) if left else ():
-                if owner == self._owner and ended_at is None:
-                    found[item] = Lease(number)  # by this very call, before its answer was lost
-                elif ended_at is not None:
-                    found[item] = Lease(0, has_ended=True, error=error)
-            return [found.get(item) or Lease() for item in items]
-
+    def _take_leases(self, takes: Sequence[TakeLeases]) -> list[Entry]:
+        """Take what no other process has, in one order, so that two processes never wait for each other."""
+        wanted = sorted({(take.flow, item) for take in takes for item in take.items})
+        if not wanted:
+            return []
         self._forget()  # other processes may have had these items meanwhile
-        return self._transact(work)
+        flows, items = map(list, zip(*wanted, strict=True))
+        values = (self._owner, self.lease_seconds, flows, items, self._opened_at)
+        found = {(flow, item): Lease(number) for flow, item, number in self._execute(_TAKE, values)}
+        left = [one for one in wanted if one not in found]
+        if left:
+            flows, items = map(list, zip(*left, strict=True))
+            for flow, item, number, owner, ended_at, error in self._execute(_TAKEN, (flows, items)):
+                if owner == self._owner and ended_at is None:
+                    found[flow, item] = Lease(number)  # by this very group, before its answer was lost
+                elif ended_at is not None:
+                    found[flow, item] = Lease(0, has_ended=True, error=error)
+        free = Lease()
+        told = [tuple(found.get((take.flow, item), free) for item in take.items) for take in takes]
+        return [Entry(Advice("buy", 1), leases=leases) for leases in told]
 
     def renew_leases(self, numbers: Sequence[int]) -> list[int]:
         """Renew leases; returns the numbers of those that are lost."""
@@ -451,19 +479,13 @@ class PostgresStore(RowStore):
 
         return self._transact(work)
 
-    def end_leases(self, ended: Sequence[tuple[int, bytes | None]]) -> None:
-        """Give leases back, each with why its item has no result, if it has none."""
-
-        def work() -> None:
-            done = [number for number, error in ended if error is None]
-            if done:
-                self._execute("DELETE FROM lease WHERE number = ANY(?)", (done,))
-            for number, error in ended:
-                if error is not None:
-                    query = "UPDATE lease SET ended_at = clock_timestamp(), error = ? WHERE number = ?"
-                    self._execute(query, (error, number))
-
-        self._transact(work)
+    def _end_leases(self, ended: Sequence[tuple[int, bytes | None]]) -> None:
+        done = [number for number, error in ended if error is None]
+        if done:
+            self._execute("DELETE FROM lease WHERE number = ANY(?)", (done,))
+        failed = [(number, error) for number, error in ended if error is not None]
+        if failed:
+            self._execute(_FAIL, [*map(list, zip(*failed, strict=True))])
 
     # The rows.
 

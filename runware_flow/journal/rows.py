@@ -17,7 +17,19 @@ from runware_flow.graph.choice_records import ChoiceRecord
 from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.resume import Advice, Claims, History, RequestRecord, RequestState
 from runware_flow.journal.migration import row_name
-from runware_flow.journal.store import Abandon, Begin, Change, Decide, Entry, Keep, NodeKey, ReadChoices, Settle
+from runware_flow.journal.store import (
+    Abandon,
+    Begin,
+    Change,
+    Decide,
+    EndLeases,
+    Entry,
+    Keep,
+    NodeKey,
+    ReadChoices,
+    Settle,
+    TakeLeases,
+)
 from runware_flow.wire import salvage
 
 if TYPE_CHECKING:
@@ -191,6 +203,7 @@ class RowStore(ABC):
         elif isinstance(change, Decide):
             self._decide(connection, change)
         else:
+            assert not isinstance(change, (TakeLeases, EndLeases))  # a store that has leases does these itself
             key = row_key(change.key)
             history = self._history(connection, key, change.key.path, known)
             advice = history.choose(change.key.path, change.slot)

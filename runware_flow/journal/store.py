@@ -23,6 +23,7 @@ __all__ = (
     "Change",
     "ChangedRows",
     "Decide",
+    "EndLeases",
     "Entry",
     "JournalStore",
     "JournalWatch",
@@ -37,6 +38,7 @@ __all__ = (
     "SpendingStore",
     "StoreAway",
     "StoredRows",
+    "TakeLeases",
     "is_store",
 )
 
@@ -166,7 +168,34 @@ class Decide(msgspec.Struct, frozen=True):
     lease: int = 0
 
 
-Change: TypeAlias = Begin | Settle | Keep | Abandon | ReadChoices | Decide
+class TakeLeases(msgspec.Struct, frozen=True):
+    """Items are to be this process's alone; the answer is an `Entry` with `leases`. Only of a `LeasingStore`."""
+
+    flow: str
+    items: tuple[str, ...]
+
+
+class EndLeases(msgspec.Struct, frozen=True):
+    """Leases are given back, each with why its item has no result, if it has none. Only of a `LeasingStore`."""
+
+    ended: tuple[tuple[int, bytes | None], ...]
+
+
+Change: TypeAlias = Begin | Settle | Keep | Abandon | ReadChoices | Decide | TakeLeases | EndLeases
+
+
+class Lease(msgspec.Struct):
+    """An item of a batch, as far as processes that share a journal are concerned.
+
+    Attributes:
+        number: of the lease that this process has now; 0 if another one has it, or has finished the item.
+        has_ended: another process has finished the item since this one began, without a result.
+        error: why; JSON, as in `Settle`.
+    """
+
+    number: int = 0
+    has_ended: bool = False
+    error: bytes | None = None
 
 
 class Entry(msgspec.Struct):
@@ -178,6 +207,7 @@ class Entry(msgspec.Struct):
         task_uuid: the id to use, whether to collect or to buy.
         items, error, cost: of a restored outcome; the error also of a request that failed and may be bought again.
         choices: of a `ReadChoices`, oldest first.
+        leases: of a `TakeLeases`, one for each item.
         is_hedged: the request to collect is one of two that are open: another one was sent beside it.
         is_taken: nothing could be adopted, since another node of this run has the open request for the same thing.
     """
@@ -189,6 +219,7 @@ class Entry(msgspec.Struct):
     error: bytes | None = None
     cost: float | None = None
     choices: tuple[ChoiceRecord, ...] = ()
+    leases: tuple[Lease, ...] = ()
     is_taken: bool = False
     is_hedged: bool = False
 
@@ -209,20 +240,6 @@ class StoreAway(JournalError):
 
 class LeaseLost(JournalError):
     """Another process has the item now: this one sends and writes nothing more for it."""
-
-
-class Lease(msgspec.Struct):
-    """An item of a batch, as far as processes that share a journal are concerned.
-
-    Attributes:
-        number: of the lease that this process has now; 0 if another one has it, or has finished the item.
-        has_ended: another process has finished the item since this one began, without a result.
-        error: why; JSON, as in `Settle`.
-    """
-
-    number: int = 0
-    has_ended: bool = False
-    error: bytes | None = None
 
 
 class StoredRows(Protocol):
@@ -306,7 +323,8 @@ class JournalStore(Protocol):
 
 @runtime_checkable
 class LeasingStore(JournalStore, Protocol):
-    """A store that several processes may use at once. These methods are called as those of `JournalStore` are.
+    """A store that several processes may use at once. It knows `EndLeases` and `TakeLeases`, which takes the items that
+    no other process has, or whose owner has not renewed its lease in time.
 
     Attributes:
         lease_seconds: how long a lease lasts after it was taken or renewed.
@@ -314,16 +332,8 @@ class LeasingStore(JournalStore, Protocol):
 
     lease_seconds: float
 
-    def take_leases(self, flow: str, items: Sequence[str]) -> list[Lease]:
-        """Take the items that no other process has, or whose owner has not renewed its lease in time."""
-        ...
-
     def renew_leases(self, numbers: Sequence[int]) -> list[int]:
-        """Renew leases; returns the numbers of those that are lost."""
-        ...
-
-    def end_leases(self, ended: Sequence[tuple[int, bytes | None]]) -> None:
-        """Give leases back, each with why its item has no result, if it has none."""
+        """Renew leases; returns the numbers of those that are lost. It is called as `apply` is."""
         ...
 
 

@@ -12,13 +12,14 @@ import psycopg
 import pytest
 from postgres_server import PostgresServer
 from service import Service, art, caption, fails, upscale
+from waiting import cancel_when
 
 from runware_flow import Batch, Budget, BudgetExceeded, DeclarationError, Flow, FlowFailed, JournalError
 from runware_flow.errors import RunwareFlowError
 from runware_flow.journal import Journal, collect
 from runware_flow.journal.address import DatabaseAddress
 from runware_flow.journal.postgres import PostgresStore
-from runware_flow.journal.store import Begin, NodeKey, Settle
+from runware_flow.journal.store import Begin, EndLeases, NodeKey, Settle, TakeLeases
 
 pytestmark = pytest.mark.cluster
 
@@ -124,11 +125,16 @@ def test_group_of_changes_takes_a_few_statements(database, monkeypatch):
     assert spent_there(database) == 50.0
 
 
+def take(store, *items):
+    [entry] = store.apply([TakeLeases("flow", items)])
+    return entry.leases
+
+
 def test_write_under_a_lease_that_was_taken_is_refused_and_others_are_carried_out(database):
     slow, quick = opened(database, lease=0.0), opened(database, lease=60.0)
-    [mine, other] = slow.take_leases("flow", ["[0]", "[1]"])
+    [mine, other] = take(slow, "[0]", "[1]")
     [bought] = slow.apply([begin(0, "uuid-a", mine.number)])
-    [taken] = quick.take_leases("flow", ["[0]"])
+    [taken] = take(quick, "[0]")
     assert taken.number > mine.number
     refused, kept = slow.apply(
         [Settle(bought.number, 2.0, is_done=True, lease=mine.number), begin(1, "b", other.number)]
@@ -138,11 +144,11 @@ def test_write_under_a_lease_that_was_taken_is_refused_and_others_are_carried_ou
     assert slow.renew_leases([mine.number, other.number]) == [mine.number]
     [collected] = quick.apply([begin(0, "new", taken.number)])
     assert (collected.advice.action, collected.task_uuid) == ("collect", "uuid-a")
-    assert slow.take_leases("flow", ["[0]"])[0].number == 0
-    quick.end_leases([(taken.number, b"{}")])
-    assert slow.take_leases("flow", ["[0]"])[0].has_ended
+    assert take(slow, "[0]")[0].number == 0
+    quick.apply([EndLeases(((taken.number, b"{}"),))])
+    assert take(slow, "[0]")[0].has_ended
     later = opened(database)
-    assert later.take_leases("flow", ["[0]"])[0].number  # a later run tries a failure again
+    assert take(later, "[0]")[0].number  # a later run tries a failure again
     for store in (slow, quick, later):
         store.close()
 
@@ -275,7 +281,7 @@ def test_journal_in_a_database_is_read_and_collected(database, run):
     async def main():
         service = Service(lambda request, count: anyio.sleep_forever() if count > 29 else None)
         batch = Batch(poster, concurrency=1, journal=database, name="b")
-        with anyio.move_on_after(1):
+        async with cancel_when(lambda: len(service.sent) == 30):
             await batch.collect([f"picture {number}" for number in range(10)], service)
         with Journal(database) as journal:
             summary = journal.summary()
