@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING
 
@@ -19,15 +20,17 @@ async def default_context() -> ssl.SSLContext:
     """Make a context that verifies names and certificates as httpx does.
 
     Trusted is what certifi has, or, where the environment sets them, what SSL_CERT_FILE and SSL_CERT_DIR name. Reading
-    the certificates takes a few milliseconds of a worker thread.
+    the certificates takes some 40 ms of a worker thread, so a process does it once: all its clients share the context,
+    and a file that changes later is read by the next process.
 
     Raises:
         TransportError: of kind `tls`: they cannot be read.
     """
-    return await anyio.to_thread.run_sync(_load)
+    return await anyio.to_thread.run_sync(_load, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
-def _load() -> ssl.SSLContext:
+@functools.lru_cache(maxsize=4)
+def _load(_file: str | None, _folder: str | None) -> ssl.SSLContext:
     import httpx
 
     try:

@@ -21,6 +21,7 @@ from peers import CERTIFICATE, black_hole, closed_port, server_tls
 
 from runware_flow.transport import Reply, RestTransport, TransportError, open_http
 from runware_flow.transport.rest import parse_retry_after
+from runware_flow.transport.tls import default_context
 
 Run = Callable[..., Any]
 HEADERS = {"Authorization": "Bearer s3cret", "User-Agent": "flow/1"}
@@ -292,6 +293,16 @@ def test_given_context_is_used_for_tls(run: Run) -> None:
 
     with HttpPeer(server_tls()) as peer:
         run(main)
+
+
+def test_certificates_are_read_once_and_again_where_the_environment_names_others(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    usual = run(default_context)
+    assert run(default_context) is usual
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    assert run(default_context) is not usual
 
 
 def test_certificate_file_of_the_environment_is_trusted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
