@@ -198,14 +198,8 @@ class Delivery(Generic[R]):
         self._notify()
 
     @unbordered
-    def take_progress(self, reported: commands.Progress, at: float) -> None:
-        """The task has come further, as was reported at `at`, a time of the event loop.
-
-        An earlier report of the same status is replaced; a stage waits to be seen.
-        """
-        self.request.course.pending_at = at
-        if not reported.is_news:
-            return
+    def take_progress(self, reported: commands.Progress) -> None:
+        """The task has come further. An earlier report of the same status is replaced; a stage waits to be seen."""
         request = self.request
         progress = Progress(request.task_id, request.task_type, reported.progress, reported.status)
         self._progress.pop(reported.status, None)

@@ -53,6 +53,11 @@ class Course(msgspec.Struct):
 
     pending_at: float | None = None
 
+    def note(self, pending_at: float | None) -> None:
+        """Take the time from what sent it and waits no longer; `None` if the service did not say so again."""
+        if pending_at is not None:
+            self.pending_at = pending_at
+
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is complete but for the local media, which need IO before it can be sent."""

@@ -91,6 +91,7 @@ class SessionDriver:
             self._expiries.drop(task_id)
             if self._tracing is not None:
                 self._tracing.withdrawn(task_id, is_late=delivery.is_late)
+            delivery.request.course.note(self._machine.pending_at(task_id))
             self.handle(events.TaskWithdrawn(self._clock(), task_id))
             self._link.forget(task_id)
 
@@ -169,22 +170,23 @@ class SessionDriver:
                 self._note(command)
             if tracing is not None:
                 tracing.commanded(command)
-            self._carry_out(command, event.at)
+            self._carry_out(command)
 
-    def _carry_out(self, command: commands.Command, at: float) -> None:
+    def _carry_out(self, command: commands.Command) -> None:
         match command:
             case commands.Deliver(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
                     delivery.take(command)
-            case commands.Settle(task_id, error):
+            case commands.Settle(task_id, error, pending_at):
                 if (delivery := self._deliveries.pop(task_id, None)) is not None:
                     self._expiries.drop(task_id)
+                    delivery.request.course.note(pending_at)
                     delivery.settle(error)
             case commands.Send(entries):
                 self._link.send(entries)
             case commands.Progress(task_id):
                 if (delivery := self._deliveries.get(task_id)) is not None:
-                    delivery.take_progress(command, at)
+                    delivery.take_progress(command)
             case commands.SetTimer(due):
                 self._set_timer(due)
             case _:

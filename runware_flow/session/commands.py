@@ -102,15 +102,13 @@ class Deliver(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """A task in flight reported something short of a result."""
+    """A task in flight reported something short of a result, and more than in its report before."""
 
     task_id: TaskId
     progress: float | None
     """0 to 100, on the few long tasks that tell it [doc]."""
     status: str | None = None
     """The wire's word: `processing`, or `validated`, `downloaded`, ... of a modelUpload."""
-    is_news: bool = True
-    """Whether it says more than the report before it; otherwise it says only that the service is still at it."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -145,6 +143,8 @@ class Settle(msgspec.Struct, frozen=True):
 
     task_id: TaskId
     error: RunwareError | None = None
+    pending_at: float | None = None
+    """When the service last said that it still works on the task, if it did."""
 
 
 class EndSession(msgspec.Struct, frozen=True):

@@ -97,6 +97,8 @@ class Entry:
     """The ask that was out when the connection was lost: the service may replay its answer."""
     is_doubted: bool = False
     """`getResponse` does not know the task; the archive has not answered yet."""
+    reply_by: float = 0.0
+    """When the reply to the ask that is out is overdue."""
     polled_at: float | None = None
     lower: float = 0.0
     """The longest elapsed time at which an ask found the task unfinished."""
@@ -112,6 +114,8 @@ class Entry:
     short_since: float = 0.0
     told: tuple[float | None, str | None] = (None, None)
     """The last progress passed on."""
+    pending_at: float | None = None
+    """When the service last said that it works on the task."""
     alone: bool = False
     """It was part of a refused or unanswered batch: from now on it travels alone."""
     error: RunwareError | None = None

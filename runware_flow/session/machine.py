@@ -138,6 +138,11 @@ class SessionMachine:
             return False
         return entry.sends > 0 or entry.submission.sent_before != "no"
 
+    def pending_at(self, task_id: TaskId) -> float | None:
+        """When the service last said that it still works on a task in flight; `None` if it has not, and for others."""
+        entry = self._tracker.entries.get(task_id)
+        return None if entry is None else entry.pending_at
+
     def has_room(self, model: str, at: float) -> bool:
         """Whether a model's send window has room for one more, before which nothing waits; then it may be taken."""
         return self._tracker.windows.is_open(model) or self._tracker.windows.of(model).has_room(at)
@@ -265,6 +270,7 @@ class SessionMachine:
             self._tracker.disconnected()
         for task_id in self._task_timers.pop_due(at):
             self._tracker.overdue(task_id, at)
+        self._tracker.replies_overdue(at)
         self._tracker.poll_due(at)
 
     def _close(self) -> None:
@@ -284,6 +290,8 @@ class SessionMachine:
         tracker = self._tracker
         due = self._task_timers.next_at
         if (at := tracker.next_poll_at) < due:
+            due = at
+        if (at := tracker.next_reply_at) < due:
             due = at
         if (at := self._link_timers.next_at) < due:
             due = at

@@ -187,7 +187,6 @@ class ReplySummary:
         "accepted",
         "busy",
         "has_terminal",
-        "has_told",
         "kept",
         "overdue",
         "pending",
@@ -200,7 +199,6 @@ class ReplySummary:
         self.kept: list[Part] = []
         """What counts for slots and positions."""
         self.has_terminal = False
-        self.has_told = False
         self.accepted = False
         self.pending = False
         self.unknown = False
@@ -234,7 +232,7 @@ def read_parts(
         _read_only(tracker, entry, parts, at, retry_after)
         return
     lane = entry.asking or entry.owed
-    summary = _summarise(tracker, entry, parts, lane)
+    summary = _summarise(tracker, entry, parts, lane, at)
     if summary.kept or summary.accepted:
         entry.confirmed = True
         entry.is_doubted = False
@@ -334,7 +332,9 @@ def _finish(tracker: Tracker, entry: Entry, at: float) -> None:
     tracker.settle(entry, entry.error)
 
 
-def _summarise(tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane | None) -> ReplySummary:
+def _summarise(
+    tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane | None, at: float
+) -> ReplySummary:
     summary = ReplySummary()
     for part in parts:
         if isinstance(part, ErrorItem) or part.error is not None:
@@ -345,8 +345,8 @@ def _summarise(tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane
             summary.unknown, summary.unknown_to = True, Lane.POLL
         else:
             _read_item(tracker, entry, part, summary)
-    if summary.pending and not summary.has_told:
-        tracker.emit(Progress(entry.task_id, *entry.told, is_news=False))
+    if summary.pending:
+        entry.pending_at = at
     # Otherwise it is a copy, or a late answer to the other call.
     summary.unknown = summary.unknown and summary.unknown_to in (None, lane)
     return summary
@@ -365,7 +365,6 @@ def _read_item(tracker: Tracker, entry: Entry, item: Item, summary: ReplySummary
         summary.pending = True
         if entry.told != (item.progress, item.status):
             entry.told = (item.progress, item.status)
-            summary.has_told = True
             tracker.emit(Progress(entry.task_id, item.progress, item.status))
 
 

@@ -44,13 +44,15 @@ class TimerQueue(Generic[K]):
         self._due[key] = self._count
         heappush(self._heap, (at, self._count, key))
         if self._left_over > 64 and self._left_over > len(self._due):
-            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[1]]
+            due = self._due
+            self._heap = [entry for entry in self._heap if entry[2] in due and due[entry[2]] == entry[1]]
             self._left_over = 0
             heapify(self._heap)
 
     def drop(self, key: K) -> None:
         """Forget `key`; unknown keys are no error."""
-        if self._due.pop(key, None) is not None:
+        if key in self._due:
+            del self._due[key]
             self._left_over += 1
 
     def clear(self) -> None:
@@ -88,7 +90,7 @@ class TimerQueue(Generic[K]):
         due: list[K] = []
         while self._heap and self._heap[0][0] <= now:
             _, count, key = heappop(self._heap)
-            if self._due.get(key) == count:
+            if key in self._due and self._due[key] == count:
                 del self._due[key]
                 due.append(key)
             else:

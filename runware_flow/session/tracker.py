@@ -62,6 +62,8 @@ class Tracker:
         self._send_out = send
         self._deadlines = timers
         self._polls: TimerQueue[TaskId] = TimerQueue()
+        self._replies: TimerQueue[tuple[TaskId, ...]] = TimerQueue()
+        """When the reply to a frame of polls is overdue, by the tasks that were polled in it."""
         self._count = 0
 
     # What callers want
@@ -139,6 +141,7 @@ class Tracker:
         """
         self.is_open = False
         self._deadlines.clear()
+        self._replies.clear()
         for entry in self.entries.values():
             entry.owed = entry.asking or entry.owed
             entry.asking = None
@@ -170,6 +173,31 @@ class Tracker:
         """When a window may have room for what waits, though nothing happens until then."""
         return self.windows.next_at(has_connection=self.is_open)
 
+    @property
+    def next_reply_at(self) -> float:
+        """When the reply to a poll is overdue; infinity if none is awaited."""
+        while (at := self._replies.next_at) < inf:
+            polled = self._replies.first
+            assert polled is not None
+            if self._awaited(polled, at):
+                return at
+            self._replies.drop(polled)
+        return inf
+
+    def _awaited(self, polled: tuple[TaskId, ...], reply_by: float) -> list[Entry]:
+        """Those of a frame of polls that have no reply, and were not polled again."""
+        entries = self.entries
+        found = [entries[task_id] for task_id in polled if task_id in entries]
+        return [entry for entry in found if entry.asking is not None and entry.reply_by == reply_by]
+
+    def replies_overdue(self, at: float) -> None:
+        """Poll again what was polled and has no reply in time."""
+        while (due := self._replies.next_at) <= at:
+            polled = self._replies.pop()
+            assert polled is not None
+            for entry in self._awaited(polled, due):
+                self._unanswered(entry, at)
+
     def poll_due(self, at: float) -> None:
         """Send all polls that are due, together."""
         if not self.is_open or at < self.poller.open_at:
@@ -178,18 +206,22 @@ class Tracker:
         if not due:
             return
         may_join, reply_by = self.poller.may_join, at + self.poller.reply_wait(0)
+        others: list[TaskId] = []
         for task_id in due:
             entry = self.entries[task_id]
             if entry.owed is not None and entry.saw_empty:
+                others.append(task_id)
                 self.unknown(entry, entry.owed, at)
             elif entry.is_doubted or entry.alone or entry.unanswered:
+                others.append(task_id)
                 self._poll(entry, Lane.LOOKUP if entry.is_doubted else Lane.POLL, at)
             else:  # the usual case, in as few steps as it can be done
                 self._note_poll(entry, Lane.POLL, at)
                 body = entry.poll_bytes or entry.poll_body(Lane.POLL)
                 self._send_out(Outgoing(body, Lane.POLL, task_id, joins=may_join))
-                if self.options.duplex:
-                    self._deadlines.set(task_id, reply_by)
+                entry.reply_by = reply_by
+        usual = tuple(due) if not others else tuple(task_id for task_id in due if task_id not in others)
+        self._await_replies(usual, reply_by)
         self.poller.note_poll(at)
 
     def overdue(self, task_id: TaskId, at: float) -> None:
@@ -198,8 +230,6 @@ class Tracker:
         if entry.state is TaskState.WAITING:
             if self.is_open:
                 self.send_in_turn(entry, at)
-        elif entry.state is TaskState.ASKED:
-            self._unanswered(entry, at)
         elif not entry.resends_freely:
             self.look_up(entry, at, timed_out(entry, "the service did not answer in time"))
         elif entry.unacknowledged == 0:
@@ -380,8 +410,12 @@ class Tracker:
         self._note_poll(entry, lane, at)
         joins = not entry.alone and self.poller.may_join
         self._send_out(Outgoing(entry.poll_body(lane), lane, entry.task_id, joins=joins))
-        if self.options.duplex:
-            self._deadlines.set(entry.task_id, at + self.poller.reply_wait(entry.unanswered))
+        entry.reply_by = at + self.poller.reply_wait(entry.unanswered)
+        self._await_replies((entry.task_id,), entry.reply_by)
+
+    def _await_replies(self, polled: tuple[TaskId, ...], reply_by: float) -> None:
+        if self.options.duplex and polled:  # by REST a POST has a reply, or fails
+            self._replies.set(polled, reply_by)
 
     def accepted(self, entry: Entry, at: float) -> None:
         """The service has the task, or may have it: poll for its results from now on."""
@@ -430,11 +464,11 @@ class Tracker:
         entry.is_doubted = False
         entry.asking = entry.owed = None
         entry.unanswered = entry.unknowns = entry.shorts = 0
+        entry.pending_at = at
         reported = (item.progress, item.status)
-        is_news = reported != entry.told
-        entry.told = reported
-        self.emit(Progress(entry.task_id, item.progress, item.status, is_news=is_news))
-        self._deadlines.drop(entry.task_id)
+        if reported != entry.told:
+            entry.told = reported
+            self.emit(Progress(entry.task_id, item.progress, item.status))
         self.still_running(entry, at)
 
     def poll_now(self, entry: Entry, at: float) -> None:
@@ -455,7 +489,6 @@ class Tracker:
             self.poller.answered(at, entry.polled_at)
         entry.asking = None
         entry.unanswered = 0
-        self._deadlines.drop(entry.task_id)
 
     def saw_empty_frame(self) -> None:
         """A frame without items came: whichever ask it answers, nothing was known of the task."""
@@ -533,7 +566,7 @@ class Tracker:
     def settle(self, entry: Entry, error: RunwareError | None) -> None:
         """The task is over."""
         self._forget(entry, has_ended=entry.confirmed)
-        self.emit(Settle(entry.task_id, error))
+        self.emit(Settle(entry.task_id, error, entry.pending_at))
 
     def _forget(self, entry: Entry, *, has_ended: bool) -> None:
         task_id = entry.task_id

@@ -98,7 +98,7 @@ def test_async_task_is_acknowledged_polled_and_settled():
         play >> asked(0.2, reply(200, processing())) << ANY << SetTimer(ANY)
         fire(play)
         play << Send((ask(),))
-        play >> asked(0.4, reply(200, done())) << Deliver("t1", 0, item=ANY) << Settle("t1")
+        play >> asked(0.4, reply(200, done())) << Deliver("t1", 0, item=ANY) << Settle("t1", pending_at=0.2)
 
 
 def test_sync_reply_is_the_whole_answer_whatever_it_holds():

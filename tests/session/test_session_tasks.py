@@ -61,12 +61,25 @@ def test_async_task_is_acknowledged_asked_for_and_settled():
     with polled() as play:
         play >> received(1.15, processing(progress=20)) << Progress("t1", 20.0, "processing") << SetTimer(ANY)
         play >> TimerFired(1.25) << Send((ask(),)) << SetTimer(3.25)
-        play >> received(1.3, processing(progress=20)) << Progress("t1", 20.0, "processing", is_news=False)
-        play << SetTimer(1.35)
+        play >> received(1.3, processing(progress=20)) << SetTimer(1.35)
         play >> TimerFired(1.4) << Send((ask(),)) << SetTimer(3.4)
-        play >> received(1.5, done()) << Deliver("t1", 0, item=ANY) << Settle("t1") << SetTimer(30.2)
+        play >> received(1.5, done()) << Deliver("t1", 0, item=ANY) << Settle("t1", pending_at=1.3) << SetTimer(30.2)
     assert play.machine.statistics().in_flight == 0
     assert play.machine.statistics().asks == 3
+
+
+def test_each_poll_of_a_frame_has_its_own_reply_though_they_are_awaited_together():
+    play = opened()
+    for number in range(3):
+        play >> TaskSubmitted(1.0 + number / 1000, task(f"t{number}")) >> received(1.05, item(f"t{number}"))
+    play >> TimerFired(1.102) >> received(1.2, done("t0"))
+    play >> received(1.3, processing("t2"))
+    assert (play.commands(SetTimer)[-1].at or 9.0) < 2.0, "t2 is polled again before the reply for t1 is overdue"
+    play >> TimerFired(1.4) >> received(1.5, done("t2"))
+    assert play.commands(SetTimer)[-1].at == pytest.approx(3.102), "only t1 has no reply"
+    play >> TimerFired(3.103)
+    assert play.commands(Send)[-1] == Send((ask("t1"),))
+    assert [command.task_id for command in play.commands(Settle)] == ["t0", "t2"]
 
 
 def test_sync_task_is_settled_by_what_is_pushed():
@@ -98,7 +111,8 @@ def test_poll_reply_is_cumulative_and_places_results():
         play << Progress("t1", None, "processing") << Deliver("t1", 1, item=ANY) << SetTimer(ANY)
         play >> TimerFired(1.3) << Send((ask(),)) << SetTimer(3.3)
         play >> received(1.4, done(uuid="a"), done(uuid="b"), done(uuid="c"))
-        play << Deliver("t1", 0, item=ANY) << Deliver("t1", 2, item=ANY) << Settle("t1") << SetTimer(30.2)
+        play << Deliver("t1", 0, item=ANY) << Deliver("t1", 2, item=ANY) << Settle("t1", pending_at=1.2)
+        play << SetTimer(30.2)
 
 
 def test_results_without_ids_are_counted_not_merged():
@@ -486,7 +500,8 @@ def test_overdue_sync_task_is_looked_up_and_its_push_still_counts():
         play >> TaskSubmitted(1.0, sync_task()) << Send((submit(sync_task()),)) << SetTimer(21.0)
         play >> TimerFired(21.0) << Send((ask(),)) << SetTimer(23.0)
         play >> received(21.5, processing()) << Progress("t1", None, "processing")
-        play >> received(22.0, image()) << Deliver("t1", 0, item=ANY) << Settle("t1") << SetTimer(30.2)
+        play >> received(22.0, image()) << Deliver("t1", 0, item=ANY) << Settle("t1", pending_at=21.5)
+        play << SetTimer(30.2)
 
 
 def test_sync_timeout_of_the_service_is_looked_up_and_its_error_kept_for_the_worst():
@@ -547,7 +562,8 @@ def test_model_upload_steps_are_progress_until_it_is_ready():
         play >> TaskSubmitted(1.0, upload) << Send((submit(upload),))
         play >> received(2.0, step("validated")) << Progress("t1", None, "validated")
         play >> received(3.0, step("downloaded")) << Progress("t1", None, "downloaded")
-        play >> received(4.0, step("ready", air="a:1@1")) << Deliver("t1", 0, item=ANY) << Settle("t1")
+        play >> received(4.0, step("ready", air="a:1@1")) << Deliver("t1", 0, item=ANY)
+        play << Settle("t1", pending_at=3.0)
 
 
 def test_reading_task_takes_whatever_comes_as_its_answer():
