@@ -332,9 +332,7 @@ def _finish(tracker: Tracker, entry: Entry, at: float) -> None:
     tracker.settle(entry, entry.error)
 
 
-def _summarise(
-    tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane | None, at: float
-) -> ReplySummary:
+def _summarise(tracker: Tracker, entry: Entry, parts: Sequence[Part], lane: Lane | None, at: float) -> ReplySummary:
     summary = ReplySummary()
     for part in parts:
         if isinstance(part, ErrorItem) or part.error is not None:
