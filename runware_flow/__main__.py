@@ -1,4 +1,4 @@
-"""`python -m runware_flow` is `runware-flow`."""
+"""Runs the command line: `python -m runware_flow` is `runware-flow`."""
 
 from runware_flow.cli import main
 

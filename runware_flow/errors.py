@@ -1,4 +1,4 @@
-"""Everything this library raises, as plain data.
+"""The errors of this library, as plain data, and the mapping of the service's codes to the stable ones.
 
     RunwareFlowError                 the root: `except RunwareFlowError` catches all of it
     ├── RunwareError                 a request failed; `code` is one of the twelve stable codes

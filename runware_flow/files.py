@@ -1,4 +1,4 @@
-"""Local files that the library makes: where a path leads, and who may read what is private."""
+"""Local files that the library writes: their paths, and permissions of private ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who owns a worker, and how what it raises reaches its caller.
+"""The owners of concurrent work: task groups of blocks and host tasks of objects, which pass errors to the caller.
 
 Two kinds of owner, and no others:
 

@@ -1,4 +1,4 @@
-"""A key that is not shown by accident."""
+"""`Secret`: a key that never appears in a repr, a log or a traceback."""
 
 from __future__ import annotations
 

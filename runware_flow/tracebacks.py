@@ -1,4 +1,4 @@
-"""What of a traceback its reader can use: the program's own frames, not those of this library and of event loops."""
+"""Shortens tracebacks to the frames of the user's program, without those of this library and the event loops."""
 
 from __future__ import annotations
 

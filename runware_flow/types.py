@@ -1,4 +1,4 @@
-"""The bases of everything that crosses the wire: `Task`, what is asked, and `Result`, what comes back.
+"""The base types of the wire: `Task`, a request, and `Result`, what comes back.
 
 The concrete classes are generated from the catalog (`runware_flow.tasks`, `runware_flow.results`); this module holds
 what they share. It knows no transport and no clock.

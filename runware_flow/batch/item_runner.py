@@ -1,4 +1,4 @@
-"""The nodes of one item of a batch are declared, restored or run, and reduced to one outcome."""
+"""Runs one item of a batch: declares its nodes, restores or runs them, and reduces them to one outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases on the items of a batch, where several processes share its journal: each item is one process's at a time.
+"""Leases on the items of a batch whose journal several processes share: one process works on an item at a time.
 
 A lease is renewed while its item runs. A process that dies or hangs does not renew; when its leases have expired,
 others take them and go on under the same taskUUIDs. If it wakes up, it stops what it did for these items: each write of

@@ -1,4 +1,4 @@
-"""What a batch would send and cost, from a sample of its items."""
+"""The plan of a batch: what it would send and cost, from a sample of its items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch says of itself: its outcomes as they come, and its numbers."""
+"""What a batch gives its caller: the outcomes as they come, and a report of counts and costs."""
 
 from __future__ import annotations
 

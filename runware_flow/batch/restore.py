@@ -1,4 +1,4 @@
-"""The short way for items that are finished in the journal: no plan, no machine, no runner, and many at once.
+"""Restores items that are finished in the journal, many at once, without a plan, a machine or a runner for each.
 
 An item's nodes are looked up one after the other, each by the request that it would send now, so an edited pipeline is
 noticed. As soon as anything is not plainly on record, the item takes the long way, which looks everything up again.

@@ -40,7 +40,7 @@ class BatchSource:
         self._ordinals = Ordinals()
         self._count = 0
         self._is_over = False
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock()  # an async iterator may not be advanced again before it has given its item
         self._pulling: anyio.CancelScope | None = None
         self.total: int | None = len(given) if has_method(given, "__len__") and not is_made else None
         """How many items there are, where the source has a length."""

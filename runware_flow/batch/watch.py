@@ -1,4 +1,4 @@
-"""What a batch tells while it runs: counts for its progress, or the events of its items' nodes for a callable."""
+"""The progress of a batch: counts for the progress display, or the events of its items' nodes for a callable."""
 
 from __future__ import annotations
 

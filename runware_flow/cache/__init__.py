@@ -1,1 +1,1 @@
-"""Answers that are kept for later requests of the same content: by other flows, in other processes, another day."""
+"""The cache: results that later runs of any flow use instead of an equal request."""

@@ -1,7 +1,7 @@
-"""The cache beside a run: what is there already, and who makes what is not.
+"""The cache as a run uses it: looks requests up, and sends equal requests that are in flight at once only once.
 
-Of equal requests in flight one is the first: it is sent. The others, its twins, are parked and hold no worker. When the
-first has come to its end, however it did, they look again: they find its answer, or one of them is the first now.
+Of equal requests in flight the first one is sent. The others are parked and hold no worker. When the first has ended,
+with a result or without, they look again: they find its result in the cache, or one of them is sent.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ("ResultCache", "SingleFlight", "open_result_cache")
 
 _LOGGER = logging.getLogger("runware_flow")
 _FRESH_SECONDS = 3600.0
-"""For so long the files that a result names are taken to be there, without asking."""
+"""Seconds after which the files of a cached result are checked at the service before it is used."""
 _MARGIN_SECONDS = 60.0
 _KEEP_SECONDS = 60.0
 
@@ -67,7 +67,11 @@ async def open_result_cache(cache: Any, client: object) -> ResultCache | None:
 
 
 class ResultCache:
-    """A cache, and who makes what, for all machines that share it: that of a run, or those of a batch's items."""
+    """A cache, and which node makes which result, for the machine of a run or for those of a batch's items.
+
+    There is no lock: all of these run in one event loop, and nothing is awaited between finding that no node makes a
+    result and noting the node that does (`SingleFlight.find`).
+    """
 
     def __init__(self, store: Any, client: object) -> None:
         self._store = store
@@ -77,7 +81,7 @@ class ResultCache:
         self._has_warned = False
 
     async def find(self, key: str, result_type: type[Result]) -> list[Any] | None:
-        """Return the results that are kept for a request, unless their files are gone."""
+        """Return the cached results of a request, unless their files no longer exist."""
         answer: Cached | None = await anyio.to_thread.run_sync(self._store.get, key)
         if answer is None:
             return None
@@ -99,7 +103,7 @@ class ResultCache:
         return results
 
     async def _is_there(self, result: Any, answer: Cached) -> bool:
-        """Tell whether the file that a result names can still be had. What cannot be told counts as there."""
+        """Tell whether the file that a result names can still be downloaded; yes where that is not known."""
         if not isinstance(result, MediaResult) or result.inline is not None:
             return True
         now = time.time()
@@ -111,7 +115,7 @@ class ResultCache:
         return available
 
     async def keep(self, key: str, request: Any, results: list[Any], cost: float | None) -> None:
-        """Keep what a request brought. What cannot be kept is logged once, and fails nothing."""
+        """Keep the results of a request. A failure to keep them is logged once, and fails no node."""
         if not results:
             return
         with anyio.move_on_after(_KEEP_SECONDS, shield=True):  # it has been paid for, so a cancel waits
@@ -156,7 +160,7 @@ class ResultCache:
                     attach_file(result, path)
         return tuple(files)
 
-    # Twins
+    # Equal requests
 
     def is_made_by_another(self, key: str, who: tuple[ScopeRun, Step]) -> bool:
         """Tell whether an equal request is in flight."""
@@ -172,11 +176,11 @@ class ResultCache:
         self._leads.setdefault(key, _Leader(who))
 
     def take_over(self, key: str, who: tuple[ScopeRun, Step]) -> None:
-        """Let a node be the first, whichever was so far; that one goes on by itself, if it has sent something."""
+        """Let a node be the first in place of another; that one continues by itself if it has sent its request."""
         self._leads.setdefault(key, _Leader(who)).who = who
 
     def end(self, key: str, who: tuple[ScopeRun, Step]) -> None:
-        """The first has come to its end: its twins look again. Nothing happens if `who` is not the first any more."""
+        """The first has ended: the nodes that wait for it look again. Does nothing if `who` is not the first."""
         lead = self._leads.get(key)
         if lead is None or lead.who != who:
             return
@@ -186,7 +190,7 @@ class ResultCache:
 
     @property
     def kept_count(self) -> int:
-        """How many answers were kept so far; a look that found none is repeated if it has changed."""
+        """How many results were kept so far; a lookup that found none is repeated if the number has changed."""
         return self._kept_count
 
 
@@ -199,7 +203,7 @@ class _Leader:
 
 
 class SingleFlight:
-    """The nodes of one machine that are the first to ask for something, or wait for a twin."""
+    """The nodes of one machine that are the first with a request, or wait for the first."""
 
     def __init__(self, machine: FlowMachine, pauses: Pauses, result_cache: ResultCache) -> None:
         self.result_cache = result_cache
@@ -208,7 +212,7 @@ class SingleFlight:
         self._keys: dict[tuple[ScopeRun, Step], str] = {}
 
     async def find(self, run: ScopeRun, step: Step, key: str, result_type: type[Result]) -> list[Any] | bool:
-        """Return the kept results; `True` if the node is to make them; `False` if it was parked, since a twin does."""
+        """Return cached results; `True` if the node is to send the request; `False` if it was parked meanwhile."""
         result_cache = self.result_cache
         me = (run, step)
         if self._keys.get(me) == key and not result_cache.is_made_by_another(key, me):
@@ -236,13 +240,13 @@ class SingleFlight:
         self._keys[run, step] = key
 
     def leave(self, run: ScopeRun, step: Step) -> None:
-        """A node has come to its end, or is not needed any more: its twins go on."""
+        """A node has ended, or is not needed any more: the nodes that wait for it look again."""
         key = self._keys.pop((run, step), None)
         if key is not None:
             self.result_cache.end(key, (run, step))
 
     def close(self, *, is_over: bool = False) -> None:
-        """The run has stopped: what waits elsewhere for one of its nodes goes on. Doing it twice is fine.
+        """The run has stopped: nodes of other runs that wait for one of its nodes look again. May be called twice.
 
         Args:
             is_over: its nodes that are in flight are not any more; until then they leave by themselves.
@@ -252,7 +256,7 @@ class SingleFlight:
                 self.leave(run, step)
 
     def wake(self, run: ScopeRun, step: Step) -> None:
-        """Let a twin that waits look again."""
+        """Let a node that waits look again."""
         if (run, step) in self._machine.waiting:
             self._machine.unpark(run, step)
             self._pauses.set()

@@ -119,6 +119,8 @@ class Cache:
     def put(self, answer: Cached) -> None:
         """Keep an answer. A crash leaves the old one or the new one.
 
+        Needs no lock between processes: the file is replaced in one step, so of two answers one is kept, whole.
+
         Raises:
             OSError: the disk is full, say.
         """

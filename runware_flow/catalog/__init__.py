@@ -1,4 +1,4 @@
-"""What models exist and what they take, as data that ships with the package.
+"""The models and their parameters, as data that ships with the package.
 
 Everything is read on first use and kept: importing this package reads nothing. The registry can be replaced by a newer
 one of the service (`Registry` is plain data); the service stays the authority in any case.

@@ -1,4 +1,4 @@
-"""What differs between two registries: which models came, which went, and which are another kind of task now."""
+"""The differences between two registries: new models, models that are gone, and models of another task type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalog's files, each read on first use and kept."""
+"""Reads the data files of the catalog on first use, and keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a parameter, in a sentence or two: its meaning, its bounds, its default, its source."""
+"""The description of a parameter in a sentence or two: its meaning, its bounds, its default, its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which page of the service's documentation helps with an error (protocol facts, section 8.5)."""
+"""Links to the pages of the service's documentation that help with an error (protocol facts, section 8.5)."""
 
 from __future__ import annotations
 

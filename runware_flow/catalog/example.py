@@ -1,4 +1,4 @@
-"""A program that asks one model, to be pasted: the parameters that it needs, with values that it takes."""
+"""Writes an example program for one model: its required parameters, with values that it accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models exist: AIRs, slugs, and the one task type that each model takes."""
+"""The registry: AIRs and slugs of the models, and the one task type that each model takes."""
 
 from __future__ import annotations
 

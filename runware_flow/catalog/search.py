@@ -1,4 +1,4 @@
-"""Find models by what they do, who makes them and what they take: filters and a ranking over plain data.
+"""Finds models by what they do, who makes them and what they take: filters and a ranking over plain data.
 
 The catalog says of a model its task type and the parameters that it takes; from these follows what it does. What the
 content service says besides (name, headline, capabilities, price) is added where it answered.

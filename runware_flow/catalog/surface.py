@@ -1,4 +1,4 @@
-"""What a kind of task takes: the union over every model, architecture and operation that the catalog knows.
+"""The parameters of a task type: the union over every model, architecture and operation in the catalog.
 
 The generator turns it into structs; nothing else at run time needs it. Facts about a parameter (bounds, default, note,
 source) come from `limits.json`, its types and its allowed values from the schemas as well.

@@ -1,4 +1,4 @@
-"""Whether a request is what the schema of its model allows, as plain data. jsonschema is imported on first use."""
+"""Checks requests against the JSON schema of their model. jsonschema is imported on first use."""
 
 from __future__ import annotations
 

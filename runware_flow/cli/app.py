@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is done elsewhere, and imported when it is needed."""
+"""The commands of the command line and their options; the code of each command is imported when it runs."""
 
 from __future__ import annotations
 

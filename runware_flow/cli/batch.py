@@ -1,4 +1,4 @@
-"""What `runware-flow run` does with a Batch: items out of a file, outcomes as lines, a summary."""
+"""`runware-flow run` with a Batch: items from a file, outcomes as lines, a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of `runware-flow cache`."""
+"""`runware-flow cache`: commands for the caches of flows."""
 
 from __future__ import annotations
 

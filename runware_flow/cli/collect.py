@@ -1,4 +1,4 @@
-"""What `runware-flow collect` does: a line for each request that was open, and a sum."""
+"""`runware-flow collect`: a line for each request that was open, and a sum."""
 
 from __future__ import annotations
 

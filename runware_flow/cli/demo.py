@@ -1,4 +1,4 @@
-"""The pipeline of the README for a handful of prompts, against the emulator: what `runware-flow demo` runs."""
+"""`runware-flow demo`: the pipeline of the README for a few prompts, against the emulator."""
 
 from __future__ import annotations
 

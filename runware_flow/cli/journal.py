@@ -1,4 +1,4 @@
-"""The commands of `runware-flow journal`."""
+"""`runware-flow journal`: commands for the journals of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `runware-flow view` and `run --live` do: the served page."""
+"""`runware-flow view` and `run --live`: the served page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`runware-flow models`: which models there are, what one takes, and what is new since this package was made."""
+"""`runware-flow models`: the models, the parameters of one, and what is new since this package was made."""
 
 from __future__ import annotations
 

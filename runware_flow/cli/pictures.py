@@ -1,4 +1,4 @@
-"""Keeping the pictures that a report shows, while the service still has them."""
+"""Keeps the pictures that a report shows while the service still has them."""
 
 from __future__ import annotations
 

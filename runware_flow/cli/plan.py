@@ -1,4 +1,4 @@
-"""What `runware-flow plan` does: a table, JSON, or a diagram; of a batch, what a sample of its items says."""
+"""`runware-flow plan`: a table, JSON, or a diagram; for a Batch, a plan of a sample of its items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the flow that a command is about in a Python file, as well-known tools find an app in one."""
+"""Finds the flow of a command in a Python file, by the name that is given or the only one there is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `runware-flow redo` does: marks for the next run, and what that will cost as far as it is known."""
+"""`runware-flow redo`: marks nodes that the next run makes again, and shows what they cost the last time."""
 
 from __future__ import annotations
 

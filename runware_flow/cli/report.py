@@ -1,4 +1,4 @@
-"""What `runware-flow report` does: the page of a journal."""
+"""`runware-flow report`: writes the page of a journal."""
 
 from __future__ import annotations
 

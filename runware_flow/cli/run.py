@@ -1,4 +1,4 @@
-"""What `runware-flow run` does: a run with progress, clean interrupts, a report, and a summary."""
+"""`runware-flow run` with a Flow: progress, interrupts, a report, and a summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `runware-flow export`, `journal flows`, `ls` and `show` do: the items of a journal as rows."""
+"""`runware-flow export` and `journal flows`, `ls` and `show`: the items of a journal as rows."""
 
 from __future__ import annotations
 

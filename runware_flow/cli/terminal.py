@@ -1,4 +1,4 @@
-"""What the command line prints: the one place where text reaches the terminal, made harmless and printable."""
+"""Output of the command line: the one place where text reaches the terminal, without control characters."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The client: a thin shell that drives the session machine over a link, and brings media in and out."""
+"""The client: it drives the session machine over a connection, and uploads and downloads media."""

@@ -1,4 +1,4 @@
-"""What waits leaves together: how waiting entries are cut into frames or POSTs."""
+"""Cuts waiting tasks into frames or POSTs: those that wait are sent together, up to a limit of tasks and bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user's handle on one session with the service."""
+"""`Client`: one session with the service, and the methods that send tasks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Client(Utilities):
         self._settings = read_settings({"api_key": api_key, **options})
         self._driver: SessionDriver | None = None
         self._workers: Workers | None = None
-        self._disconnecting = anyio.Lock()
+        self._disconnecting = anyio.Lock()  # so that a second call returns when the connection is closed, not before
         self._is_entered = False
         self._is_closed = False
         self._is_failure_told = False

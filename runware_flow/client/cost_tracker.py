@@ -1,4 +1,4 @@
-"""What the function of a node sends through a client, so that a run can tell what it cost.
+"""Counts what the function of a node sends through a client, so that its run can include the cost.
 
 A client adds every task that it sends to the `CostTracker` of the context that it is called in. A flow or batch that
 runs inside a function inherits the context, so what it sends counts there too.

@@ -1,4 +1,4 @@
-"""What a submitted task has brought so far: its results as they arrive, its progress, its end."""
+"""`Delivery`: the results of a submitted task as they arrive, its progress, and its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the session's commands reach the service: over one WebSocket, or in one POST each.
+"""Carries the frames of a session to the service: over one WebSocket, or in one POST each.
 
 A link carries out, and decides nothing: what happened goes back to the session machine as an event. Both kinds have the
 same four verbs; `open`, `close` and `send` only note what is wanted, the workers in `run` do it.
@@ -265,7 +265,7 @@ class ExchangeLink:
             except Exception as error:  # noqa: BLE001  # of a user's HTTP client: it belongs to the calls in this POST
                 if lane is Lane.SUBMIT:
                     failure = error
-                else:  # the task is at the service: what could not be asked now is asked again
+                else:  # the task is at the service: a poll that could not be sent is repeated
                     message = self._api_key.redact(f"the HTTP client raised {type(error).__name__}: {error}")
                     event = events.ExchangeFailed(anyio.current_time(), task_ids, lane, message, sent=True)
             else:

@@ -1,4 +1,4 @@
-"""The log of one client: its sink while `debug` is on, else the logger `runware_flow`."""
+"""The log of one client: its `log_sink` while `debug` is on, else the logger `runware_flow`."""
 
 from __future__ import annotations
 

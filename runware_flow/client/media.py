@@ -1,4 +1,4 @@
-"""Local media on their way to the service: small ones ride in the request, large ones are uploaded once and named."""
+"""Prepares local media for a request: small ones are put into it, large ones are uploaded once and named."""
 
 from __future__ import annotations
 
@@ -203,6 +203,7 @@ class LocalMediaPlacer:
         if file.size <= INLINE_LIMIT_BYTES:
             return await inline_media(medium)
         digest = await file.digest()
+        # Of equal media that are sent at the same time the first is uploaded, and the others wait for its UUID.
         lock = self._uploading.setdefault(digest, anyio.Lock())
         async with lock:
             known = self._uploaded.get(digest)

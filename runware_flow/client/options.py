@@ -1,4 +1,4 @@
-"""What a client is configured with: the keywords of `Client`, their defaults, and the environment behind them."""
+"""The options of a client: the keywords of `Client`, their defaults, and the environment variables behind them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task that the service has not accepted, on its way back to the queue of its model."""
+"""The signal that the service refused a task for now, which returns the task to the queue of its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a user asks to a request that is complete: model resolved, delivery chosen, id given."""
+"""Completes a task of a user: its model is resolved, its delivery chosen, its id given."""
 
 from __future__ import annotations
 

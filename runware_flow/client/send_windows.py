@@ -1,4 +1,4 @@
-"""The send windows of a client, for those who have tasks of their own to hold back: runs, batches and streams.
+"""The send windows of a client, as runs, batches and streams use them to hold back their own tasks.
 
 The rule is the session machine's (`session.window`), and it queues direct calls by itself. A run asks before it sends,
 because a node that waits should hold no worker and no permits: as long as a window is open it just sends; while it is

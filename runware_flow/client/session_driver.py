@@ -1,4 +1,4 @@
-"""Drives a session machine: carries out its commands, tells it what happened, keeps its time.
+"""Drives a session machine: carries out its commands, gives it events, and fires its timers.
 
 Every event is handled in one synchronous step, commands included, so there is no `await` between a decision and its
 effect on the tables here. Waiting is done by three kinds of workers only: the link's, the timer, and the callers.

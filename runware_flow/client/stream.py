@@ -1,4 +1,4 @@
-"""A text that is read while it is written: one POST whose reply is a stream of events, shared by any readers."""
+"""`TextStream`: a text that is read while the model writes it, from one POST, by any number of readers."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ async def follow(stream: TextStream, prepared: Prepared, on_delta: Callable[[str
     told = {DeltaKind.REASONING: 0, DeltaKind.TEXT: 0}
     is_over = False
     while not is_over:
-        for kind, index in told.items():  # a model thinks before it answers
+        for kind, index in told.items():  # reasoning first: a model reasons before it answers
             try:
                 while (piece := stream.piece(kind, index)) is not None:
                     on_delta(kind.value, piece)

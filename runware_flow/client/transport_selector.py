@@ -1,4 +1,4 @@
-"""Which transport carries a client's session: the one asked for, or with `auto` the first that can be opened."""
+"""Chooses the transport of a client's session: the configured one, or with `auto` the first that can be opened."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TransportSelector:
         self._windows = windows
         self._services = services
         self._workers = workers
-        self._choosing = anyio.Lock()
+        self._choosing = anyio.Lock()  # so that of several first calls one chooses, and the others wait for its choice
         self.is_chosen = settings.transport != "auto"
 
     def start(self) -> SessionDriver:

@@ -1,4 +1,4 @@
-"""An event for a task that waits for several things at once, with a time by which it goes on in any case."""
+"""An event for a task that waits for several things at once, up to a deadline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service on a laptop: real HTTP, real WebSocket, real pictures, and every fault it and the network can show.
+"""The emulator: the service on this machine, with real HTTP, WebSocket and pictures, and with faults on request.
 
 Floor 6. It shares no code with the client side of this library (catalog data apart), so that a misunderstanding of the
 protocol cannot hide by being on both sides.

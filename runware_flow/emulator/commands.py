@@ -1,4 +1,4 @@
-"""What the command line runs: `serve` (an emulator until a signal) and `emulate` (an emulator around a command).
+"""The commands `serve` (an emulator until a signal) and `emulate` (an emulator around a command).
 
 No command-line library here: these functions take plain values and return exit codes, and what goes wrong is one
 sentence on standard error.

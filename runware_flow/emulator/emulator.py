@@ -1,4 +1,4 @@
-"""`Emulator`: the service on a port of this machine, in this process, for as long as a block lasts."""
+"""`Emulator`: the service on a port of this machine, in this process, for the time of a block."""
 
 from __future__ import annotations
 

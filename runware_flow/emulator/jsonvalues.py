@@ -1,4 +1,4 @@
-"""Values out of a client's JSON, narrowed: what is not an object or a list is an empty one."""
+"""Narrows values of a client's JSON: a value that is not an object or a list becomes an empty one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task that the service refuses or fails, as the entry of `errors` that says so (protocol facts, section 8)."""
+"""`Problem`: a refused or failed task, and its entry in `errors` (protocol facts, section 8)."""
 
 from __future__ import annotations
 

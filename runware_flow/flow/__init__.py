@@ -1,1 +1,1 @@
-"""What users declare: `Flow`, `Node`, `Many`, and the checks of a declaration."""
+"""The declaration of a pipeline: `Flow`, `Node`, `Many`, and the checks of a declaration."""

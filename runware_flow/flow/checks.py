@@ -1,4 +1,4 @@
-"""The checks of a declaration: what kind of work was given, whether it fits, and which line gave it."""
+"""The checks of a declaration: what kind of work was given, whether it fits, and on which line."""
 
 from __future__ import annotations
 

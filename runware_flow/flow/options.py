@@ -1,4 +1,4 @@
-"""The types of what users hand to a flow: policies, builders, items."""
+"""The types of the arguments of flows and nodes: policies, builders, items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Walking through a declaration without running it: builders are called on stand-ins, and their tasks are counted.
+"""Walks through a declaration without running it: builders are called with stand-ins, and their tasks are counted.
 
 Each scope has *samples*, which stand for the runs of it: one for the flow itself, one for each item of a fan-out over a
 list (256 at most, the last of which stands for the rest), one for any item where the items are not known. Each node has

@@ -1,4 +1,4 @@
-"""Values that stand for what is not known before a run: real results with made-up contents, which record questions.
+"""Stand-ins for results that are not known before a run; they record what a builder reads of them.
 
 A builder that only passes such a value on does not notice. One that *asks* it something (is this caption empty? does it
 contain "cat"?) gets the answer that the `Recorder` has in its script, so that each way it may go can be tried.

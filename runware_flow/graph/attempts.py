@@ -1,4 +1,4 @@
-"""What follows a failed attempt of a node: another one after a pause, its fallback, or the end."""
+"""Decides what follows a failed attempt of a node: another attempt after a pause, its fallback, or the end."""
 
 from __future__ import annotations
 

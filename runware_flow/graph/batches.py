@@ -1,4 +1,4 @@
-"""The numbers of a batch: how many items it has begun and finished, and how long the rest takes."""
+"""The progress of a batch in numbers: items begun and finished, and the time that the rest will take."""
 
 from __future__ import annotations
 

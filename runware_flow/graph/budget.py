@@ -1,4 +1,4 @@
-"""What may still be spent: reserved before a request is sent, settled on what it cost, never both, never twice.
+"""The account of a budget: an amount is reserved before a request is sent and replaced by its cost afterwards.
 
 All amounts are whole micro-USD. A request asks with its task type, its model and its number of results:
 

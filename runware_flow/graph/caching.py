@@ -1,4 +1,4 @@
-"""Which requests ask for the same thing each time, so that an earlier answer is the answer."""
+"""Decides which requests give the same result each time, so that a cached answer may stand for a new one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choices as facts: which contestant won, as a journal keeps it, and which record is that of a choice of this run.
+"""The records of choices in a journal (which contestant won), and which record belongs to a choice of this run.
 
 A choice is known by its item, its kind and the fingerprints of its contestants' first requests, else by its path. If no
 record fits, it is decided anew.

@@ -1,4 +1,4 @@
-"""What a flow declares: nodes in scopes, as plain data that any number of runs share.
+"""A declared flow: nodes in scopes, as plain data that any number of runs share.
 
 The root scope holds the nodes that are made once. A fan-out (`map`, `each`, `node.map`) is a node of its scope that
 owns an *item scope*: the template of the nodes made once for each item. The first node of an item scope is the item

@@ -1,4 +1,4 @@
-"""What a run tells its readers: typed events, in the order in which things happened.
+"""The events of a run: typed, in the order in which things happened.
 
 Times are seconds of the run's clock, from its start. Without a reader, no event is made.
 """

@@ -1,4 +1,4 @@
-"""Names of files that results are saved under: a template, and what is put into it.
+"""The template of a file name for `save`, and the values that are put into it.
 
 Whatever is put in is made harmless first, so that no label, key or server chooses a folder.
 """

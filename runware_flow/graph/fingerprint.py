@@ -1,4 +1,4 @@
-"""Who is who: hashes that name an item by what it is, and a request by what it asks for."""
+"""Hashes that identify an item by its content, and a request by what it asks for."""
 
 from __future__ import annotations
 

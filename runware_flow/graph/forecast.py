@@ -1,4 +1,4 @@
-"""What a run would send and cost, as far as a declaration tells: the plan that `Flow.plan` returns, as plain data.
+"""`Plan`: what a run would send and cost, as far as the declaration shows it, as plain data.
 
 Not to be taken for `plan.py`, which is a declaration made ready to run.
 """

@@ -1,4 +1,4 @@
-"""Limits on what runs at the same time, and the line of those that wait for a place. None holds a part of a need.
+"""Limits on concurrent requests, and the queue of nodes that wait for permits. A node takes all its permits or none.
 
 A node needs a place of every limit that its task falls under: its modality, its type, its model, and the one that it
 names itself. It gets all of them at once or none, so nodes that need several cannot wait for each other. What is

@@ -1,4 +1,4 @@
-"""How a node ended: `Ok`, `Failed`, `Skipped` or `Abandoned`; made for `match` statements."""
+"""How a node ended: `Ok`, `Failed`, `Skipped` or `Abandoned`, for `match` statements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A declaration made ready to run: per scope, arrays and tuples instead of objects to search.
+"""A declaration compiled for a run: arrays and tuples for each scope, instead of objects to search.
 
 Plans are read-only and shared by all runs of a declaration. Each node becomes a `Step` that knows, without looking
 anything up, where its arguments stand and what waits for it.

@@ -1,4 +1,4 @@
-"""What a node may be told beside its work: how often to try, and how long."""
+"""The policies of a node: how many attempts, and how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks cost, as far as it is known before they are sent: USD for each result, from three sources."""
+"""Prices of tasks before they are sent: USD for each result, from three sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which nodes of a journal a user means who wants an item once more, and what those cost the last time."""
+"""Finds the nodes of a journal that a user wants to make again, and what they cost the last time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a journal says about a request: restore its outcome, collect what was sent, or buy.
+"""Decides from a journal what to do with a request: restore its outcome, collect it, or send it.
 
 A journal knows a request by what it asks for, not by where it stands in its flow. So several records may fit a request,
 and several requests a record: equal ones, as of three nodes with one prompt and no seed. The records of one request are

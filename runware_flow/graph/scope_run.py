@@ -1,4 +1,4 @@
-"""The state of a run, as small as it can be: a scope's nodes are bytes in an array and values in a list."""
+"""The state of a run in little memory: the nodes of a scope are bytes in an array and values in a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares of limits that hold for a whole cluster: each worker has a part, and all parts together are never too much.
+"""Divides limits among the workers of a cluster, so that the shares together never exceed a limit.
 
 A part is made smaller before another one is made larger: what a worker gives up counts as its own until it has said
 that no more than the smaller part is in use. The part of a worker that is lost is kept for as long as what it sent may

@@ -1,4 +1,4 @@
-"""`tolerate=`: how large a share of the items of a fan-out or a batch may fail before `on_error` applies."""
+"""`tolerate=`: the share of the items of a fan-out or a batch that may fail before `on_error` applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal of a run: a request is written down before it is sent, its outcome before it counts.
+"""The journal of a run: a request is recorded before it is sent, its outcome before it is used.
 
 What users read journals with is here: `Journal`, `collect` and `salvage`. The names are imported when they are first
 used, since SQLite is not needed by a run without a journal.

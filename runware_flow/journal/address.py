@@ -1,4 +1,4 @@
-"""Where a journal is: a file, or a database, whose address never shows its password."""
+"""The address of a journal: a file or a database. The text of an address never shows the password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a journal has seen models cost, and what its runs have spent, for plans and budgets."""
+"""Costs in a journal: what requests to a model have cost, and what runs have spent, for plans and budgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run does with its journal, node by node."""
+"""`Ledger`: how a run uses its journal, node by node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large media in what a journal keeps: files beside it, named by their content."""
+"""Large media of a journal: files in a folder beside it, each named by the hash of its content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Journals of the first format: what they look like, and their rows in the present one.
+"""Reads journals of the first format, and rewrites their rows in the present one.
 
 Format 1 knew a request by its path, the names of its nodes included. The keys of its items are in the path, so that its
 item can be told from there; but not where names or keys have brackets, since nothing says where they end. Such rows

@@ -1,4 +1,4 @@
-"""Opening a journal, in a file or in a database: the one place that tells them apart."""
+"""Opens a journal, in a file or in a database: the one place that chooses between them."""
 
 from __future__ import annotations
 

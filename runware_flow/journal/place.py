@@ -1,4 +1,4 @@
-"""Where a journal may lie: on a local disk, since SQLite's write-ahead log shares memory between processes."""
+"""Finds out whether a journal is on a network file system: SQLite's log needs memory that processes share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A journal in a PostgreSQL database, which any number of processes may use at once (extra `postgres`).
+"""`PostgresStore`: a journal in a PostgreSQL database, which many processes may use at once (extra `postgres`).
 
 The tables are those of a journal's file, in a schema named `runware_flow`, with a lease for each item that a process
 works on. psycopg is used in its synchronous form, in the writer's thread, so that asyncio and trio are alike; asyncpg
@@ -305,7 +305,13 @@ class PostgresStore(RowStore):
     """A `JournalStore` in a PostgreSQL database, for any number of processes.
 
     While the database does not answer nothing new is sent; for `patience` seconds it is tried again. What was sent
-    meanwhile is written down once it is back, or collected by the next run.
+    meanwhile is recorded once it is back, or collected by the next run.
+
+    A group of changes locks the leases of its items first (shared, by number), then rows of `node` and `spending`, and
+    takes new leases last, by flow and item. Batches contend for leases alone: the rows of an item belong to the holder
+    of its lease, and each process has a row of `spending` of its own. Over leases that have expired two processes may
+    still wait for each other. Then PostgreSQL ends one of the transactions (`deadlock_detected`), and `_transact` does
+    that one again.
 
     Args:
         address: a `postgresql://` URL. The password is better in `PGPASSWORD` or a service file; it is never shown.
@@ -450,7 +456,7 @@ class PostgresStore(RowStore):
         self._transact(work)
 
     def _take_leases(self, takes: Sequence[TakeLeases]) -> list[Entry]:
-        """Take what no other process has, in one order, so that two processes never wait for each other."""
+        """Take what no other process has, in one order: two processes that take the same items do not deadlock."""
         wanted = sorted({(take.flow, item) for take in takes for item in take.items})
         if not wanted:
             return []
@@ -513,7 +519,11 @@ class PostgresStore(RowStore):
         return JournalError(f"the journal {self.address} cannot be written")
 
     def _lost(self, leases: list[int]) -> set[int]:
-        """Find which leases are not held any more; the others cannot be taken before the transaction ends."""
+        """Find which leases are not held any more; the others cannot be taken before the transaction ends.
+
+        The lock is a shared one (FOR SHARE) because it only has to keep an owner from changing, and all locks are taken
+        in the order of the numbers.
+        """
         if not leases:
             return set()
         query = "SELECT number FROM lease WHERE number = ANY(?) AND ended_at IS NULL ORDER BY number FOR SHARE"
@@ -544,6 +554,7 @@ class PostgresStore(RowStore):
 
     def _migrate(self) -> None:
         with self._connection.transaction():
+            # First of all locks: of processes that start together one makes the tables, and the others find them made.
             self._execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
             [there] = self._execute("SELECT to_regclass('runware_flow.format')").fetchone()
             version = 0

@@ -1,4 +1,4 @@
-"""What users read journals with: what a run bought, what came of it, and `collect` for what became ready later.
+"""`Journal`: reads what runs sent and got, and collects results that were ready later.
 
 ```python
 from runware_flow.journal import Journal, collect

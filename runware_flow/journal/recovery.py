@@ -1,4 +1,4 @@
-"""Reading what is left of a damaged journal.
+"""Salvage: reads what can be read of a damaged journal, and writes it into a new one.
 
 A page of a table's rows is whole by itself, so each is shown to SQLite as if it were the whole table: a scratch copy
 gets the first page of a healthy journal (the schema is always the same) and, as the root of its table, one page of rows

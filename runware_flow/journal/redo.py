@@ -1,4 +1,4 @@
-"""Marking finished nodes of a journal to be bought anew by the next run, and taking the marks back. Blocks."""
+"""Marks finished nodes of a journal to be made again by the next run, and removes the marks. Blocks."""
 
 from __future__ import annotations
 

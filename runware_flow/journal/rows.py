@@ -1,4 +1,4 @@
-"""The rows of a journal in a database, whichever that is: what a group of changes reads and writes.
+"""The SQL that both stores share: how a group of changes reads and writes the rows of a journal.
 
 The SQL here is what SQLite and PostgreSQL have in common, with `?` for a value.
 """

@@ -1,4 +1,4 @@
-"""A journal in one SQLite file: write-ahead log, `synchronous=FULL`, one transaction for each group of changes.
+"""`SqliteStore`: a journal in one SQLite file, with a write-ahead log and one transaction for each group of changes.
 
 The format is described in docs/reference/journal-format.md; `FORMAT` is its version.
 """
@@ -226,7 +226,9 @@ def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
 def take_lock(path: Path) -> sqlite3.Connection:
     """Keep others from writing a journal until what this returns is closed, or the process ends, however it does.
 
-    The lock is a file of its own, so that readers can look into the journal while a run writes it.
+    The lock is a file of its own, so that readers can look into the journal while a run writes it. A writer takes this
+    lock before any lock of SQLite on the journal, and readers never take it, so no two of them wait for each other. It
+    is not waited for: its holder may be a run of hours.
 
     Args:
         path: what `file_of_journal` returns.

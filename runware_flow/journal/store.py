@@ -1,4 +1,4 @@
-"""What a journal is asked to keep, and the protocol of whatever keeps it."""
+"""The protocol of a store of journals, and the changes and entries that it handles."""
 
 from __future__ import annotations
 

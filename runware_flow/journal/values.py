@@ -1,4 +1,4 @@
-"""Outcomes as a journal keeps them: results as the items that came, errors and functions' values as JSON."""
+"""Encodes outcomes for a journal: results as the items that came, errors and values of functions as JSON."""
 
 from __future__ import annotations
 

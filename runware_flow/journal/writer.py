@@ -1,4 +1,4 @@
-"""The journal beside a run: changes of many nodes go to the store in groups, one group at a time, in a thread."""
+"""`JournalWriter`: sends the changes of many nodes to the store in groups, one group at a time, in a thread."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class JournalWriter:
         self._arrived = anyio.Event()
         self._is_closing = False
         self._failure: JournalError | None = None
-        self._limiter = anyio.CapacityLimiter(1)
+        self._limiter = anyio.CapacityLimiter(1)  # a store has one connection, which one thread uses at a time
         self.has_past: bool = not getattr(store, "is_new", False)
 
     async def write(self, change: Change) -> Entry | None:

@@ -71,7 +71,7 @@ _TYPES = {
 
 
 class LiveSource(Protocol):
-    """What a page shows. Its methods are called from a thread and may block, all but `stop`."""
+    """What a page shows. Its methods are called in threads of the server and may block, all but `stop`."""
 
     def look(self) -> int:
         """Read what is new, and return a number that changes when there was something."""

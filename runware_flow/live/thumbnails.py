@@ -34,7 +34,7 @@ class Thumbnails:
         self._fetches = fetches
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._size = 0
-        self._turn = anyio.Lock()
+        self._turn = anyio.Lock()  # one at a time: a picture is made once, and one is in memory unpacked
         self._workers = anyio.CapacityLimiter(1)
 
     async def get(self, path: Path | None, result: Any) -> bytes | None:

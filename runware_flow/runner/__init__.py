@@ -1,1 +1,1 @@
-"""What executes a flow: the runner, its workers, and the result of a run."""
+"""The execution of a flow: the runner, its workers, and the result of a run."""

@@ -1,4 +1,4 @@
-"""What a run bought: counts and costs by step and model, in whole micro-USD so that sums are exact."""
+"""The costs of a run: counts and sums by step and model, in whole micro-USD so that sums are exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Admission: the one place that decides whether a node may send its request now, or waits without a worker.
+"""Admission: decides whether a node may send its request now, or waits without a worker.
 
 What is asked, in this order and in one synchronous step: the limits of the flow, its budget, the send window of the
 task's model. A node gets all that it needs or nothing. If it has to wait, it is parked: what is kept of it is where it

@@ -1,4 +1,4 @@
-"""One attempt of a node: what it is about to do, what it has done, and what is to be given back."""
+"""The state of one attempt of a node: its phase, and the permits and reservations that it must give back."""
 
 from __future__ import annotations
 

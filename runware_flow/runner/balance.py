@@ -1,4 +1,4 @@
-"""The account's balance, looked at once beside a run that has a budget."""
+"""Reads the balance of the account once, beside a run that has a budget, and warns if it is too low."""
 
 from __future__ import annotations
 

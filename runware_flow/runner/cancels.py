@@ -1,4 +1,4 @@
-"""Telling a cancel of the run from one that only looks like it."""
+"""Tells a cancel of the run from a cancellation that user code raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`current_run`: what a function of a flow finds around it."""
+"""`current_run`: the run around a function of a flow, with its client and its node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells: events and outcomes to their readers, and when it has to wait for a slow one."""
+"""Delivers the events and outcomes of a run to their readers, and makes the run wait for a slow reader."""
 
 from __future__ import annotations
 

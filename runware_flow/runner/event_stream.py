@@ -1,4 +1,4 @@
-"""Readers of a run: of its events, and of one `Many`'s outcomes.
+"""The streams that users read: the events of a run, and the outcomes of one `Many`.
 
 They are objects with `__anext__`, not async generators, so they may be read from inside any frame.
 

@@ -1,4 +1,4 @@
-"""What `FlowFailed` says: what failed, why, what is kept, what may be billed, and what to do next."""
+"""Writes the message of `FlowFailed`: what failed, why, what is kept, what may be billed, what to do next."""
 
 from __future__ import annotations
 

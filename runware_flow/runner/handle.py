@@ -1,4 +1,4 @@
-"""`Run`: the handle on a run beside which other code goes on, made by `flow.start`."""
+"""`Run`: the handle on a run that `flow.start` gives, for code that works beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking twice for one node: a second request if the first takes long, and the first of the two to succeed wins."""
+"""`hedge_after=`: sends a second request for a node if the first takes long; the first to succeed wins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a run that was interrupted: what may be billed, and how to get it."""
+"""Messages about an interrupted run: what may be billed, and how to collect it."""
 
 from __future__ import annotations
 

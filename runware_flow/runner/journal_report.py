@@ -1,4 +1,4 @@
-"""The page of a journal, which needs nothing but the journal and the files that it names."""
+"""The report of a journal, made from the journal and the files that it names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running one node, an attempt at a time: to its outcome, or until it has to wait for something."""
+"""Runs one node, an attempt at a time, to its outcome or until it has to wait for something."""
 
 from __future__ import annotations
 

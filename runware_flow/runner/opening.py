@@ -1,4 +1,4 @@
-"""What a run or a batch works with, opened for its time: a client, a journal, and what admits its requests."""
+"""Opens the resources of a run or a batch for its time: a client, a journal, and the admission of its requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that wait, all on one timer and one event for each run: none of them holds a worker."""
+"""Pauses of nodes (retries, backoff): one timer and one event for all of a run, and no worker is held."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`progress=`: a board of counts beside a run, and the screens that show it.
+"""`progress=`: counts the events of a run, and shows the counts on a terminal, in a notebook or as lines.
 
 The run only counts. A task of its own draws now and then, and seldom enough that drawing takes at most a fiftieth of
 the time. A screen that fails (its terminal has gone) ends the showing, never the run.

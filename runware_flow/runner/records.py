@@ -1,4 +1,4 @@
-"""What is known of the requests of a run: one record for each node, one line of the receipt for each step."""
+"""The records of a run: one for the request of each node, one line of the receipt for each step and model."""
 
 from __future__ import annotations
 

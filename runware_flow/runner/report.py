@@ -1,4 +1,4 @@
-"""Writing a report, in one piece or not at all. Everything here blocks."""
+"""Writes a report to a file, in one piece or not at all. Everything here blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the media of a run are, as files, and thumbnails of them. Everything here blocks.
+"""Finds the files of a run's media, and makes thumbnails of them. Everything here blocks.
 
 Which file belongs to a medium is known from the run: the node or the function that was given the medium and returned
 a path, `client.save`, or a cache that keeps media. A journal may come from elsewhere and name any file of this machine,

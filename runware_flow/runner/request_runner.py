@@ -1,4 +1,4 @@
-"""One request of a node: prepared, looked up, admitted, written down, sent or asked for, settled and booked."""
+"""Runs one request of a node: prepares, looks up, admits, records, sends or collects it, and settles its outcome."""
 
 from __future__ import annotations
 

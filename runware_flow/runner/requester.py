@@ -1,4 +1,4 @@
-"""What a run needs of a client: two methods, so that anything that has them can stand in for one.
+"""The protocols of a client as a run uses it; an object that has two methods can stand in for a `Client`.
 
 `Requester` is what users pass. `RunClient` is the same with all arguments that a run passes, as `Client` has them. The
 other protocols are what a run uses of a client where it has them, and goes without otherwise.

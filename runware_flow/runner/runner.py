@@ -1,4 +1,4 @@
-"""The shell around `FlowMachine`: workers that carry out what it decides.
+"""`Runner`: the shell around `FlowMachine`, whose workers carry out what the machine decides.
 
 At most `concurrency` workers loop over what is ready; they are started as there is work for them and live until the
 end of the run. A worker that finds nothing to do pulls an item, or parks. An async source has a task of its own,

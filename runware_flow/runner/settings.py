@@ -1,4 +1,4 @@
-"""The settings of a run: a flow's keywords, checked."""
+"""The settings of a run: the keywords of `Flow`, checked."""
 
 from __future__ import annotations
 

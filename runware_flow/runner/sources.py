@@ -1,4 +1,4 @@
-"""Where items come from: opening the source of a fan-out and pulling from it."""
+"""Opens the source of a fan-out, and pulls items from it."""
 
 from __future__ import annotations
 

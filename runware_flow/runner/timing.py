@@ -1,4 +1,4 @@
-"""How long an attempt of a node may take: its timeout, its deadline, and its time without progress."""
+"""The time limits of an attempt of a node: timeout, deadline, and time without progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calling what users wrote: builders, pure functions and async functions, and judging what they return."""
+"""Calls the code of users (builders, pure functions, async functions), and checks what it returns."""
 
 from __future__ import annotations
 

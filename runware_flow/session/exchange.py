@@ -205,7 +205,7 @@ def _poll_silence(
         tracker.poller.rejected_batches += 1
     for entry in entries:
         if is_refused:
-            # The service refuses a whole batch for one bad task, so each is polled alone.
+            # One bad task can fail the whole POST (REST 4xx) [inferred], so each is polled alone.
             entry.alone = True
             entry.asking = None
             tracker.poll_now(entry, event.at)

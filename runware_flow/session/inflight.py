@@ -1,4 +1,4 @@
-"""One task in flight: its state, and the facts that decide what may be sent for it.
+"""`Entry`: one task in flight, with its state and the facts that decide what may be sent for it.
 
     WAITING   to be sent when there is a connection, when its model's window has room, or when its turn after a backoff
               comes

@@ -155,7 +155,7 @@ class Link:
             body = authentication_body(self._options.api_key, self.session_id)
             self._send(Outgoing(body, Lane.CONTROL, joins=False))
         else:
-            # It was given up while it was being opened, perhaps before the driver had anything to close.
+            # It was given up while it was being opened, perhaps before there was a connection to close.
             self._emit(CloseConnection("not wanted any more"))
 
     def received(self, frame: Frame, at: float) -> RunwareError | None:
@@ -163,7 +163,7 @@ class Link:
         self._received_at = at
         if self.state is LinkState.OPEN:
             if frame.errors and any(is_about_authentication(error) for error in frame.errors):
-                # No sign of health: a service that disowns each connection is tried as often as one that drops them.
+                # The count of attempts goes on: a service that rejects each connection later is not tried for ever.
                 self._give_up("disowned", "the service no longer accepts this connection")
             else:
                 self._attempts = 0

@@ -44,15 +44,15 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     initial: float = 0.2
-    """The first ask, and the shortest interval, while the duration of such tasks is not known."""
+    """The first poll, and the shortest interval, while the duration of such tasks is not known."""
     share: float = 0.1
-    """The interval as a share of the elapsed time, where earlier tasks tell nothing."""
+    """The interval as a share of the elapsed time, where earlier tasks do not help."""
     scout: float = 0.025
     """The same for the first `min_samples` tasks of a kind, so that the others need not wait as long."""
     floor: float = 0.02
-    """No two frames of asks leave within this time, and no task is asked for again sooner."""
+    """The shortest time between two frames of polls, and between two polls of a task."""
     frame_rate: float = 24.0
-    """Frames of asks a second, if more than `burst` are due: a frame costs more than the asks in it."""
+    """Frames of polls a second, if more than `burst` are due: a frame costs more than the polls in it."""
     burst: int = 6
     """How many frames may leave faster than that."""
     floor_share: float = 0.03
@@ -60,19 +60,19 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     ceiling: float = 10.0
     """The longest interval, whatever is predicted."""
     quantile: float = 0.09
-    """The share of the still running that should be ready when they are asked for: about 1/quantile asks a task."""
+    """The share of the still running that should be ready when they are polled: about 1/quantile polls a task."""
     probe_every: int = 8
-    """Of so many tasks of a kind one is asked for earlier than the others."""
+    """One in this many tasks of a kind is polled earlier than the others."""
     probe_share: float = 0.05
-    """By which share of the usual time earlier, or by `floor` if that is more."""
+    """How much earlier, as a share of the usual time; by `floor` if that is more."""
     samples: int = 64
     """How many durations are remembered for each task type and model."""
     min_samples: int = 4
-    """How many it takes to believe them."""
+    """The least number of durations from which a time is predicted."""
     reply_timeout: float = 2.0
-    """An ask without a reply on a WebSocket is repeated after this time at most, and then after longer ones."""
+    """The longest time until a poll without a reply is repeated on a WebSocket; it grows with each repetition."""
     reply_floor: float = 0.5
-    """And after this time at least, where replies usually come at once."""
+    """The shortest such time, where replies usually come at once."""
     unknown_limit: int = 3
     """How often the service must say, to `getResponse` and `getTaskDetails` both, that it knows no such task, before a
     task that it never acknowledged is sent again under the same taskUUID, or given up."""

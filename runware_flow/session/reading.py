@@ -114,7 +114,7 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
         if isinstance(part, ErrorItem):
             if is_busy(part):
                 tracker.refused_without_name(to_error(part), at)
-            # It may concern any task or none, so it fails none of them.
+            # It may concern any task or none, so it fails none of them. The official clients fail all of them [sdk].
             data = {"code": part.code, "message": part.message}
             tracker.emit(Log("receive", "the service reported an error without a taskUUID", data, "warning"))
     return dropped
@@ -269,7 +269,7 @@ def _is_refusal(entry: Entry, summary: ReplySummary) -> bool:
 
 
 def _read_sent(tracker: Tracker, entry: Entry, summary: ReplySummary, at: float) -> None:
-    """Something came for a task that is not full, before it was asked for."""
+    """Something came for a task that lacks results, before it was polled."""
     is_pushed = entry.submission.delivery == "sync"
     if summary.refused is not None:
         code = stable_code(summary.refused.code, summary.refused.status_code, summary.refused.message)
@@ -293,7 +293,7 @@ def _read_polled(
     at: float,
     retry_after: float | None,
 ) -> None:
-    """Something came for a task that is asked for and not full yet."""
+    """Something came for a task that is polled and lacks results."""
     if summary.pending:
         # Also when this frame is the second half of a split reply, whose first half counted as the answer.
         entry.shorts = 0

@@ -135,7 +135,7 @@ class StreamMachine:
             raise self._failure(data)
         if data.lower() in _NOTHING:
             return []
-        # What cannot be read in one member (a number that is none, say) loses nothing of the text beside it.
+        # A member that cannot be read (text in place of a number, say) does not lose the text beside it.
         chunk = salvage.halves(data)
         if chunk is None:
             raise self._unreadable("an event of the stream is not a JSON object")

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 __all__ = ("Tracker",)
 
 _DEAF = 6
-"""Asks in a row without a reply, a minute and a half, before a task that was overdue anyway is given up."""
+"""Polls in a row without a reply (a minute and a half) before a task that was overdue anyway is given up."""
 
 _REPLAY_GRACE = 0.25
-"""After a resume the service first sends again what it could not deliver; a lookup before that would be idle."""
+"""Seconds after a resume before lost answers are polled: the service first replays undelivered frames [doc]."""
 
 
 class Tracker:
@@ -119,7 +119,7 @@ class Tracker:
         self.offer_all()
 
     def offer_all(self) -> None:
-        """Offer every waiter its slot: the session has ended, and a submit now returns its error."""
+        """Offer every waiter its slot: the session has ended, so a submit returns the error of that."""
         for window in self.windows.closed.values():
             while (who := window.waiting.pop()) is not None:
                 if not isinstance(who, str):
@@ -135,7 +135,7 @@ class Tracker:
             self._start(entry, at)
 
     def disconnected(self) -> None:
-        """The connection is gone, and with it every answer that was under way on it, unless it is replayed.
+        """The connection was lost, with every answer on its way, unless the service replays it.
 
         The times of polls stay: connections that break one after the other must not postpone them without end.
         """
@@ -241,7 +241,7 @@ class Tracker:
         elif entry.is_read_only:
             self.settle(entry, timed_out(entry, "the service did not answer, not even on a second try"))
         else:
-            # What was lost may be the acknowledgements: a look before it is given up costs nothing.
+            # Perhaps only the acknowledgements were lost: a poll before it is given up costs nothing.
             entry.fallback = timed_out(entry, "the service did not acknowledge the task, not even on a second try")
             entry.move("not acknowledged twice")
             self.poll_now(entry, at)
@@ -254,7 +254,7 @@ class Tracker:
             return
         entry.unanswered += 1
         entry.alone = entry.alone or entry.unanswered > 1
-        # A sync task that is closed may be silence to a poll: then the archive knows it. An async one was just unlucky.
+        # A poll of an answered sync task may get no reply [3p]: read the archive. Of an async task a reply was lost.
         patience = 2 if entry.submission.delivery == "async" else 0
         entry.is_doubted = lane is Lane.POLL and entry.unanswered > patience
         if entry.fallback is not None and not entry.confirmed and entry.unanswered >= _DEAF:
@@ -323,7 +323,7 @@ class Tracker:
         entries = [entry for task_id in task_ids if (entry := self.entries.get(task_id)) is not None]
         if len(task_ids) > 1:
             for entry in entries:
-                entry.alone = True  # which of them is too large, if one is, shows when each travels alone
+                entry.alone = True  # sent alone, the task that is too large, if one is, is found
             return
         for entry in entries:
             if entry.state is TaskState.SENT and not entry.confirmed:
@@ -371,12 +371,12 @@ class Tracker:
             self._deadlines.set(entry.task_id, at + wait)
 
     def retry(self, entry: Entry, error: RunwareError, at: float, retry_after: float | None = None) -> None:
-        """A send has failed, though not for want of room: send the task again later, or give up."""
+        """A send has failed, and not because the service refused it: send the task again later, or give up."""
         entry.retries += 1
         entry.has_history = True
         if entry.retries > self.options.max_retries:
             if entry.may_have_arrived:
-                # It may be billed, and asking is free.
+                # It may be billed, and a poll is free.
                 entry.fallback = error
                 entry.move("no reply, no retries left")
                 self.poll_now(entry, at)
@@ -391,12 +391,12 @@ class Tracker:
         self.emit(Log("retry", f"{error.message}; trying again", {"task": entry.task_id, "retry": entry.retries}))
 
     def resend_alone(self, entry: Entry, at: float) -> None:
-        """The batch it was in was refused as a whole."""
+        """The frame or POST that held the task was refused as a whole."""
         entry.alone = True
         entry.move("batch refused")
         self.send(entry, at)
 
-    # Asking
+    # Polling
 
     def _note_poll(self, entry: Entry, lane: Lane, at: float) -> None:
         entry.asking = lane
@@ -433,7 +433,7 @@ class Tracker:
         self._polls.set(entry.task_id, max(first, at))
 
     def look_up(self, entry: Entry, at: float, fallback: RunwareError | None, delay: float = 0.0) -> None:
-        """The answer to a sync task is lost: find out what became of it, and say `fallback` if that cannot be found."""
+        """The answer to a sync task was lost: poll for it; `fallback` settles the task if that finds nothing."""
         entry.fallback = entry.fallback or fallback
         entry.has_history = True
         entry.move("sync answer lost or overdue")
@@ -441,12 +441,12 @@ class Tracker:
         self._polls.set(entry.task_id, at + delay)
 
     def poll_later(self, entry: Entry, at: float, delay: float = 0.0) -> None:
-        """Ask (again) when the task is likely to be further, and not before `delay` has passed."""
+        """Poll when the task is likely to have made progress, and not before `delay` has passed."""
         due = entry.sent_at + self.poller.next_poll(entry.durations, at - entry.sent_at)
         self._polls.set(entry.task_id, max(due, at + delay))
 
     def still_running(self, entry: Entry, at: float) -> None:
-        """The task was not ready when it was asked for: ask when it is likely to be further than it was then."""
+        """The task was not ready when it was polled: poll again when it is likely to have made progress."""
         if entry.polled_at is None:
             self.poll_later(entry, at)
             return
@@ -472,7 +472,7 @@ class Tracker:
         self.still_running(entry, at)
 
     def poll_now(self, entry: Entry, at: float) -> None:
-        """Ask with the next frame of asks."""
+        """Poll the task with the next frame of polls."""
         self._polls.set(entry.task_id, at)
 
     def pushed(self, entry: Entry, at: float) -> None:
@@ -481,7 +481,7 @@ class Tracker:
         self._deadlines.set(entry.task_id, at + wait)
 
     def answered(self, entry: Entry, at: float) -> None:
-        """The ask that was out has its reply."""
+        """The poll in flight has its reply."""
         entry.owed = None
         if entry.asking is None:
             return
@@ -491,13 +491,13 @@ class Tracker:
         entry.unanswered = 0
 
     def saw_empty_frame(self) -> None:
-        """A frame without items came: whichever ask it answers, nothing was known of the task."""
+        """A frame without items came: as the reply to a poll it means that the service does not know the task [3p]."""
         for entry in self.entries.values():
             if entry.asking is not None or entry.owed is not None:
                 entry.saw_empty = True
 
     def unknown(self, entry: Entry, lane: Lane, at: float) -> None:
-        """The service said, or let see, that it knows no such task. Ask the archive too before believing it."""
+        """The service said, or showed by an empty reply, that it knows no such task: check the archive too."""
         entry.owed = None
         entry.is_doubted = lane is Lane.POLL
         if entry.is_doubted:
@@ -593,7 +593,7 @@ class Tracker:
             self._put_forward(durations, at)
 
     def _put_forward(self, durations: Durations, at: float) -> None:
-        """Tasks of a kind wait to be asked for at a guess, and now it is known what such tasks take."""
+        """Tasks of a kind are to be polled at a guessed time, and now it is known how long such tasks take."""
         for entry in self.entries.values():
             if entry.durations is durations and entry.polled_at is None and entry.task_id in self._polls:
                 self._polls.set(entry.task_id, max(at, entry.sent_at + self.poller.next_poll(durations, 0.0)))
@@ -627,7 +627,7 @@ def refused_too_long(error: RunwareError, entry: Entry, seconds: float) -> Runwa
 
 
 def too_large(entry: Entry, reason: str) -> RunwareError:
-    """The error of a task that the peer does not take for its size."""
+    """The error of a task that the peer refuses for its size."""
     submission, why = entry.submission, reason.rstrip(".")
     return RunwareError(
         f"{submission.task_type} was not accepted: its {len(submission.body)} bytes are too many for one frame ({why});"
@@ -640,7 +640,7 @@ def too_large(entry: Entry, reason: str) -> RunwareError:
 
 
 def timed_out(entry: Entry, message: str) -> RunwareTimeoutError:
-    """The error of a task that the service was silent about: our patience ended, the service has judged nothing."""
+    """The error of a task that the service did not answer in our time; the task may still run and be billed."""
     return RunwareTimeoutError(
         message,
         code="timeout",

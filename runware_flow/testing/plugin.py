@@ -1,4 +1,4 @@
-"""A pytest plugin: an emulator beside each test that asks for one, usable from sync, asyncio and trio tests alike.
+"""A pytest plugin: fixtures that start an emulator for a test, for sync, asyncio and trio tests alike.
 
 ```python
 def test_my_pipeline(runware_client_options):

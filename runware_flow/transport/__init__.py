@@ -1,4 +1,4 @@
-"""The only floor that knows HTTP and WebSocket libraries: it carries bytes and knows no meaning of them.
+"""The transports: the only modules that know HTTP and WebSocket libraries. They carry bytes and do not read them.
 
 The libraries themselves are imported on first use, not with this package.
 """

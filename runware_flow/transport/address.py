@@ -1,4 +1,4 @@
-"""Where a URL points to, checked once and alike for every carrier, and named alike in every error."""
+"""The address of a URL, checked once for every carrier, and named alike in every error."""
 
 from __future__ import annotations
 

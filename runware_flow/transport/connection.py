@@ -1,4 +1,4 @@
-"""What a connection is: a carrier of whole frames of bytes, and the one error that leaves it.
+"""The protocol of a connection, which carries whole frames of bytes, and its one error, `TransportError`.
 
 Nothing here, and nothing in the carriers, knows what the frames mean. A connector of one's own (a proxy, a recording,
 a test without sockets) fits `Connector` and raises `TransportError` as documented on `Connection`.

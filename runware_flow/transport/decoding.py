@@ -1,4 +1,4 @@
-"""Undoing the content encoding of a body, in pieces of bounded size, whatever the body claims to hold.
+"""Decodes the content encoding of a body, in pieces of bounded size, so that a small body cannot fill the memory.
 
 httpx decodes any number of encodings, and each piece that arrives in one go: 3.5 KB of gzip in gzip become 4 GiB. Here
 a body has one encoding at most, and no piece is larger than `PIECE_BYTES`, so that the reader can stop in time.

@@ -1,4 +1,4 @@
-"""The sentences of `TransportError`: written once, so that both carriers tell the same failure in the same words."""
+"""The messages of `TransportError`, in one place, so that all carriers report a failure in the same words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports of heavy libraries that do not hold up the event loop."""
+"""Imports heavy libraries in a thread, so that they do not block the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP client that this library opens for itself: no layer that it has no use for, and connections found at once.
+"""The httpx client of this library: without the layers that it does not use, and with a fast lookup of connections.
 
 Imported with the first request, because httpx is slow to import.
 """

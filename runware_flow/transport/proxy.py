@@ -1,4 +1,4 @@
-"""The proxy that the environment names, and the tunnel that a WebSocket needs through it.
+"""The proxy from the environment, and the tunnel through it that a WebSocket needs.
 
 HTTP goes through proxies by httpx's own means. Of the WebSocket libraries one knows proxies and the other does not, so
 the tunnel is asked for here, before either of them sees the connection.

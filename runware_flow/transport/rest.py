@@ -1,4 +1,4 @@
-"""Requests and replies over HTTP, on httpx: a POST of bytes, and what came back, whatever its status.
+"""REST over httpx: sends a POST of bytes and returns the reply, whatever its status.
 
 A reply of any status is a `Reply`; only what kept a reply from coming is a `TransportError`.
 """

@@ -1,4 +1,4 @@
-"""TCP connections on asyncio, as trio's `open_tcp_stream` makes them there.
+"""TCP connections on asyncio that try several addresses, as trio's `open_tcp_stream` does.
 
 asyncio's own race between the addresses of a host (RFC 8305, "happy eyeballs") leaves tasks behind when it is
 cancelled, loses the winner's socket if the cancel comes late, and is unknown to uvloop; without any race a broken IPv6

@@ -1,4 +1,4 @@
-"""Which certificates are trusted: the same for REST and for WebSocket, on both event loops."""
+"""The trusted certificates: the same for REST and for WebSocket, on both event loops."""
 
 from __future__ import annotations
 

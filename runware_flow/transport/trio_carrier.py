@@ -148,7 +148,7 @@ class TrioConnection:
         self._failure: TransportError | None = None
         self._settled = trio.Event()
         self._reading = trio.CancelScope()
-        self._sending = trio.StrictFIFOLock()
+        self._sending = trio.StrictFIFOLock()  # frames leave in the order of the calls, whole
         self._receiving = anyio.ResourceGuard("receiving from")
         self._broken = False
         self._closed = False

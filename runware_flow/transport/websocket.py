@@ -1,4 +1,4 @@
-"""Opens WebSockets: one function for both event loops, over the library that each of them has.
+"""Opens WebSockets: one function for both event loops, with the library that fits each.
 
 On asyncio it is `websockets`, on trio it is trio-websocket. What they do by default differs, so all of it is said
 here and alike: no compression, no pings of the library's own (the session pings), no redirects, no proxy unless

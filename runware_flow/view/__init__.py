@@ -1,1 +1,1 @@
-"""What people see: pure functions from the events and outcomes of a run. Nothing here prints."""
+"""The views of a run: pure functions from events and outcomes to text, HTML and diagrams. Nothing here prints."""

@@ -1,4 +1,4 @@
-"""What to do about a failure, in one sentence."""
+"""Advice for a failure, in one sentence."""
 
 from __future__ import annotations
 

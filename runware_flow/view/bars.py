@@ -1,4 +1,4 @@
-"""The progress board as bars, for a terminal: a renderable of rich, which is the extra `cli`."""
+"""The progress of a run as bars on a terminal, with rich (the extra `cli`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shape as a Mermaid flowchart, for documents, issues and everything else that draws Mermaid."""
+"""Draws a shape as a Mermaid flowchart."""
 
 from __future__ import annotations
 

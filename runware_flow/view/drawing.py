@@ -1,4 +1,4 @@
-"""A shape as one SVG element that needs nothing around it, for the report and for notebooks."""
+"""Draws a shape as one self-contained SVG element, for the report and for notebooks."""
 
 from __future__ import annotations
 

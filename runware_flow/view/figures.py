@@ -1,4 +1,4 @@
-"""What came of each box of a shape, in numbers."""
+"""The numbers of each box of a shape: counts, times and costs of its nodes."""
 
 from __future__ import annotations
 

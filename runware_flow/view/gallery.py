@@ -1,4 +1,4 @@
-"""A run item by item: what its stages made of each, side by side; and that as HTML.
+"""The gallery of a run as HTML: for each item, the results of its stages side by side.
 
 An item is what one element of an outer fan-out or of a batch became, nested fan-outs included. Nodes outside fan-outs
 that follow each other are one item too. Several results of one stage are variants; those that a later stage of the

@@ -1,4 +1,4 @@
-"""What a journal tells of a run, as the same rows and boxes that a run itself tells.
+"""Makes the rows and boxes of a report from a journal, in the same form as from a run.
 
 A journal knows requests and outcomes, not the declaration. Stages are the paths without the keys of their items; a
 stage follows another if a request of the one names what came of the other: its address, its id or its text.

@@ -1,4 +1,4 @@
-"""Where the boxes of a shape stand: in layers from top to bottom, each below all that it waits for.
+"""Places the boxes of a shape: in layers from top to bottom, each box below all that it waits for.
 
 The inside of a fan-out is laid out first and then stands as one thing among those around it. An arrow passes through
 lanes: free places that are kept for it in each layer between its ends. An arrow into a fan-out has lanes from the top

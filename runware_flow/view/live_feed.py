@@ -1,4 +1,4 @@
-"""What a served page is told when something has changed: the cards, nodes and parts that are not as they were.
+"""The messages to a live page: the cards, nodes and parts that have changed since the last one.
 
 Each state has a version. A reader that has seen one is told of everything that has changed since, in one message,
 however many versions lie between: a slow reader is told less often, and nothing is kept for it.

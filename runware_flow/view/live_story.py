@@ -1,4 +1,4 @@
-"""A run as its events tell it: the same rows and boxes that a finished run tells, at any time while it goes on.
+"""Makes the rows and boxes of a report from the events of a run, at any time while it runs.
 
 Stages are the paths without the keys of their items, as in a journal's story. It keeps a row for each node, up to
 `MOST_ROWS`; of a longer batch the first ones, and counts the others.

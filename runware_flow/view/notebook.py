@@ -1,4 +1,4 @@
-"""What notebooks show: bundles of HTML and text, with everything that users or servers wrote escaped."""
+"""The display of results in notebooks, as HTML and text, with everything from users or servers escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run looks like while it runs: counts by stage in, lines and numbers out. Pure; nothing here prints."""
+"""The progress of a run: counts by stage in, lines and numbers out. Pure; nothing here prints."""
 
 from __future__ import annotations
 

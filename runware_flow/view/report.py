@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs no network: its items with their pictures first, then how it went.
+"""The report of a run: one HTML page that needs no network, with the items and their pictures first.
 
 What a reader without JavaScript needs is HTML: the cards of up to `STATIC_ITEMS` items, the figures, the drawing,
 failures, stages, receipt. Cards beyond that, and the nodes of the time line, are data in the page, from which its

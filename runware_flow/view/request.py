@@ -1,4 +1,4 @@
-"""What a task asks and what a value is, in the few words that a page has room for."""
+"""Short texts for a task and for a value, for a page that has little room."""
 
 from __future__ import annotations
 

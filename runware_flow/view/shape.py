@@ -1,4 +1,4 @@
-"""The shape of a flow, as pictures of it need it: boxes with arrows, fan-outs as boxes around others.
+"""The shape of a flow, for drawings of it: boxes with arrows, fan-outs as boxes around others.
 
 A fan-out is drawn around the nodes that are made for each of its items; items themselves are not drawn, and arrows that
 lead from one lead from where it came from. Where there are too many nodes to look at, those of one name and kind that

@@ -1,4 +1,4 @@
-"""What happened in a run, node by node, as plain data that pages and diagrams are made of.
+"""The story of a run, node by node, as plain data from which pages and diagrams are made.
 
 A run keeps little: outcomes, and of each request a record. The rest is worked out here, on demand: a node was
 ready when the last thing it waited for was there, and what it asked for is what its builder returns once more. What

@@ -1,4 +1,4 @@
-"""What came of each item of a run, as rows of a table: for spreadsheets, data frames and scripts."""
+"""The items of a run as rows of a table, for spreadsheets, data frames and scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that came from elsewhere, as a terminal may show it.
+"""Makes text from elsewhere safe for a terminal.
 
 Captions, errors of a service, labels, and names of files may hold control characters, with which a text could set the
 title or the clipboard of a terminal, or write over other lines.

@@ -1,1 +1,1 @@
-"""Bytes to types and types to bytes: `codec` for what is asked, `frames` for what comes back, `problems` for errors."""
+"""Bytes to types and back: `codec` encodes tasks, `frames` decodes replies, `problems` makes errors."""

@@ -1,4 +1,4 @@
-"""Tasks to bytes: one pass builds the wire dict, puts media in place, and rejects anything else by name.
+"""Tasks to bytes: one pass builds the wire dict, puts media in place, and refuses anything else by name.
 
 The wire dict holds plain JSON types alone, so encoding it cannot fail and nothing is encoded silently that was never
 meant to be: a struct, a node of a flow, NaN.

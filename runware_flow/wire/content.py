@@ -1,4 +1,4 @@
-"""What the content service describes: models, examples, prices, guides, collections, creators (section 10)."""
+"""The types of the content service: models, examples, prices, guides, collections, creators (section 10)."""
 
 from __future__ import annotations
 

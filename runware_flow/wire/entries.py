@@ -1,4 +1,4 @@
-"""Objects of the service that are no task results: typed as far as their shape is known, whole in `.raw`."""
+"""The base of objects of the service that are not results: typed fields, and everything that came in `.raw`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The elements of a frame, and how one is read: items of `data`, and errors wherever they stand."""
+"""The items of a frame and how one is decoded: results in `data`, and errors wherever they are."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = (
 )
 
 Phase: TypeAlias = Literal["accepted", "pending", "step", "done", "failed", "unknown"]
-"""Where a task stands, as far as one item tells; see `Item.phase`."""
+"""The state of a task, as far as one item shows it; see `Item.phase`."""
 
 PENDING = frozenset({"processing", "queued", "pending", "scheduled", "waiting"})
 """Statuses of work that goes on: the documented one and those that old clients tolerate (section 4.2)."""
@@ -65,7 +65,7 @@ class ErrorItem(Struct, frozen=True, kw_only=True):
     status_code: int | None = None
     """The HTTP status, if HTTP carried the error."""
     raw: bytes = b"{}"
-    """A copy of the bytes that told of the error."""
+    """A copy of the bytes of the error."""
 
 
 class Item(Struct, frozen=True, kw_only=True):
@@ -77,7 +77,7 @@ class Item(Struct, frozen=True, kw_only=True):
     """As it came, whatever the vocabulary; `None` if the item carries none."""
     progress: float | None = None
     slot: str | None = None
-    """What tells this result from others of its task: its `resultIndex`, else its own UUID; else `None`."""
+    """What distinguishes this result within its task: its `resultIndex`, else its own UUID, else `None` [sdk]."""
     error: ErrorItem | None = None
     is_result: bool = False
     """A terminal success: status `success` (`ready` of a model upload), or no status and something besides the ids."""

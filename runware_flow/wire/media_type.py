@@ -1,4 +1,4 @@
-"""What a medium is, told from its first bytes or from its name, and what its file is called.
+"""Recognises the type of a medium by its first bytes or its name, and gives the extension of its file.
 
 One table for all that this library reads, sends and saves. Of the well-kept libraries, puremagic takes AVIF and M4A for
 MP4 and does not know GLB, and filetype knows no JPEG XL, SVG or GLB and takes 3GP and CR3 for MP4; each would need most

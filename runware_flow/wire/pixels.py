@@ -1,4 +1,4 @@
-"""Pictures in memory, of Pillow or as arrays: what they are known by, and their files.
+"""Pictures in memory, of Pillow or as arrays: their hashes and their encoded files.
 
 By duck typing: an array is what has `__array_interface__` (numpy and all that follow it), a Pillow image also has a
 mode. Pillow encodes both, as PNG, which loses nothing.

@@ -1,4 +1,4 @@
-"""From what the service said went wrong to the error that users catch."""
+"""Makes the error that users catch from an error of the service."""
 
 from __future__ import annotations
 

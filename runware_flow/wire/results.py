@@ -1,4 +1,4 @@
-"""Items to results: the typed form of what a task returned."""
+"""Decodes items to results, the typed form of what a task returned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read JSON that a strict reader refuses, member by member, so that one bad value never takes its neighbours along.
+"""Reads JSON that a strict reader refuses, member by member, so that one bad value does not lose the others.
 
 Only called after the fast path has failed. What it forgives inside a well-bracketed text: control characters in a
 string, which are kept; escapes of half a character (a lone surrogate) and bytes that are no UTF-8, which become U+FFFD;

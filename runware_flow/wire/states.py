@@ -1,4 +1,4 @@
-"""What `getResponse` says of a task, as one object."""
+"""`TaskState`: the answer of `getResponse` for a task, as one object."""
 
 from __future__ import annotations
 

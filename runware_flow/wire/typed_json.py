@@ -1,4 +1,4 @@
-"""Types that say what a JSON text holds: their JSON schema, and a decoder of such texts.
+"""JSON schemas of Python types, and decoders of texts that follow them, for `json_schema=` and `parse`.
 
 msgspec knows dataclasses, TypedDicts, its own Structs and what is made of them. A type that holds a pydantic model is
 left to pydantic, which the program has imported then.

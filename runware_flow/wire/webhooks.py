@@ -1,4 +1,4 @@
-"""What the service sends to a webhook, as data (protocol facts, section 5).
+"""Decodes webhook calls of the service (protocol facts, section 5).
 
 A call is one finished result of a task, or its failure: the flat item, or `{"data": [...]}` and `{"errors": [...]}`;
 sources differ, so both are read. Calls come at least once: the same result may come again, also long after.
@@ -23,11 +23,11 @@ from runware_flow.wire.results import decode_result
 __all__ = ("NoticeFilter", "WebhookNotice", "decode_webhook", "notices_of", "read_webhook")
 
 _VARIABLE = ("cost", "progress", "status")
-"""Members in which two calls for the same result may differ."""
+"""Members in which two calls for the same result may differ: delivery is at least once [doc]."""
 
 
 class WebhookNotice(msgspec.Struct, frozen=True, kw_only=True):
-    """One result, or one failure, that a webhook was told of."""
+    """One result, or one failure, that a webhook call reports."""
 
     task_uuid: str
     task_type: str | None = None

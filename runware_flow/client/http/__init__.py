@@ -1,1 +1,1 @@
-"""What a client reaches by HTTP beside its session: schemas, registry, content, serverless apps, files of results."""
+"""The HTTP requests of a client besides its session: schemas, registry, content, serverless apps, files of results."""

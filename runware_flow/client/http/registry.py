@@ -1,4 +1,4 @@
-"""The registry of models as a client knows it: the package's own, and over it what the service has given since."""
+"""The registry of a client: the package's own, updated with entries that the service has sent since."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schemas of models: fetched when a request is first to be checked, and kept for all clients of the process."""
+"""The schemas of models, fetched when a request is first validated, and kept for all clients of the process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class KnownSchemas:
     def __init__(self, limit: int = 1024) -> None:
         self._limit = limit
         self._known: dict[tuple[str, str], tuple[Validator, str | None]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # clients of several event loops, in threads of their own, share this
 
     def get(self, base_url: str, model: str) -> tuple[Validator | None, str | None]:
         """Return the validator of a model and its page; twice nothing for one that was not fetched."""

@@ -1,4 +1,4 @@
-"""Work that several callers wait for and none of them owns: it runs in the client's scope, so a cancel harms none."""
+"""A fetch that several callers wait for: it runs in the client's scope, so the cancel of one caller does not end it."""
 
 from __future__ import annotations
 

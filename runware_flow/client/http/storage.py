@@ -1,4 +1,4 @@
-"""Results on their way to the user: a medium read into memory, or written to a file in one piece or not at all."""
+"""Downloads of results: a medium read into memory, or written to a file in one piece or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Local media on their way to the service's storage, by a POST of their own: encoded while they are sent.
+"""Uploads of local media to the service's storage, each by a POST of its own, encoded piece by piece.
 
 In a frame of the session the whole medium would lie in memory several times over, and all tasks would wait behind it.
 """

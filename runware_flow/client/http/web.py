@@ -1,4 +1,4 @@
-"""The client's HTTP beside its session: one pool of connections, opened on first use, and requests sent patiently."""
+"""HTTP with retries for everything but the session: one pool of connections, opened on first use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Web:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._http_client: httpx.AsyncClient | None = settings.http_client
-        self._lock = anyio.Lock()
+        self._lock = anyio.Lock()  # so that two first requests open one pool
         self._rest: RestTransport | None = None
 
     async def http_client(self) -> httpx.AsyncClient:

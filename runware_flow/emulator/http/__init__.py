@@ -1,1 +1,1 @@
-"""The service over HTTP and WebSocket, and all else that touches a socket, a clock or a thread."""
+"""The emulator over HTTP and WebSocket: all that touches sockets, clocks and threads."""

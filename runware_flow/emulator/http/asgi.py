@@ -1,4 +1,4 @@
-"""The types of the server interface (ASGI 3), in the little detail that the emulator needs."""
+"""The types of ASGI 3, as far as the emulator uses them."""
 
 from __future__ import annotations
 

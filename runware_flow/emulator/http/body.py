@@ -1,4 +1,4 @@
-"""Bodies of requests and replies, read within a bound: on the wire, and once more after they are unpacked."""
+"""Bodies of requests and replies, read within a limit: one for the bytes received, one for the unpacked bytes."""
 
 from __future__ import annotations
 

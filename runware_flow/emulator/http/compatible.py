@@ -1,4 +1,4 @@
-"""The APIs of other services on this one's host: chat completions and the list of models; the rest says it is not here.
+"""The OpenAI-compatible APIs: chat completions and the list of models; other paths get an error that says so.
 
 The same models, the same scripted answers, the same log and the same account as with text tasks.
 """

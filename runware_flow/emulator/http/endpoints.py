@@ -1,4 +1,4 @@
-"""What the emulator serves beside the inference endpoint: media, schemas, content, serverless apps, the log."""
+"""The endpoints of the emulator besides inference: media, schemas, content, serverless apps, the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The media that tasks are given, read for real: from the emulator's own store, data URIs, base64, or the network.
+"""Loads the media that tasks are given: from the emulator's own store, data URIs, base64, or the network.
 
 Addresses at example.com, .org and .net are reserved for documentation and never answer with a picture; so that the
 official client's README runs as it stands, such an address names a picture drawn from its path.

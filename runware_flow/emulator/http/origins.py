@@ -1,4 +1,4 @@
-"""Which requests the emulator answers at all: those to its own host names, and none from a page of another origin.
+"""Decides which requests the emulator answers: those to its own host names, and none from a page of another origin.
 
 A web page may send requests to any address of the visitor's machine. Browsers say where such a request comes from, in
 `Origin`, on every POST and on every WebSocket; and a page whose host name is made to resolve to 127.0.0.1 (DNS

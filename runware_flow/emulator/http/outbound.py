@@ -1,4 +1,4 @@
-"""The one HTTP client with which the emulator fetches what tasks name, and calls the webhooks they name."""
+"""The HTTP client with which the emulator downloads inputs and calls webhooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The REST face of the service: one POST with an array of tasks, answered when its sync tasks are done."""
+"""The REST interface of the service: one POST with an array of tasks, answered when its sync tasks are done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schemas that `/resolve/<model>` hands out: the catalog's, with the ranges that the emulator itself goes by.
+"""The schemas of `/resolve/<model>`: the catalog's, with the ranges that the emulator itself checks.
 
 A client that validates with them refuses what the emulator would refuse, and sends what it would take.
 """

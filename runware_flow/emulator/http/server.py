@@ -1,4 +1,4 @@
-"""Hypercorn's protocols under an application, started and stopped without a trace.
+"""Runs Hypercorn's protocols under the application, and stops them without log messages or open sockets.
 
 Hypercorn's own `serve` is not used: on trio one connection's protocol error ends the whole server, and cancelling it
 with open sockets logs tracebacks (asyncio) or ends them with 1006 (trio). Here each connection is a worker of ours that

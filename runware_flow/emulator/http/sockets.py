@@ -1,4 +1,4 @@
-"""Cutting a connection as a network does: no closing frame, no answer, just the end.
+"""Cuts a connection as a network does: without a closing frame and without a reply.
 
 ASGI has no word for that, so this module walks from the server's `send` down to its socket (Hypercorn 0.18: stream,
 protocol, TCP server). Where the walk finds nothing, the connection is not cut and the caller goes on.

@@ -1,4 +1,4 @@
-"""Text as it is written: server-sent events for `deliveryMethod: "stream"` (protocol facts, section 6)."""
+"""Streams of text as server-sent events, for `deliveryMethod: "stream"` (protocol facts, section 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The WebSocket face of the service: authentication, tasks in, frames out, silence that ends a connection."""
+"""The WebSocket interface of the service: authentication, tasks in, frames out, and the idle timeout."""
 
 from __future__ import annotations
 

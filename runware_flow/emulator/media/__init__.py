@@ -1,1 +1,1 @@
-"""What the service stores and makes: pictures, films, sounds and other files."""
+"""The media of the emulator: pictures, films, sounds and other files, made and stored."""

@@ -1,4 +1,4 @@
-"""Files that are not pictures, made small and valid: sound as WAV, 3D as GLB, drawings as SVG, films as Motion JPEG."""
+"""Makes small valid files other than pictures: sound as WAV, 3D as GLB, drawings as SVG, films as Motion JPEG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Films, short and valid: Motion JPEG, as MP4 (ISO/IEC 14496-12 and -14) or as a QuickTime movie.
+"""Makes short valid films: Motion JPEG, as MP4 (ISO/IEC 14496-12 and -14) or as a QuickTime movie.
 
 No light library writes H.264. Motion JPEG is a registered codec of MP4 (object type 0x6C), and ffmpeg, VLC and what is
 built on them play it; browsers do not.

@@ -1,4 +1,4 @@
-"""Pictures that are really there: drawn with Pillow, the same for the same prompt, size and seed.
+"""Draws pictures with Pillow: real images, the same for the same prompt, size and seed.
 
 The prompt is drawn into the picture, so that a person and a test can see which picture it is, and written into its
 metadata, so that a caption can tell what it shows after it was downloaded and sent back. All functions block: call

@@ -1,4 +1,4 @@
-"""What the emulated service stores: media as recipes, drawn only when they are fetched.
+"""The storage of the emulated service: media as recipes, drawn only when they are fetched.
 
 A picture is a description of how to make it. Captions are read off that description, and a picture is rendered (see
 `pictures.py`) when its address is fetched, when its data was asked for, or when it goes where a real picture must.

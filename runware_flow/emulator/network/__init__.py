@@ -1,1 +1,1 @@
-"""What goes wrong: faults as data, and the relay in which connections break as they do in a network."""
+"""Faults: as data, and in a relay whose connections break as they do in a network."""

@@ -1,4 +1,4 @@
-"""What can go wrong with the service, as data: in process as `Fault(...)`, on the command line as `kind:key=value,...`.
+"""`Fault`: a fault of the service or the network, in Python or on the command line as `kind:key=value,...`.
 
 A fault of some kind waits for events of that kind (an authentication, an acknowledgement, a poll, ...), counts those
 that fit its conditions, and strikes at the ones it names: all of them, the `nth`, each `every`-th, or by `chance`,

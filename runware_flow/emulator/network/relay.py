@@ -1,4 +1,4 @@
-"""A relay of bytes in front of the service, in which a connection breaks as it does in a network.
+"""A relay of bytes in front of the service, whose connections break as they do in a network.
 
 It knows nothing of tasks: it passes bytes between a client's socket and the server's, and lets the faults of
 `BYTE_FAULTS` strike at the messages that come by (see `segments.py`). The server puts it in front of a connection that

@@ -1,4 +1,4 @@
-"""Where the messages of the service begin in its bytes: frames on a WebSocket, answers over HTTP. Sans-IO.
+"""Finds the messages in the bytes of the service: frames on a WebSocket, replies over HTTP. Sans-IO.
 
 The relay counts by messages, so that "the third frame is cut in the middle" means the same on every machine, however
 the network cut the bytes before.

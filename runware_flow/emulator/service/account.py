@@ -1,4 +1,4 @@
-"""The account: who is on it, what is left, and what was used, by day, model and key (protocol facts, section 7)."""
+"""The account: its members, its balance, and its usage by day, model and key (protocol facts, section 7)."""
 
 from __future__ import annotations
 

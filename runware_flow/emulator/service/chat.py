@@ -1,4 +1,4 @@
-"""Chat completions as OpenAI's clients speak them: a request becomes a text task, its results a completion.
+"""Chat completions in OpenAI's format: a request becomes a text task, the results become a completion.
 
 What is taken: `messages`, `n`, `seed`, `stop`, `temperature`, `top_p`, `max_tokens`, `max_completion_tokens`,
 `response_format`, `stream`, `stream_options`. The rest is taken and has no effect; tools are never called.

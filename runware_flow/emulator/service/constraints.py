@@ -1,4 +1,4 @@
-"""What a value of a parameter may be: its type, its choices, its range, and the same for what is inside of it.
+"""Checks the value of a parameter, and the values inside it: type, choices, range.
 
 Ranges come from the catalog's limits, which are those of a task type; models of other providers than Runware may take
 more (`loose`).

@@ -1,4 +1,4 @@
-"""How a task enters the service: what is refused at the door, and the job that an accepted one becomes."""
+"""Accepts or refuses a task, and makes the job of an accepted one."""
 
 from __future__ import annotations
 

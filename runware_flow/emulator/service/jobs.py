@@ -1,4 +1,4 @@
-"""A task that the service has accepted, and the frames it answers with."""
+"""A job: a task that the service has accepted, and the frames that answer it."""
 
 from __future__ import annotations
 

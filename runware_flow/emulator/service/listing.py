@@ -1,4 +1,4 @@
-"""What lists of models say of each: its name, its creator, its capabilities, its cover picture.
+"""The entries of model lists: name, creator, capabilities, cover picture.
 
 Names and task types come from the catalog; who made a model is read from its short name, else from its source.
 """

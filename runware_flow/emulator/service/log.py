@@ -1,4 +1,4 @@
-"""What was asked of the service, when it was ready, when it was delivered, and what it cost: the truth for tests."""
+"""The log of the emulator, for tests: what was requested, when it was ready and delivered, and what it cost."""
 
 from __future__ import annotations
 

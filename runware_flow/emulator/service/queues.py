@@ -1,4 +1,4 @@
-"""How busy the service is: the queue of each model, and how many tasks it takes on at all."""
+"""The load of the service: the queue of each model, and the number of tasks that it takes on at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""modelSearch: the curated models of the catalog, made-up models of the community, and what was uploaded here.
+"""modelSearch: the curated models of the catalog, made-up community models, and models that were uploaded here.
 
 The community's models exist for searches alone: themes by architectures, the same each time. Any AIR of their source is
 taken as a model anyway.

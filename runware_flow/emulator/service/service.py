@@ -1,4 +1,4 @@
-"""The service's state, sans-IO: tasks go in with the time of their arrival, frames come out, nothing sleeps or draws.
+"""`Service`: the emulated service, sans-IO. Tasks and times go in, frames come out; it never sleeps or draws.
 
 The life of a task: `receive` checks it and makes a job; its items are made at once, or after the driver has read its
 inputs (`make_items`) and rendered what goes into the answer itself (`finish`); `advance` moves the clock, and results

@@ -1,4 +1,4 @@
-"""Who is connected: the authenticated sessions, the frames that wait for them, and what survives a lost connection."""
+"""The WebSocket sessions: which are authenticated, their undelivered frames, and how a session is resumed."""
 
 from __future__ import annotations
 

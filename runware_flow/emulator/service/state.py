@@ -1,4 +1,4 @@
-"""What one emulated service knows, for all the modules that answer from it."""
+"""The state of one emulated service, which the modules that answer requests share."""
 
 from __future__ import annotations
 
