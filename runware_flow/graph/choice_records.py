@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
 
-__all__ = ("ChoiceKind", "ChoiceRecord", "Contestant", "Likeness", "find_record", "winner_of")
+__all__ = ("ChoiceKind", "ChoiceRecord", "Contestant", "Likeness", "find_record", "is_equal", "winner_of")
+
+_FALLBACK_PLACES = 2
 
 ChoiceKind: TypeAlias = Literal["race", "first", "fallback", "node_fallback", "answered"]
 """`fallback`: of the keyword `fallback=`, inside of one node; `node_fallback`: of a node that has one; `answered`: a
@@ -38,7 +40,8 @@ class ChoiceRecord(msgspec.Struct, frozen=True):
     Attributes:
         number: its place in the journal.
         path: where the node that chose stood.
-        contestants: for a race and a fallback all of them, in order; for a `first` those that had begun.
+        contestants: for a race and a fallback all of them, in order; for a `first` those that had begun. After the two
+            of a `node_fallback` come the requests before its first node that had failed, or had no result yet.
         winners: their places among the contestants, in the order in which they won.
     """
 
@@ -61,11 +64,15 @@ class Likeness(NamedTuple):
         winner_count: how many winners there are to be.
         place: that of the contestant in question; -1 if that does not matter.
         lead_places: which contestants have a first request that is their own; `None` if that does not matter.
+        names: the first requests of contestants that can be made by now, by place.
+        requests: what is sent for the first node of a fallback, as far as it can be made by now.
     """
 
     winner_count: int = 1
     place: int = -1
     lead_places: tuple[int, ...] | None = None
+    names: tuple[tuple[int, str], ...] = ()
+    requests: frozenset[str] = frozenset()
 
 
 def find_record(
@@ -75,27 +82,90 @@ def find_record(
     fingerprint: str | None,
     taken: Container[int],
     likeness: Likeness,
+    rivals: Callable[[], Sequence[tuple[str, Likeness]]] = tuple,
 ) -> ChoiceRecord | None:
     """Find the record of a choice, as one of its contestants is about to be sent.
 
     Args:
         records: all of the choice's item, oldest first.
         path: where the node that chooses stands.
-        fingerprint: of the contestant's first request.
+        fingerprint: of the contestant's first request; for a fallback, of any request before its first node.
         taken: the numbers of records that other choices of this run have taken.
         likeness: tells apart several choices among the same contestants, wherever they stand now.
+        rivals: gives the paths of other choices that have not been made, and their likeness: what fits one of them
+            better is left to it.
     """
     free = [one for one in records if one.kind == kind and one.number not in taken and one.winners]
     if fingerprint is not None:
-        same = [one for one in free if _has(one, fingerprint)]
+        same = [one for one in free if _fits(one, fingerprint, likeness)]
         if same:
-            return min(same, key=lambda one: _misfit(one, path, fingerprint, likeness))
+            return _best(same, path, fingerprint, likeness, rivals)
     # By its path alone only what no fingerprint tells: else a choice declared above others would take theirs.
-    own = [one for one in free if fingerprint is None or _has(one, None)]
+    own = [one for one in free if (fingerprint is None or _has(one, None)) and _answered(one) is None]
     if likeness.lead_places == ():
         own = [one for one in own if all(contestant.fingerprint is None for contestant in one.contestants)]
     there = [one for one in own if one.path == path] or [one for one in own if _has(one, None) and _is_moved(one, path)]
     return there[-1] if there else None
+
+
+def is_equal(record: ChoiceRecord, made: ChoiceRecord) -> bool:
+    """Tell whether a record says what would be written down for a choice that has been made again."""
+    return (record.kind, record.path, record.contestants, record.winners) == (
+        made.kind,
+        made.path,
+        made.contestants,
+        made.winners,
+    )
+
+
+def _best(
+    same: list[ChoiceRecord],
+    path: str,
+    fingerprint: str,
+    likeness: Likeness,
+    rivals: Callable[[], Sequence[tuple[str, Likeness]]],
+) -> ChoiceRecord | None:
+    def fit(record: ChoiceRecord) -> tuple[tuple[int, int], tuple[bool, ...], bool]:
+        return _distance(record, likeness), _misfit(record, fingerprint, likeness), record.path != path
+
+    for one in sorted(same, key=fit):
+        mine = (*_distance(one, likeness), one.path != path)
+        if mine == (0, -len(_answered(one) or ()), False):
+            return one
+        others = [(*_distance(one, rival), one.path != where) for where, rival in rivals() if _is_alike(one, rival)]
+        if all(other >= mine for other in others):
+            return one
+    return None
+
+
+def _answered(record: ChoiceRecord) -> frozenset[str] | None:
+    """What a fallback has answered; `None` if the record does not tell."""
+    if record.kind != "node_fallback" or len(record.contestants) == _FALLBACK_PLACES:
+        return None
+    found = {one.fingerprint for one in record.contestants[_FALLBACK_PLACES:]}
+    return frozenset(one for one in found if one is not None)
+
+
+def _fits(record: ChoiceRecord, fingerprint: str, likeness: Likeness) -> bool:
+    # Several fallbacks may follow one request, and each answer what followed it for its own node.
+    answered = _answered(record)
+    if answered is None:
+        return _has(record, fingerprint)
+    return fingerprint in answered or not answered.isdisjoint(likeness.requests)
+
+
+def _is_alike(record: ChoiceRecord, rival: Likeness) -> bool:
+    answered = _answered(record)
+    if answered is None:
+        return any(_has(record, name) for _, name in rival.names)
+    return not answered.isdisjoint(rival.requests)
+
+
+def _distance(record: ChoiceRecord, likeness: Likeness) -> tuple[int, int]:
+    """Count the contestants that ask for something else, and, below zero, the requests that the fallback answered."""
+    names = [contestant.fingerprint for contestant in record.contestants]
+    misses = sum(names[place : place + 1] not in ([name], [None]) for place, name in likeness.names)
+    return misses, -len(likeness.requests & (_answered(record) or frozenset()))
 
 
 def _is_moved(record: ChoiceRecord, path: str) -> bool:
@@ -103,12 +173,12 @@ def _is_moved(record: ChoiceRecord, path: str) -> bool:
     return "/" in path and record.path.rpartition("/")[2] == path.rpartition("/")[2]
 
 
-def _misfit(record: ChoiceRecord, path: str, fingerprint: str, likeness: Likeness) -> tuple[bool, ...]:
+def _misfit(record: ChoiceRecord, fingerprint: str, likeness: Likeness) -> tuple[bool, ...]:
     names = [contestant.fingerprint for contestant in record.contestants]
     more, places = len(record.winners) - likeness.winner_count, likeness.lead_places
     has_places = places is None or places == tuple(place for place, name in enumerate(names) if name is not None)
     has_place = likeness.place < 0 or names[likeness.place : likeness.place + 1] == [fingerprint]
-    return more < 0, more > 0, not has_places, not has_place, record.path != path
+    return more < 0, more > 0, not has_places, not has_place
 
 
 def _has(record: ChoiceRecord, fingerprint: str | None) -> bool:

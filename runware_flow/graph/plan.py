@@ -13,13 +13,15 @@ from runware_flow.graph.declaration import CHOOSING, DECIDED, PURE, RECORDED, SE
 if TYPE_CHECKING:
     from runware_flow.graph.declaration import Declaration, NodeSpec, ScopeSpec
 
-__all__ = ("MAX_WAITS", "OPEN", "Contest", "ScopePlan", "Step", "compile_plan")
+__all__ = ("MAX_WAITS", "OPEN", "Contest", "ScopePlan", "Step", "compile_plan", "senders_before")
 
 MAX_WAITS = 0xEF
 """A cell below this counts what a node still waits for; the states of the machine lie above."""
 
 _MOST_CHOICES = 4
 """How many choices within one another are told apart; chains of any number of them are declared in linear time."""
+_MOST_SENDERS = 1000
+"""How many of the nodes before a fallback are looked at, to tell what it has answered."""
 _SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN, NodeKind.WAY, NodeKind.UNLESS})
 
 OPEN = 0xF4
@@ -273,6 +275,18 @@ def _note_contests(
             hops = one.scope.depth - choice.scope.depth
             contest = Contest(step, hops, -1, is_lead=False, has_lead=True, lead_places=places)
             contests.setdefault(one, []).append(contest)
+
+
+def senders_before(spec: NodeSpec) -> list[NodeSpec]:
+    """Find what sends among a node and all that it waits for, in any scope; of very much, what is nearest."""
+    found, todo = dict.fromkeys([spec]), [spec]
+    for one in todo:
+        if len(todo) > _MOST_SENDERS:
+            break
+        new = [before for before in waits_for(one) if before not in found]
+        found.update(dict.fromkeys(new))
+        todo += new
+    return [one for one in found if one.kind in SENDERS]
 
 
 def _before(spec: NodeSpec, scope: ScopeSpec) -> set[NodeSpec]:

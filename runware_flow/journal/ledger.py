@@ -9,7 +9,7 @@ import anyio
 import msgspec
 
 from runware_flow.errors import JournalError
-from runware_flow.graph.choice_records import Likeness, find_record
+from runware_flow.graph.choice_records import Likeness, find_record, is_equal
 from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.prices import total_micro_usd
 from runware_flow.journal.store import Abandon, Begin, Decide, Entry, Keep, NodeKey, ReadChoices, Settle
@@ -28,7 +28,7 @@ from runware_flow.view.request import references_to
 from runware_flow.wire.salvage import UNREADABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runware_flow.client.cost_tracker import CostTracker
     from runware_flow.errors import RunwareError
@@ -189,12 +189,31 @@ class Ledger:
         path: str,
         fingerprint: str | None,
         likeness: Likeness,
+        rivals: Callable[[], Sequence[tuple[str, Likeness]]] = tuple,
     ) -> ChoiceRecord | None:
         """Find the record of a choice of this run, which no other choice gets then."""
-        found = find_record(records, kind, self._whole_path(path), fingerprint, self._taken_choices, likeness)
+        whole_path, taken = self._whole_path(path), self._taken_choices
+        found = find_record(
+            records,
+            kind,
+            whole_path,
+            fingerprint,
+            taken,
+            likeness,
+            lambda: [(self._whole_path(where), rival) for where, rival in rivals()],
+        )
         if found is not None:
             self._taken_choices.add(found.number)
         return found
+
+    def is_on_record(self, records: tuple[ChoiceRecord, ...], choice: ChoiceRecord) -> bool:
+        """Tell whether a choice that was made again is on record as it is; no other choice gets that record then."""
+        choice = msgspec.structs.replace(choice, path=self._whole_path(choice.path))
+        for one in records:
+            if one.number not in self._taken_choices and is_equal(one, choice):
+                self._taken_choices.add(one.number)
+                return True
+        return False
 
     async def find_call(self, key: NodeKey | None, arguments: list[Any]) -> Call:
         """Ask what is known of a function's call; without a key it cannot be known."""

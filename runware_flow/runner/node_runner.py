@@ -74,9 +74,9 @@ class NodeRunner:
         await self._request_runner.release_unaccepted()
         await self._request_runner.note_answered()
 
-    def as_known_later(self, decision: Decision) -> ChoiceRecord:
-        """Return a choice as it is to be written down; see `RequestRunner.as_known_later`."""
-        return self._request_runner.as_known_later(decision)
+    async def write_choice(self, decision: Decision) -> None:
+        """Make a choice durable; see `RequestRunner.write_choice`."""
+        await self._request_runner.write_choice(decision)
 
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.

@@ -19,10 +19,10 @@ from runware_flow.graph.choice_records import ChoiceRecord, Contestant, Likeness
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
-from runware_flow.graph.plan import NO_ROLE
+from runware_flow.graph.plan import NO_ROLE, senders_before
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
-from runware_flow.graph.scope_run import OK, SETTLED
+from runware_flow.graph.scope_run import OK, SETTLED, FanRun
 from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.records import NodeRecord
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from runware_flow.cache.single_flight import SingleFlight
     from runware_flow.graph.choice_records import ChoiceKind
-    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.declaration import NodeSpec, ScopeSpec
     from runware_flow.graph.machine import Decision, FlowMachine
     from runware_flow.graph.plan import Contest, Step
     from runware_flow.graph.scope_run import ScopeRun
@@ -63,6 +63,8 @@ _CHOICE_KINDS: dict[NodeKind, ChoiceKind] = {
     NodeKind.FALLBACK: "node_fallback",
 }
 _ADOPTIONS = 3
+_MOST_UNANSWERED = 64
+"""How many requests the record of a fallback names; one that has answered more is known by its contestants alone."""
 
 
 class RequestRunner:
@@ -95,6 +97,9 @@ class RequestRunner:
         """Attempts whose request the service has refused to take, of nodes that wait to send it again."""
         self._answered: dict[tuple[ScopeRun, Step], ChoiceRecord] = {}
         """The nodes that stay failed since that was answered in an earlier run, with what the journal has of it."""
+        self._names: dict[tuple[ScopeRun, Step], str | None] = {}
+        """What requests are known by, of nodes before choices; kept where these are looked up or written down."""
+        self._before_fallback: dict[Step, list[NodeSpec]] = {}
         self._unaccepted: dict[int, Entry] = {}
         """What the journal has of requests that were given up before the service accepted them, by number."""
 
@@ -259,7 +264,8 @@ class RequestRunner:
                 machine.note_lead(around, choice, item, fingerprint if is_lead else None)
             if choice.kind is NodeKind.FALLBACK and place != 0:
                 continue  # equal fallbacks of several nodes do not tell which choice it was
-            await self.look_up_choice(around, choice, (contest, fingerprint) if is_lead else None)
+            tells = is_lead or (choice.kind is NodeKind.FALLBACK and fingerprint is not None)
+            await self.look_up_choice(around, choice, (contest, fingerprint) if tells else None)
 
     async def look_up_choice(
         self, around: ScopeRun, choice: Step, known_by: tuple[Contest, str | None] | None = None
@@ -281,31 +287,111 @@ class RequestRunner:
         if records:
             count = choice.work if choice.kind is NodeKind.FIRST else 1
             leads = [known_by] if known_by is not None else self._leads(around, choice)
+            if known_by is not None and not known_by[0].is_lead:
+                leads += self._leads(around, choice)
             has_leads = choice.kind is NodeKind.FIRST or bool(leads) or _has_leads(around, choice)
             if has_leads and not leads and not machine.waits_for_lookup(around, choice):
                 return  # it may be found by a request that cannot be made yet
             for contest, name in leads:
-                likeness = Likeness(count, contest.place, contest.lead_places if contest.place >= 0 else None)
-                found = found or ledger.record_of_choice(records, kind, path, name, likeness)
+                likeness = self._likeness(around, choice)
+                if contest.place >= 0:
+                    likeness = likeness._replace(place=contest.place, lead_places=contest.lead_places)
+                found = found or ledger.record_of_choice(
+                    records, kind, path, name, likeness, partial(self._rivals, around, choice)
+                )
             if not leads and not machine.leads.get((around, choice)):
                 likeness = Likeness(count, lead_places=None if has_leads else ())
                 found = ledger.record_of_choice(records, kind, path, None, likeness)
         machine.know_choice(around, choice, found)
 
-    def as_known_later(self, decision: Decision) -> ChoiceRecord:
+    def _likeness(self, around: ScopeRun, choice: Step) -> Likeness:
+        """Return what tells a choice from others, as far as the requests before it can be made by now."""
+        if choice.kind is NodeKind.FIRST:
+            return Likeness(choice.work)
+        names = [(contest.place, name) for contest, name in self._leads(around, choice) if name is not None]
+        if choice.kind is not NodeKind.FALLBACK:
+            return Likeness(names=tuple(names))
+        last = around.plan.steps[choice.spec.deps[1].slot]
+        if (name := self.name_of(around, last, self.machine.arguments(around, last))) is not None:
+            names.append((1, name))
+        requests: set[str | None] = set()
+        for spec in self._senders_before(choice):
+            if spec.scope.holds(choice.spec.scope):
+                run = around.above(choice.spec.scope.depth - spec.scope.depth)
+                requests.add(self._name_by_now(run, run.plan.steps[spec.slot]))
+        return Likeness(names=tuple(names), requests=frozenset(one for one in requests if one is not None))
+
+    def _rivals(self, around: ScopeRun, choice: Step) -> list[tuple[str, Likeness]]:
+        """Return the other choices of the same kind and scope that have not been made, each with its path."""
+        if choice.kind is NodeKind.FIRST:
+            return []
+        return [
+            (around.path(step), self._likeness(around, step))
+            for step in around.plan.steps
+            if step.kind is choice.kind
+            and step is not choice
+            and around.cells[step.slot] < SETTLED
+            and (around, step) not in self.machine.chosen
+        ]
+
+    def _senders_before(self, fallback: Step) -> list[NodeSpec]:
+        found = self._before_fallback.get(fallback)
+        if found is None:
+            found = self._before_fallback[fallback] = senders_before(fallback.spec.deps[0])
+        return found
+
+    def _name_by_now(self, run: ScopeRun, step: Step) -> str | None:
+        """Return what a node's request is known by, if it can be made by now; it stays the same then."""
+        if any(run.above(hops).cells[slot] != OK for hops, slot in step.args):
+            return None
+        if (run, step) not in self._names:
+            self._names[run, step] = self.name_of(run, step, self.machine.arguments(run, step))
+        return self._names[run, step]
+
+    def _unanswered(self, around: ScopeRun, fallback: Step) -> list[str] | None:
+        """Return the requests for a fallback's first node that have no result by now; `None` if that cannot be told."""
+        found: list[str] = []
+        for spec in self._senders_before(fallback):
+            for run in _runs_of(around, fallback.spec.scope, spec.scope):
+                step = run.plan.steps[spec.slot]
+                if run.cells[step.slot] == OK or any(run.above(hops).cells[slot] != OK for hops, slot in step.args):
+                    continue
+                name = self._name_by_now(run, step)
+                if name is None or len(found) == _MOST_UNANSWERED:
+                    return None
+                found.append(name)
+        return found
+
+    async def write_choice(self, decision: Decision) -> None:
+        """Make a choice durable, with what it is known by."""
+        run, step, _ = decision
+        ledger = self.ledger
+        assert ledger is not None
+        choice = self._as_known_later(decision)
+        # A fallback before which no request had failed is told by none.
+        is_new = step.kind is not NodeKind.FALLBACK or choice.number or not ledger.has_past
+        if is_new or not ledger.is_on_record(await ledger.choices(run.item()), choice):
+            await ledger.decide(run.item(), choice)
+
+    def _as_known_later(self, decision: Decision) -> ChoiceRecord:
         """Return a choice with the first requests of all contestants, as far as these can be made by now.
 
-        A contestant that had not begun when another one won may be what tells this choice from others.
+        A contestant that had not begun when another one won may be what tells this choice from others. So may, for a
+        fallback, what it has answered.
         """
         run, step, choice = decision
-        if choice.kind == "first" or all(one.fingerprint is not None for one in choice.contestants):
+        if choice.kind == "first" or not choice.winners:
             return choice
-        known = {contest.place: name for contest, name in self._leads(run, step, skips=choice.contestants)}
-        contestants = tuple(
-            one if one.fingerprint is not None else Contestant(one.key, known.get(place))
-            for place, one in enumerate(choice.contestants)
-        )
-        return msgspec.structs.replace(choice, contestants=contestants)
+        contestants = list(choice.contestants)
+        if any(one.fingerprint is None for one in contestants):
+            known = {contest.place: name for contest, name in self._leads(run, step, skips=choice.contestants)}
+            for place, one in enumerate(contestants):
+                if one.fingerprint is None:
+                    contestants[place] = Contestant(one.key, known.get(place))
+        unanswered = self._unanswered(run, step) if choice.kind == "node_fallback" else None
+        if unanswered is not None:
+            contestants += [Contestant(None, name) for name in unanswered] or [Contestant(None, None)]
+        return msgspec.structs.replace(choice, contestants=tuple(contestants))
 
     def _leads(
         self, around: ScopeRun, choice: Step, skips: Sequence[Contestant] = ()
@@ -324,8 +410,7 @@ class RequestRunner:
                 continue
             if skips and skips[contests[0].place].fingerprint is not None:
                 continue
-            args = self.machine.arguments(around, step)
-            if (name := self.name_of(around, step, args)) is not None:
+            if (name := self._name_by_now(around, step)) is not None:
                 found.append((contests[0], name))
         return found
 
@@ -629,6 +714,16 @@ class RequestRunner:
         except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
             return None
         return fingerprint(request.wire, media_digests(request))
+
+
+def _runs_of(around: ScopeRun, scope: ScopeSpec, other: ScopeSpec) -> list[ScopeRun]:
+    """Return the runs of a scope that is around another one's run, or inside it: of all items there."""
+    if other.holds(scope):
+        return [around.above(scope.depth - other.depth)]
+    if not scope.holds(other) or other.fan is None or other.parent is None:
+        return []
+    fans = [run.values[other.fan.slot] for run in _runs_of(around, scope, other.parent)]
+    return [item for fan in fans if isinstance(fan, FanRun) for item in fan.items]
 
 
 def _has_leads(around: ScopeRun, choice: Step) -> bool:

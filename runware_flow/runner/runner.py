@@ -120,7 +120,6 @@ class Runner:
         self.machine = FlowMachine(plan, concurrency=settings.concurrency, on_error=settings.on_error)
         self.machine.is_recorded = ledger is not None
         self.machine.has_past = ledger is not None and ledger.has_past
-        self._ledger = ledger
         self.accounts = Accounts()
         self.result = RunResult(declaration, self.machine, self.accounts)
         self.is_finished = False
@@ -399,9 +398,8 @@ class Runner:
         self.carry_out()
 
     async def _write_choice(self, decision: Decision) -> None:
-        assert self._ledger is not None
         try:
-            await self._ledger.decide(decision.run.item(), self.node_runner.as_known_later(decision))
+            await self.node_runner.write_choice(decision)
         except JournalError as error:
             self.machine.reject(decision.run, decision.step, error)
         else:

@@ -36,6 +36,45 @@ def test_last_part_of_a_path_tells_no_choice_that_requests_tell_nor_one_of_the_f
     assert find(records, "build-2[k]/race", "bb") == 1
 
 
+def fallback(number, path, *answered, contestants=REQUESTS):
+    return ChoiceRecord(
+        number, "node_fallback", path, (*contestants, *(Contestant(None, name) for name in answered)), (1,)
+    )
+
+
+def find_fallback(records, path, fingerprint, *requests, rivals=(), task="bb"):
+    likeness = Likeness(names=((0, "aa"), (1, task)), requests=frozenset(requests))
+    found = find_record(records, "node_fallback", path, fingerprint, set(), likeness, lambda: rivals)
+    return None if found is None else found.number
+
+
+def test_fallback_is_known_by_what_it_answered_wherever_it_stands():
+    records = [fallback(1, "one", "11"), fallback(2, "two", "22", "33")]
+    assert find_fallback(records, "one", "22", "aa", "22") == 2
+    assert find_fallback(records, "two", "11", "aa", "11") == 1
+    assert find_fallback(records, "other", "33", "aa", "33") == 2
+    assert find_fallback(records, "other", "aa", "aa", "22") == 2  # the first node's own request can be made by now
+
+
+def test_fallback_that_has_answered_nothing_takes_no_record_of_one_that_begins_alike():
+    assert find_fallback([fallback(1, "one", "11")], "one", "aa", "aa") is None
+    assert find_fallback([fallback(1, "one", "11")], "one", "44", "aa", "44") is None
+    assert find_fallback([fallback(1, "one", None)], "one", "aa", "aa") is None
+
+
+def test_record_that_fits_another_choice_better_is_left_to_it():
+    shared = fallback(1, "one", "11", "22")
+    rival = ("two", Likeness(names=((0, "aa"), (1, "bb")), requests=frozenset({"11", "22"})))
+    assert find_fallback([shared], "one", "22", "22", rivals=[rival]) is None
+    assert find_fallback([shared], "one", "22", "22") == 1
+    earlier = fallback(1, "two")
+    assert find_fallback([earlier], "one", "aa", "aa", rivals=[rival]) is None
+    assert find_fallback([earlier], "two", "aa", "aa", rivals=[rival]) == 1
+    other_task = ("two", Likeness(names=((0, "aa"), (1, "cc"))))
+    assert find_fallback([earlier], "one", "aa", "aa", rivals=[other_task]) == 1
+    assert find_fallback([earlier], "one", "aa", "aa", task="dd", rivals=[rival]) is None
+
+
 def test_request_that_several_contestants_need_knows_of_their_choice():
     world = World()
     first = world.node(name="first", kind=NodeKind.BUILD)

@@ -373,6 +373,8 @@ class _Maker:
     def __init__(self, draw: Any) -> None:
         self.draw = draw
         self.count = 0
+        self.failing: list[str] = []
+        """What is likely to fail."""
 
     def name(self) -> str:
         self.count += 1
@@ -399,6 +401,10 @@ class _Maker:
         near: list[str] = ["item"] if depth else []
         many: dict[str, Statement] = {}
         for _ in range(size):
+            if self.rarely() and self.rarely():
+                made += self.answered_apart(list(many), depth)
+                near += [made[-1].name] if made[-1].op == "fallback" else []
+                continue
             line = self.line(near, outer, many, depth)
             if line is None:
                 continue
@@ -447,6 +453,30 @@ class _Maker:
         ways = (self.draw(st.booleans()), self.draw(st.booleans())) if op == "branch" else (True, True)
         return Statement(self.name(), op, (first,), ways=ways)
 
+    def answered_apart(self, many: list[str], depth: int) -> list[Statement]:
+        """A node of which nothing else is made, and what answers its failure in another scope: items, or outcomes."""
+        if not many or self.draw(st.booleans()):
+            several = (
+                Statement(self.name(), "nodemap", ("item",), count=2)
+                if depth
+                else Statement(self.name(), "map", count=2)
+            )
+            settled = Statement(self.name(), "settled", (several.name,))
+            after = Statement(self.name(), "then", (settled.name,))
+            lines = [several, settled, after, Statement(self.name(), "fallback", (after.name,))]
+            self.failing.append(several.name)
+            return lines
+        node = Statement(self.name(), "then", ("item",)) if depth else Statement(self.name(), "task")
+        self.failing.append(node.name)
+        both = Statement(self.name(), "then", ("item", node.name))
+        if self.draw(st.booleans()):
+            body = (both, Statement(self.name(), "fallback", (both.name,)))
+        else:
+            own = Statement(self.name(), "then", ("item",))
+            body = (both, own, Statement(self.name(), "race", (both.name, own.name)))
+        body = (*body, Statement(self.name(), "then", (body[-1].name,)))
+        return [node, Statement(self.name(), "pipe", (self.draw(st.sampled_from(many)),), body)]
+
     def of_many(self, op: str, many: list[str], around: list[str], depth: int) -> Statement:
         of = self.draw(st.sampled_from(many))
         if op == "pipe":
@@ -461,12 +491,15 @@ class _Maker:
 @st.composite
 def programs(draw: Any) -> Program:
     """Programs of up to 9 lines at the top, and what goes wrong."""
-    lines = _Maker(draw).lines(draw(st.integers(2, 9)), [], 0)
+    maker = _Maker(draw)
+    lines = maker.lines(draw(st.integers(2, 9)), [], 0)
     names = [line.name for line in _flat(lines) if line.op not in ("twin", "pipe", "race", "pick", "call")]
     script: dict[str, str] = {}
     if names and draw(st.booleans()):
         for name in draw(st.lists(st.sampled_from(names), max_size=4, unique=True)):
             script[name] = draw(st.sampled_from(["fail", "once", "slow", "slow"]))
+    for name in maker.failing:
+        script[name] = draw(st.sampled_from(["fail", "fail", "once", "slow"]))
     return Program(
         lines,
         script,

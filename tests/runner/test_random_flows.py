@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 from virtual_time import run_in_virtual_time
 
-from runware_flow import DeclarationError, Flow, FlowFailed
+from runware_flow import DeclarationError, Failed, Flow, FlowFailed
+from runware_flow.graph.scope_run import FAILED, FanRun
 
 PROGRAMS = int(os.environ.get("RUNWARE_FLOW_PROGRAMS", "50"))
 OPEN, DONE = 0, 1
@@ -87,7 +88,7 @@ class Story:
                         pass
                     else:
                         is_whole = True
-                        has_failures = self.program.on_error != "stop" and has_failed(run)
+                        has_failures = has_unhandled_failures(run)
             self.cloud.stop()
             return Ending(is_whole, has_failures, len(self.cloud.sent) - before)
 
@@ -132,8 +133,20 @@ class Story:
         return 2 if line is not None and "hedge_after" in dict(line.policy) else 1
 
 
-def has_failed(run: Any) -> bool:
-    return run._runner.machine.failed_count > 0
+def has_unhandled_failures(run: Any) -> bool:
+    machine = run._runner.machine
+    todo = [machine.root]
+    while todo:
+        scope = todo.pop()
+        for step in scope.plan.steps:
+            value = scope.values[step.slot]
+            if isinstance(value, FanRun):
+                todo += value.items
+                value = value.problem_outcome
+            has_failed = isinstance(value, Failed) and scope.cells[step.slot] == FAILED
+            if has_failed and not machine._is_handled(step, value.error):
+                return True
+    return False
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sqlite3
+from contextlib import closing
 
 import anyio
 import pytest
@@ -735,5 +738,87 @@ def test_races_that_were_decided_before_a_contestant_was_sent_keep_their_records
             again = Service()
             await declare(is_moved=is_moved).execute(again)
             assert again.sent == []
+
+    run(main)
+
+
+def styles(path, *words, instead="placeholder"):
+    """Pictures of one plot, each with the same fallback."""
+    flow = Flow("styles", journal=path)
+    plot = flow.then(art("plot"))
+    pictures = {
+        word: plot.then(lambda image, word=word: art(f"{word} {image.image_url}")).fallback(art(instead))
+        for word in words
+    }
+    flow.join(*pictures.values()).then(lambda *images: art(" and ".join(sorted(one.image_url for one in images))))
+    return flow, pictures
+
+
+@pytest.mark.parametrize(
+    ("order", "is_earlier"),  # the records of an earlier version tell them by their paths alone
+    [("oil ink chalk", False), ("ink chalk oil", False), ("oil chalk", False), ("oil ink chalk", True)],
+)
+def test_fallbacks_after_one_request_keep_their_own_records(run, path, order, is_earlier):
+    async def main():
+        flow, _ = styles(path, "oil", "ink", "chalk")
+        await flow.execute(Scripted(ink=BROKEN))
+        if is_earlier:
+            with closing(sqlite3.connect(path)) as journal, journal:
+                [(contestants,)] = journal.execute("SELECT contestants FROM choice").fetchall()
+                journal.execute(
+                    "UPDATE choice SET contestants = ?", (json.dumps(json.loads(contestants)[:2]).encode(),)
+                )
+        for _ in range(3):
+            again = Scripted()
+            flow, pictures = styles(path, *order.split())
+            result = await flow.execute(again)
+            assert len(again.prompts) <= ("ink" not in order)  # what joins the others
+            for word, picture in pictures.items():
+                made = f"{word} imageInference(plot)" if word != "ink" else "placeholder"
+                assert result[picture].image_url == f"imageInference({made})"
+
+    run(main)
+
+
+def test_fallback_of_what_could_not_be_used_is_written_down_once(run, path):
+    def declare():
+        flow = Flow("parsed", journal=path)
+        wrong = flow.then(art("plot")).pick(lambda image: 1 // 0)
+        return flow, wrong.fallback(art("instead")), flow.then(art("plot")).pick(str).fallback(art("instead"))
+
+    async def main():
+        flow, wrong, right = declare()
+        first = (await flow.execute(Scripted()))[wrong]
+        assert first.image_url == "imageInference(instead)"
+        for _ in range(3):
+            again = Scripted()
+            flow, wrong, right = declare()
+            result = await flow.execute(again)
+            assert again.sent == []
+            assert result[wrong] == first
+            assert "plot" in result[right]
+        with closing(sqlite3.connect(path)) as journal:
+            assert journal.execute("SELECT count(*) FROM choice").fetchall() == [(1,)]
+
+    run(main)
+
+
+def test_race_that_is_new_leaves_the_record_of_another_one_that_begins_alike(run, path):
+    def declare(*others):
+        flow = Flow("raced", journal=path)
+        plot = flow.then(art("plot"))
+        for other in others:
+            follow = plot.then(lambda image, other=other: art(f"{other} of {image.image_url}"))
+            flow.race(follow, flow.then(art(f"{other} alone")))
+        return flow
+
+    async def main():
+        await declare("first").execute(Scripted(alone=30))
+        again = Scripted(alone=30)
+        await declare("new", "first").execute(again)
+        assert again.prompts == ["new alone", "new of imageInference(plot)"]
+        last = Scripted()
+        await declare("first", "new").execute(last)
+        assert last.sent == []
 
     run(main)
