@@ -180,7 +180,8 @@ class BatchWatch:
     @property
     def has_unread(self) -> bool:
         """Whether the callable was not yet given all events; may be called from another thread."""
-        return self._reader is not None and (not self._reader.is_waiting or bool(self._reader.queue))
+        reader = self._reader
+        return reader is not None and not self._over.is_set() and (not reader.is_waiting or bool(reader.queue))
 
     @property
     def is_held(self) -> bool:

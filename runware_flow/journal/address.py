@@ -18,6 +18,11 @@ _OTHER_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _SECRETS = frozenset({"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"})
 """Parameters of an address that must not be shown."""
 _CONNECT_SECONDS = 10
+_FULL = re.compile(
+    "sorry, too many clients already|too many connections for |connection slots are reserved"
+    "|no more connections allowed"
+)
+"""What PostgreSQL and PgBouncer say where there is no connection left; libpq tells no code of a failed connection."""
 
 
 def is_database(journal: object) -> TypeGuard[str]:
@@ -105,6 +110,10 @@ class DatabaseAddress:
         psycopg = load_psycopg()
         asked = psycopg.conninfo.make_conninfo(self.shown, connect_timeout=_CONNECT_SECONDS)
         return bool(psycopg.pq.PGconn.ping(asked.encode()) == psycopg.pq.Ping.OK)
+
+    def is_full(self, error: Exception) -> bool:
+        """Tell whether a connection was refused because there are too many, as far as the server says so in English."""
+        return _FULL.search(str(error)) is not None
 
     def text_of(self, error: Exception) -> str:
         """What an error of psycopg says, in one line and without the password."""

@@ -98,20 +98,20 @@ _FIND = f"SELECT {FOUND} FROM node WHERE name = ANY(?::bigint[]) ORDER BY id"
 _ADD_SPENT = """INSERT INTO spending (flow, owner, micro_usd) {spent}
     ON CONFLICT (flow, owner) DO UPDATE SET micro_usd = spending.micro_usd + excluded.micro_usd"""
 _SPENT_BY_ROWS = "SELECT flow, ?, sum(micro_usd) FROM given WHERE micro_usd > 0 GROUP BY flow"
-_SPENT_BY_OUTCOMES = """SELECT flow, ?, sum(given.micro_usd - coalesce(greatest(node.micro_usd, 0), 0))
-    FROM given JOIN node USING (id) WHERE given.micro_usd > 0 GROUP BY flow
-    HAVING sum(given.micro_usd - coalesce(greatest(node.micro_usd, 0), 0)) > 0"""
+_SPENT_BY_OUTCOMES = "SELECT flow, ?, sum(cost) FROM added GROUP BY flow HAVING sum(cost) > 0"
 _INSERT = f"""WITH given AS (SELECT * FROM unnest(?::bigint[], ?::text[], ?::text[], ?::bytea[], ?::text[], ?::int[],
         ?::int[], ?::int[], ?::text[], ?::text[], ?::text[], ?::bytea[], ?::int[], ?::float8[], ?::float8[], ?::bytea[],
         ?::bigint[]) WITH ORDINALITY AS given ({INSERTED}, place)),
     spent AS ({_ADD_SPENT.format(spent=_SPENT_BY_ROWS)})
     INSERT INTO node ({INSERTED}) SELECT {INSERTED} FROM given ORDER BY place
     RETURNING id, name, ordinal, attempt, hedge"""
-_SETTLE = f"""WITH given AS (SELECT * FROM
-        unnest(?::bigint[], ?::int[], ?::float8[], ?::bigint[], ?::bytea[], ?::bytea[]) AS given (id, {SETTLED})),
-    spent AS ({_ADD_SPENT.format(spent=_SPENT_BY_OUTCOMES)})
-    UPDATE node SET ({SETTLED}) = (SELECT {", ".join("given." + name for name in SETTLED.split(", "))})
-    FROM given WHERE node.id = given.id"""
+_SPEND = f"""WITH added AS (SELECT flow, given.micro_usd - coalesce(greatest(node.micro_usd, 0), 0) AS cost
+        FROM unnest(?::bigint[], ?::bigint[]) AS given (id, micro_usd) JOIN node USING (id) ORDER BY id
+        FOR UPDATE OF node)
+    {_ADD_SPENT.format(spent=_SPENT_BY_OUTCOMES)}"""
+_SETTLE = f"""UPDATE node SET ({SETTLED}) = (SELECT {", ".join("given." + name for name in SETTLED.split(", "))})
+    FROM unnest(?::bigint[], ?::int[], ?::float8[], ?::bigint[], ?::bytea[], ?::bytea[]) AS given (id, {SETTLED})
+    WHERE node.id = given.id"""
 _TAKE = """INSERT INTO lease (owner, expires_at, flow, item, number)
     SELECT ?, clock_timestamp() + make_interval(secs => ?), wanted.*, nextval('lease_number')
         FROM unnest(?::text[], ?::text[]) AS wanted
@@ -173,8 +173,11 @@ class _Group:
         """Carry out what waits, with what it costs added to what this process has spent."""
         outcomes, self._outcomes = self._outcomes, {}
         if outcomes:
+            costs = {number: values[2] for number, values in outcomes.items() if (values[2] or 0) > 0}
+            if costs:  # before they are settled, and locked, since another process may settle them at the same moment
+                self._run(_SPEND, list(costs), list(costs.values()), self._owner)
             columns = zip(*outcomes.values(), strict=True)
-            self._run(_SETTLE, list(outcomes), *map(list, columns), self._owner)
+            self._run(_SETTLE, list(outcomes), *map(list, columns))
         rows, self._rows = self._rows, []
         entries, self._entries = self._entries, {}
         if rows:
@@ -344,7 +347,7 @@ class PostgresStore(RowStore):
         """Connect, and make the tables if there are none.
 
         Raises:
-            StoreAway: the database does not answer.
+            StoreAway: the database does not answer, or has too many connections.
             JournalError: it refuses the connection, cannot be used, or its tables are of a newer version.
         """
         self._claims = Claims()
@@ -360,9 +363,11 @@ class PostgresStore(RowStore):
                 self._is_open = True
             except psycopg.OperationalError as error:
                 self._drop()
-                if not self.address.answers():
+                is_full = self.address.is_full(error)
+                if is_full or not self.address.answers():
+                    what = "has no connection left" if is_full else "does not answer"
                     raise StoreAway(
-                        f"the journal's database {self.address} does not answer ({self.address.text_of(error)})"
+                        f"the journal's database {self.address} {what} ({self.address.text_of(error)})"
                     ) from None
                 if is_refused:
                     raise self._failed(error) from None

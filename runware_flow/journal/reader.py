@@ -305,7 +305,7 @@ async def collect(
     before it; the other requests are still open.
 
     Args:
-        journal: the path of its file, or the address of its database, which no run should use meanwhile.
+        journal: the path of its file, or the address of its database, which runs may use meanwhile.
         client: the `Client` to use, which stays open; by default one from the environment.
         timeout: seconds to wait for each task that still runs.
         concurrency: how many tasks are polled at once, at most.

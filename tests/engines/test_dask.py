@@ -9,8 +9,10 @@ import signal
 import subprocess
 import threading
 import urllib.request
+from urllib.parse import urlsplit
 
 import anyio
+import anyio.to_thread
 import pytest
 from waiting import wait_until
 
@@ -24,6 +26,7 @@ from runware_flow.engines import dask as engine
 from runware_flow.graph.events import NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
 from runware_flow.journal.postgres import PostgresStore
 from runware_flow.journal.sqlite import SqliteStore
+from runware_flow.live import LivePage
 
 ITEMS = 40
 DATABASE = "postgresql://me@db.example/posters"
@@ -164,6 +167,35 @@ def test_driver_hears_of_each_node_of_the_workers_once_and_in_order(shared_clust
         assert isinstance(events[-1].outcome, Ok)
         assert 0 <= events[0].time <= events[-1].time <= told[-1].time
     assert {event.index for event in told[1:-1]} == set(range(20))
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+def test_live_page_shows_the_items_of_the_workers_and_stops_them(shared_cluster, database):
+    def ask(url, *, headers=None, method="GET"):
+        request = urllib.request.Request(url, headers=headers or {}, method=method)
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return reply.read()
+
+    def stop():
+        ask(f"{page.url}stop", headers={"Origin": page.url.removesuffix(urlsplit(page.url).path)}, method="POST")
+
+    async def main():
+        batch = Batch(poster, concurrency=4, journal=database, name="page", progress=page)
+        async with batch.on(DaskEngine(shared_cluster.scheduler)).run(prompts(200)) as outcomes:
+            async for item in outcomes:
+                if item.index == 4:
+                    await anyio.to_thread.run_sync(stop)
+        return outcomes.report
+
+    with LivePage() as page:
+        report = anyio.run(main)
+        shown = ask(page.url).decode()
+        picture = ask(f"{page.url}picture/0.0")
+    assert 5 <= report.ok_count < 200
+    assert shown.count("<article ") == report.ok_count
+    assert ">stopped<" in shown
+    assert picture[8:12] == b"WEBP"
 
 
 @pytest.mark.cluster

@@ -6,13 +6,14 @@ import signal
 import threading
 import traceback
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 import psycopg
 import pytest
 from postgres_server import PostgresServer
 from service import Service, art, caption, fails, upscale
-from waiting import cancel_when
+from waiting import cancel_when, wait_until
 
 from runware_flow import Batch, Budget, BudgetExceeded, DeclarationError, Flow, FlowFailed, JournalError
 from runware_flow.errors import RunwareFlowError
@@ -119,9 +120,9 @@ def test_group_of_changes_takes_a_few_statements(database, monkeypatch):
     entries = store.apply([begin(number, f"uuid-{number}") for number in range(100)])
     store.apply([Settle(entry.number, 2.0, is_done=True, items=(b"{}",), cost=0.5) for entry in entries])
     store.apply([begin(number, f"new-{number}") for number in range(100)])
-    assert len(queries) <= 5
     monkeypatch.undo()
     store.close()
+    assert len(queries) <= 6
     assert spent_there(database) == 50.0
 
 
@@ -208,6 +209,68 @@ def test_run_whose_database_stays_away_fails_within_the_patience(run):
         assert service.sent == []
 
     run(main)
+
+
+def test_run_whose_database_has_too_many_connections_waits_for_one(database, run, caplog):
+    with psycopg.connect(database, autocommit=True) as connection:
+        role = f"limited{urlsplit(database).path[1:]}"
+        connection.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 1".encode())
+        connection.execute(f"GRANT CREATE ON DATABASE {urlsplit(database).path[1:]} TO {role}".encode())
+    url = database.replace("tester", role)
+
+    async def main():
+        caplog.clear()
+        flow = Flow("f", journal=url)
+        node = flow.then(art("a"))
+        results = []
+
+        async def execute():
+            results.append(await flow.execute(Service()))
+
+        async with anyio.create_task_group() as group:
+            with psycopg.connect(url):
+                group.start_soon(execute)
+                await wait_until(lambda: caplog.messages)
+        assert results[0][node]
+
+    run(main)
+    assert len(caplog.messages) == 1
+    assert "has no connection left" in caplog.messages[0]
+    assert "is tried again for 60 s" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_full"),
+    [
+        ("FATAL:  sorry, too many clients already", True),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute", True),
+        ('FATAL:  too many connections for database "x"', True),
+        ("FATAL:  no more connections allowed (max_client_conn)", True),
+        ('FATAL:  password authentication failed for user "too many"', False),
+    ],
+)
+def test_refusal_for_too_many_connections_is_told_from_others(text, is_full):
+    assert DatabaseAddress("postgresql://h/x").is_full(psycopg.OperationalError(text)) is is_full
+
+
+def test_outcome_that_two_processes_write_at_the_same_moment_is_spent_once(database):
+    """As `collect` and a run may do."""
+    stores = [opened(database), opened(database)]
+    [entry] = stores[0].apply([begin(0, "uuid-a")])
+    done = Settle(entry.number, 2.0, is_done=True, items=(b"{}",), cost=0.5)
+    threads = [threading.Thread(target=store.apply, args=([done],)) for store in stores]
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(database, autocommit=True) as watch, psycopg.connect(database) as holder:
+        holder.execute("SELECT FROM runware_flow.node FOR UPDATE")
+        for thread in threads:
+            thread.start()
+        anyio.run(wait_until, lambda: watch.execute(blocked).fetchone() == (2,))
+        holder.rollback()
+        for thread in threads:
+            thread.join()
+    for store in stores:
+        store.close()
+    assert spent_there(database) == 0.5
 
 
 @pytest.mark.parametrize("wrong", ["database", "user"])

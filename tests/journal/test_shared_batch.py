@@ -9,12 +9,17 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+import psycopg
 import pytest
 from postgres_server import PostgresServer
 
 sys.path.append(str(Path(__file__).parents[2]))
 from benchmarks.crash import prompts, service
 from benchmarks.shared import bought, start
+from runware_flow import Client, Ok
+from runware_flow.journal import collect
+from runware_flow.journal.rows import STATES
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -65,6 +70,31 @@ def test_two_processes_share_a_batch_each_item_once(database):
         assert not own(first) & own(second)
         assert len(own(first) | own(second)) == ITEMS
         check_bought_once(environment)
+
+
+def test_collect_while_processes_run_harms_neither(database):
+    """Both record what came of a request: it is bought and counted once."""
+    found = []
+
+    async def collect_again_and_again(processes, options):
+        async with Client(**options) as client:
+            while any(process.poll() is None for process in processes):
+                found.extend(await collect(database, client, timeout=5))
+
+    with service("0.05..0.2", ()) as environment, running(database, environment) as processes:
+        first = processes[0].stdout.readline()
+        names = ("api_key", "http_base_url", "ws_base_url")
+        options = {name: environment[f"RUNWARE_{name.upper()}"] for name in names}
+        anyio.run(collect_again_and_again, processes, options)
+        finish(processes[0], first)
+        finish(processes[1])
+        check_bought_once(environment)
+    assert any(isinstance(one.outcome, Ok) for one in found)
+    with psycopg.connect(database) as connection:
+        [[spent]] = connection.execute("SELECT sum(micro_usd) FROM runware_flow.spending").fetchall()
+        [[paid]] = connection.execute("SELECT sum(micro_usd) FROM runware_flow.node").fetchall()
+        [states] = connection.execute("SELECT array_agg(DISTINCT state) FROM runware_flow.node").fetchall()
+    assert (spent, states) == (paid, ([STATES.index("done")],))
 
 
 def test_process_killed_its_items_are_finished_by_the_other_under_their_ids(database):
