@@ -299,7 +299,7 @@ class RequestRunner:
                 found = found or ledger.record_of_choice(
                     records, kind, path, name, likeness, partial(self._rivals, around, choice)
                 )
-            if not leads and not machine.leads.get((around, choice)):
+            if not leads and not any(machine.leads.get((around, choice), {}).values()):
                 likeness = Likeness(count, lead_places=None if has_leads else ())
                 found = ledger.record_of_choice(records, kind, path, None, likeness)
         machine.know_choice(around, choice, found)

@@ -822,3 +822,23 @@ def test_race_that_is_new_leaves_the_record_of_another_one_that_begins_alike(run
         assert last.sent == []
 
     run(main)
+
+
+def test_race_whose_contestants_send_in_items_alone_keeps_its_record(run, path):
+    def declare():
+        flow = Flow("raced", journal=path)
+        won = flow.race(flow.map(["slow"], art).gather(), flow.map(["quick"], art).gather())
+        return flow, won
+
+    async def main():
+        flow, won = declare()
+        first = (await flow.execute(Scripted(slow=30)))[won]
+        for _ in range(2):
+            again = Scripted(quick=0.01)
+            flow, won = declare()
+            assert (await flow.execute(again))[won] == first
+            assert again.sent == []
+        with closing(sqlite3.connect(path)) as journal:
+            assert journal.execute("SELECT count(*) FROM choice").fetchall() == [(1,)]
+
+    run(main)
