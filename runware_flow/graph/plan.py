@@ -36,7 +36,8 @@ class Contest(NamedTuple):
         hops: how many scopes up that stands.
         place: which of the contestants of a race or a fallback the step is for; -1 for a `first`, whose contestants are
             items, and for a step that several contestants wait for.
-        is_lead: what it sends is the first request of its contestant, by which a journal knows the choice.
+        is_lead: what it sends, if it is of a fan-out for the first item, is the first request of its contestant, by
+            which a journal knows the choice.
         has_lead: something is; else the choice is known by its path.
         lead_places: which contestants of a race or a fallback have such a request.
     """
@@ -260,9 +261,9 @@ def _note_contests(
         ]
         for before in befores
     ]
-    leads = [
-        min((one for one in mine if one.scope is scope), key=lambda one: one.slot, default=None) for mine in senders
-    ]
+    # Of a contestant that sends in items alone, what the first item sends first; items of a `first` have their own.
+    own = senders if choice.of is None else [[one for one in mine if one.scope is scope] for mine in senders]
+    leads = [min(mine, key=lambda one: (one.scope.depth, one.slot, one.path), default=None) for mine in own]
     places = () if choice.of else tuple(place for place, lead in enumerate(leads) if lead is not None)
     for place, (mine, lead) in enumerate(zip(senders, leads, strict=True)):
         for one in mine:

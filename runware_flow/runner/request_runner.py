@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.declaration import NodeSpec, ScopeSpec
     from runware_flow.graph.machine import Decision, FlowMachine
-    from runware_flow.graph.plan import Contest, Step
+    from runware_flow.graph.plan import Contest, ScopePlan, Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.ledger import Ledger
     from runware_flow.journal.store import Entry
@@ -259,6 +259,7 @@ class RequestRunner:
         for contest in step.role.contests:
             choice, hops, place, is_lead, has_lead, _ = contest
             around = run.above(hops)
+            is_lead = is_lead and (choice.kind is NodeKind.FIRST or _is_first_item(run, hops))
             if is_lead or not has_lead:
                 item = place if place >= 0 else run.above(hops - 1).index  # of a `first`, items are the contestants
                 machine.note_lead(around, choice, item, fingerprint if is_lead else None)
@@ -287,9 +288,9 @@ class RequestRunner:
         if records:
             count = choice.work if choice.kind is NodeKind.FIRST else 1
             leads = [known_by] if known_by is not None else self._leads(around, choice)
-            if known_by is not None and not known_by[0].is_lead:
+            if known_by is not None and choice.kind is NodeKind.FALLBACK:
                 leads += self._leads(around, choice)
-            has_leads = choice.kind is NodeKind.FIRST or bool(leads) or _has_leads(around, choice)
+            has_leads = choice.kind is NodeKind.FIRST or bool(leads) or _has_leads(around.plan, choice)
             if has_leads and not leads and not machine.waits_for_lookup(around, choice):
                 return  # it may be found by a request that cannot be made yet
             for contest, name in leads:
@@ -402,15 +403,15 @@ class RequestRunner:
             skips: the contestants, of which those are left out whose first request is known.
         """
         found: list[tuple[Contest, str | None]] = []
-        for step in around.plan.steps:
-            contests = [one for one in step.role.contests if one.step is choice and one.is_lead and one.hops == 0]
-            if not contests or any(around.above(hops).cells[slot] != OK for hops, slot in step.args):
+        for run, step, hops in _first_steps(around):
+            contests = [one for one in step.role.contests if one.step is choice and one.is_lead and one.hops == hops]
+            if not contests or any(run.above(up).cells[slot] != OK for up, slot in step.args):
                 continue
             if choice.kind is NodeKind.FALLBACK and step.spec is choice.spec.deps[1]:
                 continue
             if skips and skips[contests[0].place].fingerprint is not None:
                 continue
-            if (name := self._name_by_now(around, step)) is not None:
+            if (name := self._name_by_now(run, step)) is not None:
                 found.append((contests[0], name))
         return found
 
@@ -726,10 +727,30 @@ def _runs_of(around: ScopeRun, scope: ScopeSpec, other: ScopeSpec) -> list[Scope
     return [item for fan in fans if isinstance(fan, FanRun) for item in fan.items]
 
 
-def _has_leads(around: ScopeRun, choice: Step) -> bool:
+def _is_first_item(run: ScopeRun, levels: int) -> bool:
+    """Tell whether the items around a node are the first of their fan-outs, so many levels up."""
+    return all(run.above(level).index == 0 for level in range(levels))
+
+
+def _first_steps(around: ScopeRun) -> list[tuple[ScopeRun, Step, int]]:
+    """Return the steps of a scope, and those of the first items inside it, each with how many levels down it is."""
+    found: list[tuple[ScopeRun, Step, int]] = []
+    runs = [(around, 0)]
+    for run, level in runs:
+        found += [(run, step, level) for step in run.plan.steps]
+        fans = [run.values[step.slot] for step in run.plan.steps if step.inner is not None]
+        runs += [(fan.items[0], level + 1) for fan in fans if isinstance(fan, FanRun) and fan.items]
+    return found
+
+
+def _has_leads(plan: ScopePlan, choice: Step) -> bool:
     """Tell whether there are requests that are a contestant's own, by which the choice would be known."""
-    steps = around.plan.steps
-    return any(one.is_lead and one.step is choice for step in steps for one in step.role.contests)
+    plans = [plan]
+    for one in plans:
+        if any(contest.is_lead and contest.step is choice for step in one.steps for contest in step.role.contests):
+            return True
+        plans += [step.inner for step in one.steps if step.inner is not None]
+    return False
 
 
 def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:

@@ -842,3 +842,23 @@ def test_race_whose_contestants_send_in_items_alone_keeps_its_record(run, path):
             assert journal.execute("SELECT count(*) FROM choice").fetchall() == [(1,)]
 
     run(main)
+
+
+def test_race_whose_contestants_send_in_items_alone_keeps_its_record_as_it_is_relabelled_and_moved(run, path):
+    def declare(label, *others):
+        flow = Flow("raced", journal=path)
+        for other in others:
+            flow.race(flow.map([f"slow {other}"], art).gather(), flow.map([other, f"{other} two"], art).gather())
+        won = flow.race(flow.map(["slow"], art).gather(), flow.map(["quick"], art).gather(), label=label)
+        return flow, won
+
+    async def main():
+        flow, won = declare("one")
+        first = (await flow.execute(Scripted(slow=30)))[won]
+        for label, others, sent in [("two", [], 0), ("three", ["more"], 3), ("four", ["more"], 0)]:
+            again = Scripted(slow=30)
+            flow, won = declare(label, *others)
+            assert (await flow.execute(again))[won] == first
+            assert len(again.sent) == sent
+
+    run(main)
