@@ -1,4 +1,4 @@
-"""The error tree as plain data: stable codes, pickling, look-alikes."""
+"""The error classes as plain data: stable codes, pickling, look-alikes."""
 
 from __future__ import annotations
 

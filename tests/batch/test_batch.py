@@ -48,7 +48,7 @@ async def many(count):
 @pytest.mark.parametrize(
     "source", [prompts(20), (p for p in prompts(20)), lambda: prompts(20), lambda: many(20), lambda: iter(prompts(20))]
 )
-def test_batch_takes_any_source_and_says_which_item_came_of_what(backend, source):
+def test_batch_takes_any_source_and_says_of_which_item_each_outcome_is(backend, source):
     async def main():
         service = Service()
         found, report = await drain(Batch(poster, concurrency=4), source, service)
@@ -64,7 +64,7 @@ def test_batch_takes_any_source_and_says_which_item_came_of_what(backend, source
     anyio.run(main, backend=backend)
 
 
-def test_batch_items_that_are_no_chains_run_in_full(run):
+def test_batch_items_of_any_shape_run_in_full(run):
     async def main():
         service = Service()
         found, report = await drain(Batch(variants, concurrency=3), prompts(6), service)
@@ -75,7 +75,7 @@ def test_batch_items_that_are_no_chains_run_in_full(run):
     run(main)
 
 
-def test_batch_pulls_no_further_than_its_window_while_nobody_reads(run):
+def test_batch_pulls_no_further_than_its_window_while_outcomes_are_unread(run):
     pulled = []
 
     def source():
@@ -160,7 +160,7 @@ def test_batch_resumes_a_generator_where_it_left_off_with_another_concurrency(ru
     run(main)
 
 
-def test_batch_item_inserted_at_the_top_and_equal_items_are_known_by_what_they_are(run, path):
+def test_batch_items_are_identified_by_content_also_below_a_new_one_and_among_equals(run, path):
     async def main():
         service = Service()
         await drain(Batch(poster, journal=path), ["a kite", "a kite", "a boat"], service)
@@ -187,7 +187,7 @@ def test_batch_key_names_the_items_in_the_journal(run, path):
     run(main)
 
 
-def test_batch_builder_that_is_no_builder_is_a_clear_error(run):
+def test_batch_builder_that_returns_no_node_is_a_clear_error(run):
     async def main():
         for builder in (lambda flow, item: None, lambda flow, item: Flow().then(art()), lambda flow, item: art()):
             with pytest.raises(DeclarationError, match="return a node of the flow"):

@@ -93,7 +93,7 @@ def test_shared_node_that_fails_fails_the_batch_before_the_first_item(run):
     run(main)
 
 
-def test_shared_node_on_the_way_that_is_not_taken_is_one_clear_error(run):
+def test_shared_node_on_the_path_that_is_not_taken_is_one_clear_error(run):
     def untaken(flow):
         ends = []
         flow.then(art()).branch(lambda _: False, lambda n: ends.append(n.then(caption)) or ends[0], lambda n: n)
@@ -106,7 +106,7 @@ def test_shared_node_on_the_way_that_is_not_taken_is_one_clear_error(run):
     run(main)
 
 
-def test_shared_and_the_builder_have_to_agree():
+def test_shared_needs_a_builder_with_a_third_argument():
     with pytest.raises(DeclarationError, match="has no shared=, but its builder takes a third argument"):
         Batch(styled).run(prompts(1))
     with pytest.raises(DeclarationError, match="its builder must take a third argument, the shared result"):
@@ -239,7 +239,7 @@ def test_statistics_and_progress_start_where_the_journal_left_off(run, path, cap
     run(main)
 
 
-def test_events_tell_of_restored_items_too(run, path):
+def test_events_include_restored_items(run, path):
     async def main():
         events = []
         for _ in range(2):

@@ -78,7 +78,7 @@ def test_cards_pictures_and_counts_appear_while_the_run_goes_on(live, gate, visi
         tab.screenshot(path=Path(folder) / "live.png")
 
 
-def test_what_a_reader_does_survives_what_arrives(live, gate, visit):
+def test_an_opened_picture_stays_open_while_the_page_is_updated(live, gate, visit):
     from playwright.sync_api import expect
 
     page, pool = live

@@ -1,4 +1,4 @@
-"""The cache: what may stand for a request, twins, what is noticed as gone, who shares it."""
+"""The cache: which requests it may answer, equal requests in flight, missing files, use by several processes."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_execute_overrides_and_a_changed_request_is_another(run, folder):
     run(main)
 
 
-def test_twins_in_flight_are_one_request_and_hold_no_worker(run, folder):
+def test_equal_requests_in_flight_are_sent_once_and_hold_no_worker(run, folder):
     async def main():
         release, asked = anyio.Event(), anyio.Event()
 
@@ -157,7 +157,7 @@ def test_twins_in_flight_are_one_request_and_hold_no_worker(run, folder):
     run(main)
 
 
-def test_twin_of_a_request_that_fails_is_the_first_now(run, folder):
+def test_request_equal_to_one_that_fails_is_sent_next(run, folder):
     async def main():
         service = Service(lambda request, count: NO if count == 1 else None)
         flow = Flow("twins", cache=folder, on_error="continue")
@@ -170,7 +170,7 @@ def test_twin_of_a_request_that_fails_is_the_first_now(run, folder):
 
 
 @pytest.mark.parametrize("on_error", ["stop", "cancel"])
-def test_run_that_stops_leaves_no_twin_waiting(run, folder, on_error):
+def test_run_that_stops_leaves_no_equal_request_waiting(run, folder, on_error):
     async def main():
         service = Service(lambda request, count: NO)
         flow = Flow("twins", cache=folder, on_error=on_error, concurrency=4)
@@ -181,7 +181,7 @@ def test_run_that_stops_leaves_no_twin_waiting(run, folder, on_error):
     run(main)
 
 
-def test_batch_items_share_a_cache_and_are_twins(run, folder):
+def test_batch_items_share_a_cache_and_send_equal_requests_once(run, folder):
     def poster(flow, prompt):
         return flow.then(art(prompt, seed=7)).then(upscale)
 
@@ -194,7 +194,7 @@ def test_batch_items_share_a_cache_and_are_twins(run, folder):
     run(main)
 
 
-def test_batch_item_past_its_deadline_leaves_its_twins_free(run, folder):
+def test_batch_item_past_its_deadline_lets_equal_requests_go_on(run, folder):
     async def main():
         async def never():
             await anyio.sleep_forever()
@@ -239,7 +239,7 @@ def test_journal_and_cache_a_cached_result_is_journalled_at_no_cost(run, folder,
     run(main)
 
 
-def test_journal_what_is_open_there_is_collected_though_the_cache_has_it(run, folder, tmp_path):
+def test_request_that_is_open_in_the_journal_is_collected_though_the_cache_has_it(run, folder, tmp_path):
     async def main():
         path = tmp_path / "run.sqlite"
         flow, _, _ = chain(None, journal=path)
@@ -255,7 +255,7 @@ def test_journal_what_is_open_there_is_collected_though_the_cache_has_it(run, fo
     run(main)
 
 
-def test_damaged_file_counts_as_not_there_and_is_replaced(run, folder):
+def test_damaged_file_counts_as_missing_and_is_replaced(run, folder):
     async def main():
         await chain(folder)[0].execute(Service())
         files = sorted(folder.glob("*/*.json"))
@@ -287,7 +287,7 @@ def test_folder_that_cannot_be_used_is_one_clear_error(run, tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), LookupError("of a store of the user's")])
-def test_result_is_there_though_the_cache_cannot_keep_it(run, caplog, error):
+def test_result_is_returned_though_the_cache_cannot_keep_it(run, caplog, error):
     class Full:
         def get(self, key):
             return None
@@ -305,7 +305,7 @@ def test_result_is_there_though_the_cache_cannot_keep_it(run, caplog, error):
     assert [record.message for record in caplog.records if "could not be kept" in record.message]
 
 
-def test_key_and_webhook_are_not_in_it(run, folder):
+def test_key_and_webhook_are_not_in_the_cache(run, folder):
     async def main():
         async with Emulator(latency=0.0) as emulator, Client(**emulator.client_options) as client:
             flow, _, text = chain(folder)
@@ -329,7 +329,7 @@ def age(folder, seconds):
         cache.put(msgspec.structs.replace(answer, made_at=time.time() - seconds))
 
 
-def test_files_that_are_gone_are_noticed_and_made_again(run, folder):
+def test_missing_files_are_noticed_and_made_again(run, folder):
     """Older answers are asked for; a `ttl` is believed without asking."""
 
     async def main():

@@ -152,7 +152,7 @@ def test_registries_are_compared_by_air() -> None:
     assert compare_registries(now, now).is_empty
 
 
-def test_registry_laid_over_another_takes_nothing_away():
+def test_registry_laid_over_another_removes_nothing():
     """A short list that was fetched never removes a bundled model, nor a slug that a model had (section 16)."""
     bundled = catalog.load_registry()
     air, slug = "runware:400@1", "bfl-flux-2-dev"

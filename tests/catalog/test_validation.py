@@ -70,7 +70,7 @@ def test_validation_does_not_repeat_a_whole_picture() -> None:
 
 
 @pytest.mark.parametrize("schema", [{"type": 7}, {"properties": []}])
-def test_validation_schema_that_is_none_is_unusable(schema: Any) -> None:
+def test_validation_schema_of_a_wrong_form_is_unusable(schema: Any) -> None:
     with pytest.raises(SchemaUnusable, match="no JSON Schema"):
         Validator(schema)
 

@@ -151,7 +151,7 @@ def test_database_that_is_away_is_one_sentence_without_the_password(tmp_path, co
 
 
 @pytest.mark.cluster
-def test_who_may_only_read_can_read(database, server, tmp_path):
+def test_user_who_may_only_read_can_read(database, server, tmp_path):
     run_batch(database, "posters", ["kite"])
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS reader")

@@ -99,7 +99,7 @@ def test_what_does_not_fit_is_one_sentence(program, body, suffix, params, senten
 
 
 @pytest.mark.parametrize("target", ["nowhere.py", "nowhere.py:flow", "."])
-def test_a_file_that_is_none_is_one_sentence(target, tmp_path, monkeypatch):
+def test_a_path_without_a_file_is_one_sentence(target, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="name a Python file"):
         find_flow(target)

@@ -161,7 +161,7 @@ def test_plan_sends_nothing(folder, emulator):
     assert len(emulator.log.tasks) == before
 
 
-def test_report_of_what_is_no_journal_is_one_sentence(folder, emulator):
+def test_report_of_a_file_that_is_not_a_journal_is_one_sentence(folder, emulator):
     for name in ("nowhere.sqlite", "posters.py"):
         done = call(folder, emulator, "report", name)
         assert done.returncode == 1

@@ -126,6 +126,6 @@ def test_bars_on_a_terminal_show_labels_as_escapes():
     assert "\\x1b[31m" in shown.getvalue()
 
 
-def test_what_people_write_stays_as_it_is():
+def test_ordinary_text_stays_as_it_is():
     for text in ("Ein Drachen über grünen Hügeln", "赤い凧", "👩‍🚀 a\u00a0kite", "שלום"):
         assert visible(text) == text

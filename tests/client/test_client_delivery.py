@@ -1,4 +1,4 @@
-"""What a submitted task has brought, told by hand: who is woken, and what is left when the time is over."""
+"""`Delivery` fed by hand: which readers are woken, and what is left when the time is over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def result(delivery, number):
     return Deliver(delivery.task_uuid, number, item=decode_frame(f'{{"data":[{item}]}}').items[0])
 
 
-def test_reader_is_woken_though_somebody_else_tried_to_wait_for_the_end(run, delivery):
+def test_reader_is_woken_though_another_task_tried_to_wait_for_the_end(run, delivery):
     async def main():
         seen = []
 
@@ -55,7 +55,7 @@ def test_expired_delivery_gives_what_came_and_then_a_timeout(run, delivery):
     run(main)
 
 
-def test_expiry_wakes_who_waits_for_the_end(run, delivery):
+def test_expiry_wakes_tasks_that_wait_for_the_end(run, delivery):
     async def main():
         async def wait():
             with pytest.raises(RunwareTimeoutError):

@@ -310,7 +310,7 @@ def test_client_connector_that_fails_in_its_own_way_fails_the_call_and_not_the_b
     run(main)
 
 
-def test_client_log_sink_that_fails_is_left_out_and_said(run, open_pair, caplog):
+def test_client_log_sink_that_fails_is_logged_and_not_called_again(run, open_pair, caplog):
     async def main():
         def sink(entry):
             raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""What a connection takes with it: sync results that only the archive knows, and frames that are too large."""
+"""Lost connections: sync results that only the archive has, and frames that are too large."""
 
 from __future__ import annotations
 

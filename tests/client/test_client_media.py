@@ -121,7 +121,7 @@ def test_run_missing_file_names_the_parameter_and_sends_nothing(run, open_pair, 
     run(main)
 
 
-def test_placer_cancelled_upload_harms_nobody(run):
+def test_placer_cancelled_upload_does_not_affect_other_tasks(run):
     async def main():
         started = anyio.Event()
         uploads = []
@@ -228,7 +228,7 @@ def test_save_never_sends_the_key(run, transport):
 
 
 @pytest.mark.parametrize("reference", ["", "data:,", "data:image/png;base64,!!", "caf\u00e9"])
-def test_save_of_a_reference_that_is_none_leaves_no_file(run, open_pair, tmp_path, reference):
+def test_save_of_a_reference_that_cannot_be_read_leaves_no_file(run, open_pair, tmp_path, reference):
     async def main():
         async with open_pair() as (_, client):
             with pytest.raises(RunwareError, match="in a form that cannot be read here"):
@@ -238,7 +238,7 @@ def test_save_of_a_reference_that_is_none_leaves_no_file(run, open_pair, tmp_pat
     run(main)
 
 
-def test_save_of_what_is_no_medium_says_so(run, open_pair, tmp_path):
+def test_save_of_a_result_without_a_medium_says_so(run, open_pair, tmp_path):
     async def main():
         async with open_pair() as (_, client):
             for wrong in (CaptionResult(text="a kite"), [ImageResult()]):
@@ -265,7 +265,7 @@ def test_save_into_a_folder_lets_no_server_choose_another(run, open_pair, tmp_pa
     run(main)
 
 
-def test_what_is_no_task_or_no_medium_is_said_to_be_so(run, open_pair, tmp_path):
+def test_wrong_types_in_place_of_a_task_or_a_medium_are_named(run, open_pair, tmp_path):
     async def main():
         async with open_pair() as (_, client):
             with pytest.raises(RunwareError, match=r"the task is .*object, not a task or a dict with wire names"):

@@ -64,7 +64,7 @@ def test_settings_that_cannot_work_are_named(options, sentence):
     assert caught.value.code == "validation"
 
 
-def test_key_shows_itself_to_nobody():
+def test_key_is_never_shown():
     settings = read_settings({"api_key": KEY}, {})
     assert KEY not in repr(settings)
     assert KEY not in f"{settings.api_key}{settings.api_key!r}"

@@ -208,7 +208,7 @@ def test_waiters_are_woken_when_the_client_closes(run):
     run(main)
 
 
-def test_windows_without_a_session_hold_nobody_back():
+def test_windows_without_a_session_delay_nothing():
     windows = SendWindows()
     assert windows.has_room(MODEL)
     assert windows.take(MODEL) is None

@@ -71,7 +71,7 @@ def test_run_of_an_unknown_model_asks_once_and_says_what_to_pass(run):
     run(main)
 
 
-def test_registry_that_cannot_be_had_fails_no_call(run):
+def test_registry_that_cannot_be_fetched_fails_no_call(run):
     entries = []
 
     async def main():
@@ -146,7 +146,7 @@ def knows(client):
     return True
 
 
-def test_caller_that_is_cancelled_harms_nobody_who_waits_for_the_same(run):
+def test_caller_that_is_cancelled_does_not_affect_others_that_wait_for_the_same(run):
     async def main():
         found = []
 

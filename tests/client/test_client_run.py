@@ -329,7 +329,7 @@ def test_run_number_of_results_written_as_a_whole_float_counts(run, open_pair, d
     run(main)
 
 
-def test_submit_second_reader_at_once_is_told(run, open_pair):
+def test_submit_second_reader_at_once_is_an_error(run, open_pair):
     async def main():
         async with open_pair(faults=["never"]) as (_, client), client.submit(art()) as results:
             async with anyio.create_task_group() as group:

@@ -56,7 +56,7 @@ def test_stream_readers_do_not_steal_from_each_other(run, open_pair):
     run(main)
 
 
-def test_stream_nobody_reads_gives_its_result(run, open_pair):
+def test_stream_that_is_not_read_gives_its_result(run, open_pair):
     async def main():
         async with open_pair() as (_, client), client.stream(ask()) as stream:
             assert (await stream.result()).text
@@ -199,7 +199,7 @@ def test_stream_cancelled_at_every_turn_leaves_nothing_behind(run, open_pair):
 
 @pytest.mark.filterwarnings("ignore:Async generator .*chat:ResourceWarning")  # trio says so of any that is dropped
 @pytest.mark.parametrize("ends", ["dropped", "closed", "closed in another task"])
-def test_stream_in_an_async_generator_left_early_harms_no_one(run, open_pair, ends):
+def test_stream_in_an_async_generator_left_early_does_not_affect_its_consumer(run, open_pair, ends):
     """The consumer goes on, the connection is closed, and nothing more is sent."""
 
     async def main():

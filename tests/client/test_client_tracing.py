@@ -130,7 +130,7 @@ def test_run_is_a_span_around_its_nodes_and_they_around_their_tasks(run, spans):
     run(main)
 
 
-def test_failed_run_and_nodes_of_a_batch_are_told(run, spans):
+def test_failed_run_and_nodes_of_a_batch_have_spans(run, spans):
     async def main():
         async with Emulator(latency=0.01, faults=["fail:task_type=caption"]) as emulator:
             async with Client(**emulator.client_options) as client:
@@ -149,7 +149,7 @@ def test_failed_run_and_nodes_of_a_batch_are_told(run, spans):
     run(main)
 
 
-def test_node_that_waits_for_a_place_is_one_span(run, spans):
+def test_node_that_waits_for_a_permit_is_one_span(run, spans):
     async def main():
         async with Emulator(latency=0.02) as emulator, Client(**emulator.client_options) as client:
             flow = Flow("narrow", limits={"image": 1})

@@ -154,7 +154,7 @@ def test_account_management_gives_balance_and_usage(run, open_pair):
     run(main)
 
 
-def test_get_response_tells_of_a_task_that_is_waited_for(run, open_pair):
+def test_get_response_reports_a_task_that_the_client_waits_for(run, open_pair):
     async def main():
         async with open_pair(faults=["never:prompt=kite"]) as (_, client):
             async with client.submit(KITE) as delivery:

@@ -37,7 +37,7 @@ def test_validate_refuses_before_anything_is_sent(run):
     run(main)
 
 
-def test_validate_of_a_call_wins_over_that_of_the_client(run):
+def test_validate_of_a_call_overrides_that_of_the_client(run):
     async def main():
         async with open_counted() as (emulator, client, _asked):
             assert (await refuse(client, WRONG, validate=True)).validation_errors
@@ -150,7 +150,7 @@ def test_validate_skips_what_has_no_schema_and_asks_once(run):
     run(main)
 
 
-def test_validate_skips_and_says_so_when_schemas_cannot_be_had_and_tries_again(run):
+def test_validate_skips_and_says_so_when_schemas_cannot_be_fetched_and_tries_again(run):
     entries = []
 
     async def main():

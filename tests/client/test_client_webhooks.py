@@ -120,7 +120,7 @@ def test_call_that_never_comes_loses_nothing(run, open_receiver):
     run(main)
 
 
-def test_call_for_a_task_that_nobody_waits_for_reaches_on_notice(run, open_receiver):
+def test_call_for_a_task_that_no_call_waits_for_reaches_on_notice(run, open_receiver):
     async def main():
         notices = []
         told = anyio.Event()
@@ -163,7 +163,7 @@ def image():
     return json.dumps(IMAGE).encode()
 
 
-def test_receiver_answers_who_may_call_with_what(run, monkeypatch):
+def test_receiver_answers_each_kind_of_call_with_its_status(run, monkeypatch):
     monkeypatch.setattr(webhooks, "MAX_FRAME_BYTES", 1000)
 
     async def main():
@@ -231,7 +231,7 @@ def test_receiver_that_cannot_work_is_refused(run):
     run(main)
 
 
-def test_receive_webhook_gives_what_nobody_waits_for(run):
+def test_receive_webhook_returns_results_that_no_call_waits_for(run):
     async def main():
         async with Client("rw-key") as client:
             (notice,) = client.receive_webhook(image())

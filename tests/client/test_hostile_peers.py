@@ -1,4 +1,4 @@
-"""What a misbehaving peer, HTTP client or environment can do to a call: fail it, in time, in words."""
+"""What a misbehaving peer, HTTP client or environment can do to a call: make it fail, in time, with one clear error."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_exception_of_an_injected_http_client_belongs_to_its_call(run, delivery)
     run(main)
 
 
-def test_exception_of_an_injected_http_client_in_a_poll_is_no_end(run):
+def test_exception_of_an_injected_http_client_in_a_poll_does_not_end_the_call(run):
     async def main():
         polls = []
 

@@ -93,7 +93,7 @@ def test_openai_client_parses_structured_answers() -> None:
     asyncio.run(main())
 
 
-def test_openai_client_hears_what_is_wrong() -> None:
+def test_openai_client_gets_the_error() -> None:
     async def main() -> None:
         async with open_openai() as (
             emulator,

@@ -1,4 +1,4 @@
-"""Webhooks and uploads: what the service sends by itself, and to whom it sends it again."""
+"""Webhooks and uploads: what the service sends by itself, and which calls it repeats."""
 
 from __future__ import annotations
 

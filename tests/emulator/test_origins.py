@@ -67,7 +67,7 @@ def test_near_misses_of_its_own_origin_are_refused(origin) -> None:
 
 
 @pytest.mark.parametrize("text", ["app.example", "https://app.example/path", "", "*", "https://"])
-def test_what_is_no_origin_is_a_clear_error(text) -> None:
+def test_text_that_is_not_an_origin_is_a_clear_error(text) -> None:
     with pytest.raises(ValueError, match="is not an origin"):
         parse_origin(text)
     with pytest.raises(ValueError, match="is not an origin"):

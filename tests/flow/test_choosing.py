@@ -1,4 +1,4 @@
-"""Races, branches, `first` and tolerance in a run: what is sent, what is given up, and what is told."""
+"""Races, branches, `first` and tolerance in a run: what is sent, what is given up, and what the errors say."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_race_inside_of_a_pipe_is_decided_for_each_item(run):
 
 
 @pytest.mark.parametrize("is_long", [True, False])
-def test_branch_sends_only_the_way_that_is_taken(run, is_long):
+def test_branch_sends_only_the_path_that_is_taken(run, is_long):
     service = Service()
     flow = Flow()
     image = flow.then(art("long" if is_long else "shor"))
@@ -234,7 +234,7 @@ def test_branch_whose_condition_raises_is_a_failed_node(run):
     run(main)
 
 
-def test_branch_whose_condition_gives_a_coroutine_is_a_mistake_and_takes_no_way(run):
+def test_branch_whose_condition_gives_a_coroutine_is_a_mistake_and_takes_no_path(run):
     async def is_good(x):
         return True
 
@@ -250,7 +250,7 @@ def test_branch_whose_condition_gives_a_coroutine_is_a_mistake_and_takes_no_way(
     run(main)
 
 
-def test_branch_refuses_what_is_no_sub_pipeline():
+def test_branch_refuses_functions_that_are_not_sub_pipelines():
     flow = Flow()
     node = flow.then(art())
     with pytest.raises(
@@ -367,7 +367,7 @@ def test_first_of_a_fan_out_that_never_began_fails_with_what_was_before_it(run, 
 
 
 @pytest.mark.parametrize("count", [0, -1, True, 2.0])
-def test_first_refuses_a_count_that_is_none(count):
+def test_first_refuses_a_count_that_is_not_a_whole_number_from_1(count):
     with pytest.raises(DeclarationError, match="takes a whole number from 1"):
         Flow().map(["a"], art).first(count)
 
@@ -414,6 +414,6 @@ def test_tolerate_of_each_is_a_share_of_its_results(run):
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, "a tenth", True])
-def test_tolerate_refuses_what_is_no_share(share):
+def test_tolerate_refuses_values_that_are_not_a_share(share):
     with pytest.raises(DeclarationError, match="tolerate= is a share from 0 to 1"):
         Flow().map(["a"], art, tolerate=share)

@@ -127,7 +127,7 @@ def test_home_folder_of_an_unknown_user_is_a_plain_name():
     assert str(local_path("~nobody-of-that-name/x")) == os.path.join("~nobody-of-that-name", "x")
 
 
-def test_two_runs_that_reach_a_journal_through_a_link_are_one_too_many(run, tmp_path):
+def test_second_run_that_reaches_a_journal_through_a_link_is_refused(run, tmp_path):
     async def main():
         (tmp_path / "real").mkdir()
         path = tmp_path / "real" / "run.sqlite"

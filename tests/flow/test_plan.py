@@ -94,7 +94,7 @@ def test_builder_that_branches_on_an_unknown_value_is_listed_with_each_branch():
     assert plan.open_questions == ["either: which of 2 ways it goes (text.text, text.cost)"]
 
 
-def test_builder_whose_ways_lead_to_the_same_task_has_no_open_question():
+def test_builder_whose_branches_make_the_same_task_has_no_open_question():
     flow = Flow()
     flow.then(art()).then(caption).then(lambda told: art(told.text or "a kite"), label="again")
     plan = flow.plan()
@@ -256,7 +256,7 @@ def test_list_of_a_billion_is_planned_without_making_one():
     assert flow.plan().most == 10**9 + 1
 
 
-def test_cost_is_a_range_of_what_is_certain_and_of_the_dearest_way():
+def test_cost_is_a_range_from_what_is_certain_to_the_dearest_branch():
     flow = Flow()
     text = flow.then(art(), label="art").then(caption, label="text")
     text.then(lambda told: art(told.text) if "cat" in told.text else upscale("https://example.com/x.jpg"))
@@ -275,7 +275,7 @@ def test_price_that_is_not_known_makes_the_cost_open_and_is_named():
 
 
 @pytest.mark.parametrize("price", [-1, "0.1", (2, 1), (1, 2, 3), True, float("nan"), None])
-def test_price_that_is_none_is_refused(price):
+def test_price_that_is_not_an_amount_is_refused(price):
     with pytest.raises(DeclarationError, match="prices=: a price is USD for one result"):
         Flow().plan(prices={"caption": price})
 

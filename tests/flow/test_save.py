@@ -134,7 +134,7 @@ def test_same_flow_may_save_again_and_in_two_runs_at_once(run, folder):
     run(served(main))
 
 
-def test_save_of_what_is_no_medium_fails_with_a_sentence(run, folder):
+def test_save_of_a_result_without_a_medium_fails_with_a_sentence(run, folder):
     async def main(emulator, client):
         flow = Flow("x")
         question = TextInference(model="google:gemma@4-31b", messages=[{"role": "user", "content": "Hi"}])
@@ -146,7 +146,7 @@ def test_save_of_what_is_no_medium_fails_with_a_sentence(run, folder):
     run(served(main))
 
 
-def test_save_that_fails_leaves_no_file_and_is_tried_again_if_told(run, folder):
+def test_save_that_fails_leaves_no_file_and_is_tried_again_with_a_retry(run, folder):
     async def main(emulator, client):
         flow = Flow("x")
         path = flow.then(art("a"), label="art").save("{label}", retry=3)

@@ -55,5 +55,5 @@ def test_seconds_and_no_bound_are_taken(place, value):
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "60", math.nan])
-def test_what_is_no_time_is_named(value):
+def test_value_that_is_not_a_time_is_named(value):
     assert problem_of_seconds("timeout", value) == f"timeout= is in seconds and greater than 0, not {value!r}"

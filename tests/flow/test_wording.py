@@ -1,4 +1,4 @@
-"""What runs and results say: each message names the node once and tells what to do instead."""
+"""The messages of runs and results: each names the node once and says what to do instead."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def forever():
     await anyio.sleep_forever()
 
 
-def test_result_asked_the_wrong_way_says_which_way_is_right(run):
+def test_result_read_the_wrong_way_names_the_right_one(run):
     flow = Flow(on_error="continue")
     node = flow.then(boom, label="bad")
     many = flow.map([1], double)
@@ -189,7 +189,7 @@ def test_flow_failed_survives_a_pickle_without_its_run(run):
 
 
 @pytest.mark.parametrize(("given", "said"), [("key", "not one str"), (Client, "not the class Client")])
-def test_execute_with_what_is_no_client_says_so(given, said):
+def test_execute_with_an_object_that_is_not_a_client_says_so(given, said):
     with pytest.raises(DeclarationError, match=f"an open client, {said}"):
         Flow().start(given)
 

@@ -203,8 +203,8 @@ class Judge:
 
     # What stops a run
 
-    def is_borne(self, spec: NodeSpec, indices: Indices) -> bool:
-        """Whether a failure is none of the run: all that waits can do without, or a fan-out around tolerates it."""
+    def is_tolerated(self, spec: NodeSpec, indices: Indices) -> bool:
+        """Whether a failure does not end the run: all that waits can do without, or a fan-out around tolerates it."""
         return self.is_answered(spec, self.end(spec, indices).error) or any(
             scope.fan is not None and scope.fan.tolerate is not None for scope in self.around(spec)
         )

@@ -1,4 +1,4 @@
-"""`BudgetMachine`: what is reserved, who waits, who is refused; and that no order of things breaks it."""
+"""`BudgetMachine`: what is reserved, which requests wait or are refused; that any order of events keeps the rules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_highest_price_is_reserved_for_each_result_and_the_real_cost_settled():
     assert (budget.spent, budget.reserved, budget.left) == (2_400, 0, 7_600)
 
 
-def test_who_does_not_fit_waits_while_others_may_give_back_and_is_refused_when_none_can():
+def test_request_that_does_not_fit_waits_while_others_may_give_back_and_is_refused_when_none_can():
     budget = BudgetMachine(2_000, PRICES)
     first, second = budget.reserve(IMAGE, "a"), budget.reserve(IMAGE, "b")
     assert budget.reserve(IMAGE, "c") is None
@@ -38,7 +38,7 @@ def test_who_does_not_fit_waits_while_others_may_give_back_and_is_refused_when_n
     assert budget.reserve(IMAGE, "e") == Refused(1_000)
 
 
-def test_who_waits_is_named_to_be_refused_when_the_last_in_flight_gave_nothing_back():
+def test_waiter_is_refused_when_the_last_request_in_flight_gave_nothing_back():
     budget = BudgetMachine(1_500, PRICES)
     first = budget.reserve(IMAGE, "a")
     assert budget.reserve(IMAGE, "b") is None
@@ -70,7 +70,7 @@ def test_probe_that_ends_without_a_cost_hands_over_to_the_next_one(end):
     assert budget.waiting_count == 1
 
 
-def test_all_who_wait_for_an_unknown_price_are_named_once_nothing_is_left_to_try_it_with():
+def test_waiters_for_an_unknown_price_are_refused_once_nothing_is_left_to_try_it_with():
     budget = BudgetMachine(1_000)
     probe, other = budget.reserve(IMAGE, "a"), budget.reserve(CAPTION, "b")
     assert budget.reserve(IMAGE, "c") is budget.reserve(IMAGE, "d") is None
@@ -99,7 +99,7 @@ def test_what_may_have_been_billed_at_an_unknown_price_is_reserved_from_when_it_
     assert (budget.withheld, budget.left) == (1_000, 1_000)
 
 
-def test_who_asks_without_a_waiter_leaves_no_trace():
+def test_request_without_a_waiter_leaves_no_trace():
     budget = BudgetMachine(1_500, PRICES)
     held, probe = budget.reserve(IMAGE, "a"), budget.reserve(BudgetRequest("upscale", None), "b")
     assert budget.reserve(IMAGE, None) is budget.reserve(BudgetRequest("upscale", None), None) is None
@@ -115,7 +115,7 @@ def test_cost_above_the_price_is_learned_and_nothing_more_goes():
     assert budget.reserve(BudgetRequest("upscale", None), "c") == Refused(None)
 
 
-def test_what_was_bought_before_is_asked_for_whatever_is_left():
+def test_request_of_an_earlier_run_is_collected_whatever_is_left():
     budget = BudgetMachine(1_000, PRICES)
     budget.add_spent(1_000)
     again = budget.force(IMAGE)
@@ -124,7 +124,7 @@ def test_what_was_bought_before_is_asked_for_whatever_is_left():
     assert budget.spent == 1_900
 
 
-def test_named_waiter_that_ends_without_asking_passes_its_turn_on():
+def test_waiter_that_ends_without_a_request_passes_its_turn_on():
     budget = BudgetMachine(1_000, PRICES)
     first = budget.reserve(IMAGE, "a")
     assert budget.reserve(IMAGE, "b") is budget.reserve(IMAGE, "c") is None

@@ -195,7 +195,7 @@ def test_race_that_an_outer_node_has_won_before_its_item_comes():
 
 
 @pytest.mark.parametrize("taken", [True, False])
-def test_branch_takes_one_way_and_the_other_is_skipped_without_a_failure(taken):
+def test_branch_takes_one_path_and_the_other_is_skipped_without_a_failure(taken):
     world = World(otherwise=set() if taken else {("when", ())})
     first = world.node(name="first")
     decision, then, otherwise = world.ways(first)
@@ -212,7 +212,7 @@ def test_branch_takes_one_way_and_the_other_is_skipped_without_a_failure(taken):
     assert driver.machine.failed_count == 0
 
 
-def test_branch_fails_with_the_way_that_is_taken_and_with_its_decision():
+def test_branch_fails_with_the_path_that_is_taken_and_with_its_decision():
     world = World(fails={("then", ())})
     decision, then, otherwise = world.ways(world.node(name="first"))
     branch = world.branch(decision, world.node(then, name="then"), otherwise)
@@ -225,7 +225,7 @@ def test_branch_fails_with_the_way_that_is_taken_and_with_its_decision():
     assert outcome(driver, branch).because == "when failed"
 
 
-def test_branch_that_ends_outside_of_its_way_is_still_decided_by_it():
+def test_branch_that_ends_outside_of_its_path_is_still_decided_by_it():
     world = World(otherwise={("when", ())})
     first, ready = world.node(name="first"), world.node(name="ready")
     decision, then, _ = world.ways(first)
@@ -235,7 +235,7 @@ def test_branch_that_ends_outside_of_its_way_is_still_decided_by_it():
     assert outcome(driver, branch) == Ok(("ready",))
 
 
-def test_branch_guards_what_its_ways_declare_without_using_their_node():
+def test_nodes_that_a_path_declares_without_using_its_node_belong_to_the_path():
     world = World()
     decision, then, otherwise = world.ways(world.node(name="first"))
     since = len(world.declaration.order)
@@ -305,7 +305,7 @@ def test_first_goes_on_where_something_else_needs_the_items():
 
 
 @pytest.mark.parametrize("on_error", ["stop", "continue"])
-def test_first_bears_failures_and_fails_when_too_few_are_left(on_error):
+def test_first_tolerates_failures_and_fails_when_too_few_are_left(on_error):
     world = World(fails={("fan/one", (0,)), ("fan/one", (2,))})
     one = world.node(world.fan(width=4), name="one")
     first = world.gather(one, NodeKind.FIRST, count=2)
@@ -373,7 +373,7 @@ def test_tolerate_known_length_stops_with_the_failure_that_is_one_too_many():
     assert names(driver) == ["fan/one"] * 3
 
 
-def test_tolerate_unknown_length_goes_by_what_was_pulled_and_bears_the_first_failure():
+def test_tolerate_unknown_length_counts_pulled_items_and_tolerates_the_first_failure():
     assert tolerant(0.25, 8, [0]).machine.failure is None
     driver = tolerant(0.25, 8, [0, 1])
     assert names(driver) == ["fan/one"] * 2  # two of two, when one of four would do

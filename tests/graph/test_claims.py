@@ -42,7 +42,7 @@ def test_request_of_another_path_takes_what_has_failed_last():
     assert (advice.action, advice.attempt, advice.ordinal) == ("buy", 2, 0)
 
 
-def test_request_that_asks_again_keeps_its_slot():
+def test_request_that_is_looked_up_again_keeps_its_slot():
     history = history_of(("a", ["done"]), ("a", ["done"]))
     first = history.choose("a")
     assert history.choose("a", first.slot) == first

@@ -59,7 +59,7 @@ class LimitedDriver(Driver):
         self.check()
 
     def check_order(self, need, job):
-        """Nobody with the same need has waited longer, and whoever has waited longer cannot go."""
+        """No waiter with the same need has waited longer, and no waiter that has waited longer could go."""
         before = self.waiting[: self.waiting.index(job)]
         assert all(not self.limits.have_room(self.need_of(step).limits) for _, step in before)
         self.waiting.remove(job)
@@ -99,7 +99,7 @@ def test_limits_hold_at_each_step_and_all_is_done(world, concurrency, sizes, nee
     assert not driver.machine.waiting
 
 
-def test_line_skips_those_who_left():
+def test_line_skips_waiters_that_left():
     line, need = Line(), Need(("a",))
     first, second = line.add(need, "first"), line.add(need, "second")
     first.who = None
@@ -110,7 +110,7 @@ def test_line_skips_those_who_left():
     assert line.call(("a",), lambda need: True) is None
 
 
-def test_line_costs_nothing_for_those_who_wait():
+def test_line_costs_nothing_for_each_waiter():
     """What is looked at grows with the number of needs, not of those who wait."""
     line, need, asked = Line(), Need(("a",)), 0
 

@@ -289,7 +289,7 @@ def test_scopes_whose_items_wait_for_all_items_have_no_window():
     assert len(driver.started) == 1 + 9 + 9
 
 
-def test_park_gives_the_place_of_a_node_to_another():
+def test_park_gives_the_slot_of_a_node_to_another():
     world = World()
     world.node(name="a")
     world.node(name="b")

@@ -151,7 +151,7 @@ def test_collect_while_a_run_uses_the_journal_is_one_clear_error(run, path):
     run(main)
 
 
-def test_journal_that_is_not_there_or_no_journal_is_one_clear_error(run, tmp_path):
+def test_missing_journal_and_other_files_are_one_clear_error(run, tmp_path):
     with pytest.raises(JournalError, match="there is no journal"), Journal(tmp_path / "none"):
         pass
     (tmp_path / "text").write_text("no journal " * 1000)

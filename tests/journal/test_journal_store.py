@@ -1,4 +1,4 @@
-"""The store of a journal, by itself: what is durable, what a damage does, who may have it."""
+"""The store of a journal, by itself: what is durable, what damage does, and that one run has it at a time."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_nodes_swapped_buy_nothing(run, path):
     assert bought(run, path, first, swapped, first) == [4, 0, 0]
 
 
-def test_map_above_label_and_function_in_the_place_of_a_lambda_buy_nothing_again(run, path):
+def test_map_above_label_and_function_instead_of_a_lambda_buy_nothing_again(run, path):
     def first(flow):
         flow.map(["a", "b"], lambda prompt: art(prompt)).then(caption)
 

@@ -1,4 +1,4 @@
-"""Flows with a journal: what is restored, what is asked for, what is bought again, and what it says it cost."""
+"""Flows with a journal: what is restored, collected or sent again, and the cost that it reports."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_journal_holds_the_request_before_it_is_sent_and_the_outcome_before_it_c
 
 
 @pytest.mark.parametrize("delivery", ["async", "sync"])
-def test_resume_what_was_in_flight_is_asked_for_under_its_id(run, path, delivery):
+def test_resume_what_was_in_flight_is_collected_under_its_id(run, path, delivery):
     async def main():
         never = anyio.Event()
         flow = Flow(journal=path)
@@ -148,7 +148,7 @@ def test_resume_what_was_in_flight_is_asked_for_under_its_id(run, path, delivery
     run(main)
 
 
-def test_resume_cancelled_before_it_is_asked_for_still_may_be_billed(run, path):
+def test_resume_cancelled_before_it_is_polled_still_may_be_billed(run, path):
     async def main():
         flow = Flow(journal=path)
         picture = flow.then(art())

@@ -106,7 +106,7 @@ def test_function_is_known_by_its_value(store, reopen):
     assert (known.advice.action, known.items) == ("restore", (b'{"value":3}',))
 
 
-def test_choices_are_recalled_in_order_and_replaced_in_place(store, reopen):
+def test_choices_are_read_in_order_and_replaced_in_place(store, reopen):
     contestants = (Contestant(None, "ab"), Contestant("k", None))
     store.apply([Decide("flow", "[1]", 1.0, ChoiceRecord(0, "race", "r", contestants, (1,)))])
     [entry] = store.apply([ReadChoices("flow", "[1]")])

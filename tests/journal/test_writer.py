@@ -64,7 +64,7 @@ class LateStore(SqliteStore):
         super().open()
 
 
-def test_store_that_does_not_answer_at_first_is_waited_for_and_said_so_once(run, tmp_path, caplog):
+def test_store_that_does_not_answer_at_first_is_waited_for_and_logged_once(run, tmp_path, caplog):
     store = LateStore(tmp_path / "late.sqlite", 30.0, 3)
     flow = Flow("late", journal=store)
     node = flow.map([1], nothing)

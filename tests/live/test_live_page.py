@@ -1,4 +1,4 @@
-"""The page that follows a run: who may see it, what it tells, and that a run takes no notice of it."""
+"""The page that follows a run: who may read it, what it shows, and that it does not affect the run."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_events_tell_the_same_rows_as_the_run_itself():
     assert story.state == "done"
 
 
-def test_what_a_reader_was_told_at_any_pace_is_the_newest_state():
+def test_a_reader_at_any_pace_ends_with_the_newest_state():
     """Whatever versions a reader has seen, the last message brings it to where one is that has seen them all."""
     events, _ = events_of_a_run()
     for pace in (1, 2, 3, 7, len(events)):

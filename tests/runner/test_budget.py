@@ -1,4 +1,4 @@
-"""Runs and batches with a budget: what is sent, who waits, who is refused, and what is kept."""
+"""Runs and batches with a budget: what is sent, which requests wait or are refused, and what is kept."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def test_many_items_share_a_small_budget_without_a_dead_end(run):
     run(main)
 
 
-def test_node_that_got_its_place_of_a_limit_gives_it_back_while_it_waits_for_the_budget(run):
+def test_node_with_a_permit_of_a_limit_gives_it_back_while_it_waits_for_the_budget(run):
     budget = Budget(0.0042, prices=DEARER | {"caption": COST})
     flow = Flow(budget=budget, limits={"image": 1}, on_error="continue")
     first = flow.then(art("first"))
@@ -378,7 +378,7 @@ def test_node_that_got_its_place_of_a_limit_gives_it_back_while_it_waits_for_the
     run(main)
 
 
-def test_node_whose_turn_it_is_but_fails_before_it_asks_lets_the_next_one_go(run):
+def test_node_that_fails_on_its_turn_before_its_request_lets_the_next_one_go(run):
     budget = Budget(COST, prices=PRICES)
     flow = Flow(budget=budget, on_error="continue")
     is_sent, calls = anyio.Event(), []
@@ -436,14 +436,14 @@ def test_waiter_that_is_gone_is_passed_over():
 
 
 @pytest.mark.parametrize("amount", [-1, "5", float("inf"), True, object()])
-def test_budget_that_is_no_amount_is_refused(amount):
+def test_budget_that_is_not_an_amount_is_refused(amount):
     with pytest.raises(DeclarationError, match="budget= is an amount of USD, or a Budget"):
         Flow(budget=amount)
     with pytest.raises(DeclarationError, match="a budget is an amount of USD"):
         Budget(amount)
 
 
-def test_budget_shows_how_it_stands():
+def test_repr_of_a_budget_shows_what_is_spent_and_reserved():
     budget = Budget(5, prices={"caption": 0.001})
     assert repr(budget) == "<Budget of $5.00: $0.00 spent, $0.00 reserved>"
     assert (budget.usd, budget.spent, budget.reserved, budget.left) == (5.0, 0.0, 0.0, 5.0)
@@ -470,7 +470,7 @@ def test_budget_in_two_event_loops_at_once_is_an_error():
 
 
 @pytest.mark.parametrize(("balance", "said"), [(0.001, True), (5.0, False)])
-def test_balance_that_cannot_pay_is_said_once_beside_the_first_request(run, caplog, balance, said):
+def test_balance_that_is_too_low_is_logged_once_beside_the_first_request(run, caplog, balance, said):
     caplog.set_level(logging.INFO, "runware_flow")
     flow = Flow("kites", budget=Budget(1.0, prices={"runware:400@1": 0.0006}), on_error="continue")
     kites(flow, 5)
@@ -486,7 +486,7 @@ def test_balance_that_cannot_pay_is_said_once_beside_the_first_request(run, capl
 
 
 @pytest.mark.parametrize("balance", [{"amount": 1.5, "freeBalance": 0.5, "currency": "USD"}, 2.0, None, "a lot"])
-def test_balance_is_asked_for_once_a_run_and_not_where_all_is_restored(run, tmp_path, caplog, balance):
+def test_balance_is_read_once_a_run_and_not_where_all_is_restored(run, tmp_path, caplog, balance):
     flow, service = Flow("kites", journal=tmp_path / "run.sqlite", budget=1.0), Service()
     kites(flow, 5)
     asked = []

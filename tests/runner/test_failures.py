@@ -229,7 +229,7 @@ def test_pick_that_raises_fails_its_node_with_a_note(run):
     run(main)
 
 
-def test_failure_that_is_no_exception_ends_the_run_as_itself(run):
+def test_base_exception_of_a_function_ends_the_run_as_itself(run):
     flow = Flow()
 
     class Stop(BaseException):

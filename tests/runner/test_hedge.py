@@ -1,4 +1,4 @@
-"""`hedge_after=`: a second request beside a slow one, the first to succeed wins, and nothing is lost sight of."""
+"""`hedge_after=`: a second request beside a slow one, the first to succeed wins, and both are on record."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_hedge_second_request_wins_and_the_first_is_withdrawn(run):
     run(main)
 
 
-def test_hedge_is_not_sent_if_the_first_is_quick_or_there_is_no_place(run):
+def test_hedge_is_not_sent_if_the_first_is_quick_or_there_is_no_permit(run):
     async def main():
         service = Service()
         flow = Flow()

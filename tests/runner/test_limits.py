@@ -101,7 +101,7 @@ def test_limit_of_async_functions(run):
     assert most == 3
 
 
-def test_limit_place_is_given_back_after_failure_and_retry(run):
+def test_limit_permit_is_given_back_after_failure_and_retry(run):
     def answer(request, count):
         from runware_flow import RunwareError
 
@@ -129,7 +129,7 @@ def test_limit_nodes_that_wait_are_skipped_by_a_stop(run):
     assert sum(isinstance(outcome, Skipped) for outcome in outcomes) == len(outcomes) - 3
 
 
-def test_limit_deadline_counts_the_time_in_the_line(run):
+def test_limit_deadline_counts_the_time_in_the_queue(run):
     async def answer(request, count):
         await anyio.sleep(0.2 if count == 1 else 0)
 

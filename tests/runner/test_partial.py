@@ -1,4 +1,4 @@
-"""A task of several results that is cut short: what arrived was paid for, so it is kept; what is unknown is said."""
+"""A task of several results that is cut short: what arrived was billed, so it is kept; what is unknown is reported."""
 
 from __future__ import annotations
 

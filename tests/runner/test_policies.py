@@ -1,4 +1,4 @@
-"""Retries, fallbacks and patience in a run: what is sent when, what is told, and what a journal makes of it."""
+"""Retries, fallbacks and time limits in a run: what is sent when, what errors say, what a journal restores."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_resume_after_both_failed_begins_with_the_first_choice(run, tmp_path):
     run(main)
 
 
-def test_fallback_refuses_what_is_none():
+def test_fallback_refuses_values_that_cannot_be_one():
     flow = Flow()
     node = flow.then(art())
     with pytest.raises(DeclarationError, match=r"fallback, declared at .* takes a task, not function"):

@@ -111,7 +111,7 @@ def test_true_writes_a_line_where_there_is_no_terminal(run, capsys):
 
 
 @pytest.mark.parametrize("broken", [BrokenPipeError, ValueError])
-def test_a_screen_that_is_gone_costs_no_run(run, monkeypatch, broken):
+def test_a_terminal_that_is_gone_ends_no_run(run, monkeypatch, broken):
     class Gone(io.StringIO):
         def write(self, text):
             raise broken("gone")

@@ -1,4 +1,4 @@
-"""Requests that were given up before the service accepted them: nothing is kept for them, nothing asks for them."""
+"""Requests that were given up before the service accepted them: nothing is reserved for them, nothing polls them."""
 
 from __future__ import annotations
 

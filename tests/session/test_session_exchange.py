@@ -47,7 +47,7 @@ def asked(at, frame, status=200, ids=("t1",), retry_after=None):
 
 
 def polled(submission=None, **changes):
-    """A session whose async task was acknowledged and is asked for at 0.1."""
+    """A session whose async task was acknowledged and is polled at 0.1."""
     play = rest(**changes)
     play >> TaskSubmitted(0.0, submission or task()) << Send((ANY,))
     play >> submitted(0.05, reply(200, item())) << SetTimer(0.1)
@@ -266,7 +266,7 @@ def test_service_that_was_never_reached_is_given_up_soon(make):
     assert errors(play) == {"t1": ("connection", "connectionLost")}
 
 
-def test_async_task_whose_replies_are_all_lost_is_asked_for_when_no_retries_are_left():
+def test_async_task_whose_replies_are_all_lost_is_polled_when_no_retries_are_left():
     play = reached(max_retries=2)
     play >> TaskSubmitted(0.0, task())
     for _ in range(3):
@@ -286,7 +286,7 @@ def test_async_task_that_never_arrived_fails_when_no_retries_are_left():
     assert errors(play) == {"t1": ("connection", "connectionFailed")}
 
 
-def test_refused_batch_of_polls_is_asked_task_by_task():
+def test_refused_batch_of_polls_is_repeated_task_by_task():
     play = rest()
     for name in ("a", "b"):
         play >> TaskSubmitted(0.0, task(name))
@@ -325,7 +325,7 @@ def test_key_revoked_while_polling_is_an_auth_error():
     assert errors(play) == {"t1": ("auth", "tokenRevoked")}
 
 
-def test_reply_for_a_task_that_was_not_asked_for_is_dropped():
+def test_reply_with_a_task_of_another_request_is_dropped():
     play = polled()
     play >> asked(0.2, reply(200, done("other"), processing()))
     assert play.machine.statistics().in_flight == 1

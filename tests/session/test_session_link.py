@@ -219,13 +219,13 @@ def test_key_rejected_on_reconnect_ends_the_session():
     assert errors(play) == {"t1": ("auth", "invalidApiKey")}
 
 
-def test_connection_that_the_service_disowns_is_made_anew():
+def test_connection_that_the_service_no_longer_accepts_is_made_anew():
     with opened() as play:
         play >> received(1.0, errors=[problem("unauthorized", None)]) << CloseConnection(ANY) << SetTimer(None)
         play >> ConnectionLost(1.1, jitter=0.0) << SetTimer(1.1)
 
 
-def test_connection_that_the_service_disowns_each_time_is_given_up():
+def test_connection_that_the_service_rejects_later_each_time_is_given_up():
     play = opened(max_reconnect_attempts=2)
     play >> TaskSubmitted(0.3, task())
     for at in (1.0, 6.0):

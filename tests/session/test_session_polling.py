@@ -1,4 +1,4 @@
-"""When to ask: the rule by itself, what is learnt, and what it comes to in virtual time."""
+"""When tasks are polled: the rule by itself, the durations that are remembered, and both in virtual time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from runware_flow.session.polling import Durations, History, Poller, PollPolicy,
 POLICY = PollPolicy()
 
 
-def asks_until(end: float, samples: tuple[float, ...] = (), number: int = 0) -> list[float]:
-    """When a task is asked for that is not ready before `end`; a reply takes no time."""
+def polls_until(end: float, samples: tuple[float, ...] = (), number: int = 0) -> list[float]:
+    """The times at which a task is polled that is not ready before `end`; a reply takes no time."""
     asks = [0.0, first_poll(samples, number, POLICY)]
     while asks[-1] < end:
         asks.append(next_poll(samples, asks[-1], POLICY))
@@ -28,8 +28,8 @@ def asks_until(end: float, samples: tuple[float, ...] = (), number: int = 0) -> 
 
 
 @pytest.mark.parametrize("number", [0, POLICY.min_samples])
-def test_without_history_asks_early_and_backs_off_with_the_elapsed_time(number):
-    asks = asks_until(60.0, number=number)
+def test_without_history_polls_early_and_backs_off_with_the_elapsed_time(number):
+    asks = polls_until(60.0, number=number)
     assert asks[1] == (POLICY.initial if number else POLICY.scout)
     steps = [round(after - before, 9) for before, after in pairwise(asks)]
     assert steps == sorted(steps)
@@ -44,7 +44,7 @@ def test_known_duration_is_awaited_whole():
     assert next_poll((3.0,) * 10, 0.0, POLICY) == 3.0
 
 
-def test_durations_close_together_are_found_by_one_ask():
+def test_durations_close_together_are_found_by_one_poll():
     samples = tuple(1.0 + number / 1000 for number in range(20))
     assert next_poll(samples, 0.0, POLICY) == pytest.approx(1.019)
 
@@ -60,7 +60,7 @@ def test_spread_durations_are_walked_through_in_quantiles():
     assert next_poll(samples, first, POLICY) == samples[6 + int(58 * POLICY.quantile)]
 
 
-def test_task_that_outlasts_all_others_is_asked_for_by_share():
+def test_task_that_outlasts_all_others_is_polled_by_share():
     assert next_poll((1.0,) * 10, 4.0, POLICY) == pytest.approx(4.4)
 
 
@@ -68,7 +68,7 @@ def test_task_that_outlasts_all_others_is_asked_for_by_share():
     samples=st.lists(st.floats(0.0, 1000.0), max_size=64).map(sorted),
     elapsed=st.floats(0.0, 10_000.0),
 )
-def test_next_ask_is_always_later_and_never_too_late(samples: list[float], elapsed: float) -> None:
+def test_next_poll_is_always_later_and_never_too_late(samples: list[float], elapsed: float) -> None:
     due = next_poll(samples, elapsed, POLICY)
     assert elapsed + POLICY.floor * 0.99 <= due <= elapsed + POLICY.ceiling
 
@@ -77,14 +77,14 @@ def test_next_ask_is_always_later_and_never_too_late(samples: list[float], elaps
     samples=st.lists(st.floats(0.0, 1000.0), max_size=64).map(sorted),
     number=st.integers(0, 100),
 )
-def test_first_ask_is_the_usual_one_or_earlier_and_never_below_the_floor(samples: list[float], number: int) -> None:
+def test_first_poll_is_the_usual_one_or_earlier_and_never_below_the_floor(samples: list[float], number: int) -> None:
     first, usual = first_poll(samples, number, POLICY), next_poll(samples, 0.0, POLICY)
     assert POLICY.floor <= first <= usual
     if len(samples) >= POLICY.min_samples and number % POLICY.probe_every:
         assert first == usual
 
 
-def test_the_ask_after_a_probe_in_vain_is_the_usual_one():
+def test_the_poll_after_an_early_one_in_vain_is_the_usual_one():
     for usual in (0.05, 0.3, 3.0, 9.0):
         probe = first_poll((usual,) * 10, 0, POLICY)
         assert probe < usual
@@ -114,7 +114,7 @@ def test_what_is_remembered_is_spread_over_the_interval():
     assert max(steps) < 3 / 64
 
 
-def test_first_ask_that_hits_repeats_what_was_seen_from_both_sides():
+def test_first_poll_that_finds_its_task_ready_repeats_a_measured_duration():
     durations = Durations(8)
     durations.record(0.0, 4.0)
     assert 3.0 <= durations.ordered[0] <= 4.0, "a guess: nothing tells how long it had been ready"
@@ -125,7 +125,7 @@ def test_first_ask_that_hits_repeats_what_was_seen_from_both_sides():
     assert durations.ordered[2] == 2.0
 
 
-def test_model_that_becomes_faster_is_noticed_though_every_first_ask_hits():
+def test_model_that_becomes_faster_is_noticed_though_every_first_poll_finds_its_task_ready():
     durations = Durations(POLICY.samples)
     for _ in range(100):
         durations.record(1.0, 1.0)
@@ -186,13 +186,13 @@ def test_lost_reply_is_awaited_by_what_replies_take():
     assert poller.reply_wait(0) == POLICY.reply_timeout
 
 
-def test_frames_of_asks_keep_their_distance():
+def test_frames_of_polls_keep_their_distance():
     poller = Poller(POLICY)
     poller.note_poll(1.0)
     assert poller.open_at == 1.0 + POLICY.floor
 
 
-def test_frames_of_asks_leave_at_a_steady_rate_once_there_are_many():
+def test_frames_of_polls_leave_at_a_steady_rate_once_there_are_many():
     poller = Poller(POLICY)
     sent, at = 0, 0.0
     while at < 10.0:
@@ -296,7 +296,7 @@ def test_chains_of_varied_tasks_take_hardly_longer_than_with_pushed_results():
     assert world.asks_a_task() < 8
 
 
-def test_tasks_of_known_duration_are_asked_for_seldom():
+def test_tasks_of_known_duration_are_polled_seldom():
     world = chains(40, 3, 10.0, 10.2)
     world.execute(4)
     assert world.delay() < 0.5

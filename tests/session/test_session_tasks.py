@@ -1,4 +1,4 @@
-"""Tasks over a WebSocket, by transcript: acknowledged, asked for, pushed, sent again, settled."""
+"""Tasks over a WebSocket, by transcript: acknowledged, polled, pushed, sent again, settled."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from runware_flow.testing.playbook import ANY
 
 
 def polled(submission=None, **changes):
-    """A session with one async task that was acknowledged and is asked for at 1.1; the transcript so far accepted."""
+    """A session with one async task that was acknowledged and is polled at 1.1; the transcript so far accepted."""
     play = opened(**changes)
     submission = submission or task()
     play >> TaskSubmitted(1.0, submission) << Send((submit(submission),))
@@ -57,7 +57,7 @@ def polled(submission=None, **changes):
     return play
 
 
-def test_async_task_is_acknowledged_asked_for_and_settled():
+def test_async_task_is_acknowledged_polled_and_settled_by_websocket():
     with polled() as play:
         play >> received(1.15, processing(progress=20)) << Progress("t1", 20.0, "processing") << SetTimer(ANY)
         play >> TimerFired(1.25) << Send((ask(),)) << SetTimer(3.25)
@@ -97,7 +97,7 @@ def test_results_with_an_index_are_delivered_with_their_place():
         play >> received(3.0, image(resultIndex=0)) << Deliver("t1", 0, item=ANY) << Settle("t1")
 
 
-def test_everything_due_is_asked_for_in_one_send():
+def test_all_due_polls_leave_in_one_send():
     play = opened()
     for number in range(3):
         play >> TaskSubmitted(1.0 + number / 1000, task(f"t{number}")) >> received(1.05, item(f"t{number}"))
@@ -154,7 +154,7 @@ def test_one_error_for_several_failures_ends_the_task_when_nothing_is_pending():
     assert errors(play) == {"t1": ("timeout", "timeoutProvider")}
 
 
-def test_fewer_results_than_asked_for_settle_after_a_while_without_an_error():
+def test_fewer_results_than_requested_settle_after_a_while_without_an_error():
     play = polled(task(slots=3))
     at = 1.1
     while play.machine.statistics().in_flight and at < 100:
@@ -178,7 +178,7 @@ def test_refused_sync_task_of_several_results_fails_at_once():
     assert errors(play) == {"t1": ("quota", "insufficientCredits")}
 
 
-def test_sync_task_with_one_failed_result_waits_for_the_others_and_asks():
+def test_sync_task_with_one_failed_result_waits_for_the_others_and_polls():
     with opened() as play:
         play >> TaskSubmitted(1.0, sync_task(slots=2)) << Send((submit(sync_task()),))
         play >> received(2.0, errors=[problem("providerError")]) << Deliver("t1", 0, error=ANY) << SetTimer(4.0)
@@ -188,7 +188,7 @@ def test_sync_task_with_one_failed_result_waits_for_the_others_and_asks():
     assert errors(play) == {"t1": ("provider", "providerError")}
 
 
-def test_error_of_no_task_or_an_unknown_one_fails_no_task():
+def test_error_without_a_known_task_fails_no_task():
     with polled() as play:
         play >> received(1.2, errors=[problem("providerError", None), problem("providerError", "somebody")])
     assert play.machine.statistics().dropped == 1
@@ -226,7 +226,7 @@ def unacknowledged():
     return play
 
 
-def test_lost_acknowledgements_are_made_up_for_by_a_look():
+def test_lost_acknowledgements_are_made_up_for_by_a_poll():
     with unacknowledged() as play:
         play >> received(11.1, done()) << Deliver("t1", 0, item=ANY) << Settle("t1") << SetTimer(30.2)
 
@@ -241,7 +241,7 @@ def test_task_that_is_neither_acknowledged_nor_known_fails():
     assert errors(play) == {"t1": ("timeout", "timeout")}
 
 
-def test_task_that_a_deaf_service_never_speaks_of_fails():
+def test_task_that_the_service_never_mentions_fails():
     play = unacknowledged()
     while play.machine.statistics().in_flight:
         play >> received(play.commands(SetTimer)[-1].at, {"taskType": "ping", "pong": True})
@@ -251,7 +251,7 @@ def test_task_that_a_deaf_service_never_speaks_of_fails():
     assert isinstance(settled.error, TimeoutError), "our patience ended; the service has judged nothing"
 
 
-def test_search_without_an_answer_is_asked_once_more_then_fails():
+def test_search_without_an_answer_is_sent_once_more_then_fails():
     search = sync_task(task_type="modelSearch")
     play = opened(ack_timeout=5.0)
     play >> TaskSubmitted(1.0, search) >> TimerFired(6.0) >> TimerFired(11.0)
@@ -421,7 +421,7 @@ def test_copy_of_an_answer_does_not_answer_the_other_question():
         play >> received(2.6, errors=[problem("taskNotFound", taskType="getTaskDetails")]) << SetTimer(2.85)
 
 
-def test_send_that_went_down_with_its_connection_uses_up_no_retry():
+def test_send_that_was_lost_with_its_connection_uses_up_no_retry():
     play = lost_sync_task(max_retries=0)
     at = 2.5
     while play.machine.statistics().resends == 0 and at < 60:
@@ -455,7 +455,7 @@ def test_accepted_task_that_the_service_forgets_ends_with_a_clear_error():
     assert play.machine.statistics().resends == 0
 
 
-def test_lost_poll_reply_is_asked_for_again_alone_after_a_while():
+def test_poll_whose_reply_was_lost_is_repeated_alone_after_a_while():
     with polled() as play:
         play >> TimerFired(3.1) << Send((ask(),)) << SetTimer(6.1)
         play >> TimerFired(6.1) << Send((ask(joins=False),)) << SetTimer(10.6)
@@ -614,7 +614,7 @@ def test_silence_to_a_poll_leads_to_the_archive_in_turns():
 
 
 @pytest.mark.parametrize("kind", [task, sync_task])
-def test_frame_that_the_peer_does_not_take_for_its_size_ends_its_task_and_no_other(kind):
+def test_frame_that_is_too_large_for_the_peer_ends_its_task_and_no_other(kind):
     play = opened()
     play >> TaskSubmitted(1.0, kind()) >> TaskSubmitted(1.0, kind("t2"))
     play >> ConnectionLost(1.1, "a frame was too large for it (code 1009).", 0.0, ("t1",))

@@ -1,4 +1,4 @@
-"""What a webhook is called with, by transcript: it settles tasks, and never ends one that is not full."""
+"""Webhook calls, by transcript: they settle tasks, and never end one that lacks results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def called(at, *data, errors=None):
 
 
 def waiting(**changes):
-    """A session with one task that was acknowledged and is asked for at 1.1."""
+    """A session with one task that was acknowledged and is polled at 1.1."""
     play = opened()
     submission = task(**changes)
     play >> TaskSubmitted(1.0, submission) << Send((submit(submission),))
     return play
 
 
-def test_call_settles_a_task_before_it_is_asked_for():
+def test_call_settles_a_task_before_it_is_polled():
     with waiting() as play:
         play >> called(1.05, image()) << Deliver("t1", 0, item=ANY) << Settle("t1")
 

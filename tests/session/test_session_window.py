@@ -170,7 +170,7 @@ def reply_bytes(*errors):
         problem("rateLimitExceeded", status="error"),
     ],
 )
-def test_what_speaks_of_the_task_or_its_provider_is_no_refusal(error) -> None:
+def test_error_about_the_task_or_its_provider_is_no_refusal(error) -> None:
     play = opened()
     play.machine.handle(TaskSubmitted(1.0, task()))
     said = play.machine.handle(FrameReceived(1.1, decode_frame(reply_bytes(error))))

@@ -28,7 +28,7 @@ PATIENCE = 10.0
 
 
 def reset(connection: socket.socket) -> None:
-    """End a connection by a TCP reset instead of a farewell."""
+    """End a connection by a TCP reset instead of a closing frame."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 

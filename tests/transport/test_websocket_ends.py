@@ -65,7 +65,7 @@ def test_reset_loses_the_connection(run: Run, peer: WebSocketPeer) -> None:
     run(main)
 
 
-def test_block_closes_with_a_farewell(run: Run, peer: WebSocketPeer) -> None:
+def test_block_closes_with_a_closing_frame(run: Run, peer: WebSocketPeer) -> None:
     assert peer.traffic.wait_idle()  # connections of an earlier test may end late
     peer.close_codes.clear()
 
@@ -78,7 +78,7 @@ def test_block_closes_with_a_farewell(run: Run, peer: WebSocketPeer) -> None:
     assert peer.close_codes == [1000]
 
 
-def test_farewell_is_said_by_a_cancelled_block_too(run: Run, peer: WebSocketPeer) -> None:
+def test_cancelled_block_sends_a_closing_frame_too(run: Run, peer: WebSocketPeer) -> None:
     assert peer.traffic.wait_idle()  # connections of an earlier test may end late
     peer.close_codes.clear()
 

@@ -78,7 +78,7 @@ def test_more_thumbnails_than_a_page_holds_are_files_beside_it_and_made_once(sav
     assert "page.files" in text
 
 
-def test_a_file_that_moved_is_said_to_have_moved(saved):
+def test_a_file_that_moved_is_reported_as_moved(saved):
     (saved.parent / "out" / "a kite.jpg").rename(saved.parent / "elsewhere.jpg")
     text = page_of(saved, saved.parent / "page.html")
     assert len(images(text)) == 5

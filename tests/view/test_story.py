@@ -95,7 +95,7 @@ def test_failures_skips_cancels_and_what_has_not_begun(run):
     run(main)
 
 
-def test_the_service_is_heard_while_it_is_at_it(run):
+def test_the_time_at_which_the_service_began_to_process_is_known(run):
     async def main():
         async with Emulator(latency=0.4) as emulator, Client(**emulator.client_options) as client:
             flow = Flow()
@@ -107,7 +107,7 @@ def test_the_service_is_heard_while_it_is_at_it(run):
     run(main)
 
 
-def test_attempts_before_the_last_one_are_no_queueing(run):
+def test_earlier_attempts_do_not_count_as_queueing(run):
     flow = Flow()
     flow.then(art(), label="art", retry=3)
 

@@ -113,7 +113,7 @@ def encode(piece):
 @pytest.mark.parametrize(
     "nothing", [b"data:\n\n", b"data: \n\n", b"data: ping\n\n", b"event: ping\ndata:\n\n", b": ping\n\n"]
 )
-def test_stream_what_keeps_the_connection_open_is_passed_over(nothing):
+def test_stream_events_that_keep_the_connection_open_are_passed_over(nothing):
     machine, deltas = stream(nothing, event("a"), nothing, event("b"), b"data: [DONE]\n\n")
     assert [delta.text for delta in deltas] == ["a", "b"]
     assert machine.end().text == "ab"

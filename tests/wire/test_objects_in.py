@@ -1,4 +1,4 @@
-"""What users put into tasks: media and values of other libraries, by what they can do."""
+"""What users put into tasks: media and values of other libraries, recognised by their methods."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_value_of_another_library_is_sent_as_json(given: Any, sent: Any) -> None
 
 
 @pytest.mark.parametrize("given", [object(), {1, 2}, Decimal("NaN"), np.float64("inf"), Lora, np.zeros((2, 2))])
-def test_what_is_no_value_is_refused_by_the_name_of_its_parameter(given: Any) -> None:
+def test_object_that_json_cannot_hold_is_refused_by_the_name_of_its_parameter(given: Any) -> None:
     with pytest.raises(RunwareError, match=r"settings\.seed") as caught:
         wire_of(settings={"seed": given})
     assert caught.value.parameter == "settings.seed"
@@ -121,7 +121,7 @@ def test_pillow_image_is_turned_as_its_exif_data_say() -> None:
     "array",
     [np.zeros((4, 6), np.float32), np.zeros((4, 6, 2), np.uint8), np.zeros((0, 6), np.uint8), np.zeros((1, 4, 6, 3))],
 )
-def test_array_that_is_no_picture_says_what_one_is(array: Any) -> None:
+def test_array_of_a_wrong_shape_says_which_shape_a_picture_has(array: Any) -> None:
     with pytest.raises(RunwareError, match=r"inputs\.image is an array of .*: a picture is H x W"):
         sources(array)
 

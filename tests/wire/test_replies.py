@@ -62,7 +62,7 @@ def test_reply_5xx_with_item_error_stamps_it_and_adds_none() -> None:
         (402, b"{}", None, "quota", "HTTP 402"),
     ],
 )
-def test_reply_without_an_error_of_the_service_tells_one(
+def test_reply_without_an_error_of_the_service_gets_one(
     status: int, body: bytes, code: str | None, stable: str, says: str
 ) -> None:
     decoded = decode_reply(status, body)

@@ -1,4 +1,4 @@
-"""Results in the hands of others: JSON, pydantic, FastAPI, notebooks, pickles, and what a slip is told."""
+"""Results in the hands of others: JSON, pydantic, FastAPI, notebooks, pickles, and the errors of a slip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reply of the serverless service means, and when to ask again: no loop, no clock."""
+"""What a reply of the serverless service means, and when to poll again: no loop, no clock."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_address_that_is_right_passes(address: Any) -> None:
     ("status", "is_done", "pause"),
     [("pending", False, POLL_SECONDS), ("completed", True, None), ("failed", True, None)],
 )
-def test_task_that_is_not_done_is_asked_for_again(status: str, is_done: bool, pause: float | None) -> None:
+def test_task_that_is_not_done_is_polled_again(status: str, is_done: bool, pause: float | None) -> None:
     task = reply(202, {"id": TASK_ID, "status": status, "output": None, "createdAt": "now", "new": 1})
     assert isinstance(task, AppTask)
     assert (task.is_done, task.created_at, task.raw["new"]) == (is_done, "now", 1)

@@ -76,7 +76,7 @@ def test_body_that_is_no_object_is_a_protocol_error(body: bytes) -> None:
         read_webhook(body)
 
 
-def test_copies_are_told_by_task_and_result() -> None:
+def test_copies_are_recognised_by_task_and_result() -> None:
     seen = NoticeFilter()
     calls = [
         IMAGE,
@@ -87,14 +87,14 @@ def test_copies_are_told_by_task_and_result() -> None:
     assert [seen.is_new(notice) for body in calls for notice in read(**body)] == [True, False, True, True]
 
 
-def test_copies_of_results_without_an_id_are_told_by_content() -> None:
+def test_copies_of_results_without_an_id_are_recognised_by_content() -> None:
     seen = NoticeFilter()
     calls = [TEXT, {**TEXT, "cost": 0.1}, {**TEXT, "text": "other words"}, FAILURE, FAILURE]
     assert [seen.is_new(notice) for body in calls for notice in read(**body)] == [True, False, True, True, False]
     assert isinstance(read(**TEXT)[0].result, TextResult)
 
 
-def test_filter_is_bounded_and_forgets_what_it_is_told_to() -> None:
+def test_filter_is_bounded_and_forgets_on_request() -> None:
     seen = NoticeFilter(remembered=2)
     one, two, three = (read(**{**IMAGE, "imageUUID": name})[0] for name in "abc")
     assert [seen.is_new(notice) for notice in (one, two, three, one)] == [True] * 4
