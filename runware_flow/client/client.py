@@ -473,6 +473,7 @@ class Client(Utilities):
     ) -> tuple[SessionDriver, Delivery[Any]]:
         """Hand a task to the session; gives the session driver that has it now, from which the caller withdraws it."""
         driver = self._here()
+        prepared.course.begin()
         seconds = check_seconds(timeout, self._settings.poll_timeout)
         deadline = self._event_loop.time() + seconds
         if sent_before != "yes":
@@ -515,6 +516,7 @@ class Client(Utilities):
         Args:
             stack: is closed when the stream's block is left.
         """
+        prepared.course.begin()
         seconds = check_seconds(timeout, self._settings.timeout)
         deadline = self._event_loop.time() + seconds
         await self._make_ready(prepared, validate, seconds, deadline)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     Report = Callable[[events.Event], None]
     Fail = Callable[[Iterable[TaskId], Exception], None]
+    Leave = Callable[[Iterable[TaskId]], None]
 
 __all__ = ("ExchangeLink", "Link", "SocketLink")
 
@@ -56,11 +57,16 @@ class Link(Protocol):
         ...
 
     def forget(self, task_id: TaskId) -> None:
-        """This task is not waited for any more: what serves it alone may end."""
+        """This task is not waited for any more: what serves it alone may end, and what has not left never does."""
         ...
 
-    async def run(self, report: Report, fail: Fail) -> None:
-        """Do what is wanted, for ever, and report what happened; fail the tasks that an unexpected exception hits."""
+    async def run(self, report: Report, fail: Fail, leave: Leave) -> None:
+        """Do what is wanted, for ever, and report what happened.
+
+        Args:
+            fail: is told of the tasks that an unexpected exception hits.
+            leave: is told of tasks before the service may have them; one that is forgotten earlier is never sent.
+        """
         ...
 
 
@@ -79,6 +85,10 @@ class Outbox:
     def clear(self) -> None:
         """Drop what waits."""
         self._entries.clear()
+
+    def drop(self, task_id: TaskId) -> None:
+        """Drop what waits for one task."""
+        self._entries = [entry for entry in self._entries if entry.task_id != task_id]
 
     async def take(self) -> list[Outgoing]:
         """Wait until something is there, give all that are ready one turn to join it, and take all."""
@@ -127,14 +137,15 @@ class SocketLink:
 
     def forget(self, task_id: TaskId) -> None:
         """The connection serves all; it stays."""
+        self._outbox.drop(task_id)
 
-    async def run(self, report: Report, fail: Fail) -> None:
+    async def run(self, report: Report, fail: Fail, leave: Leave) -> None:
         while True:
             await self._wanted.wait()
             self._wanted = anyio.Event()
-            await self._connect(report)
+            await self._connect(report, leave)
 
-    async def _connect(self, report: Report) -> None:
+    async def _connect(self, report: Report, leave: Leave) -> None:
         """One connection from its opening to its end."""
         failure: str | None = None
         is_open = False
@@ -146,7 +157,7 @@ class SocketLink:
                     self._outbox.clear()
                     self._largest, self._is_too_large = (0, ()), False
                     report(events.ConnectionOpened(self._clock()))
-                    failure = await self._converse(connection, report)
+                    failure = await self._converse(connection, report, leave)
             except TransportError as error:
                 failure = failure or error.message
         self._scope = None
@@ -166,7 +177,7 @@ class SocketLink:
         )
         return await stack.enter_async_context(connecting)
 
-    async def _converse(self, connection: Connection, report: Report) -> str:
+    async def _converse(self, connection: Connection, report: Report, leave: Leave) -> str:
         """Read and write until the connection is lost; returns why it was."""
         reasons: list[str] = []
         async with open_task_group() as workers:
@@ -174,11 +185,12 @@ class SocketLink:
             async def write() -> None:
                 try:
                     while True:
-                        for entries in bundle(await self._outbox.take(), by_lane=False):
+                        taken = await self._outbox.take()
+                        leave(_submitted(taken))
+                        for entries in bundle(taken, by_lane=False):
                             data = encode_frame([entry.body for entry in entries])
                             if len(data) > self._largest[0]:
-                                ids = tuple(entry.task_id for entry in entries if entry.task_id is not None)
-                                self._largest = (len(data), ids)
+                                self._largest = (len(data), _ids(entries))
                             await _translate(connection.send, data)
                 except TransportError as error:
                     self._is_too_large = self._is_too_large or error.kind == "too-large"
@@ -216,6 +228,15 @@ async def _translate(function: Callable[..., Awaitable[T]], *args: Any) -> T:
         raise TransportError(message, kind="lost", sent=True) from error
 
 
+def _ids(entries: Iterable[Outgoing]) -> tuple[TaskId, ...]:
+    return tuple(entry.task_id for entry in entries if entry.task_id is not None)
+
+
+def _submitted(entries: Iterable[Outgoing]) -> tuple[TaskId, ...]:
+    """The tasks that these entries send."""
+    return _ids(entry for entry in entries if entry.lane is Lane.SUBMIT)
+
+
 class ExchangeLink:
     """One POST for each bundle, side by side; there is no connection to open, and none to lose."""
 
@@ -238,27 +259,35 @@ class ExchangeLink:
 
     def forget(self, task_id: TaskId) -> None:
         """End the POST that only this task waits for; its connection is closed."""
+        self._outbox.drop(task_id)
         scope = self._alone.get(task_id)
         if scope is not None:
             scope.cancel()
 
-    async def run(self, report: Report, fail: Fail) -> None:
+    async def run(self, report: Report, fail: Fail, leave: Leave) -> None:
         async with open_task_group() as exchanges:
             while True:
                 for entries in bundle(await self._outbox.take(), by_lane=True):
-                    exchanges.start_soon(self._exchange, entries, report, fail)
+                    scope = anyio.CancelScope()
+                    task_ids = _ids(entries)
+                    if len(task_ids) == 1:
+                        self._alone[task_ids[0]] = scope
+                    else:
+                        leave(_submitted(entries))  # one of several that is forgotten leaves with the others
+                    exchanges.start_soon(self._exchange, entries, scope, report, fail, leave)
 
-    async def _exchange(self, entries: list[Outgoing], report: Report, fail: Fail) -> None:
-        task_ids = tuple(entry.task_id for entry in entries if entry.task_id is not None)
+    async def _exchange(
+        self, entries: list[Outgoing], scope: anyio.CancelScope, report: Report, fail: Fail, leave: Leave
+    ) -> None:
+        task_ids = _ids(entries)
         lane = entries[0].lane
         event: events.Event | None = None
         failure: Exception | None = None
-        with anyio.CancelScope() as scope:
-            if len(task_ids) == 1:
-                self._alone[task_ids[0]] = scope
+        with scope:
             try:
                 rest = await self._rest()
-                reply = await rest.post(encode_frame([entry.body for entry in entries]), timeout=self._timeout)
+                body = encode_frame([entry.body for entry in entries])
+                reply = await rest.post(body, timeout=self._timeout, on_begin=lambda: leave(_submitted(entries)))
             except TransportError as error:
                 now = anyio.current_time()
                 event = events.ExchangeFailed(now, task_ids, lane, self._api_key.redact(error.message), error.sent)

@@ -49,9 +49,15 @@ class Course(msgspec.Struct):
 
     Attributes:
         pending_at: when the service last said that it still works on it, on the loop's clock.
+        has_left: it was given to a connection, so that the service may have it; `None` if no client says so.
     """
 
     pending_at: float | None = None
+    has_left: bool | None = None
+
+    def begin(self) -> None:
+        """A client has the request, and will say so when it leaves."""
+        self.has_left = self.has_left or False
 
     def note(self, pending_at: float | None) -> None:
         """Take the time from what sent it and waits no longer; `None` if the service did not say so again."""

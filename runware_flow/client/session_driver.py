@@ -61,7 +61,7 @@ class SessionDriver:
         """Work until cancelled."""
         async with open_task_group() as workers:
             workers.start_soon(self._keep_time)
-            await self._link.run(self.handle, self._fail)
+            await self._link.run(self.handle, self._fail, self._left)
 
     def submit(self, delivery: Delivery[Any], submission: events.Submission, deadline: float) -> None:
         """Hand a task to the session; what comes of it reaches `delivery`, which expires at `deadline`.
@@ -142,6 +142,12 @@ class SessionDriver:
             if (delivery := self._deliveries.get(task_id)) is not None:
                 self.withdraw(task_id)
                 delivery.settle(error)
+
+    def _left(self, task_ids: Iterable[TaskId]) -> None:
+        """Note that tasks are given to a connection: from here on the service may have them."""
+        for task_id in task_ids:
+            if (delivery := self._deliveries.get(task_id)) is not None:
+                delivery.request.course.has_left = True
 
     def has_room(self, model: str) -> bool:
         """Whether a task of this model may be sent now."""

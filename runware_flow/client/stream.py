@@ -254,7 +254,7 @@ def start_stream(
     """
     stream = TextStream(prepared.task_id, document=document, redact=redact)
     body = encode_frame([encode(prepared.wire)])
-    return stream, workers.start_soon(_read, rest, body, stream, turn, timeout, prepared.task_id, redact)
+    return stream, workers.start_soon(_read, rest, body, stream, turn, timeout, prepared, redact)
 
 
 async def follow(stream: TextStream, prepared: Prepared, on_delta: Callable[[str, str], None]) -> Any:
@@ -292,12 +292,13 @@ async def _read(
     stream: TextStream,
     turn: StreamTurn,
     timeout: float,
-    task_uuid: str,
+    prepared: Prepared,
     redact: Callable[[str], str],
 ) -> None:
+    task_uuid = prepared.task_id
     error: Exception | None = _failure("the stream was left", task_uuid)
     try:
-        error = await _send(rest, body, stream, turn, timeout, task_uuid, redact)
+        error = await _send(rest, body, stream, turn, timeout, prepared, redact)
     except Exception as unexpected:  # noqa: BLE001  # of a user's HTTP client: it belongs to those who read
         error = unexpected
     except BaseException:
@@ -314,10 +315,15 @@ async def _send(
     stream: TextStream,
     turn: StreamTurn,
     timeout: float,
-    task_uuid: str,
+    prepared: Prepared,
     redact: Callable[[str], str],
 ) -> Exception | None:
     """Send the request, again and again while the service refuses to take it, and read the reply; returns its error."""
+    task_uuid = prepared.task_id
+
+    def leave() -> None:
+        prepared.course.has_left = True
+
     deadline = anyio.current_time() + timeout
     while True:
         with anyio.CancelScope(deadline=deadline) as scope:
@@ -325,7 +331,8 @@ async def _send(
         if scope.cancelled_caught:
             return turn.too_late(task_uuid)
         try:
-            reply = await rest.stream(body, stream.take, timeout=deadline - anyio.current_time())
+            left = deadline - anyio.current_time()
+            reply = await rest.stream(body, stream.take, timeout=left, on_begin=leave)
         except TransportError as failure:
             return _failure(failure.message, task_uuid)
         if reply is None:

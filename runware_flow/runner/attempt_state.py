@@ -70,6 +70,16 @@ class AttemptState:
             self.on_activity()
 
     @property
+    def may_have_arrived(self) -> bool:
+        """Whether the service may have the request: it was given to the client, and has left it, if the client tells.
+
+        A client of this library tells. It keeps a request while its media are uploaded, and until there is a
+        connection.
+        """
+        course = getattr(self.request, "course", None)
+        return self.has_left and getattr(course, "has_left", None) is not False
+
+    @property
     def collects(self) -> bool:
         """Whether an earlier run may have sent the request, so that it is asked for and not bought."""
         return self.entry is not None and self.entry.advice.action == "collect"

@@ -652,7 +652,7 @@ class RequestRunner:
     def end(self, attempt: AttemptState, error: Exception | None) -> None:
         """Book an attempt that failed or, without an error, was cancelled, and give back what it was admitted with."""
         self.book(attempt, error)
-        if not attempt.has_left or (error is not None and never_left(error)):
+        if not attempt.may_have_arrived or (error is not None and never_left(error)):
             self._note_unaccepted(attempt)
         self.run_admission.give_back(attempt.permit)
 
@@ -680,14 +680,16 @@ class RequestRunner:
         record = attempt.record
         if record is None or not attempt.is_sent:
             return
-        attempt.is_sent = error is None and results is None  # after a cancel, the caller still asks
+        # After a cancel, the caller still asks.
+        attempt.is_sent = error is None and results is None and (attempt.was_sent_before or attempt.may_have_arrived)
         record.settled = self.event_bus.time()
         amount = total_micro_usd([getattr(result, "cost", None) for result in results or ()])
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
         is_judged = isinstance(error, RunwareError) and is_verdict(error)
         if amount is not None and (error is None or is_judged):
             record.cost = amount / 1_000_000
-        has_left = attempt.was_sent_before or error is None or not never_left(error)
+        is_with_us = not attempt.may_have_arrived or (error is not None and never_left(error))
+        has_left = attempt.was_sent_before or not is_with_us
         is_free = not results and (is_judged or not has_left)
         path = attempt.step.spec.path
         self._accounts.add(path, record.task_type, record.model, record.cost, may_be_billed=not is_free)

@@ -30,8 +30,10 @@ class Body(httpx.AsyncByteStream):
     httpx's own are an async generator, which a cancel would leave to the garbage collector.
     """
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, on_begin: Callable[[], None] | None = None) -> None:
+        """Args: on_begin: is called before the bytes are given away."""
         self._body = body
+        self._on_begin = on_begin
         self.size = len(body)
         self.begun = False
 
@@ -41,6 +43,8 @@ class Body(httpx.AsyncByteStream):
     def take(self) -> bytes:
         """Give the bytes away."""
         self.begun = True
+        if self._on_begin is not None:
+            self._on_begin()
         return self._body
 
 

@@ -137,7 +137,9 @@ class RestTransport:
         address = self._endpoint.address
         return f"RestTransport({address.scheme}://{address})"
 
-    async def post(self, body: bytes, *, timeout: float | None = None) -> Reply:
+    async def post(
+        self, body: bytes, *, timeout: float | None = None, on_begin: Callable[[], None] | None = None
+    ) -> Reply:
         """Send `body` and wait for the whole reply.
 
         Nothing is repeated here: one call is at most one request.
@@ -145,14 +147,22 @@ class RestTransport:
         Args:
             body: JSON, as bytes.
             timeout: seconds for all of it, the wait for a free connection included; `None` waits for ever.
+            on_begin: called before the first byte of the body leaves; until then the service cannot have it.
 
         Raises:
             TransportError: no reply, or none that can be read. `sent` is `False` only if the request certainly did not
                 reach the service. A reply that exceeds the limit is `too-large`.
         """
-        return await _request(self._endpoint, "POST", body, timeout)
+        return await _request(self._endpoint, "POST", body, timeout, on_begin=on_begin)
 
-    async def stream(self, body: bytes, take: Callable[[bytes], bool], *, timeout: float | None = None) -> Reply | None:
+    async def stream(
+        self,
+        body: bytes,
+        take: Callable[[bytes], bool],
+        *,
+        timeout: float | None = None,
+        on_begin: Callable[[], None] | None = None,
+    ) -> Reply | None:
         """Send `body` and hand the reply to `take`, piece by piece as it comes, if it is a stream of events.
 
         `take` is called synchronously, must not raise, and returns whether it has enough; then the connection closes.
@@ -164,7 +174,7 @@ class RestTransport:
             TransportError: as for `post`; pieces that came before stay taken.
         """
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-        reply = await _request(self._endpoint, "POST", body, timeout, headers, take)
+        reply = await _request(self._endpoint, "POST", body, timeout, headers, take, on_begin)
         return None if reply.status == 200 and reply.content_type == "text/event-stream" else reply
 
 
@@ -197,13 +207,14 @@ async def _request(
     timeout: float | None,
     more_headers: Headers | None = None,
     take: Callable[[bytes], bool] | None = None,
+    on_begin: Callable[[], None] | None = None,
 ) -> Reply:
     from httpx import HTTPError, InvalidURL
 
     from .exchange import Body, StreamedBody, explain
 
     address = endpoint.address
-    content = Body(body) if isinstance(body, bytes) else StreamedBody(body)
+    content = Body(body, on_begin) if isinstance(body, bytes) else StreamedBody(body)
     with anyio.move_on_after(timeout):
         try:
             answer = await (endpoint.get() if method == "GET" else endpoint.post(content, more_headers, take))

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import socket
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 import pytest
 from service import Service, art
-from waiting import wait_until
+from waiting import cancel_when, wait_until
 
-from runware_flow import Abandoned, Batch, Budget, Client, Flow, FlowFailed, NodeRefused, RunwareError
+from runware_flow import (
+    Abandoned,
+    Batch,
+    Budget,
+    Client,
+    Flow,
+    FlowFailed,
+    NodeRefused,
+    NodeStarted,
+    RunwareError,
+)
 from runware_flow.emulator import Emulator
 from runware_flow.journal import Journal, collect
 from runware_flow.journal.costs import read_past
+from runware_flow.tasks import TextInference
 
 REFUSED = "reject:prompt=refused,code=rateLimitExceeded,status=429"
 
@@ -158,5 +170,103 @@ def test_request_that_never_left_costs_nothing_and_is_sent_by_the_next_run(run, 
         again = Service()
         await flow.execute(again)
         assert entries(path)["unreached"].state == "done"
+
+    run(main)
+
+
+@contextmanager
+def silent_port():
+    """A port whose connections are opened by the system, and never answered."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def of_silent(port):
+    """The options of a client that waits for a connection for ever: the one for REST and streams waits for TLS."""
+    return {
+        "api_key": "key",
+        "ws_base_url": f"ws://127.0.0.1:{port}",
+        "http_base_url": f"https://127.0.0.1:{port}",
+        "content_base_url": f"https://127.0.0.1:{port}",
+    }
+
+
+def pieces(prompt):
+    messages = [{"role": "user", "content": prompt}]
+    return TextInference(model="google:gemma@4-31b", messages=messages, delivery_method="stream")
+
+
+async def cancel_once_written(path, client, task):
+    """Run a task, and cancel it once it is in the journal, at what it waits for then."""
+    flow = Flow("given up", journal=path)
+    node = flow.then(task)
+    with anyio.CancelScope() as scope:
+        async with flow.start(client, budget=Budget(1.0, prices={"imageInference": 0.01})) as started:
+            async for event in started.events():
+                if isinstance(event, NodeStarted):
+                    break
+            await anyio.sleep(0.05)  # so that it is likely to be at what it waits for; at no time has it left
+            scope.cancel()
+    outcome = started.result.outcome(node)
+    assert not getattr(outcome, "may_be_billed", False)
+    assert started.budget.reserved == 0
+
+
+def read_states(path):
+    with Journal(path) as journal:
+        return [(entry.state, entry.cost) for entry in journal.entries() if entry.task_uuid]
+
+
+@pytest.mark.parametrize("transport", ["websocket", "rest"])
+def test_request_that_waits_for_a_connection_when_it_is_cancelled_costs_nothing(run, path, transport):
+    async def main():
+        with silent_port() as port:
+            async with Client(**of_silent(port), transport=transport) as client:
+                await cancel_once_written(path, client, art("waits"))
+        assert read_states(path) == [("abandoned", 0.0)]
+        assert not read_past(path, "given up").may_be_billed
+        async with open_pair(transport=transport) as (emulator, client):
+            assert await collect(path, client) == []
+            flow = Flow("given up", journal=path)
+            flow.then(art("waits"))
+            await flow.execute(client)
+            assert len(emulator.log.tasks) == 1
+        assert [state for state, _ in read_states(path)] == ["done"]
+
+    run(main)
+
+
+def test_stream_that_waits_for_a_connection_when_it_is_cancelled_costs_nothing(run, path):
+    async def main():
+        with silent_port() as port:
+            async with Client(**of_silent(port)) as client:
+                await cancel_once_written(path, client, pieces("waits"))
+        assert read_states(path) == [("abandoned", 0.0)]
+
+    run(main)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "rest"])
+def test_request_whose_media_are_uploaded_when_it_is_cancelled_costs_nothing(run, path, transport):
+    async def main():
+        async with open_pair("slow-reader:rate=1000", transport=transport) as (emulator, client):
+            await cancel_once_written(path, client, art("with a medium", inputs={"seed_image": bytes(300_000)}))
+            assert not emulator.log.tasks
+        assert read_states(path) == [("abandoned", 0.0)]
+
+    run(main)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "rest"])
+def test_request_that_has_left_when_it_is_cancelled_stays_open(run, path, transport):
+    async def main():
+        async with open_pair("never", transport=transport) as (emulator, client):
+            flow = Flow("given up", journal=path)
+            node = flow.then(art("runs"))
+            async with cancel_when(lambda: emulator.log.tasks):
+                async with flow.start(client) as started:
+                    await started.wait()
+            assert started.result.outcome(node).may_be_billed
+        assert read_states(path) == [("open", None)]
 
     run(main)
