@@ -9,8 +9,9 @@ All amounts are whole micro-USD. A request asks with its task type, its model an
   it, so it goes while anything is left at all. Once one has ended and its cost was not reported, all others of the kind
   are refused: what they spend would not be known.
 
-Whatever may have been billed without a known cost (a timeout, a cancel) stays reserved for good; where no price is
-known, from when one is.
+Whatever may have been billed without a known cost (a timeout, a cancel) is withheld; where no price is known, from when
+one is. If a request is refused that would fit without it, the service is polled for such tasks: each is reserved
+meanwhile, as any request in flight is, and ends as those do.
 
 No wait is without an end: a waiter waits for a request in flight; each of those ends once, and then `settle`,
 `release` or `withhold` name who is to ask again.
@@ -205,6 +206,10 @@ class BudgetMachine:
                 self._waiting.append((request, waiter))
             return None
         return Refused(need)
+
+    def is_worth_polling(self, refused: Refused, withheld: int) -> bool:
+        """Whether a request that was refused could fit, should all of an amount that is withheld come back."""
+        return not refused.is_unreported and (refused.need or 1) <= self.left + self.coming_back + withheld
 
     def force(self, request: BudgetRequest) -> Reservation:
         """Reserve for a request that has been bought before, whatever is left: only its result is asked for."""

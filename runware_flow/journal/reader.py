@@ -322,8 +322,7 @@ async def collect(
     problem = problem_of_seconds("timeout", timeout) if timeout != 0 else None
     if problem is not None:
         raise RunwareError(problem, code="validation", raw_code="invalidParameter", parameter="timeout")
-    with Journal(journal) as reader:
-        entries = await anyio.to_thread.run_sync(_unfinished, reader, flow)
+    entries = await anyio.to_thread.run_sync(read_unfinished, journal, flow)
     found: dict[int, Collected] = {}
     async with AsyncExitStack() as stack:
         writer = await stack.enter_async_context(open_writer(journal))
@@ -335,7 +334,7 @@ async def collect(
 
         async def one(entry: JournalEntry) -> None:
             async with limiter:
-                collected = Collected(entry, await _collect_one(entry, client, writer, timeout))
+                collected = Collected(entry, await collect_one(entry, client, writer, timeout))
             found[entry.number] = collected
             if on_collected is not None:
                 on_collected(collected)
@@ -346,15 +345,22 @@ async def collect(
     return [found[entry.number] for entry in entries]
 
 
-def _unfinished(reader: Journal, flow: str | None) -> list[JournalEntry]:
+def read_unfinished(journal: str | PathLike[str] | DatabaseAddress, flow: str | None) -> list[JournalEntry]:
     """Return what may still have results: what is open, and what was given up and whose cost is not known."""
-    abandoned = [entry for entry in reader.entries(state="abandoned", flow=flow) if entry.cost is None]
-    return sorted([*reader.entries(state="open", flow=flow), *abandoned], key=lambda entry: entry.number)
+    with Journal(journal) as reader:
+        abandoned = [entry for entry in reader.entries(state="abandoned", flow=flow) if entry.cost is None]
+        return sorted([*reader.entries(state="open", flow=flow), *abandoned], key=lambda entry: entry.number)
 
 
-async def _collect_one(
-    entry: JournalEntry, client: Any, writer: JournalWriter, timeout: float
+async def collect_one(
+    entry: JournalEntry, client: Any, writer: JournalWriter, timeout: float, *, releases: bool | None = None
 ) -> Ok[list[Any]] | Failed | Abandoned:
+    """Poll for an unfinished request, and record its outcome.
+
+    Args:
+        releases: whether it is recorded as never accepted if the service does not know it; by default, if it was
+            abandoned.
+    """
     task = {name: value for name, value in entry.request.items() if name != "taskUUID"}
     request = client.prepare(task, task_uuid=entry.task_uuid)
     try:
@@ -363,7 +369,7 @@ async def _collect_one(
         return Abandoned(entry.task_uuid, may_be_billed=True)
     except RunwareError as error:
         if error.code == "notFound" and not is_verdict(error):
-            if entry.state == "abandoned":  # nothing asks for it again
+            if entry.state == "abandoned" if releases is None else releases:  # else a node will ask for it
                 await writer.write(Abandon((entry.number,), time.time(), is_free=True))
             return Abandoned(entry.task_uuid, may_be_billed=False)
         if is_verdict(error) and error.code != "auth":

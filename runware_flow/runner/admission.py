@@ -385,9 +385,11 @@ class RunAdmission:
     def _reserve(
         self, account: BudgetAccount, run: ScopeRun, step: Step, request: PreparedTask, known_uuid: str | None
     ) -> Reservation | None:
+        waiter = (self, run, step)
         if known_uuid is not None:
-            return account.collect(request, known_uuid)
-        reservation = account.reserve(request, step.spec, (self, run, step))
+            reservation = account.collect(request, known_uuid, waiter)
+        else:
+            reservation = account.reserve(request, step.spec, waiter)
         self._has_saved = self._has_saved or reservation is None
         return reservation
 

@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
+from itertools import islice
 from math import ceil, isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio.lowlevel
 import anyio.to_thread
 
-from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError, JournalError
+from runware_flow.errors import BudgetExceeded, ClientStateError, DeclarationError, JournalError, RunwareError
 from runware_flow.graph.budget import BudgetMachine, BudgetRequest, Past, Refused, Reservation
-from runware_flow.graph.prices import Price, dollars, micro_usd, read_price
+from runware_flow.graph.outcomes import Abandoned, Failed, Ok
+from runware_flow.graph.policies import is_verdict
+from runware_flow.graph.prices import Price, dollars, micro_usd, read_price, total_micro_usd
 from runware_flow.journal.store import SpendingStore
 from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
     from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.outcomes import Outcome
     from runware_flow.graph.prices import PriceOption
+    from runware_flow.journal.address import JournalAddress
+    from runware_flow.journal.reader import JournalEntry
     from runware_flow.journal.store import JournalStore
     from runware_flow.journal.writer import JournalWriter
-    from runware_flow.runner.requester import PreparedTask
+    from runware_flow.runner.requester import PreparedTask, RunClient
 
+_LOGGER = logging.getLogger("runware_flow")
 _LOOKS = 0.5
 """Seconds between two looks at what other processes have spent, while something waits for it."""
+_POLL_SECONDS = 30.0
+"""How long a run waits at most for a task that was given up, when its budget would not suffice otherwise."""
+_MOST_POLLED = 256
+"""How many of them are polled for at once."""
 
 __all__ = ("Budget", "BudgetAccount", "open_account", "read_budget", "read_prices")
 
@@ -133,6 +145,11 @@ class Budget:
             machine.keep(request, amount)
             self.note_withheld(task_uuid, request, amount)
 
+    @property
+    def withheld_for(self) -> Mapping[str, tuple[BudgetRequest, int | None]]:
+        """What is kept for tasks that may be asked for again, by taskUUID; without an amount, no price is known."""
+        return self._withheld_for
+
     def note_withheld(self, task_uuid: str, request: BudgetRequest, amount: int | None) -> None:
         """Take note of what is kept for a task that may be asked for again."""
         self._withheld_for[task_uuid] = request, amount
@@ -179,6 +196,9 @@ class BudgetAccount:
 
     A waiter is `(window, run, step)`. `window.retry_reservation(run, step)` is called when it is next; it returns
     whether the waiter is still there.
+
+    Attributes:
+        polls: `poll` is at work, so that the service can be asked about what was given up.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -188,6 +208,11 @@ class BudgetAccount:
         self._store: SpendingStore | None = None
         self._name = self._whose = ""
         self._own_spent = 0
+        self.polls = False
+        self._polling: dict[str, Reservation] = {}
+        self._polled: set[str] = set()
+        self._behind_polls: dict[str, list[Any]] = {}
+        self._poll_wanted = anyio.Event()
 
     async def remember(self, store: JournalStore, name: str) -> None:
         """Count what earlier runs on a journal did, unless this budget has done so or has been theirs.
@@ -243,6 +268,90 @@ class BudgetAccount:
         if self._store is not None:
             self.budget.note_counted(self._whose, self._own_spent)
 
+    async def poll(self, journal: JournalAddress, name: str, client: RunClient, writer: JournalWriter) -> None:
+        """Poll for tasks that were given up whenever a request does not fit otherwise; until cancelled.
+
+        What they cost is spent, what the service says has failed is released, and of the rest all stays as it was.
+        """
+        from runware_flow.journal.reader import read_unfinished  # not needed without a budget
+
+        try:
+            while True:
+                await self._poll_wanted.wait()
+                self._poll_wanted = anyio.Event()
+                task_uuids = list(self._polling)
+                kept = dollars(self.budget.reserved)
+                _LOGGER.warning(
+                    "%r: the budget does not suffice while %s is reserved, also for tasks that were given up: the"
+                    " service is polled for %d of them, which takes at most %g s",
+                    name,
+                    kept,
+                    len(task_uuids),
+                    _POLL_SECONDS,
+                )
+                entries = await anyio.to_thread.run_sync(read_unfinished, journal, name)
+                found = {entry.task_uuid: entry for entry in entries}
+                async with open_task_group() as group:
+                    for task_uuid in task_uuids:
+                        group.start_soon(self._poll_one, task_uuid, found.get(task_uuid), client, writer)
+        except JournalError:
+            _LOGGER.warning("%r: its journal cannot be read, so nothing is polled for", name, exc_info=True)
+        finally:
+            self.polls = False
+            for task_uuid in list(self._polling):
+                self._end_poll(task_uuid, None)
+
+    async def _poll_one(
+        self, task_uuid: str, entry: JournalEntry | None, client: RunClient, writer: JournalWriter
+    ) -> None:
+        from runware_flow.journal.reader import collect_one
+
+        outcome: Outcome[list[Any]] | None = None
+        is_recent = task_uuid not in self.past.may_be_billed
+        try:
+            if entry is not None:
+                outcome = await collect_one(entry, client, writer, _POLL_SECONDS, releases=not is_recent)
+            if is_recent and isinstance(outcome, Abandoned):
+                outcome = None  # what this run has sent may still be on its way to the service
+        except Exception:
+            _LOGGER.warning("task %s could not be polled for", task_uuid, exc_info=True)
+        finally:
+            self._end_poll(task_uuid, outcome)
+
+    def _end_poll(self, task_uuid: str, outcome: Outcome[list[Any]] | None) -> None:
+        """Tell the budget what became of a task, and let the nodes that ask for the same task look again."""
+        reservation = self._polling.pop(task_uuid)
+        results: Sequence[Any] = ()
+        may_be_billed = outcome is None or getattr(outcome, "may_be_billed", False)
+        if isinstance(outcome, Ok):
+            results = outcome.value
+        elif isinstance(outcome, Failed) and isinstance(outcome.error, RunwareError):
+            results = outcome.error.results
+            may_be_billed = not is_verdict(outcome.error) or outcome.error.code == "auth"
+        amount = None if may_be_billed else total_micro_usd([result.cost for result in results])
+        cost = None if amount is None or not results else amount / 1_000_000
+        has_ended = bool(results) and not may_be_billed
+        self.end(reservation, cost, may_be_billed=may_be_billed, task_uuid=task_uuid, has_ended=has_ended)
+        self._wake(self._behind_polls.pop(task_uuid, []))
+
+    def _begin_polls(self, refused: Refused) -> bool:
+        """Have tasks polled for that were given up, if a request that does not fit may do so then."""
+        machine = self._machine
+        if not self.polls:
+            return False
+        held = self.budget.withheld_for
+        left = {task_uuid: held[task_uuid] for task_uuid in held if task_uuid not in self._polled}
+        amounts = (machine.estimate(request) if amount is None else amount for request, amount in left.values())
+        withheld = sum(amount or 0 for amount in amounts)
+        if not left or not machine.is_worth_polling(refused, withheld):
+            return False
+        for task_uuid in islice(left, _MOST_POLLED):
+            self.budget.give_back(task_uuid)
+            self._polling[task_uuid] = machine.force(left[task_uuid][0])
+            self._polled.add(task_uuid)
+        self._poll_wanted.set()
+        return True
+
     def reserve(self, request: PreparedTask, spec: NodeSpec, waiter: Any) -> Reservation | None:
         """Reserve for a request that is about to be sent; `None`: the waiter, if there is one, waits for its turn.
 
@@ -250,13 +359,22 @@ class BudgetAccount:
             BudgetExceeded: it will never fit.
         """
         self._look_elsewhere()
-        answer = self._machine.reserve(_budget_request(request), waiter)
+        wanted = _budget_request(request)
+        answer = self._machine.reserve(wanted, waiter)
+        if isinstance(answer, Refused) and waiter is not None and self._begin_polls(answer):
+            answer = self._machine.reserve(wanted, waiter)
         if isinstance(answer, Refused):
             raise self._exceeded(spec, request, answer)
         return answer
 
-    def collect(self, request: PreparedTask, task_uuid: str) -> Reservation:
-        """Reserve for a task that an earlier run may have sent, whatever is left: its result is only asked for."""
+    def collect(self, request: PreparedTask, task_uuid: str, waiter: Any) -> Reservation | None:
+        """Reserve for a task that an earlier run may have sent, whatever is left: its result is only asked for.
+
+        `None`: it is polled for already; the waiter is to look again when that has ended.
+        """
+        if task_uuid in self._polling:
+            self._behind_polls.setdefault(task_uuid, []).append(waiter)
+            return None
         self.budget.give_back(task_uuid)
         return self._machine.force(_budget_request(request))
 
@@ -337,12 +455,15 @@ class BudgetAccount:
 
 
 @asynccontextmanager
-async def open_account(given: Any, name: str, writer: JournalWriter | None) -> AsyncGenerator[BudgetAccount | None]:
+async def open_account(
+    given: Any, name: str, writer: JournalWriter | None, client: object
+) -> AsyncGenerator[BudgetAccount | None]:
     """Draw on a budget for the time of a block, if there is one.
 
     Args:
         given: the keyword `budget=`.
         name: the flow or batch, by which its past is found in the journal.
+        client: polls for what was given up; `None` if nothing is sent.
 
     Raises:
         ClientStateError: a run in another event loop uses the budget.
@@ -360,6 +481,10 @@ async def open_account(given: Any, name: str, writer: JournalWriter | None) -> A
         await account.remember(writer.store, name)
         async with open_task_group() as beside:
             beside.start_soon(account.attend, writer)
+            journal = getattr(writer.store, "path", None) or getattr(writer.store, "address", None)
+            if journal is not None and client is not None:
+                account.polls = True
+                beside.start_soon(account.poll, journal, name, cast("RunClient", client), writer)
             try:
                 yield account
             finally:

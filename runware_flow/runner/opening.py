@@ -67,7 +67,7 @@ async def open_admission(
     Args:
         least: tells what it will cost at least, in USD.
     """
-    account = await stack.enter_async_context(open_account(settings.budget, name, writer))
+    account = await stack.enter_async_context(open_account(settings.budget, name, writer, client))
     balance = None
     if account is not None and isinstance(client, AccountClient):
         balance = BalanceWarning(name, client, partial(least, account))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -158,8 +159,29 @@ KINDS = [BudgetRequest("imageInference", f"model:{number}@1", results) for numbe
 HIGHEST = {"model:1@1": 900, "model:2@1": 250, "model:3@1": 60}
 
 
+def test_request_that_is_refused_for_what_is_withheld_waits_while_that_is_polled_for():
+    cost = BudgetMachine(0, PRICES).estimate(IMAGE)
+    budget = BudgetMachine(cost, PRICES)
+    old = budget.reserve(IMAGE, "old")
+    budget.withhold(old)
+    refused = budget.reserve(IMAGE, "new")
+    assert isinstance(refused, Refused)
+    assert not budget.is_worth_polling(refused, 0)
+    assert not budget.is_worth_polling(refused, cost - 1)
+    assert budget.is_worth_polling(refused, cost)
+    assert not budget.is_worth_polling(Refused(None, is_unreported=True), cost)
+    budget.keep_no_more(IMAGE, cost)
+    polled = budget.force(IMAGE)
+    assert budget.reserve(IMAGE, "new") is None
+    assert budget.release(polled) == ["new"]
+    assert isinstance(budget.reserve(IMAGE, "new"), Reservation)
+
+
 class Market:
-    """Requests that ask, wait, fly and end in whatever order `draw` says."""
+    """Requests that ask, wait, fly and end in whatever order `draw` says.
+
+    What is withheld is polled for once if a request is refused that would fit without it.
+    """
 
     def __init__(self, askings, budget, draw):
         self.askings, self.budget, self.draw = askings, budget, draw
@@ -167,6 +189,8 @@ class Market:
         self.waiting: set[int] = set()
         self.flying: dict[int, Reservation] = {}
         self.ended: dict[int, str] = {}
+        self.withheld: dict[int, tuple[BudgetRequest, int | None]] = {}
+        self.polled: dict[int, Reservation] = {}
 
     def wake(self, named):
         assert len(set(named)) == len(named)
@@ -181,6 +205,8 @@ class Market:
             self.wake(self.budget.recheck())
             return
         answer = self.budget.reserve(self.askings[name], name)
+        if isinstance(answer, Refused) and self.poll(answer):
+            answer = self.budget.reserve(self.askings[name], name)
         if answer is None:
             self.waiting.add(name)
         elif isinstance(answer, Refused):
@@ -188,10 +214,23 @@ class Market:
         else:
             self.flying[name] = answer
 
-    def land(self, name):
-        reservation, asking = self.flying.pop(name), self.askings[name]
+    def poll(self, refused):
+        budget, withheld = self.budget, self.withheld
+        amounts = (budget.estimate(request) if amount is None else amount for request, amount in withheld.values())
+        if not withheld or not budget.is_worth_polling(refused, sum(amount or 0 for amount in amounts)):
+            return False
+        for name, held in withheld.items():
+            budget.keep_no_more(*held)
+            self.polled[name] = budget.force(held[0])
+        self.withheld = {}
+        return True
+
+    def land(self, name, flying):
+        reservation, asking = flying.pop(name), self.askings[name]
         self.ended[name] = end = self.draw(st.sampled_from(["settle", "settle", "settle", "release", "withhold"]))
         cost = [self.draw(st.integers(0, asking.results * HIGHEST[asking.model]))] if end == "settle" else []
+        if end == "withhold" and flying is self.flying:
+            self.withheld[name] = asking, None if reservation.is_probe else reservation.amount
         self.wake(getattr(self.budget, end)(reservation, *cost))
 
     def give_up(self, name):
@@ -200,7 +239,8 @@ class Market:
         self.wake(self.budget.forget({name}))
 
     def step(self):
-        moves = [(self.ask, name) for name in self.to_ask] + [(self.land, name) for name in self.flying]
+        moves = [(self.ask, name) for name in self.to_ask]
+        moves += [(partial(self.land, flying=flying), name) for flying in (self.flying, self.polled) for name in flying]
         assert moves, f"{len(self.waiting)} wait for nothing in flight: {self.budget!r}"
         if self.waiting and self.draw(st.integers(0, 19)) == 0:
             moves = [(self.give_up, min(self.waiting))]
@@ -210,8 +250,8 @@ class Market:
     def check(self):
         unknown = [one.request.kind for one in self.flying.values() if one.is_probe]
         assert len(set(unknown)) == len(unknown), "two tries of one model at once"
-        assert self.budget.reserved == sum(one.amount for one in self.flying.values())
-        assert self.budget.in_flight == len(self.flying)
+        assert self.budget.reserved == sum(one.amount for one in [*self.flying.values(), *self.polled.values()])
+        assert self.budget.in_flight == len(self.flying) + len(self.polled)
         assert self.budget.waiting_count == len(self.waiting)
 
 
@@ -225,7 +265,7 @@ def test_any_order_ends_each_request_once_and_exact_prices_are_never_exceeded(as
     prices = {model: Price(0.0, HIGHEST[model] / 1_000_000) for model in priced}
     budget = BudgetMachine(limit, prices)
     market = Market(askings, budget, data.draw)
-    while len(market.ended) < len(askings):
+    while len(market.ended) < len(askings) or market.polled:
         market.step()
         market.check()
         if len(priced) == len(HIGHEST):

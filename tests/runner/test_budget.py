@@ -9,7 +9,8 @@ import threading
 import anyio
 import anyio.lowlevel
 import pytest
-from service import Service, art, caption
+from service import Service, art, caption, failed
+from waiting import cancel_when
 
 from runware_flow import (
     Batch,
@@ -23,6 +24,7 @@ from runware_flow import (
     FlowFailed,
     Ok,
     RunwareError,
+    RunwareTimeoutError,
     Skipped,
 )
 from runware_flow.client.request import prepare
@@ -303,6 +305,125 @@ def test_what_an_abandoned_run_may_have_bought_is_reserved_and_collected_whateve
         assert service.sent_before == ["yes", "yes"]
         assert seen == [pytest.approx(0.0036)] * 2
         assert (budget.spent, budget.reserved) == (0.0036, 0.0)
+
+    run(main)
+
+
+def olds(path):
+    flow = Flow("kites", journal=path)
+    flow.map(["old"], art, label="old")
+    return flow
+
+
+def unknown():
+    return RunwareError("the service says that it does not know this task", code="notFound", raw_code="taskNotFound")
+
+
+def still_runs():
+    return RunwareTimeoutError("it still runs", code="timeout", raw_code="timeout")
+
+
+@pytest.mark.parametrize(
+    ("found", "left", "state"),
+    [
+        (failed, COST, ("failed", None)),
+        (unknown, COST, ("abandoned", 0.0)),
+        (still_runs, 0.0, ("open", None)),
+        (lambda: None, 0.0, ("done", COST)),
+    ],
+    ids=["failed", "unknown", "running", "done"],
+)
+def test_what_an_earlier_run_gave_up_is_polled_for_before_a_budget_stops_the_run(run, tmp_path, found, left, state):
+    """What the program does not ask for any more keeps its money only until a node needs it."""
+    path = tmp_path / "run.sqlite"
+
+    async def main():
+        await leave_in_flight(olds(path), 1)
+        flow = Flow("kites", journal=path, budget=(budget := Budget(COST, prices=PRICES)))
+        node, service = flow.then(art("new")), Service()
+        service.answer = lambda request, count: found() if service.sent_before[-1] == "yes" else None
+        if left:
+            assert (await flow.execute(service))[node].cost == COST
+            assert (budget.spent, budget.reserved) == (COST, 0.0)
+        else:
+            with pytest.raises(FlowFailed) as caught:
+                await flow.execute(service)
+            assert isinstance(caught.value.__cause__, BudgetExceeded)
+            assert budget.spent + budget.reserved == COST
+        assert service.sent_before == (["yes", "no"] if left else ["yes"])
+        with Journal(path) as journal:
+            old = next(entry for entry in journal.entries() if entry.request["positivePrompt"] == "old")
+        assert (old.state, old.cost) == state
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_fallback_after_a_timeout_has_the_money_of_a_task_that_the_service_says_has_failed(run, tmp_path, is_judged):
+    flow = Flow("kites", journal=tmp_path / "run.sqlite", budget=(budget := Budget(COST, prices=PRICES)))
+    late = flow.then(art("late"), timeout=0.05).fallback(art("other"))
+    service = Service()
+
+    def answer(request, count):
+        if service.sent_before[-1] == "yes":
+            return failed() if is_judged else unknown()  # what was just sent may be on its way to the service
+        return anyio.sleep_forever() if request.wire["positivePrompt"] == "late" else None
+
+    async def main():
+        service.answer = answer
+        if is_judged:
+            assert (await flow.execute(service))[late].cost == COST
+        else:
+            with pytest.raises(FlowFailed):
+                await flow.execute(service)
+        assert service.sent_before == (["no", "yes", "no"] if is_judged else ["no", "yes"])
+        assert budget.spent + budget.reserved == COST
+
+    run(main)
+
+
+def test_node_whose_task_is_polled_for_by_the_budget_waits_for_that_and_takes_its_result(run, tmp_path):
+    path = tmp_path / "run.sqlite"
+
+    async def main():
+        await leave_in_flight(olds(path), 1)
+        flow = Flow("kites", journal=path, budget=(budget := Budget(2 * COST - 0.0001, prices=PRICES)))
+        new, old = flow.then(art("new")), flow.map(["old"], art, label="old")
+        service = Service()
+
+        def answer(request, count):
+            is_old = service.sent_before[-1] == "yes"
+            return [service.result(request, cost=0.0002)] if is_old else None
+
+        service.answer = answer
+        result = await flow.execute(service)
+        assert [result[new].cost, result[old][0].cost] == [COST, 0.0002]
+        assert service.sent_before == ["yes", "no"]
+        assert (budget.spent, budget.reserved) == (pytest.approx(COST + 0.0002), 0.0)
+
+    run(main)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "rest"])
+def test_what_a_cancelled_run_has_bought_is_counted_when_a_budget_needs_it(run, tmp_path, transport):
+    path = tmp_path / "run.sqlite"
+
+    async def main():
+        async with (
+            Emulator(latency=0.05) as emulator,
+            Client(**emulator.client_options, transport=transport) as client,
+        ):
+            first = Flow("kites", journal=path)
+            first.map(["a first kite", "a second kite", "a third kite"], art)
+            async with cancel_when(lambda: len(emulator.log.tasks) == 3):
+                await first.execute(client)
+            budget = Budget(0.03, prices={"imageInference": 0.01})
+            flow = Flow("kites", journal=path, budget=budget)
+            node = flow.then(art("new"))
+            assert (await flow.execute(client))[node]
+            assert len(emulator.log.tasks) == 4
+            assert budget.reserved == 0
+            assert budget.spent == pytest.approx(emulator.log.billed)
 
     run(main)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 
 import anyio
 import pytest
@@ -175,20 +175,22 @@ def test_request_that_never_left_costs_nothing_and_is_sent_by_the_next_run(run, 
 
 
 @contextmanager
-def silent_port():
-    """A port whose connections are opened by the system, and never answered."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def full_port():
+    """A port at which a connection is never made: its queue is full, and nothing accepts from it."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        with suppress(TimeoutError):
+            while True:
+                waiting = stack.enter_context(socket.socket())
+                waiting.settimeout(0.1)
+                waiting.connect(listener.getsockname())
         yield listener.getsockname()[1]
 
 
-def of_silent(port):
-    """The options of a client that waits for a connection for ever: the one for REST and streams waits for TLS."""
-    return {
-        "api_key": "key",
-        "ws_base_url": f"ws://127.0.0.1:{port}",
-        "http_base_url": f"https://127.0.0.1:{port}",
-        "content_base_url": f"https://127.0.0.1:{port}",
-    }
+def of_port(port):
+    """The options of a client whose every address is at one port."""
+    urls = {f"{name}_base_url": f"http://127.0.0.1:{port}" for name in ("http", "content", "schemas", "serverless")}
+    return {"api_key": "key", "ws_base_url": f"ws://127.0.0.1:{port}", **urls}
 
 
 def pieces(prompt):
@@ -220,8 +222,8 @@ def read_states(path):
 @pytest.mark.parametrize("transport", ["websocket", "rest"])
 def test_request_that_waits_for_a_connection_when_it_is_cancelled_costs_nothing(run, path, transport):
     async def main():
-        with silent_port() as port:
-            async with Client(**of_silent(port), transport=transport) as client:
+        with full_port() as port:
+            async with Client(**of_port(port), transport=transport) as client:
                 await cancel_once_written(path, client, art("waits"))
         assert read_states(path) == [("abandoned", 0.0)]
         assert not read_past(path, "given up").may_be_billed
@@ -238,8 +240,8 @@ def test_request_that_waits_for_a_connection_when_it_is_cancelled_costs_nothing(
 
 def test_stream_that_waits_for_a_connection_when_it_is_cancelled_costs_nothing(run, path):
     async def main():
-        with silent_port() as port:
-            async with Client(**of_silent(port)) as client:
+        with full_port() as port:
+            async with Client(**of_port(port)) as client:
                 await cancel_once_written(path, client, pieces("waits"))
         assert read_states(path) == [("abandoned", 0.0)]
 
