@@ -122,6 +122,7 @@ class SocketLink:
         self._closed_because: str | None = None
         self._largest: tuple[int, tuple[TaskId, ...]] = (0, ())
         self._is_too_large = False
+        self._is_reply_too_large = False
 
     def open(self) -> None:
         self._closed_because = None
@@ -155,7 +156,7 @@ class SocketLink:
                     connection = await _translate(self._enter, stack)
                     is_open = True
                     self._outbox.clear()
-                    self._largest, self._is_too_large = (0, ()), False
+                    self._largest, self._is_too_large, self._is_reply_too_large = (0, ()), False, False
                     report(events.ConnectionOpened(self._clock()))
                     failure = await self._converse(connection, report, leave)
             except TransportError as error:
@@ -167,7 +168,8 @@ class SocketLink:
             report(events.ConnectionLost(now, self._closed_because, jitter))
         elif is_open:
             too_large = self._largest[1] if self._is_too_large else ()
-            report(events.ConnectionLost(now, failure or "connection lost", jitter, too_large))
+            lost = events.ConnectionLost(now, failure or "connection lost", jitter, too_large, self._is_reply_too_large)
+            report(lost)
         else:
             report(events.ConnectionRefused(now, failure or "connection refused", jitter))
 
@@ -204,8 +206,9 @@ class SocketLink:
                     report(self._frame_event(self._api_key.redact_bytes(data)))
             except TransportError as error:
                 # Without a close code it is a message of the peer's that is too large.
-                is_ours = error.kind == "too-large" and error.close_code is not None
-                self._is_too_large = self._is_too_large or is_ours
+                if error.kind == "too-large" and error.close_code is None:
+                    self._is_reply_too_large = True
+                self._is_too_large = self._is_too_large or (error.kind == "too-large" and error.close_code is not None)
                 reasons.append(error.message)
                 workers.cancel_scope.cancel()
         return reasons[0]
@@ -290,7 +293,9 @@ class ExchangeLink:
                 reply = await rest.post(body, timeout=self._timeout, on_begin=lambda: leave(_submitted(entries)))
             except TransportError as error:
                 now = anyio.current_time()
-                event = events.ExchangeFailed(now, task_ids, lane, self._api_key.redact(error.message), error.sent)
+                is_too_large = error.kind == "too-large"
+                message = self._api_key.redact(error.message)
+                event = events.ExchangeFailed(now, task_ids, lane, message, error.sent, is_too_large)
             except Exception as error:  # noqa: BLE001  # of a user's HTTP client: it belongs to the calls in this POST
                 if lane is Lane.SUBMIT:
                     failure = error

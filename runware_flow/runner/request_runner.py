@@ -601,6 +601,8 @@ class RequestRunner:
             except RunwareError as error:
                 if is_verdict(error) or isinstance(error, RunwareTimeoutError) or error.results:
                     raise
+                if error.raw_code == "replyTooLarge":  # the service has it
+                    raise
         return await self._call(attempt, sent_before="maybe")
 
     async def _call(self, attempt: AttemptState, **options: Any) -> list[Any]:

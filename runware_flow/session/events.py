@@ -180,6 +180,8 @@ class ConnectionLost(msgspec.Struct, frozen=True):
     too_large: tuple[TaskId, ...] = ()
     """If it was lost because a frame was too large for the peer: the tasks of the largest frame that was written on it.
     A frame that is smaller than one that was taken is never the one."""
+    is_reply_too_large: bool = False
+    """It was lost because a message of the service was larger than this side takes."""
 
 
 class FrameReceived(msgspec.Struct, frozen=True):
@@ -227,6 +229,8 @@ class ExchangeFailed(msgspec.Struct, frozen=True):
     reason: str
     sent: bool
     """Whether the request may have reached the service."""
+    is_reply_too_large: bool = False
+    """There was a reply, larger than this side takes."""
 
 
 class TimerFired(msgspec.Struct, frozen=True):

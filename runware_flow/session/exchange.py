@@ -16,6 +16,7 @@ from runware_flow.session.commands import Lane, Log
 from runware_flow.session.inflight import Entry, TaskState
 from runware_flow.session.reading import Part, group, is_busy, may_be_of, read_parts
 from runware_flow.session.retry import backoff, spread
+from runware_flow.session.tracker import reply_too_large
 from runware_flow.wire.frames import ErrorItem
 from runware_flow.wire.problems import to_error
 
@@ -76,6 +77,9 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
         entry = tracker.entries.get(task_id)
         if entry is None or not _is_awaiting(entry, event.lane):
             continue
+        if event.is_reply_too_large:
+            _too_large(tracker, entry, event)
+            continue
         error = RunwareError(
             f"no reply from the service: {event.reason}",
             code="connection",
@@ -93,6 +97,21 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
             tracker.look_up(entry, event.at, None)
         else:
             tracker.retry(entry, error, event.at)
+
+
+def _too_large(tracker: Tracker, entry: Entry, event: ExchangeFailed) -> None:
+    """A reply is too large to be read: that of one task is given up, that of several is had task by task."""
+    if len(event.task_ids) == 1:
+        tracker.settle(entry, reply_too_large(entry, event.reason))
+        return
+    entry.alone = True
+    if event.lane is not Lane.SUBMIT:
+        entry.asking = None
+        tracker.poll_now(entry, event.at)
+    elif entry.resends_freely:
+        tracker.accepted(entry, event.at)
+    else:
+        tracker.look_up(entry, event.at, None)
 
 
 def _by_task(tracker: Tracker, event: ExchangeFinished) -> tuple[dict[TaskId, list[Part]], list[ErrorItem]]:

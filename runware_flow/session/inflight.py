@@ -151,6 +151,11 @@ class Entry:
         """Whether there is something to send, and leave to send it."""
         return self.submission.sent_before != "yes" and not self.confirmed
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a reply for it is under way: it was sent, or polled for, and not answered."""
+        return self.asking is not None or self.state is TaskState.SENT
+
     def move(self, happening: str) -> None:
         """Change the state by `TRANSITIONS`; a move that is not in it is a bug of this library."""
         try:

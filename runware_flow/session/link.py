@@ -211,6 +211,10 @@ class Link:
         self._timers.set(LinkDue.RECONNECT, at + delay)
         return None
 
+    def forget_session(self) -> None:
+        """Begin a new session with the next connection: in the old one the service sends again what was not taken."""
+        self.session_id = None
+
     def due(self, what: LinkDue, at: float) -> RunwareError | None:
         """Something of the link is due."""
         if what is LinkDue.RECONNECT:

@@ -172,6 +172,8 @@ class SessionMachine:
             self._refuse_when_closed(event)
             return []
         self._dispatch(event)
+        if self._tracker.suspects:
+            self._tracker.go_on(event.at)
         if self._tracker.windows.closed:
             self._tracker.let_go(event.at)
         self._flush()
@@ -253,6 +255,9 @@ class SessionMachine:
     def _connection_failed(self, event: ConnectionRefused | ConnectionLost) -> None:
         if isinstance(event, ConnectionLost) and event.too_large:
             self._tracker.frame_refused(event.too_large, event.reason, event.at)
+        if isinstance(event, ConnectionLost) and event.is_reply_too_large:
+            self._link.forget_session()
+            self._tracker.reply_refused(event.reason)
         if self._tracker.is_open:
             self._tracker.disconnected()
         error = self._link.failed(event.reason, event.at, event.jitter)

@@ -64,6 +64,9 @@ class Tracker:
         self._polls: TimerQueue[TaskId] = TimerQueue()
         self._replies: TimerQueue[tuple[TaskId, ...]] = TimerQueue()
         """When the reply to a frame of polls is overdue, by the tasks that were polled in it."""
+        self.suspects: list[TaskId] = []
+        """Tasks of which one has an answer that is too large: they have their turn one by one, and all others wait."""
+        self._has_turn: TaskId | None = None
         self._count = 0
 
     # What callers want
@@ -140,6 +143,7 @@ class Tracker:
         The times of polls stay: connections that break one after the other must not postpone them without end.
         """
         self.is_open = False
+        self._has_turn = None
         self._deadlines.clear()
         self._replies.clear()
         for entry in self.entries.values():
@@ -165,12 +169,16 @@ class Tracker:
         """When the next frame of polls may leave; infinity if none is to leave."""
         if not self.is_open:
             return inf
+        if self.suspects and (suspect := self._next_suspect()) is not None:
+            return inf if suspect.is_awaited else max(0.0, self.poller.open_at)
         at = self._polls.next_at
         return at if at > self.poller.open_at else self.poller.open_at
 
     @property
     def next_let_go_at(self) -> float:
         """When a window may have room for what waits, though nothing happens until then."""
+        if self.suspects:
+            return inf
         return self.windows.next_at(has_connection=self.is_open)
 
     @property
@@ -202,7 +210,10 @@ class Tracker:
         """Send all polls that are due, together."""
         if not self.is_open or at < self.poller.open_at:
             return
-        due = self._polls.pop_due(at)
+        if self.suspects and (suspect := self._next_suspect()) is not None:
+            due = self._take_turn(suspect, at)
+        else:
+            due = self._polls.pop_due(at)
         if not due:
             return
         may_join, reply_by = self.poller.may_join, at + self.poller.reply_wait(0)
@@ -223,6 +234,51 @@ class Tracker:
         usual = tuple(due) if not others else tuple(task_id for task_id in due if task_id not in others)
         self._await_replies(usual, reply_by)
         self.poller.note_poll(at)
+
+    def reply_refused(self, reason: str) -> None:
+        """A message of the service was too large for this side, and ended the connection.
+
+        It may answer any request that is out. If that is one, its task is given up, since the answer would be as large
+        again. Else each of them has its turn, alone, while all others wait: one that is answered is not the
+        one, and if the connection is lost again it is the one that has its turn. So this ends after as many turns.
+        """
+        awaited = [entry for entry in self.entries.values() if entry.is_awaited]
+        self._has_turn = None
+        if len(awaited) == 1:
+            self.settle(awaited[0], reply_too_large(awaited[0], reason))
+            return
+        for entry in awaited:
+            entry.alone = True
+        known = set(self.suspects)
+        self.suspects += [entry.task_id for entry in awaited if entry.task_id not in known]
+
+    def _next_suspect(self) -> Entry | None:
+        """The task that has its turn to show whether its answer is too large; `None` once all have."""
+        while self.suspects:
+            task_id = self.suspects[0]
+            entry = self.entries.get(task_id)
+            if entry is not None and (task_id != self._has_turn or entry.is_awaited):
+                return entry
+            del self.suspects[0]
+            self._has_turn = None
+        return None
+
+    def _take_turn(self, suspect: Entry, at: float) -> list[TaskId]:
+        """Let a suspect have its turn; gives it back if it is to be polled."""
+        if suspect.is_awaited:
+            return []
+        self._has_turn = suspect.task_id
+        if suspect.state is TaskState.WAITING:
+            self.send_in_turn(suspect, at)
+            return []
+        self._polls.drop(suspect.task_id)
+        return [suspect.task_id]
+
+    def go_on(self, at: float) -> None:
+        """Once all suspects had their turn, let those go on that waited for that."""
+        if self.is_open and self._next_suspect() is None:
+            for entry in list(self.entries.values()):
+                self._start(entry, at)
 
     def overdue(self, task_id: TaskId, at: float) -> None:
         """The deadline of a task has come: its turn after a backoff, or something awaited that did not come."""
@@ -266,6 +322,8 @@ class Tracker:
 
     def send_in_turn(self, entry: Entry, at: float) -> None:
         """Send a task now if its model's window has room, or let it wait for that."""
+        if self.suspects and entry.task_id != self._has_turn and self._next_suspect() is not None:
+            return
         window = entry.window
         if window.is_failing(at):
             self._fail_refused(entry)
@@ -290,6 +348,8 @@ class Tracker:
 
     def let_go(self, at: float) -> None:
         """Send what waited for a window that has room now, and offer room to those who have tasks of their own."""
+        if self.suspects:
+            return
         for window, who in self.windows.let_go(at, has_connection=self.is_open):
             if isinstance(who, str):
                 entry = self.entries[who]
@@ -634,6 +694,21 @@ def too_large(entry: Entry, reason: str) -> RunwareError:
         " upload large media first and name them by UUID, or send smaller ones",
         code="validation",
         raw_code="valueTooLarge",
+        task_type=submission.task_type,
+        task_uuid=entry.task_id,
+    )
+
+
+def reply_too_large(entry: Entry, reason: str) -> RunwareError:
+    """The error of a task whose answer this side cannot take for its size; it is at the service, and may be billed."""
+    submission, why = entry.submission, reason.rstrip(".")
+    model = f" with {submission.model}" if submission.model else ""
+    return RunwareError(
+        f"{submission.task_type}{model}: its answer is too large to be read ({why}), so it is not fetched again;"
+        " request URLs (outputType) in place of data, or fewer results in one task",
+        code="connection",
+        raw_code="replyTooLarge",
+        retryable=False,
         task_type=submission.task_type,
         task_uuid=entry.task_id,
     )

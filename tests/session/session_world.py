@@ -58,6 +58,8 @@ class Plan:
     failures: set[int] = field(default_factory=set)
     named: bool = True
     """Results carry ids of their own."""
+    size: int = 0
+    """Bytes of each result, beside the rest."""
 
 
 @dataclass
@@ -133,6 +135,8 @@ class Service:
                 return {**base, "status": "error", "error": error}, False
             return {"code": "providerError", "status": "error", "message": "failed", "taskUUID": task_id}, True
         status = {"status": "success"} if polled else {}
+        if known.plan.size:
+            status["imageBase64Data"] = "x" * known.plan.size
         if known.plan.named:
             return {**base, **status, "imageUUID": f"{task_id}-{index}", "imageURL": "https://im/x.jpg"}, False
         return {**base, **status, "text": f"words number {index}"}, False
@@ -184,6 +188,8 @@ class Faults:
     """By REST: 503 instead of an answer."""
     kill_every: int | None = None
     """No probability: the service's connection breaks in place of each so-manieth frame, which is replayed."""
+    largest: int | None = None
+    """No probability: a message of more bytes is too large for the client."""
     life: float | None = None
     """No probability: no connection stands longer than so many seconds."""
 
@@ -209,6 +215,7 @@ class World:
         self.settled_at: dict[str, float] = {}
         self.ended: list[EndSession] = []
         self.frames_sent = 0
+        self.losses = 0
         self.frames_received = 0
         self.asks: dict[str, int] = {}
         self.unknowns: dict[str, int] = {}
@@ -361,10 +368,16 @@ class World:
             self._is_cut = True
             self.after(self.latency, lambda: self._disconnect("broken") if epoch == self._epoch else None)
 
-    def _disconnect(self, reason: str) -> None:
+    def _is_too_large(self, payload: bytes) -> bool:
+        return self.faults.largest is not None and len(payload) > self.faults.largest
+
+    def _disconnect(self, reason: str, *, too_large: bool = False, epoch: int | None = None) -> None:
+        if epoch not in (None, self._epoch):
+            return
         self._epoch += 1
         self.connected = False
-        self.feed(ConnectionLost(self.now, reason, self.random.random()))
+        self.losses += 1
+        self.feed(ConnectionLost(self.now, reason, self.random.random(), (), too_large))
 
     def _arrive(self, bodies: list[dict[str, Any]], epoch: int) -> None:
         """A frame of ours reaches the service."""
@@ -437,6 +450,12 @@ class World:
 
     def _emit(self, payload: bytes) -> None:
         """Send a frame, or keep it for the session that comes back."""
+        if self._is_too_large(payload) and self.connected and not self._is_cut:
+            self._undelivered.append(payload)
+            self._is_cut = True
+            epoch = self._epoch
+            self.after(self.latency, lambda: self._disconnect("too large", too_large=True, epoch=epoch))
+            return
         if not self.connected or self._is_cut or self._strikes():
             self._undelivered.append(payload)
         elif self.random.random() >= self.faults.lose:
@@ -498,6 +517,11 @@ class World:
                 self.feed(ExchangeFailed(self.now, ids, lane, "reply lost", sent=True))
                 return
             status = 400 if errors and not data else 200
+            payload = json.dumps({"data": data, "errors": errors}).encode()
+            if self._is_too_large(payload):
+                self.losses += 1
+                self.feed(ExchangeFailed(self.now, ids, lane, "too large", sent=True, is_reply_too_large=True))
+                return
             self._finish(ids, lane, status, json.dumps({"data": data, "errors": errors}).encode())
 
         self.after(wait + self.latency, finish)

@@ -375,3 +375,16 @@ def test_log_says_nothing_of_prompts_or_results():
     lines = machine.handle(TaskSubmitted(0.0, task()))
     lines += machine.handle(submitted(0.1, decode_reply(500, b"oops"), 500))
     assert [line.category for line in lines if isinstance(line, Log)] == ["retry"]
+
+
+def test_reply_that_is_too_large_is_had_task_by_task_and_ends_the_one_that_it_is():
+    play = rest()
+    play >> TaskSubmitted(0.0, task()) >> TaskSubmitted(0.0, task("t2"))
+    play >> submitted(0.05, reply(200, item(), item("t2")), ids=("t1", "t2")) >> TimerFired(0.1)
+    play >> ExchangeFailed(0.2, ("t1", "t2"), Lane.POLL, "too large", sent=True, is_reply_too_large=True)
+    assert errors(play) == {}
+    fire(play)
+    assert play.commands(Send)[-1] == Send((ask(joins=False), ask("t2", joins=False)))
+    play >> ExchangeFailed(0.4, ("t1",), Lane.POLL, "too large", sent=True, is_reply_too_large=True)
+    play >> asked(0.5, reply(200, done("t2")), ids=("t2",))
+    assert errors(play) == {"t1": ("connection", "replyTooLarge"), "t2": None}

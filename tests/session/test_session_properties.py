@@ -232,6 +232,44 @@ def assert_nothing_is_forgotten(machine: SessionMachine, *, duplex: bool) -> Non
         assert is_posted or waits or is_due or is_awaited, entry
 
 
+TASKS = st.tuples(
+    st.sampled_from(["sync", "async", "search"]),
+    st.booleans(),
+    st.sampled_from([0.05, 0.3, 2.0]),
+    st.sampled_from([0.0, 0.0, 0.1, 1.0, 5.0]),
+    st.integers(1, 2),
+)
+"""How a task is delivered, whether its results are too large, its duration, when it is submitted, and its results."""
+
+
+@pytest.mark.parametrize("duplex", [True, False])
+@given(tasks=st.lists(TASKS, min_size=1, max_size=10), seed=st.integers(0, 2**32))
+def test_answer_that_is_too_large_ends_its_task_alone_after_few_tries(
+    duplex: bool, tasks: list[Any], seed: int
+) -> None:
+    world = World(SessionOptions(api_key=Secret(KEY), duplex=duplex), seed)
+    world.submit(submission("first"), Plan([0.1]))
+    assert world.run_until_settled(CALM)
+    world.faults.largest = 1_000
+    large: set[str] = set()
+    for number, (kind, is_large, duration, pause, slots) in enumerate(tasks):
+        world.run(pause)
+        delivery = "async" if kind == "async" else "sync"
+        more = {"task_type": "modelSearch"} if kind == "search" else {}
+        world.submit(
+            submission(f"t{number}", delivery, slots, **more),
+            Plan([duration] * slots, size=1_500 if is_large else 100),
+        )
+        if is_large and kind != "search":
+            large.add(f"t{number}")
+    assert world.run_until_settled(CALM)
+    told = {name: settled.error and settled.error.raw_code for name, settled in world.settled.items()}
+    assert {name for name, code in told.items() if code == "replyTooLarge"} == large
+    assert set(told.values()) <= {None, "replyTooLarge"}
+    assert world.losses <= 1 + 3 * len(large) + len(tasks)
+    assert set(world.service.bills.values()) == {1}
+
+
 @pytest.mark.parametrize("duplex", [True, False])
 @given(frames=st.lists(FRAMES, max_size=6), status=st.sampled_from([200, 400, 404, 429, 500]))
 def test_machine_any_frames_never_crash_it(duplex: bool, frames: list[Any], status: int) -> None:

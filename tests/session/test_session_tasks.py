@@ -646,3 +646,41 @@ def test_conflict_on_the_first_send_of_a_journalled_task_acknowledges_it(kind):
     other = opened()
     other >> TaskSubmitted(1.0, kind()) >> received(1.1, errors=[problem("conflictTaskUUID")])
     assert errors(other) == {"t1": ("validation", "conflictTaskUUID")}
+
+
+def lost_to_a_large_message(at):
+    return ConnectionLost(at, "a message exceeds the limit", 0.0, (), is_reply_too_large=True)
+
+
+@pytest.mark.parametrize("kind", [task, sync_task])
+def test_answer_that_is_too_large_ends_the_only_task_that_is_out_at_once(kind):
+    play = polled() if kind is task else opened() >> TaskSubmitted(1.0, kind())
+    play >> lost_to_a_large_message(1.2)
+    assert errors(play) == {"t1": ("connection", "replyTooLarge")}
+    error = play.commands(Settle)[-1].error
+    assert "its answer is too large to be read (a message exceeds the limit), so it is not fetched again" in str(error)
+    assert not error.retryable
+    play >> TimerFired(play.commands(SetTimer)[-1].at) >> ConnectionOpened(2.0)
+    assert play.commands(Send)[-1] == Send((auth(),)), "in the old session the service would send it again"
+
+
+def test_one_of_several_answers_that_is_too_large_is_found_by_polling_one_at_a_time():
+    play = opened()
+    play >> TaskSubmitted(1.0, task()) >> TaskSubmitted(1.0, task("t2")) >> TaskSubmitted(1.0, task("t3"))
+    play >> received(1.01, item(), item("t2"), item("t3")) >> TimerFired(1.1)
+    assert [entry.task_id for entry in play.commands(Send)[-1].entries] == ["t1", "t2", "t3"]
+    play >> lost_to_a_large_message(1.2)
+    assert errors(play) == {}
+    play >> TimerFired(play.commands(SetTimer)[-1].at) >> ConnectionOpened(2.0) >> welcome(2.1) >> TimerFired(2.2)
+    assert play.commands(Send)[-1] == Send((ask(joins=False),))
+    play >> TaskSubmitted(2.21, task("new"))
+    play >> TimerFired(2.3)
+    assert play.commands(Send)[-1] == Send((ask(joins=False),)), "one at a time, and what is new waits"
+    play >> received(2.4, done()) >> TimerFired(2.5)
+    assert play.commands(Send)[-1] == Send((ask("t2", joins=False),))
+    play >> lost_to_a_large_message(2.6)
+    assert errors(play) == {"t1": None, "t2": ("connection", "replyTooLarge")}
+    play >> TimerFired(play.commands(SetTimer)[-1].at) >> ConnectionOpened(4.0) >> welcome(4.1) >> TimerFired(4.2)
+    assert play.commands(Send)[-1] == Send((ask("t3", joins=False),))
+    play >> received(4.3, done("t3"))
+    assert play.commands(Send)[-1] == Send((submit(task("new")),)), "all others go on"
