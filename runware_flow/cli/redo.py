@@ -40,7 +40,11 @@ def redo_command(
     for key, flows in found.shared.items():
         raise UsageError(f"several flows have an item {key!r}: name one of {', '.join(map(repr, flows))} with --flow")
     if found.failed:
-        echo(f"{', '.join(map(visible, found.failed))} failed: the next run with {journal} tries again without a mark")
+        failed = ", ".join(map(visible, found.failed))
+        echo(
+            f"{failed} failed: the next run with {journal} tries again without a mark, unless a fallback, a race or a"
+            " first has answered the failure"
+        )
         if not found.nodes:
             return
     count = mark_nodes(journal, found.nodes, is_marked=is_marked)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.declaration import NodeSpec, ScopeSpec
     from runware_flow.graph.machine import Decision, FlowMachine
-    from runware_flow.graph.plan import Contest, ScopePlan, Step
+    from runware_flow.graph.plan import Contest, Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.ledger import Ledger
     from runware_flow.journal.store import Entry
@@ -290,7 +290,7 @@ class RequestRunner:
             leads = [known_by] if known_by is not None else self._leads(around, choice)
             if known_by is not None and choice.kind is NodeKind.FALLBACK:
                 leads += self._leads(around, choice)
-            has_leads = choice.kind is NodeKind.FIRST or bool(leads) or _has_leads(around.plan, choice)
+            has_leads = choice.kind is NodeKind.FIRST or choice in self._lead_steps
             if has_leads and not leads and not machine.waits_for_lookup(around, choice):
                 return  # it may be found by a request that cannot be made yet
             for contest, name in leads:
@@ -403,16 +403,28 @@ class RequestRunner:
             skips: the contestants, of which those are left out whose first request is known.
         """
         found: list[tuple[Contest, str | None]] = []
-        for run, step, hops in _first_steps(around):
-            contests = [one for one in step.role.contests if one.step is choice and one.is_lead and one.hops == hops]
-            if not contests or any(run.above(up).cells[slot] != OK for up, slot in step.args):
+        for contest, step in self._lead_steps.get(choice, ()):
+            run = _first_run(around, choice.spec.scope, step.spec.scope)
+            if run is None or (choice.kind is NodeKind.FALLBACK and step.spec is choice.spec.deps[1]):
                 continue
-            if choice.kind is NodeKind.FALLBACK and step.spec is choice.spec.deps[1]:
-                continue
-            if skips and skips[contests[0].place].fingerprint is not None:
+            if skips and skips[contest.place].fingerprint is not None:
                 continue
             if (name := self._name_by_now(run, step)) is not None:
-                found.append((contests[0], name))
+                found.append((contest, name))
+        return found
+
+    @cached_property
+    def _lead_steps(self) -> dict[Step, list[tuple[Contest, Step]]]:
+        """For each choice but a `first`: the steps whose requests are the first ones of its contestants."""
+        found: dict[Step, list[tuple[Contest, Step]]] = {}
+        plans = [self.machine.root.plan]
+        for plan in plans:
+            for step in plan.steps:
+                for contest in step.role.contests:
+                    if contest.is_lead and contest.step.kind is not NodeKind.FIRST:
+                        found.setdefault(contest.step, []).append((contest, step))
+                if step.inner is not None:
+                    plans.append(step.inner)
         return found
 
     async def _hold(self, attempt: AttemptState, record: NodeRecord, known: Entry | None) -> Any:
@@ -736,25 +748,13 @@ def _is_first_item(run: ScopeRun, levels: int) -> bool:
     return all(run.above(level).index == 0 for level in range(levels))
 
 
-def _first_steps(around: ScopeRun) -> list[tuple[ScopeRun, Step, int]]:
-    """Return the steps of a scope, and those of the first items inside it, each with how many levels down it is."""
-    found: list[tuple[ScopeRun, Step, int]] = []
-    runs = [(around, 0)]
-    for run, level in runs:
-        found += [(run, step, level) for step in run.plan.steps]
-        fans = [run.values[step.slot] for step in run.plan.steps if step.inner is not None]
-        runs += [(fan.items[0], level + 1) for fan in fans if isinstance(fan, FanRun) and fan.items]
-    return found
-
-
-def _has_leads(plan: ScopePlan, choice: Step) -> bool:
-    """Tell whether there are requests that are a contestant's own, by which the choice would be known."""
-    plans = [plan]
-    for one in plans:
-        if any(contest.is_lead and contest.step is choice for step in one.steps for contest in step.role.contests):
-            return True
-        plans += [step.inner for step in one.steps if step.inner is not None]
-    return False
+def _first_run(around: ScopeRun, scope: ScopeSpec, inner: ScopeSpec) -> ScopeRun | None:
+    """Return the run of a scope, or of the first item of a scope inside it, if there is one by now."""
+    if inner is scope or inner.parent is None or inner.fan is None:
+        return around
+    run = _first_run(around, scope, inner.parent)
+    fan = None if run is None else run.values[inner.fan.slot]
+    return fan.items[0] if isinstance(fan, FanRun) and fan.items else None
 
 
 def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:
