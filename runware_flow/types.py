@@ -107,7 +107,7 @@ def _misfit(task_class: Any, values: tuple[Any, ...], given: dict[str, Any]) -> 
 
 
 def _fields_like(kind: Any, name: str) -> list[str]:
-    """The fields of a struct that may be meant by a name that is none: the one of that wire name, or similar ones."""
+    """The fields of a struct that an unknown name may mean: the one of that wire name, or similar ones."""
     names: tuple[str, ...] = kind.__struct_fields__
     wire_names = dict(zip(kind.__struct_encode_fields__, names, strict=True))
     if name in wire_names:

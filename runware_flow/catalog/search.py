@@ -375,7 +375,7 @@ def _read_query(text: str) -> tuple[list[str], list[str]]:
 
 
 def _score(card: ModelCard, query: str, conversions: Sequence[str], words: Sequence[str]) -> float:
-    """How well a model fits; 0 if something that was asked for is not there."""
+    """How well a model fits; 0 if it lacks something that was requested."""
     if not words and not conversions:
         return 0.0
     names = f"{card.air} {card.slug or ''} {(card.name or '').lower()}"

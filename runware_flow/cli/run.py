@@ -62,7 +62,7 @@ class Command:
             result, report = self.result, self._report
             try:
                 await anyio.to_thread.run_sync(functools.partial(result.html, report, pictures=KEPT_PICTURES))
-            except OSError as error:  # what the run brought is told all the same
+            except OSError as error:  # the results are printed all the same
                 self.missed_report = error
 
     async def _work(self) -> None:
@@ -152,7 +152,7 @@ def _check_report(report: Path, journal: JournalAddress | None) -> None:
         raise UsageError(f"the report and the journal cannot both be {report}")
 
 
-# What is said
+# Messages
 
 
 def _failure_text(failure: FlowFailed) -> str:

@@ -411,7 +411,7 @@ class Client(Utilities):
         """Send a prepared task and wait for all its results; arguments and errors are those of `run`.
 
         A cancel ends the waiting only, as in `run`. `sent_before` says whether an earlier process sent this very task:
-        with `"yes"` it is only asked for, with `"maybe"` it is sent (again) under its taskUUID if the service does not
+        with `"yes"` it is only polled, with `"maybe"` it is sent (again) under its taskUUID if the service does not
         know it; see `Submission`.
 
         A task that `parks` does not wait for its model's send window: `TaskRefused` is raised if the service refuses it

@@ -36,7 +36,7 @@ class Progress(msgspec.Struct, frozen=True):
     task_uuid: str
     task_type: str
     progress: float | None
-    """0 to 100, if the service told a number."""
+    """0 to 100, if the service sent a number."""
     status: str | None = None
     """The service's word for where the task is: `processing`, `validated`, ..."""
 

@@ -106,7 +106,7 @@ async def file_to_data_uri(source: str | Path | bytes | BinaryIO, *, media_type:
 
     Args:
         source: a path, the bytes themselves, or a file that is open for reading bytes, which is read to its end.
-        media_type: `image/png`, say; by default told from the content, else from the file's name.
+        media_type: such as `image/png`; by default taken from the content, else from the file's name.
 
     Raises:
         OSError: the file cannot be read.

@@ -106,7 +106,7 @@ class SendWindows:
         return self._driver is None or model not in self.closed or self._driver.has_room(model)
 
     def take(self, model: str) -> Slot | None:
-        """Take a slot; none is needed while nothing is refused. The caller has asked `has_room`."""
+        """Take a slot; none is needed while nothing is refused. The caller has checked `has_room`."""
         return self.enter(model) if model in self.closed else None
 
     def enter(self, model: str) -> Slot | None:

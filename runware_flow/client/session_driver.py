@@ -137,7 +137,7 @@ class SessionDriver:
         return is_told
 
     def _fail(self, task_ids: Iterable[TaskId], error: Exception) -> None:
-        """Give an unexpected exception to the calls that it belongs to. What the service may have is not asked for."""
+        """Raise an unexpected exception in the calls that it belongs to. Their tasks are not polled any more."""
         for task_id in task_ids:
             if (delivery := self._deliveries.get(task_id)) is not None:
                 self.withdraw(task_id)

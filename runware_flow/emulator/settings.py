@@ -1,4 +1,4 @@
-"""What an emulator can be told: the knobs, each with the default that is nearest to what is known of the service."""
+"""`Settings`: the switches of an emulator, each with the default that is nearest to what is known of the service."""
 
 from __future__ import annotations
 

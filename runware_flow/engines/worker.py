@@ -221,7 +221,7 @@ class _WorkerRun:
         return {} if run is None else {CONCURRENCY: run.runner.running_count, **run.admission.in_use()}
 
     def reply(self, in_use: dict[str, int], most_events: int) -> Reply:
-        """Say how it stands, with some of its events."""
+        """Return the state of the run, with some of its events."""
         watch, run = self._watch, self._run
         if watch is None:
             return Reply(is_missing=False, in_use=in_use, error=self.error)
@@ -299,7 +299,7 @@ class _WorkerRun:
     def _main(self) -> None:
         try:
             anyio.run(self._live)
-        except BaseException as error:  # noqa: BLE001 - the driver is told
+        except BaseException as error:  # noqa: BLE001 - reported to the driver
             self.error = self.error or _portable_error(error)
         finally:
             self._opened.set()
@@ -331,7 +331,7 @@ class _WorkerRun:
                             await self._apply()
                             self._opened.set()
                             await self._wait_for_end()
-                except Exception as error:  # noqa: BLE001 - the driver is told
+                except Exception as error:  # noqa: BLE001 - reported to the driver
                     self.error = _portable_error(error)
                 finally:
                     outbox.release()
@@ -418,7 +418,7 @@ def attend(
     left = {limit: max(0, size - used[limit]) for limit, size in share.items()}
     run = _RUNS.get(run_id)
     if run is not None and run.ended.is_set() and run.error is None and not is_stopped:
-        # It has heard nothing of its driver for too long: the process was frozen, or not reached. It begins anew.
+        # No message from the driver came for too long: the process was frozen, or cut off. The run begins anew.
         del _RUNS[run_id]
         run = None
     if run is None:

@@ -477,7 +477,7 @@ def _flat_values(values: list[list[Any]]) -> list[Any]:
 
 
 def _flat_outcomes(outcomes: list[Outcome[list[Outcome[Any]]]]) -> list[Outcome[Any]]:
-    """Lay the outcomes of inner items side by side; an item that has none is there with its own."""
+    """List the outcomes of inner items in order; an item without inner items is there with its own outcome."""
     flat: list[Outcome[Any]] = []
     for outcome in outcomes:
         if isinstance(outcome, Ok):

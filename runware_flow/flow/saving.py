@@ -47,7 +47,7 @@ def make_saver(of: NodeSpec, template: str | os.PathLike[str], where: Where) -> 
 
 
 def label_of(spec: NodeSpec) -> str:
-    """The name of a node for people; the item of an `each` goes by that of its task."""
+    """The name of a node for people; an item of an `each` has the name of its task."""
     fan = spec.scope.fan
     if spec.kind is not NodeKind.ITEM or fan is None:
         return spec.name

@@ -50,7 +50,7 @@ class Recorder:
             self._answers = []
             try:
                 value: Any = call()
-            except Exception as error:  # noqa: BLE001 - user code, on values that do not exist: whatever it is, it is told
+            except Exception as error:  # noqa: BLE001 - user code, on values that do not exist: whatever it is, it is reported
                 value = error
             answers = self._answers
             yield value
@@ -176,7 +176,7 @@ def stand_in(kind: type[Result], task_type: str, name: str, recorder: Recorder) 
     """Make a result of that type: its media have addresses, its texts say whose they are, its costs are unknown.
 
     Args:
-        name: what it is called in a plan that says it was asked something.
+        name: its name in a plan that lists what was read of it.
     """
     made: dict[str, Any] = {}
     item: dict[str, str] = {}

@@ -21,9 +21,9 @@ _EARNED = 0.2
 class RetryBudget:
     """How many second attempts a run may still make, so that an outage is not multiplied by the retries of all.
 
-    There are fifty to begin with, and each first attempt earns a fifth of one: a service that fails every sixth request
-    can be borne for ever, one that fails all of them is soon asked little more than once for each node. Only attempts
-    that buy count.
+    There are fifty at the start, and each first attempt adds a fifth of one. So failures of one request in six can be
+    retried without end, while a service that fails all requests soon gets little more than one for each node. Only
+    attempts that are billed count.
     """
 
     __slots__ = ("left",)
@@ -48,9 +48,9 @@ class Attempts:
 
     Attributes:
         began: when the first began, in seconds since the start of the run.
-        first_error: why the first choice failed for good, once the fallback has its turn.
-        before_fallback: how many attempts there were before the fallback; `None` until it has its turn.
-        is_recorded: the journal knows that the fallback has its turn.
+        first_error: why the first work failed, once its fallback is used.
+        before_fallback: how many attempts there were before the fallback; `None` until it is used.
+        is_recorded: the journal has that the fallback is used.
         entry: for the shell: what the journal has of the last attempt before the fallback.
     """
 

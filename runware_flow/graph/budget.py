@@ -42,7 +42,7 @@ class BudgetRequest(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What its price goes by."""
+        """The kind by which its price is found."""
         return self.task_type, self.model
 
 
@@ -54,7 +54,7 @@ class Past(NamedTuple):
         may_be_billed: requests that are open, by taskUUID.
         without_cost: how many others finished without a known cost, by task type and model.
         prices: what one result cost, by task type and model.
-        unreported: the task types and models whose cost was asked for and not reported.
+        unreported: the task types and models whose cost was requested and not reported.
     """
 
     spent: int = 0
@@ -187,7 +187,7 @@ class BudgetMachine:
     # Before a request is sent
 
     def reserve(self, request: BudgetRequest, waiter: Any) -> Reservation | Refused | None:
-        """Reserve for a request, or say that it never will be; `None`: `waiter` is to ask again when it is named.
+        """Reserve for a request, or refuse it for good; `None`: `waiter` tries again when it is named.
 
         Without a waiter, nothing waits.
         """
@@ -212,7 +212,7 @@ class BudgetMachine:
         return not refused.is_unreported and (refused.need or 1) <= self.left + self.coming_back + withheld
 
     def force(self, request: BudgetRequest) -> Reservation:
-        """Reserve for a request that has been bought before, whatever is left: only its result is asked for."""
+        """Reserve for a request that an earlier run has sent, whatever is left: only its result is collected."""
         return self._make_reservation(request, self.estimate(request))
 
     def _make_reservation(self, request: BudgetRequest, need: int | None) -> Reservation:
@@ -267,7 +267,7 @@ class BudgetMachine:
         return self.recheck()
 
     def recheck(self) -> list[Any]:
-        """Name who is to ask again: to be called when one that was named has ended without asking."""
+        """Name the waiter that tries next: to be called when one that was named has ended without a request."""
         return [*self._next_probes(), *self._next()]
 
     # What earlier runs did
@@ -281,7 +281,7 @@ class BudgetMachine:
         self._keep(request, amount, 1)
 
     def keep_no_more(self, request: BudgetRequest, amount: int | None) -> None:
-        """Give back what was kept with these: the request is asked for, and its result will say what it cost."""
+        """Give back what was kept with these: the request is collected, and its result has the cost."""
         self._keep(request, amount, -1)
 
     def _keep(self, request: BudgetRequest, amount: int | None, sign: int) -> None:

@@ -24,7 +24,7 @@ _SAME_EACH_TIME = frozenset(
         "imageUpscale",
     }
 )
-"""They work on a medium that they are given and draw nothing by lot: who asks again wants the same answer."""
+"""Task types that work on a given medium and are deterministic: an equal request gives the same result."""
 
 _BY_SEED = frozenset({"3dInference", "audioInference", "imageInference", "textInference", "videoInference"})
 """They start from a random number, so without a seed ten equal requests are meant to give ten results."""
@@ -36,7 +36,7 @@ _ELSEWHERE = frozenset({"uploadEndpoint", "webhookURL"})
 def may_be_cached(wire: Mapping[str, Any], policy: bool | None = None) -> bool:
     """Tell whether an earlier answer may stand for a request.
 
-    Not for `promptEnhance`, which is asked for variations and takes no seed, nor for `training` and utilities.
+    Not for `promptEnhance`, whose purpose is variation and which takes no seed, nor for `training` and utilities.
 
     Args:
         wire: the resolved request.
@@ -53,6 +53,6 @@ def may_be_cached(wire: Mapping[str, Any], policy: bool | None = None) -> bool:
 
 
 def seconds_to_live(wire: Mapping[str, Any]) -> float | None:
-    """How long the service keeps the files of the results: the `ttl` that was asked for; `None` is not known."""
+    """How long the service keeps the files of the results, in seconds: the `ttl` of the request; `None` is unknown."""
     ttl = wire.get("ttl")
     return float(ttl) if isinstance(ttl, (int, float)) and not isinstance(ttl, bool) else None

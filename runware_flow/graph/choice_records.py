@@ -91,7 +91,7 @@ def find_record(
         path: where the node that chooses stands.
         fingerprint: of the contestant's first request; for a fallback, of any request before its first node.
         taken: the numbers of records that other choices of this run have taken.
-        likeness: tells apart several choices among the same contestants, wherever they stand now.
+        likeness: distinguishes several choices among the same contestants, wherever they are declared now.
         rivals: gives the paths of other choices that have not been made, and their likeness: what fits one of them
             better is left to it.
     """

@@ -39,7 +39,7 @@ def item_key(item: object) -> str:
     """Hash an item by its content; 16 hexadecimal digits.
 
     Content is what JSON can show of it. An item that JSON cannot show is known by its type alone, so that such items
-    are told apart only by their order: give `key=`.
+    are distinguished only by their order: give `key=`.
     """
     try:
         content = _encoder.encode(item)

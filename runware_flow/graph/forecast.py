@@ -197,7 +197,7 @@ class WayCounts:
         """Count one sample, which stands for `least` to `most` runs of the node; several ways exclude each other.
 
         Args:
-            unknown_inputs: the values that were asked for what the run alone knows.
+            unknown_inputs: the values that were read and that are known at run time only.
         """
         self._runs = self._runs[0] + least, plus(self._runs[1], most)
         found = list(dict.fromkeys(ways))

@@ -179,7 +179,7 @@ class FlowMachine:
         self.inquiries: list[tuple[ScopeRun, Step]] = []
         self.recalled: set[tuple[ScopeRun, Step]] = set()
         self._lookups: dict[tuple[ScopeRun, Step], bool] = {}
-        """For each choice that is not made: what an earlier run chose is known, or has been asked for."""
+        """For each choice that is not made: the choice of an earlier run is known, or is being looked up."""
         self.held: dict[tuple[ScopeRun, Step], Failed | Abandoned | None] = {}
         self.leads: dict[tuple[ScopeRun, Step], dict[int, str | None]] = {}
         self.excused: list[tuple[ScopeRun, Step]] = []
@@ -305,7 +305,7 @@ class FlowMachine:
             self._ready.append((run, step))
 
     def begin_hedge(self) -> bool:
-        """Take a place for a second request of a running node; `False` if none is free, or the run has stopped."""
+        """Take a slot for a second request of a running node; `False` if none is free, or the run has stopped."""
         if self.stopped is not None or self.in_flight >= self.concurrency:
             return False
         self.in_flight += 1

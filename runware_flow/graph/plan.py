@@ -19,7 +19,7 @@ MAX_WAITS = 0xEF
 """A cell below this counts what a node still waits for; the states of the machine lie above."""
 
 _MOST_CHOICES = 4
-"""How many choices within one another are told apart; chains of any number of them are declared in linear time."""
+"""How many nested choices are distinguished; chains of any number of them are declared in linear time."""
 _MOST_SENDERS = 1000
 """How many of the nodes before a fallback are looked at, to tell what it has answered."""
 _SILENT = frozenset({NodeKind.ITEM, NodeKind.FAN, NodeKind.WAY, NodeKind.UNLESS})

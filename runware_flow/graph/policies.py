@@ -90,7 +90,7 @@ class Policy(msgspec.Struct, frozen=True):
         idle: seconds without progress of the task.
         limit: a key of the run's limits, beside those that the task falls under by itself.
         hedge_after: seconds after which a second request is sent beside the first.
-        cache: whether an earlier answer may stand for it; `None` goes by the request, see `may_be_cached`.
+        cache: whether a cached result may be used; with `None` the request decides, see `may_be_cached`.
     """
 
     retry: Retry = Retry(1)

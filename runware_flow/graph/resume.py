@@ -37,7 +37,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
         attempt: which request of its slot it was, from 1; a hedge has the number of the request it was sent beside.
         task_uuid: `None` for a function, which buys nothing by itself.
         ordinal: its slot among those of equal requests.
-        path: where its node stood when it was last asked for.
+        path: the path of its node when it was last used.
         is_hedge: it was sent beside another one.
         is_loser: the other one of the two was the answer.
     """

@@ -87,7 +87,7 @@ def read_past(journal: str | PathLike[str], flow: str) -> Past:
 
 
 def _without_cost(rows: StoredRows, flow: str, requests_cost: str) -> tuple[dict[_Kind, int], frozenset[_Kind]]:
-    """Count the finished requests of a flow without a cost, by kind; and find the kinds that were asked for it.
+    """Count the finished requests of a flow without a cost, by kind, and the kinds whose requests had asked for it.
 
     Args:
         requests_cost: SQL for whether a request asks for its cost, as 0 or 1.

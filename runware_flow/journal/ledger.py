@@ -54,7 +54,7 @@ class Ledger:
         item: the key of that item, in brackets.
 
     Attributes:
-        is_fresh: a node was asked for that is not on record as finished.
+        is_fresh: a node was looked up that the journal does not have as finished.
         has_restored: a node was that is.
         has_abandoned: a request was left open by a node that has ended; an equal one may be answered by it.
         lease: the number of the lease on the item; 0 without.
@@ -141,7 +141,7 @@ class Ledger:
             await self._put(Abandon(numbers, time.time(), is_hedge=is_hedge, is_free=is_free, is_over=is_over))
 
     async def fail(self, entry: Entry, error: RunwareError) -> None:
-        """Make a verdict of the service durable. After any other error the request stays open, to be asked for."""
+        """Make a verdict of the service durable. After any other error the request stays open, to be collected."""
         if not is_verdict(error):
             return
         await self.settle(entry, error.results, error)
@@ -150,7 +150,7 @@ class Ledger:
         """Return what is there to restore or to collect; what is to be bought is not written down. Sends nothing.
 
         Args:
-            is_own: only what was asked for at this very path last time counts.
+            is_own: only a request that was last made at this very path counts.
             may_adopt: an open request for the same thing may become this node's, whatever its flow and item.
         """
         begin = Begin(key, time.time(), slot=self.slot(key), is_own=is_own, may_adopt=may_adopt)
@@ -296,7 +296,7 @@ class Ledger:
         return msgspec.structs.replace(change, lease=self.lease)
 
     def note_slot(self, key: NodeKey, entry: Entry) -> None:
-        """Remember what the journal gave a node, for when the same node asks again."""
+        """Remember what the journal gave a node, for a second lookup of the same node."""
         if entry.slot:
             self._slots[key.path, key.fingerprint] = entry.slot
 

@@ -104,7 +104,7 @@ def _pages(old: sqlite3.Connection) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def _item_of(path: str, *, is_function: bool) -> str | None:
-    """Return the keys in a path, or `None` if they cannot be told."""
+    """Return the keys in a path, or `None` if they are not clear."""
     found = _PATH.fullmatch(path)
     if found is None:
         return None

@@ -140,7 +140,7 @@ class RowStore(ABC):
 
     @abstractmethod
     def _insert(self, connection: Any, values: tuple[Any, ...], entry: Entry) -> None:
-        """Insert a row of `INSERTED`, at the latest before the next statement; `_note_row` is told its number."""
+        """Insert a row of `INSERTED`, at the latest before the next statement; `_note_row` is given its number."""
 
     @abstractmethod
     def _settle(self, connection: Any, number: int, values: tuple[Any, ...]) -> None:
@@ -278,7 +278,7 @@ class RowStore(ABC):
         return b"[" + b",".join(self._media.put_away(_readable(item)) for item in items) + b"]"
 
     def _tidy(self, connection: Connection, slot: list[RequestRecord], path: str, advice: Advice, known: Known) -> None:
-        """Note where the node of a slot stands now; and if it has its answer, that nothing waits for the other one."""
+        """Note the path of the node of a slot; and if it has its result, that nothing waits for the other request."""
         moved = [one.number for one in slot if one.path != path]
         if moved:
             for number in moved:

@@ -103,7 +103,7 @@ have the cost of the answer that was kept, or none. Only where they say 0 themse
 def file_of_journal(path: str | os.PathLike[str]) -> Path:
     """Return the file that a journal's name leads to: without `~`, and without symbolic links.
 
-    What lies beside a journal (its lock, its log, its media) goes by this name, so that all its names are one journal.
+    The files beside a journal (its lock, its log, its media) have this name, so that all names of it are one journal.
 
     Raises:
         JournalError: no file can have this name.

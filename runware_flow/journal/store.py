@@ -148,7 +148,7 @@ class Abandon(msgspec.Struct, frozen=True):
 
 
 class ReadChoices(msgspec.Struct, frozen=True):
-    """The choices of an item are asked for; the answer is an `Entry` with `choices`."""
+    """Read the choices of an item; the answer is an `Entry` with `choices`."""
 
     flow: str
     item: str
@@ -225,7 +225,7 @@ class Entry(msgspec.Struct):
 
     @property
     def slot(self) -> int:
-        """The number of the slot, to be named when the same node asks again; 0 if there is none yet."""
+        """The number of the slot, for a second lookup of the same node; 0 if there is none yet."""
         return self.advice.slot or (self.number if self.advice.record is None else 0)
 
 
@@ -278,7 +278,7 @@ class JournalWatch(Protocol):
     """Looks whether a journal has changed. Its methods block."""
 
     def version(self) -> object:
-        """Return what is another one after each change; a `JournalError` if it cannot be told now."""
+        """Return a value that differs after each change; raises `JournalError` if it cannot be read now."""
         ...
 
     def close(self) -> None:

@@ -65,7 +65,7 @@ class Admission:
 
     Attributes:
         account: what they pay with, if there is a budget.
-        balance: to be told of the first request, if there is a budget.
+        balance: begins with the first request, if there is a budget.
         has_windows: whether the client has send windows.
     """
 
@@ -273,7 +273,7 @@ class RunAdmission:
 
     @property
     def balance(self) -> BalanceWarning | None:
-        """What is to be told that a request is about to be sent."""
+        """The warning that begins when a request is about to be sent."""
         return self._admission.balance
 
     @property
@@ -323,7 +323,7 @@ class RunAdmission:
 
         Args:
             request: what it is about to send; `None` for a function.
-            known_uuid: the taskUUID under which an earlier run may have sent it, so that it is asked for, not bought.
+            known_uuid: the taskUUID under which an earlier run may have sent it, so that it is collected.
 
         Raises:
             BudgetExceeded: the budget does not allow it, whatever comes back from others.
@@ -403,7 +403,7 @@ class RunAdmission:
 
     @property
     def has_budget(self) -> bool:
-        """Whether what it costs counts, so that the service must be asked for it."""
+        """Whether its cost counts for a budget, so that the request must ask for the cost."""
         return self._admission.account is not None
 
     def settle(

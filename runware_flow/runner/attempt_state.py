@@ -37,7 +37,7 @@ class AttemptState:
         results: what came of it; `None` if nothing did, or not yet.
         error: why it failed.
         paid: all that it was for, which a cancel may not take away again.
-        on_activity: to be called whenever something is heard of it, where a policy asks for that.
+        on_activity: called with each sign of activity (progress, a result), if a policy needs it.
     """
 
     task: Any = None
@@ -61,11 +61,11 @@ class AttemptState:
         self.number = number
 
     def listen(self, on_activity: Callable[[], None]) -> None:
-        """Have `on_activity` called with all that is heard of the attempt."""
+        """Have `on_activity` called with each sign of activity of the attempt."""
         self.on_activity = on_activity
 
     def note_activity(self) -> None:
-        """Something was heard of it."""
+        """There was a sign of activity."""
         if self.on_activity is not None:
             self.on_activity()
 
@@ -81,7 +81,7 @@ class AttemptState:
 
     @property
     def collects(self) -> bool:
-        """Whether an earlier run may have sent the request, so that it is asked for and not bought."""
+        """Whether an earlier run may have sent the request, so that it is collected and not sent anew."""
         return self.entry is not None and self.entry.advice.action == "collect"
 
     @property
@@ -92,6 +92,6 @@ class AttemptState:
     @property
     def may_hedge(self) -> bool:
         """Whether the request may have a second one beside it."""
-        # What an earlier run sent is asked for, not bought; pieces of two texts would be told as one.
+        # A request of an earlier run is collected, not streamed: pieces of two texts would be reported as one.
         is_new = self.entry is None or self.entry.advice.action == "buy"
         return is_new and self.request.wire.get("deliveryMethod") != "stream"

@@ -147,15 +147,15 @@ class Budget:
 
     @property
     def withheld_for(self) -> Mapping[str, tuple[BudgetRequest, int | None]]:
-        """What is kept for tasks that may be asked for again, by taskUUID; without an amount, no price is known."""
+        """What is kept for tasks that may be collected later, by taskUUID; without an amount, no price is known."""
         return self._withheld_for
 
     def note_withheld(self, task_uuid: str, request: BudgetRequest, amount: int | None) -> None:
-        """Take note of what is kept for a task that may be asked for again."""
+        """Note the amount that is kept for a task that may be collected later."""
         self._withheld_for[task_uuid] = request, amount
 
     def give_back(self, task_uuid: str) -> None:
-        """Keep nothing for a task any more: it is asked for, and its result will say what it cost."""
+        """Keep nothing for a task any more: it is collected, and its result has the cost."""
         if (held := self._withheld_for.pop(task_uuid, None)) is not None:
             self.machine.keep_no_more(*held)
 
@@ -252,7 +252,7 @@ class BudgetAccount:
             self._machine.note_elsewhere(self._whose, told._replace(spent=max(0, told.spent - own)))
 
     async def attend(self, writer: JournalWriter) -> None:
-        """Let those that wait for money ask again when other processes give some back; until cancelled."""
+        """Let waiters for the budget try again when other processes give some back; until cancelled."""
         while self._store is not None:
             await anyio.sleep(_LOOKS)
             if self._machine.waiting_count:
@@ -368,7 +368,7 @@ class BudgetAccount:
         return answer
 
     def collect(self, request: PreparedTask, task_uuid: str, waiter: Any) -> Reservation | None:
-        """Reserve for a task that an earlier run may have sent, whatever is left: its result is only asked for.
+        """Reserve for a task that an earlier run may have sent, whatever is left: only its result is collected.
 
         `None`: it is polled for already; the waiter is to look again when that has ended.
         """
@@ -392,7 +392,7 @@ class BudgetAccount:
         Args:
             cost: USD, `None` if it is not known.
             has_ended: there are its results, so its cost is not known because it was not reported.
-            task_uuid: by which the journal may have the task asked for later; `None` without a journal.
+            task_uuid: under which the task may be collected later; `None` without a journal.
         """
         amount = micro_usd(cost)
         if amount is not None:
@@ -414,7 +414,7 @@ class BudgetAccount:
         self._wake(self._machine.forget(_WaitersOf(window)))
 
     def recheck(self) -> None:
-        """Let the next one go, should one whose turn it was have ended without asking."""
+        """Let the next waiter try, if the one whose turn it was has ended without a request."""
         if self._machine.waiting_count:
             self._wake(self._machine.recheck())
 

@@ -26,7 +26,7 @@ __all__ = ("Hedge", "first_of", "send_hedged")
 async def send_hedged(request_runner: RequestRunner, attempt: AttemptState) -> list[Any]:
     """Send a request of a node, and a second one beside it once the first has taken `hedge_after` seconds.
 
-    If an earlier run has left both open, both are asked for: the first of them to have a result is the answer.
+    If an earlier run has left both open, both are collected: the first of them to have a result is the answer.
     """
     return await Hedge(request_runner, attempt).run()
 
@@ -86,7 +86,7 @@ class Hedge:
     async def _second(self) -> AttemptState | None:
         """Make the second request, up to where it is sent; `None` if there is no place or no permit for it now."""
         request_runner, first = self._request_runner, self._first
-        # What was sent already is asked for, whatever room there is.
+        # A request of an earlier run is collected, whatever room there is.
         self._has_place = not first.is_hedged and self._machine.begin_hedge()
         if not self._has_place and not first.is_hedged:
             return None
@@ -142,7 +142,7 @@ async def first_of(
         seconds: how long it has before the second one is made, and between two tries to make it.
         second: makes the second request; `None` if it may not be sent now.
         perform: sends a request and waits for its results.
-        give_up: is told of each request but the winner, once, when it has failed or was withdrawn; of the second one
+        give_up: called with each request but the winner, once, when it has failed or was withdrawn; of the second one
             also when all of it is cancelled.
 
     Returns:

@@ -169,7 +169,7 @@ class NodeRunner:
                 self._retries.earn()
 
     async def _choice(self, run: ScopeRun, step: Step, args: list[Any]) -> Step:
-        """Tell whether the node's own work or its fallback has its turn; the latter is in the journal, then."""
+        """Return the node's own work or its fallback, whichever is to run; a fallback is recorded first."""
         known = self._attempts.get((run, step))
         if known is None:
             known = self._attempts[run, step] = Attempts(self._event_bus.time())

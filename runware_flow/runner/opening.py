@@ -94,7 +94,7 @@ async def open_client(plan: ScopePlan, stack: AsyncExitStack) -> tuple[Client | 
         from runware_flow.client.client import Client
 
         return await stack.enter_async_context(Client()), None
-    except Exception as error:  # noqa: BLE001 - told by current_run().client, should a function ask for it
+    except Exception as error:  # noqa: BLE001 - raised by current_run().client, if a function uses it
         return None, error
 
 

@@ -231,7 +231,7 @@ class RequestRunner:
         return request
 
     def _costed(self, request: Any) -> Any:
-        """Under a budget the cost is always asked for, whatever a task says: what is not known cannot be limited."""
+        """Under a budget each request asks for its cost, whatever the task says: an unknown cost cannot be limited."""
         if self.run_admission.has_budget and not request.wire.get("includeCost", True):
             request.wire["includeCost"] = True
         return request
@@ -350,7 +350,7 @@ class RequestRunner:
         return self._names[run, step]
 
     def _unanswered(self, around: ScopeRun, fallback: Step) -> list[str] | None:
-        """Return the requests for a fallback's first node that have no result by now; `None` if that cannot be told."""
+        """Return the requests for a fallback's first node that have no result by now; `None` if that is not known."""
         found: list[str] = []
         for spec in self._senders_before(fallback):
             for run in _runs_of(around, fallback.spec.scope, spec.scope):
@@ -369,7 +369,7 @@ class RequestRunner:
         ledger = self.ledger
         assert ledger is not None
         choice = self._as_known_later(decision)
-        # A fallback before which no request had failed is told by none.
+        # A fallback before which no request had failed cannot be recognised by one.
         is_new = step.kind is not NodeKind.FALLBACK or choice.number or not ledger.has_past
         if is_new or not ledger.is_on_record(await ledger.choices(run.item()), choice):
             await ledger.decide(run.item(), choice)
@@ -654,7 +654,7 @@ class RequestRunner:
             attempt.note_activity()
             self.event_bus.node_delta(attempt.run, attempt.step, number, kind, text)
 
-        options.pop("sent_before", None)  # a stream is never asked for
+        options.pop("sent_before", None)  # a stream cannot be polled
         results: list[Any] = await self._client.perform_stream(attempt.request, on_delta, **options)
         return results
 
@@ -686,11 +686,11 @@ class RequestRunner:
         self.refused.clear()
         self._unaccepted.clear()
         if entries and self.ledger is not None:
-            with suppress(JournalError):  # then it stays open, and is asked for
+            with suppress(JournalError):  # then it stays open, and is collected
                 await self.ledger.abandon(*entries, is_free=True)
 
     def book(self, attempt: AttemptState, error: Exception | None, results: list[Any] | None = None) -> None:
-        """Count a request that has come to its end, once."""
+        """Count a request that has ended, once."""
         record = attempt.record
         if record is None or not attempt.is_sent:
             return
@@ -728,7 +728,7 @@ class RequestRunner:
         """Return what the request of a node would be known by; `None` if it cannot be made."""
         try:
             request = self._client.prepare(_task(work, args), include_cost=True)
-        except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is told when it is its turn
+        except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is raised when the node runs
             return None
         return fingerprint(request.wire, media_digests(request))
 

@@ -128,7 +128,7 @@ class Refused(msgspec.Struct, frozen=True):
 class SlotOffered(msgspec.Struct, frozen=True):
     """A send window has room for a task of a caller that asked with `SlotWanted`; the room is kept for it.
 
-    The caller submits a task with it or gives it back with `SlotReturned`, and asks again for the next.
+    The caller submits a task with it or gives it back with `SlotReturned`, and takes another one for the next.
     """
 
     model: str

@@ -45,7 +45,7 @@ __all__ = (
 )
 
 READ_ONLY = frozenset({"accountManagement", "getResponse", "getTaskDetails", "modelSearch"})
-"""Task types that only read: asking twice costs nothing. The newest official client resends the same four [sdk]."""
+"""Task types that only read: a second send costs nothing. The newest official client resends the same four [sdk]."""
 
 SentBefore: TypeAlias = Literal["no", "maybe", "yes"]
 
@@ -155,13 +155,13 @@ class ConnectRequested(msgspec.Struct, frozen=True):
 
 
 class ConnectionOpened(msgspec.Struct, frozen=True):
-    """The connection that `OpenConnection` asked for stands."""
+    """The connection of an `OpenConnection` is open."""
 
     at: float
 
 
 class ConnectionRefused(msgspec.Struct, frozen=True):
-    """The connection that `OpenConnection` asked for could not be made."""
+    """The connection of an `OpenConnection` could not be opened."""
 
     at: float
     reason: str

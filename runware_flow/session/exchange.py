@@ -216,7 +216,7 @@ def _read_answer(tracker: Tracker, entry: Entry, parts: list[Part], event: Excha
 def _poll_silence(
     tracker: Tracker, entries: Sequence[Entry], event: ExchangeFinished, errors: Sequence[ErrorItem]
 ) -> None:
-    """Tasks were asked for and the reply does not mention them."""
+    """Tasks were polled and the reply does not mention them."""
     is_refused = not _is_passing(event.status) and (event.status >= 400 or bool(errors))
     if event.status in BUSY:
         tracker.poller.strained(event.at, event.retry_after)

@@ -25,7 +25,7 @@ __all__ = ("AUTHENTICATION", "Verdict", "authentication_body", "is_about_authent
 AUTHENTICATION = "authentication"
 
 Verdict: TypeAlias = tuple[Literal["accepted"], str] | tuple[Literal["rejected", "failed"], RunwareError]
-"""`accepted` with the session's id, `rejected` (the key is bad) or `failed` (it may be asked again) with the error."""
+"""`accepted` with the session's id, `rejected` or `failed` (a later try may succeed) with an error."""
 
 
 def authentication_body(api_key: Secret, session_id: str | None) -> bytes:

@@ -125,7 +125,7 @@ class Entry:
     last_failure: RunwareError | None = None
     """The error of the last attempt to send or poll it."""
     poll_bytes: bytes | None = None
-    """The JSON of its `getResponse`, once it was asked for."""
+    """The JSON of its `getResponse`, once it was polled."""
     is_read_only: bool = field(init=False)
     """Whether it changes nothing at the service and buys nothing."""
     resends_freely: bool = field(init=False)

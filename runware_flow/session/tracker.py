@@ -393,7 +393,7 @@ class Tracker:
         """A refusal came that names no task: it may answer whatever was sent and not answered.
 
         What may be sent twice is refused by it; if the service has it all the same, its acknowledgement is on the way,
-        or the next send is answered with `conflictTaskUUID`. A sync task may be at work: it is asked for.
+        or the next send is answered with `conflictTaskUUID`. A sync task may be at work: it is polled.
         """
         for entry in list(self.entries.values()):
             if entry.state is not TaskState.SENT or entry.confirmed:

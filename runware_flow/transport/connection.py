@@ -160,7 +160,7 @@ class BodySource(NamedTuple):
 def check_headers(headers: Headers) -> dict[str, str | Secret]:
     """Return a copy of `headers` if HTTP allows them, else raise `TransportError` of kind `invalid`.
 
-    The libraries below would quote an offending value, and that value may be a key; here only the name is told.
+    The libraries below would quote an offending value, and that value may be a key; here only the name is given.
     """
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):

@@ -23,7 +23,7 @@ _GZIP = {"gzip", "x-gzip"}
 
 
 class EncodingError(ValueError):
-    """A body is not encoded as it says, or in a way that was not asked for."""
+    """A body does not match its Content-Encoding, or has one that the request does not accept."""
 
 
 class BodyDecoder:

@@ -81,7 +81,7 @@ async def download(
 
 
 async def is_there(http_client: httpx.AsyncClient, url: str, *, timeout: float = _ASK_SECONDS) -> bool:
-    """Ask whether a file of the service is still there. What cannot be told, for a lost network say, counts as there.
+    """Return whether a file of the service still exists; yes if that is not known, as without a network.
 
     Only "gone" is a no (403, 404, 410): a server that does not know HEAD, or fails, says nothing of the file.
     """

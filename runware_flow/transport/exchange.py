@@ -25,7 +25,7 @@ __all__ = ("Answer", "Body", "Endpoint", "StreamedBody", "explain")
 
 
 class Body(httpx.AsyncByteStream):
-    """The bytes of a request, and whether anything has asked for them yet: until then no request can have arrived.
+    """The bytes of a request, and whether anything has read them yet: until then no request can have arrived.
 
     httpx's own are an async generator, which a cancel would leave to the garbage collector.
     """

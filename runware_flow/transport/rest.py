@@ -42,7 +42,7 @@ class Reply:
         body: decoded from its content encoding, whole.
         retry_after: seconds, from now, that the service asked to wait (Retry-After, in either of its forms).
         content_type: the media type in lower case, without parameters; empty if there was none.
-        etag: the ETag header, for asking again only if something has changed.
+        etag: the ETag header, for a later request that is answered only if something has changed.
         request_id: the X-Request-Id header, by which the service knows this request.
     """
 

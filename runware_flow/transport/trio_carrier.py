@@ -169,7 +169,7 @@ class TrioConnection:
             raise self._failure
 
     async def read(self, headers: dict[str, str]) -> None:
-        """Shake hands, then read until the connection ends. Never fails: what goes wrong is told to those who wait."""
+        """Shake hands, then read until the connection ends. Never fails: a failure is raised in the calls that wait."""
         try:
             with self._reading:
                 async with trio.open_nursery() as nursery:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ("STATES", "Figures", "figures_of")
 
 STATES = ("ok", "failed", "abandoned", "skipped", "running", "waiting")
-"""How a row can stand, and how people are told: the worst first, after success."""
+"""The states of a row and their words for people: success, then the worst first."""
 
 
 class Figures(msgspec.Struct):

@@ -54,7 +54,7 @@ class JournalLine(msgspec.Struct):
 
 
 def summarise_journal(entries: Iterable[JournalEntry]) -> JournalStory:
-    """Read all entries; of a node that was asked for several times, the last one counts."""
+    """Read all entries; of a node with several requests, the last one counts."""
     builder = _JournalStoryBuilder()
     for entry in entries:
         builder.take(entry)

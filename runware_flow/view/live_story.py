@@ -28,7 +28,7 @@ MOST_ROWS = 40_000
 
 
 class LiveStory:
-    """What the events of a run have told so far.
+    """The rows that the events of a run have given so far.
 
     Attributes:
         name: the flow's or the batch's.

@@ -43,16 +43,16 @@ _FIRST_ITEMS = 100
 _FAILURES = 100
 """Kinds of failures that are listed; the nodes' own rows have them all."""
 _PROMPTS = 5
-"""Prompts that are told of each kind."""
+"""The most prompts that are shown of each kind."""
 
 
 class LivePart(msgspec.Struct, kw_only=True):
     """What a served page has beside a report.
 
     Attributes:
-        can_stop: there is a run that can be told to stop.
+        can_stop: there is a run that can be stopped.
         marks: flows and paths that are marked to be bought anew; `None` where nothing can be marked.
-        version: of the state that it shows; updates are asked for from there on.
+        version: of the state that it shows; updates are requested from there on.
     """
 
     can_stop: bool = False
@@ -175,7 +175,7 @@ def _frame() -> list[str]:
 
 
 def page_policy(*, has_files: bool, is_served: bool = False) -> str:
-    """Write the content security policy: of a file, and of a page that is served and hears of its run."""
+    """Write the content security policy: of a file, and of a served page that follows its run."""
     style, script, _ = _frame()
 
     def digest(text: str) -> str:

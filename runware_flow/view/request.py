@@ -18,7 +18,7 @@ __all__ = ("TEXT_LIMIT", "RequestSummary", "references_in", "references_to", "sh
 TEXT_LIMIT = 2_000
 """Characters of a prompt or an answer that are shown."""
 _SHORTEST_TEXT = 12
-"""Letters that a text needs to be told from others that only look like it."""
+"""Letters that a text needs to be distinguished from others that only look like it."""
 
 
 class RequestSummary(msgspec.Struct, frozen=True):

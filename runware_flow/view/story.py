@@ -37,7 +37,7 @@ class Row(msgspec.Struct, kw_only=True):
 
     Attributes:
         box: what of the shape it belongs to.
-        flow: the name of its flow or batch, in what is told of a journal, which may have several.
+        flow: the name of its flow or batch; given for a journal, which may have several.
         path: its identity, items' keys included; `place`: the same for people, items by position.
         state: one of `view.figures.STATES`.
         ready: when all that it waited for was there. All times are seconds from the start of the run.
@@ -51,7 +51,7 @@ class Row(msgspec.Struct, kw_only=True):
         media: what came, as (kind, result): pictures, films, sounds.
         uses: what its request names of what came before: addresses and ids of media; of a step that passes a value on,
             those of the value.
-        saved: the file that it says it wrote.
+        saved: the file that its save wrote.
         error: why it failed; `because`: why it was skipped.
         after: the rows whose values it was given, by position.
     """

@@ -247,7 +247,7 @@ def read_error(entry: Any, raw: bytes, *, around: dict[str, Any], status_code: i
 
     Args:
         entry: the entry as it came: an object, a text, `true` (the legacy form, whose facts stand beside it), a list.
-        raw: the bytes that told of it.
+        raw: the bytes of the error.
         around: the members of the object that holds the entry, where the ids may stand instead.
         status_code: the HTTP status, if HTTP carried it.
     """

@@ -88,7 +88,7 @@ class SchemaKeeper:
         self._documentation: dict[str, str] = {}
 
     def documentation_of(self, model: str | None) -> str | None:
-        """The page about a model that the service named, if it was asked for its schema."""
+        """The page about a model that the service named, if its schema was fetched."""
         if model is None:
             return None
         return self._documentation.get(model) or self._known.get(self._base_url, model)[1]

@@ -112,7 +112,7 @@ class Apps:
             attempt += 1
 
     async def _collect(self, path: str, task_id: str, pause: float) -> AppTask:
-        """Ask for an accepted task until it is done; a service that fails meanwhile is asked again."""
+        """Poll an accepted task until it is done, also after polls that failed."""
         accepted_at = anyio.current_time()
         waiting = pause
         while True:

@@ -27,7 +27,7 @@ _SORT_KEYS: dict[str, tuple[str, bool]] = {
     "alpha": ("name", False),
     "creator": ("creator", False),
 }
-"""The field each sort goes by, and whether it goes down unless told otherwise."""
+"""The field of each sort, and whether it is descending by default."""
 
 
 class Content:

@@ -82,7 +82,7 @@ class Server:
         await self._ended.wait()
 
     async def _accept(self, connections: TaskGroup) -> None:
-        """Take connections until told to stop; one that faults of bytes may meet gets a relay in front."""
+        """Accept connections until stopped; one that faults of bytes may meet gets a relay in front."""
         async with anyio.create_task_group() as workers:
 
             async def stop() -> None:

@@ -59,7 +59,7 @@ def read_request(body: Any, task_uuid: str) -> dict[str, Any]:
 
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message with the roles that a text task has: what a tool said is said by the user."""
+    """Return a message with the roles that a text task has: the answer of a tool becomes a message of the user."""
     role = "assistant" if message.get("role") == "assistant" else "user"
     return {"role": role, "content": message.get("content") or ""}
 
@@ -115,7 +115,7 @@ class ChatEvents:
             yield self._chunk(job, {"content": delta["text"]} if thought is None else {"reasoning_content": thought})
 
     def ending(self, job: Job, events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Return what comes last: why it ended, then the usage if it was asked for; or the error."""
+        """Return what comes last: why it ended, then the usage if it was requested; or the error."""
         problem = job.slots[0].problem
         if problem is not None:
             yield chat_error(problem)
