@@ -125,13 +125,14 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
     return target if target < latest else latest
 
 
-def first_poll(samples: Sequence[float], number: int, policy: PollPolicy) -> float:
+def first_poll(samples: Sequence[float], number: int, policy: PollPolicy, *, may_probe: bool = True) -> float:
     """Return the elapsed time at which to poll a task for the first time.
 
     Args:
         samples: durations of earlier tasks of its kind, sorted.
         number: how many tasks of its kind came before it.
         policy: the bounds.
+        may_probe: whether it may be polled earlier, if it is its turn.
 
     Returns:
         The time by the rule; for a scout or a probe an earlier one.
@@ -139,7 +140,7 @@ def first_poll(samples: Sequence[float], number: int, policy: PollPolicy) -> flo
     if len(samples) < policy.min_samples:
         return policy.scout if number < policy.min_samples else policy.initial
     usual = next_poll(samples, 0.0, policy)
-    if number % policy.probe_every == 0:
+    if may_probe and number % policy.probe_every == 0:
         # Early enough that the next poll, if it is needed, comes at the usual time.
         probe = usual - 1.001 * max(policy.floor, policy.probe_share * usual)
         if probe >= policy.floor:
@@ -218,6 +219,7 @@ class Poller:
         """By how much every interval is stretched."""
         self.rejected_batches = 0
         self._paid_until = float("-inf")
+        self._held_until = float("-inf")
         self._changed_at = 0.0
         self._reply_time: float | None = None
 
@@ -226,11 +228,13 @@ class Poller:
         """Whether polls may share a frame: until the service has refused three such frames."""
         return self.rejected_batches < 3
 
-    def first_poll(self, durations: Durations) -> float:
-        """Return the elapsed time of the first poll of a task of this kind."""
+    def first_poll(self, durations: Durations, at: float) -> float:
+        """Return the elapsed time of the first poll of a task of this kind, which the service has taken at `at`."""
         number = durations.begun
         durations.begun = number + 1
-        return first_poll(durations.ordered, number, self.policy) * self.pressure
+        # The frame of a probe, which holds few polls, would delay all the others.
+        may_probe = at >= self._held_until
+        return first_poll(durations.ordered, number, self.policy, may_probe=may_probe) * self.pressure
 
     def next_poll(self, durations: Durations, elapsed: float) -> float:
         """Return the elapsed time of the next poll of a task of this kind."""
@@ -241,9 +245,8 @@ class Poller:
         """A frame of polls was sent."""
         policy = self.policy
         self._paid_until = max(self._paid_until, at) + self.pressure / policy.frame_rate
-        self.open_at = max(
-            self.open_at, at + policy.floor * self.pressure, self._paid_until - policy.burst / policy.frame_rate
-        )
+        self._held_until = self._paid_until - policy.burst / policy.frame_rate
+        self.open_at = max(self.open_at, at + policy.floor * self.pressure, self._held_until)
 
     def strained(self, at: float, retry_after: float | None) -> None:
         """The service said that it is overloaded (429, 503, `rateLimitExceeded`). A burst of refusals counts as one."""

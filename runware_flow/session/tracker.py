@@ -489,7 +489,7 @@ class Tracker:
             window.in_flight += 1
             entry.is_let_go = True
         self._deadlines.drop(entry.task_id)
-        first = entry.sent_at + self.poller.first_poll(entry.durations)
+        first = entry.sent_at + self.poller.first_poll(entry.durations, at)
         self._polls.set(entry.task_id, max(first, at))
 
     def look_up(self, entry: Entry, at: float, fallback: RunwareError | None, delay: float = 0.0) -> None:

@@ -204,6 +204,24 @@ def test_frames_of_polls_leave_at_a_steady_rate_once_there_are_many():
     assert poller.open_at == 20.0 + POLICY.floor, "a pause gives the burst back"
 
 
+def test_no_task_is_polled_earlier_while_the_rate_holds_frames_back():
+    poller, durations = Poller(POLICY), Durations(64)
+    for _ in range(10):
+        durations.record(1.0, 1.0)
+    usual = [1.0] * (POLICY.probe_every - 1)
+    at = 0.0
+    for _ in range(3 * POLICY.burst):
+        poller.note_poll(at)
+        at += POLICY.floor
+    assert at < poller.open_at
+    assert [poller.first_poll(durations, at) for _ in range(POLICY.probe_every)] == [1.0, *usual]
+    at = poller.open_at
+    assert [poller.first_poll(durations, at) for _ in range(POLICY.probe_every)] == [
+        pytest.approx(0.95, rel=0.01),
+        *usual,
+    ]
+
+
 def test_batches_are_given_up_after_three_refusals():
     poller = Poller(POLICY)
     assert poller.may_join

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from session_conversation import (
     SESSION,
     ask,
@@ -40,8 +44,11 @@ from runware_flow.session.delivery import ResultSlots
 from runware_flow.session.events import ConnectionLost, ConnectionOpened, TaskSubmitted, TaskWithdrawn, TimerFired
 from runware_flow.session.inflight import TRANSITIONS, Entry, TaskState
 from runware_flow.session.polling import Durations
+from runware_flow.session.reading import read_parts
 from runware_flow.session.window import Window
 from runware_flow.testing.playbook import ANY
+from runware_flow.types import TaskId
+from runware_flow.wire.items import PENDING
 
 
 def polled(submission=None, **changes):
@@ -80,6 +87,32 @@ def test_each_poll_of_a_frame_has_its_own_reply_though_they_are_awaited_together
     play >> TimerFired(3.103)
     assert play.commands(Send)[-1] == Send((ask("t1"),))
     assert [command.task_id for command in play.commands(Settle)] == ["t0", "t2"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(PENDING)), st.none() | st.integers(0, 100)), min_size=1, max_size=4))
+def test_reply_that_a_task_still_runs_is_read_in_few_steps_as_it_is_part_by_part(
+    replies: list[tuple[str, int | None]],
+) -> None:
+    short, parted = opened(), opened()
+    for play in (short, parted):
+        play >> TaskSubmitted(1.0, task()) >> received(1.01, item())
+    at = 1.1
+    for status, progress in replies:
+        for play in (short, parted):
+            play >> TimerFired(at)
+        reply = item(status=status) if progress is None else item(status=status, progress=progress)
+        event = received(at + 0.05, reply)
+        short >> event
+        tracker = parted.machine._tracker
+        read_parts(tracker, tracker.entries[TaskId("t1")], event.frame.items, event.at)
+        parted >> received(event.at, {"taskType": "ping", "pong": True})  # so that the commands are given
+        (ours,), (theirs,) = short.machine._tracker.entries.values(), tracker.entries.values()
+        for field in fields(Entry):
+            if field.name not in ("submission", "result_slots", "window", "durations"):
+                assert getattr(ours, field.name) == getattr(theirs, field.name), field.name
+        assert short.commands(Progress) == parted.commands(Progress)
+        assert short.commands(SetTimer)[-1] == parted.commands(SetTimer)[-1]
+        at = short.commands(SetTimer)[-1].at or at
 
 
 def test_sync_task_is_settled_by_what_is_pushed():
