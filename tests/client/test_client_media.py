@@ -288,20 +288,26 @@ def test_large_media_are_never_in_memory_as_a_whole(run, open_pair, tmp_path):
         asked = []
 
         async def answer(request):
-            size = 0
+            size, head = 0, b""
             async for piece in request.stream:
                 size += len(piece)
+                head = (head + piece)[:2_000]
             assert size == int(request.headers["content-length"])
             asked.append(size)
+            if b"caption" in head:
+                [task] = json.loads(head)
+                item = {"taskType": "caption", "taskUUID": task["taskUUID"], "text": "a kite"}
+                return httpx.Response(200, json={"data": [item]})
             item = {"taskType": "mediaStorage", "taskUUID": UUID, "operation": "upload", "mediaUUID": UUID}
             return httpx.Response(200, json={"data": [item]})
 
         http = httpx.AsyncClient(transport=Streaming(answer))
-        async with http, Client("rw-key", http_client=http) as client:
+        async with http, Client("rw-key", http_client=http, transport="rest") as client:
             await client.media_storage(picture())  # what is imported on first use is
             tracemalloc.start()
             try:
                 stored = await client.media_storage(path)
+                await client.run(Caption(model="runware:150@2", inputs={"image": path}), delivery="sync")
                 _, peak = tracemalloc.get_traced_memory()
             finally:
                 tracemalloc.stop()

@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from runware_flow import Client, RunwareError, RunwareTimeoutError
+from runware_flow.client.media import INLINE_LIMIT_BYTES
 from runware_flow.emulator import Emulator
 from runware_flow.graph.outcomes import Failed
 from runware_flow.results import ImageResult
-from runware_flow.tasks import ImageInference, TextInference
+from runware_flow.tasks import Caption, ImageInference, TextInference
 
 KEY = "rw-secret-0123456789"
 TASK = ImageInference(model="runware:400@1", positive_prompt="a kite", width=512, height=512)
@@ -94,6 +95,7 @@ def test_file_that_comes_byte_by_byte_is_given_up_at_the_timeout(run, tmp_path, 
         async with listener, anyio.create_task_group() as group:
             group.start_soon(listener.serve, handle)
             image = image_at(f"http://127.0.0.1:{port}/x.png")
+            (tmp_path / "x.png").write_bytes(b"an earlier picture")
             async with Client(KEY) as client:
                 with pytest.raises(RunwareTimeoutError, match=r"took longer than 0\.3 s"):
                     if method == "save":
@@ -101,7 +103,7 @@ def test_file_that_comes_byte_by_byte_is_given_up_at_the_timeout(run, tmp_path, 
                     else:
                         await client.read(image, timeout=0.3)
             group.cancel_scope.cancel()
-        assert not list(tmp_path.iterdir())
+        assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"an earlier picture"]
 
     run(main)
 
@@ -340,6 +342,9 @@ def test_tilde_in_paths_is_the_home_folder(run, open_pair, tmp_path, monkeypatch
             saved = await client.save(image, "~/pictures/kite")
             assert saved.parent == tmp_path / "pictures"
             assert await client.image_upload(anyio.Path(f"~/pictures/{saved.name}")._path)
+            large = saved.with_name("large.png")
+            large.write_bytes(saved.read_bytes() + bytes(INLINE_LIMIT_BYTES))
+            assert await client.run(Caption(model="runware:150@2", inputs={"image": "~/pictures/large.png"}))
             assert await client.save(image, "~no-such-user-here/kite.jpg") is not None
 
     monkeypatch.chdir(tmp_path)

@@ -103,6 +103,8 @@ def test_cache_is_for_its_owner_alone(umask, run, tmp_path):
         assert permissions(tmp_path / "cache") == 0o700
         assert {permissions(path) for path in found if path.is_dir()} == {0o700}
         assert {permissions(path) for path in found if path.is_file()} == {0o600}
+        Cache(tmp_path / "cache", keep_media=True).open()
+        assert permissions(tmp_path / "cache" / "media") == 0o700
 
     run(main)
 

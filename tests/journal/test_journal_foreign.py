@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from service import Service, art
 
@@ -48,20 +48,36 @@ def change(path, *statements):
         connection.commit()
 
 
-def read_all(path):
-    """All that reads a journal; returns its entries."""
+def read_entries(path):
     with Journal(path) as journal:
-        entries = list(journal.entries())
+        return list(journal.entries())
+
+
+def read_summary(path):
+    with Journal(path) as journal:
         journal.summary()
+
+
+def read_models(path):
+    with Journal(path) as journal:
         journal.models()
-    read_past(path, "flow")
-    seen_prices(path)
+
+
+def begin_again(path):
     store = SqliteStore(path)
     store.open()
     try:
         store.apply([BEGIN])
     finally:
         store.close()
+
+
+READERS = (read_entries, read_summary, read_models, lambda path: read_past(path, "flow"), seen_prices, begin_again)
+
+
+def read_all(path):
+    """All that reads a journal; returns its entries."""
+    entries, *_ = [read(path) for read in READERS]
     return entries
 
 
@@ -126,6 +142,8 @@ values = st.one_of(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(damage={"state": 99}, row=1)
+@example(damage={"state": -6}, row=1)
 @given(damage=st.dictionaries(columns, values, min_size=1, max_size=3), row=st.integers(1, 2))
 def test_whatever_stands_in_a_row_is_read_or_is_one_clear_error(path, damage, row):
     kept = path.read_bytes()
@@ -137,13 +155,13 @@ def test_whatever_stands_in_a_row_is_read_or_is_one_clear_error(path, damage, ro
             except sqlite3.IntegrityError:
                 return  # NOT NULL
             [flow, place, mark] = connection.execute(
-                f"SELECT flow, path, fingerprint FROM node WHERE id = {row}"
+                f"SELECT flow, item, fingerprint FROM node WHERE id = {row}"
             ).fetchone()
-            if isinstance(flow, str) and isinstance(place, str) and isinstance(mark, bytes):
+            if isinstance(flow, str) and isinstance(place, str) and isinstance(mark, bytes):  # so that it is found
                 connection.execute(f"UPDATE node SET name = ? WHERE id = {row}", (row_name(flow, place, mark),))
             connection.commit()
-        for read in (read_all, lambda journal: salvage(journal, journal.with_name("new.sqlite"))):
-            with suppress(JournalError):  # nothing else
+        for read in (*READERS, lambda journal: salvage(journal, journal.with_name("new.sqlite"))):
+            with suppress(JournalError):  # nothing else, and each by itself: the first to find it would hide the others
                 read(path)
         path.with_name("new.sqlite").unlink(missing_ok=True)
     finally:
@@ -240,6 +258,8 @@ marked = st.recursive(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example({"__journal_file__": ["alone"]})
+@example({"__journal_file__": "0" * 64})
 @given(value=marked)
 def test_what_is_put_away_comes_back_as_it_was_marks_included(path, value):
     folder = MediaFolder(path)
