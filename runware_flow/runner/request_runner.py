@@ -312,8 +312,7 @@ class RequestRunner:
         names = [(contest.place, name) for contest, name in self._leads(around, choice) if name is not None]
         if choice.kind is not NodeKind.FALLBACK:
             return Likeness(names=tuple(names))
-        last = around.plan.steps[choice.spec.deps[1].slot]
-        if (name := self.name_of(around, last, self.machine.arguments(around, last))) is not None:
+        if (name := self._name_by_now(around, around.plan.steps[choice.spec.deps[1].slot])) is not None:
             names.append((1, name))
         requests: set[str | None] = set()
         for spec in self._senders_before(choice):
