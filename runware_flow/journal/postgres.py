@@ -137,6 +137,12 @@ def _statement(query: str) -> bytes:
     return query.replace("?", "%s").encode()
 
 
+@lru_cache(maxsize=256)
+def _binary_statement(query: str) -> bytes:
+    """A statement whose values are sent in binary: psycopg writes a list of bytes as text fifteen times as slowly."""
+    return query.replace("?", "%b").encode()
+
+
 class _Group:
     """The statements of a group of changes, with `?` for values.
 
@@ -186,7 +192,7 @@ class _Group:
                 self._note_row(number, *entries[tuple(key)])
 
     def _run(self, query: str, *values: Any) -> Any:
-        return self._connection.execute(_statement(query), values)
+        return self._connection.execute(_binary_statement(query), values)
 
 
 class InRow:
