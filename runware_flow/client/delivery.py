@@ -136,7 +136,7 @@ class Delivery(Generic[R]):
                 raise StopAsyncIteration
 
     async def next_event(self) -> Ok[R] | Failed | Progress | None:
-        """Wait for the next outcome of a result, or the latest progress; None once settled and all seen.
+        """Wait for the next outcome of a result, or the latest progress; `None` once settled and all were given.
 
         A cancel loses nothing: the next call returns what this one would have.
 
@@ -210,7 +210,7 @@ class Delivery(Generic[R]):
 
     @unbordered
     def refuse(self, error: RunwareError, number: int) -> bool:
-        """The service has too much to do to take the task now; tells whether that ends the waiting."""
+        """The service refused the task for now; tells whether that ends the waiting."""
         if not self._parks:
             return False
         self._parked = TaskRefused(self._document(error), number)

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class Link(Protocol):
-    """What a session driver sends through."""
+    """The connection of a session driver to the service."""
 
     def open(self) -> None:
         """Open a connection."""
@@ -57,7 +57,7 @@ class Link(Protocol):
         ...
 
     def forget(self, task_id: TaskId) -> None:
-        """This task is not waited for any more: what serves it alone may end, and what has not left never does."""
+        """No call waits for this task any more: its unsent entries are dropped, and a POST of its own may end."""
         ...
 
     async def run(self, report: Report, fail: Fail, leave: Leave) -> None:
@@ -71,7 +71,7 @@ class Link(Protocol):
 
 
 class Outbox:
-    """Entries that wait to leave. The session sends a task's entries one at a time, so it is as short as that."""
+    """Entries that wait to be sent: at most one for each task, because the session sends them one at a time."""
 
     def __init__(self) -> None:
         self._entries: list[Outgoing] = []
@@ -137,7 +137,7 @@ class SocketLink:
         self._outbox.put(entries)
 
     def forget(self, task_id: TaskId) -> None:
-        """The connection serves all; it stays."""
+        """Nothing to do: the connection serves all tasks."""
         self._outbox.drop(task_id)
 
     async def run(self, report: Report, fail: Fail, leave: Leave) -> None:

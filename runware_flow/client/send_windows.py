@@ -40,7 +40,7 @@ class Slot:
         self.is_open = True
 
     def hand_on(self) -> bool:
-        """Let the session have the slot, with a task; False if it was given back before."""
+        """Hand the slot to the session, with a task; `False` if it was given back before."""
         was_open, self.is_open = self.is_open, False
         return was_open
 
@@ -57,7 +57,7 @@ class Slot:
 
 
 class SlotWaiter:
-    """Those who wait together: a run, all items of a batch, or one stream.
+    """Tasks that wait together: those of a run, of all items of a batch, or of one stream.
 
     Attributes:
         event: set when there is a slot in `offered`.
@@ -93,7 +93,7 @@ class SendWindows:
         driver.on_slot = self._offered
 
     def states(self) -> dict[str, WindowState]:
-        """What other clients have to know of those that had a refusal; safe to call from any thread."""
+        """The state of the windows that had a refusal, for other clients; may be called from any thread."""
         return {} if self._driver is None else self._driver.window_states()
 
     def hold(self, peaks: Mapping[str, int]) -> None:
@@ -102,7 +102,7 @@ class SendWindows:
             self._driver.handle(events.WindowsHeld(anyio.current_time(), peaks))
 
     def has_room(self, model: str) -> bool:
-        """Tell whether a task may be sent now, before which nothing waits."""
+        """Tell whether a task may be sent now and no other waits before it."""
         return self._driver is None or model not in self.closed or self._driver.has_room(model)
 
     def take(self, model: str) -> Slot | None:

@@ -64,7 +64,7 @@ class SessionDriver:
             await self._link.run(self.handle, self._fail, self._left)
 
     def submit(self, delivery: Delivery[Any], submission: events.Submission, deadline: float) -> None:
-        """Hand a task to the session; what comes of it reaches `delivery`, which expires at `deadline`.
+        """Hand a task to the session; its results reach `delivery`, which expires at `deadline`.
 
         Raises:
             RunwareError: a task with this id is in flight already in this client.
@@ -86,7 +86,7 @@ class SessionDriver:
         self.handle(events.TaskSubmitted(self._clock(), submission))
 
     def withdraw(self, task_id: TaskId) -> None:
-        """Stop waiting for a task; what it has bought stays bought. Nothing happens if it has settled."""
+        """Stop waiting for a task; it may still be billed. Does nothing if it has settled."""
         if (delivery := self._deliveries.pop(task_id, None)) is not None:
             self._expiries.drop(task_id)
             if self._tracing is not None:
@@ -96,7 +96,7 @@ class SessionDriver:
             self._link.forget(task_id)
 
     def receive_webhook(self, frame: Frame) -> None:
-        """Take in what a webhook was called with."""
+        """Handle the frame of a webhook call."""
         self.handle(events.WebhookReceived(self._clock(), frame))
 
     def waits_for(self, task_id: str) -> bool:
@@ -121,14 +121,14 @@ class SessionDriver:
             raise waiter.error
 
     def close(self) -> None:
-        """End the session: what waits for a task, or for the connection, gets an error. Closing twice is fine."""
+        """End the session: calls that wait for a task, or for the connection, get an error. May be called twice."""
         self.handle(events.SessionClosed(self._clock()))
         if self._connecting:
             message = "the client was closed before there was a connection"
             self._end_connecting(RunwareError(message, code="aborted", raw_code="aborted"))
 
     def fail(self, error: BaseException) -> bool:
-        """Give an unexpected exception to all that wait; tell whether that was anyone. Nothing more is sent."""
+        """Raise an unexpected exception in all calls that wait; tell whether there were any. Nothing more is sent."""
         deliveries, self._deliveries = self._deliveries, {}
         for delivery in deliveries.values():
             delivery.settle(error)
@@ -154,7 +154,7 @@ class SessionDriver:
         return self._machine.has_room(model, self._clock())
 
     def window_states(self) -> dict[str, WindowState]:
-        """What other clients have to know of the send windows that had a refusal; safe to call from any thread."""
+        """The state of the send windows that had a refusal, for other clients; may be called from any thread."""
         return self._machine.window_states()
 
     @property
@@ -167,7 +167,7 @@ class SessionDriver:
         return self._machine.statistics()
 
     def handle(self, event: events.Event) -> None:
-        """Tell the session what happened, and carry out what follows."""
+        """Give the session machine an event, and carry out the commands that follow."""
         tracing = self._tracing
         if tracing is not None:
             tracing.happened(event)

@@ -65,7 +65,7 @@ class Past(NamedTuple):
 
 
 class Elsewhere(NamedTuple):
-    """What other processes do with the same money.
+    """The spending of other processes from the same budget.
 
     Attributes:
         spent: micro-USD.
@@ -79,7 +79,7 @@ class Elsewhere(NamedTuple):
 
 
 class Reservation:
-    """Money that is kept for one request in flight.
+    """An amount that is kept for one request in flight.
 
     Attributes:
         amount: micro-USD.
@@ -100,7 +100,7 @@ class Reservation:
 
 
 class Refused(NamedTuple):
-    """Nothing that is in flight could make a request fit.
+    """A refusal: even if all requests in flight cost nothing, the request would not fit.
 
     Attributes:
         need: micro-USD; `None` if it is not known.
@@ -145,7 +145,7 @@ class BudgetMachine:
 
     @property
     def withheld(self) -> int:
-        """What is kept for requests that may have been billed, and whose end will not be known."""
+        """The amount kept for requests that may have been billed and whose outcome will not be known."""
         unpriced = (self.estimate(BudgetRequest(*kind, count)) or 0 for kind, count in self._withheld_results.items())
         return self._withheld + sum(unpriced)
 
@@ -168,12 +168,12 @@ class BudgetMachine:
         return sum(self.estimate(BudgetRequest(*kind, count)) or 0 for kind, count in one.in_flight.items())
 
     def note_elsewhere(self, whose: str, elsewhere: Elsewhere) -> None:
-        """Take note of how other processes stand that spend the same money: those of one flow in one journal."""
+        """Note the spending of other processes with the same budget: those of one flow in one journal."""
         self._elsewhere[whose] = elsewhere
 
     @property
     def waiting_count(self) -> int:
-        """How many wait."""
+        """The number of waiters."""
         return len(self._waiting) + sum(map(len, self._behind_probes.values()))
 
     def estimate(self, request: BudgetRequest) -> int | None:
@@ -226,14 +226,14 @@ class BudgetMachine:
     # When it has ended
 
     def settle(self, reservation: Reservation, cost: int) -> list[Any]:
-        """A request has ended and cost that much; returns who is to ask again."""
+        """A request has ended at this cost; returns the waiters that are to try again."""
         self._close(reservation)
         self.add_spent(cost)
         self.learn(reservation.request, cost)
         return self._after(reservation)
 
     def settle_unreported(self, reservation: Reservation) -> list[Any]:
-        """A request has ended and its cost was not reported, though it was asked for; returns who is to ask again."""
+        """A request has ended without the cost that it asked for; returns the waiters that are to try again."""
         self.note_unreported(reservation.request)
         return self.withhold(reservation)
 
@@ -242,12 +242,12 @@ class BudgetMachine:
         self._unreported.add(request.kind)
 
     def release(self, reservation: Reservation) -> list[Any]:
-        """A request was never sent, or failed by the service's word, so it is free; returns who is to ask again."""
+        """A request was not sent, or the service reported its failure: it is free; returns waiters that try again."""
         self._close(reservation)
         return self._after(reservation)
 
     def withhold(self, reservation: Reservation) -> list[Any]:
-        """A request may have been billed, and what it cost is not known; returns who is to ask again."""
+        """A request may have been billed at an unknown cost; returns the waiters that are to try again."""
         self._close(reservation)
         self.keep(reservation.request, None if reservation.is_probe else reservation.amount)
         return self._after(reservation)
@@ -258,7 +258,7 @@ class BudgetMachine:
         self._largest[request.kind] = max(each, self._largest.get(request.kind, 0))
 
     def forget(self, waiters: Container[Any]) -> list[Any]:
-        """Drop waiters that will not ask again; returns who is to ask instead."""
+        """Drop waiters that have ended; returns the waiters that are to try instead."""
         self._waiting = deque(one for one in self._waiting if one[1] not in waiters)
         queues = {
             kind: deque(one for one in queue if one[1] not in waiters) for kind, queue in self._behind_probes.items()
@@ -273,11 +273,11 @@ class BudgetMachine:
     # What earlier runs did
 
     def add_spent(self, cost: int) -> None:
-        """Count what was spent; nothing gives money back."""
+        """Count what was spent; it never decreases."""
         self.spent += max(0, cost)
 
     def keep(self, request: BudgetRequest, amount: int | None) -> None:
-        """Keep money for a request that may have been billed; `None`: what it costs once that is known."""
+        """Keep an amount for a request that may have been billed; `None`: its price, once that is known."""
         self._keep(request, amount, 1)
 
     def keep_no_more(self, request: BudgetRequest, amount: int | None) -> None:

@@ -125,7 +125,7 @@ def window_key(model: str) -> str:
 
 
 class Need:
-    """What one kind of node needs a place of, all at once.
+    """The permits that one kind of node needs, all at once.
 
     Attributes:
         limits: keys of limits.
@@ -146,7 +146,7 @@ class Need:
 
 
 class Ticket(Generic[T]):
-    """A place in the line. `who` is `None` once it was called or left. Those with a turn have numbers below 0."""
+    """A place in the queue. `who` is `None` once it was called or left. Waiters with a turn have numbers below 0."""
 
     __slots__ = ("number", "who")
 
@@ -156,7 +156,7 @@ class Ticket(Generic[T]):
 
 
 class Limits:
-    """How many places of each limit are taken."""
+    """How many permits of each limit are taken."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         self.sizes = dict(sizes)
@@ -166,21 +166,21 @@ class Limits:
         return f"<Limits {', '.join(f'{key} {self.taken[key]}/{size}' for key, size in self.sizes.items())}>"
 
     def keys_of(self, task_type: str | None, model: str | None, modality: str | None, name: str | None) -> Any:
-        """Return the keys that a node falls under, as a tuple; what is not limited is not among them."""
+        """Return the limits that hold for a node, as a tuple of keys."""
         candidates = (modality, f"type:{task_type}", f"model:{model}", name)
         return tuple(dict.fromkeys(key for key in candidates if key is not None and key in self.sizes))
 
     def have_room(self, keys: Iterable[str]) -> bool:
-        """Tell whether each of them has a place."""
+        """Tell whether each of them has a free permit."""
         return all(self.taken[key] < self.sizes[key] for key in keys)
 
     def take(self, keys: Iterable[str]) -> None:
-        """Take a place of each; the caller has asked `have_room`."""
+        """Take a permit of each; the caller has checked `have_room`."""
         for key in keys:
             self.taken[key] += 1
 
     def give_back(self, keys: Iterable[str]) -> None:
-        """Give a place of each back."""
+        """Give a permit of each back."""
         for key in keys:
             self.taken[key] -= 1
             assert self.taken[key] >= 0, f"a place of {key} was given back twice"
@@ -194,7 +194,7 @@ def _number(ticket: Ticket[Any]) -> int:
 
 
 class Line(Generic[T]):
-    """Who waits, by what they need; first come first served among those who need the same.
+    """The queue of waiters, by what they need; first come first served among equal needs.
 
     A waiter whose permits are free passes earlier waiters for others: these would not go any sooner.
     """
@@ -220,7 +220,7 @@ class Line(Generic[T]):
         return ticket
 
     def first_number(self, key: str) -> int | None:
-        """The smallest turn of those who wait for `key`; `None` if none of them has one."""
+        """The smallest turn of the waiters for `key`; `None` if none of them has one."""
         first = min((need.waiting[0].number for need in self.needs(key)), default=0)
         return first + _TURNS if first < 0 else None
 
@@ -229,7 +229,7 @@ class Line(Generic[T]):
         return sum(ticket.who is not None for need in self.needs(key) for ticket in need.waiting)
 
     def call(self, keys: Iterable[str], can_go: Callable[[Need], bool]) -> tuple[Need, T] | None:
-        """Take out the first who waits for one of `keys` and can go; `None` if none can."""
+        """Take out the first waiter for one of `keys` that can go; `None` if none can."""
         first: Need | None = None
         for key in keys:
             for need in list(self._by_key.get(key, ())):
@@ -246,15 +246,15 @@ class Line(Generic[T]):
         return first, who
 
     def has(self, need: Need) -> bool:
-        """Tell whether anybody waits with this need."""
+        """Tell whether a waiter has this need."""
         return bool(need.waiting) and self._skip_gone(need)
 
     def keys(self) -> list[str]:
-        """All that is waited for."""
+        """All keys that are waited for."""
         return list(self._by_key)
 
     def needs(self, key: str) -> list[Need]:
-        """The needs of those who wait for `key`."""
+        """The needs of the waiters for `key`."""
         return [need for need in list(self._by_key.get(key, ())) if self._skip_gone(need)]
 
     def _skip_gone(self, need: Need) -> bool:

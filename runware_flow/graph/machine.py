@@ -71,7 +71,7 @@ _KEPT_ERRORS = 16
 
 
 class Decision(NamedTuple):
-    """A choice that was made and waits for being written down.
+    """A choice that was made and is not recorded yet.
 
     Attributes:
         run, step: the node that chose.
@@ -201,19 +201,19 @@ class FlowMachine:
 
     @property
     def has_changes(self) -> bool:
-        """Whether there is something for the shell to do beside running nodes."""
+        """Whether the shell has something to do besides running nodes."""
         if self.settled or self.dropped or self.decisions or self.inquiries or self.stopped is not None:
             return True
         return self.root.open_count == 0
 
     @property
     def has_work(self) -> bool:
-        """Whether `take` or `next_source` has something, were there a worker for it."""
+        """Whether `take` or `next_source` would give something to a free worker."""
         return any(self._sources) or self._has_ready()
 
     @property
     def ready_count(self) -> int:
-        """How many nodes could run, were there room for them."""
+        """How many nodes are ready, whether there is room for them or not."""
         return len(self._ready)
 
     # What is to be done
@@ -276,7 +276,7 @@ class FlowMachine:
         self._settle(run, step, ABANDONED, Abandoned(task_uuid, may_be_billed))
 
     def park(self, run: ScopeRun, step: Step, error: Exception | None = None) -> None:
-        """A running node has to wait for something that is no value, a limit or a pause say, and gives its place back.
+        """A running node has to wait for something other than a value, such as a limit, and gives its slot back.
 
         Args:
             error: how its last attempt failed, if that is why it waits. If the run stops before the next attempt, that
@@ -296,7 +296,7 @@ class FlowMachine:
             self._let_go_parked(run, step)
 
     def unpark(self, run: ScopeRun, step: Step) -> None:
-        """What a parked node waited for is there: it is ready again. Nothing happens if it has settled meanwhile."""
+        """A parked node need not wait any more: it is ready again. Does nothing if it has settled meanwhile."""
         if (run, step) in self.waiting:
             error = self.waiting.pop((run, step))
             if error is not None:
@@ -316,7 +316,7 @@ class FlowMachine:
         self.in_flight -= 1
 
     def item_pulled(self, fan: FanRun, item: Any, key: str | None = None) -> ScopeRun | None:
-        """A source gave an item, or a `Failed` in the place of one; returns its run, `None` if the run has stopped."""
+        """A source gave an item, or a `Failed` instead of one; returns its run, or `None` if the run has stopped."""
         fan.is_lent = False
         if fan.is_ended:
             self._finish_fan(fan)
@@ -331,7 +331,7 @@ class FlowMachine:
         self._end_fan(fan)
 
     def source_failed(self, fan: FanRun, error: Exception) -> None:
-        """A source raised. What it gave before goes on; the fan-out counts as a failed node."""
+        """A source raised. The items that it gave before go on; the fan-out counts as a failed node."""
         fan.is_lent = False
         if fan.is_ended:
             self._finish_fan(fan)
@@ -364,7 +364,7 @@ class FlowMachine:
     # Looking in
 
     def may_send(self, run: ScopeRun, step: Step) -> bool:
-        """Tell whether a running node may still begin to send something: the run goes on, and something needs it."""
+        """Tell whether a running node may still send: the run goes on, and something needs the node."""
         return self.stopped is None and (not step.role.serves_choice or self._is_wanted(run, step))
 
     def arguments(self, run: ScopeRun, step: Step) -> list[Any]:
@@ -457,7 +457,7 @@ class FlowMachine:
         return not role.needs_fallback or may_fall_back(error, sends=step.kind in SENDS)
 
     def stop(self, because: str, error: Exception | None = None) -> None:
-        """Start nothing new that could send; what runs is waited for, pure steps are still worked out."""
+        """Start nothing new that could send; wait for what runs, and still compute pure steps."""
         if self.stopped is not None:
             return
         self.stopped = skipped = Skipped(because, error)
@@ -930,7 +930,7 @@ class FlowMachine:
             self._decide_fallback(run, step)
 
     def know_choice(self, run: ScopeRun, step: Step, record: ChoiceRecord | None) -> None:
-        """The shell has looked whether an earlier run has made this choice."""
+        """The shell has looked up whether an earlier run made this choice."""
         if run.cells[step.slot] >= SETTLED or (run, step) in self.chosen:
             return
         was_asked = self.waits_for_lookup(run, step)
@@ -986,20 +986,20 @@ class FlowMachine:
         self._decide_again(run, step)
 
     def reject(self, run: ScopeRun, step: Step, error: Exception) -> None:
-        """A choice could not be looked up or written down."""
+        """A choice could not be looked up or recorded."""
         self._lookups.pop((run, step), None)
         if run.cells[step.slot] < SETTLED:
             self._fail(run, step, error)
 
     @property
     def is_deciding(self) -> bool:
-        """Whether a choice is being looked up or written down."""
+        """Whether a choice is being looked up or recorded."""
         return False in self._lookups.values() or any(
             not chosen.is_durable and not chosen.is_void for chosen in self.chosen.values()
         )
 
     def is_held(self, run: ScopeRun, step: Step) -> bool:
-        """Tell whether all that a node is for was chosen without it, so that it sends nothing."""
+        """Tell whether all choices that need a node were made without it, so that it sends nothing."""
         role = step.role
         if role is NO_ROLE:
             return False

@@ -41,7 +41,7 @@ _NOTHING = Need(())
 
 
 class Permit:
-    """What a node was given; it is given back once, whatever becomes of the node.
+    """The permit of a node; it is given back once, however the node ends.
 
     Attributes:
         slot: room in the send window of its model, if that is closed.
@@ -58,7 +58,7 @@ class Permit:
 
 
 class Admission:
-    """Limits, the send windows, and the line of those who wait, for all machines that share them.
+    """Limits, the send windows, and the queue of waiting nodes, for all machines that share them.
 
     Args:
         client: what the tasks are sent with; its send windows are asked, if it has any.
@@ -91,7 +91,7 @@ class Admission:
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything was given back, and nothing waits for a slot."""
+        """Whether all permits were given back, and nothing waits for a slot."""
         return not any(self._limits.taken.values()) and not self._waiter.wanted and not self._waiter.offered
 
     def refused_count(self) -> int:
@@ -126,29 +126,29 @@ class Admission:
 
     @property
     def is_unlimited(self) -> bool:
-        """Whether a request needs to ask for nothing: no limit, no budget, nothing waits, and no window is closed."""
+        """Whether any request is admitted at once: no limit, no budget, nothing waits, and no window is closed."""
         if self._limits.sizes or self.account is not None or self._is_held or self._line:
             return False
         return self._windows is None or not self._windows.closed
 
     def has_room(self, need: Need) -> bool:
-        """Tell whether all that is needed is there, and nothing waits for the same."""
+        """Tell whether all that is needed is free, and no node waits for the same."""
         if not need.keys:
             return True
         return not self._is_held and not self._line.has(need) and self._could_go(need) and self._window_has_room(need)
 
     def take(self, need: Need) -> Permit:
-        """Take all that is needed; the caller has asked `has_room`."""
+        """Take all that is needed; the caller has checked `has_room`."""
         return self._take(need) if need.keys else Permit(need, None)
 
     def wait(self, need: Need, who: tuple[RunAdmission, ScopeRun, Step], number: int | None = None) -> Ticket[Any]:
-        """Let a node wait in the line; one that was refused has a turn."""
+        """Let a node wait in the queue; a refused one keeps its turn."""
         ticket = self._line.add(need, who, number)
         self._want_slot(need)
         return ticket
 
     def give_back(self, permit: Permit) -> None:
-        """Give back what was given, and let those go who can go now. A second time does nothing."""
+        """Give a permit back, and let waiting nodes go that can go now. A second call does nothing."""
         if not permit.is_open:
             return
         permit.is_open = False
@@ -190,23 +190,23 @@ class Admission:
         self.close()
 
     def go_on(self) -> None:
-        """Let those go again who can."""
+        """Resume grants."""
         self._is_held = False
         if self._line:
             self._serve(self._line.keys())
 
     def in_use(self) -> dict[str, int]:
-        """How many places of each limit are taken."""
+        """How many permits of each limit are taken."""
         return dict(self._limits.taken)
 
     def resize(self, limits: Mapping[str, int]) -> None:
-        """Change the sizes of limits that there are. Where more is taken than a smaller one has, it is given back."""
+        """Change the sizes of existing limits. Permits beyond a smaller size stay until they are given back."""
         self._limits.sizes.update(limits)
         if self._line:
             self._serve(self._line.keys())
 
     def window_states(self) -> dict[str, WindowState]:
-        """What other clients have to know of the send windows that had a refusal; safe to call from any thread."""
+        """The state of the send windows that had a refusal, for other clients; may be called from any thread."""
         return {} if self._windows is None else self._windows.states()
 
     def hold_windows(self, peaks: Mapping[str, int]) -> None:
@@ -256,7 +256,7 @@ class Admission:
 
 
 class RunAdmission:
-    """Where the nodes of one machine ask."""
+    """Admission for the nodes of one machine."""
 
     def __init__(self, machine: FlowMachine, admission: Admission, pauses: Pauses) -> None:
         self._machine = machine
@@ -287,7 +287,7 @@ class RunAdmission:
         return bool(self._tickets) and any(map(self._admission.is_refusing, self._models.values()))
 
     def restore(self, run: ScopeRun, step: Step) -> Permit | None:
-        """Return what a node was given while it was parked. One that comes for another reason leaves the line."""
+        """Return the permit that a node got while it was parked; a node without one leaves the queue."""
         if self._tickets and (ticket := self._tickets.pop((run, step), None)) is not None:
             ticket.who = None
             del self._models[run, step]
@@ -351,7 +351,7 @@ class RunAdmission:
         return None
 
     def admit_hedge(self, run: ScopeRun, step: Step, request: PreparedTask) -> Permit | None:
-        """Admit a second request of a node that has one in flight, if all that it needs is there now."""
+        """Admit a second request of a node that has one in flight, if all that it needs is free now."""
         admission = self._admission
         need = admission.need_of(step, request)
         if not self._machine.may_send(run, step) or not admission.has_room(need):
@@ -394,7 +394,7 @@ class RunAdmission:
         return reservation
 
     def retry_reservation(self, run: ScopeRun, step: Step) -> bool:
-        """Let a node ask that waited for the budget; tells whether it is still there to do so."""
+        """Let a node that waited for the budget try again; tells whether it still waits."""
         if (run, step) not in self._machine.waiting:
             return False
         self._machine.unpark(run, step)
@@ -423,14 +423,14 @@ class RunAdmission:
             )
 
     def let_go(self, run: ScopeRun, step: Step, permit: Permit) -> None:
-        """Let a parked node go on, with what it needs."""
+        """Let a parked node go on, with its permit."""
         del self._tickets[run, step], self._models[run, step]
         self._granted[run, step] = permit
         self._machine.unpark(run, step)
         self._pauses.set()
 
     def give_back(self, permit: Permit | None) -> None:
-        """Give back what a node was given, whose attempt is over; a second time does nothing."""
+        """Give back the permit of a node whose attempt has ended; a second call does nothing."""
         if permit is not None:
             if permit.reservation is not None:  # it is not settled, so nothing was sent
                 self.settle(permit, None, may_be_billed=False, task_uuid=None)
@@ -439,12 +439,12 @@ class RunAdmission:
             self._admission.account.recheck()
 
     def forget(self, run: ScopeRun, step: Step) -> None:
-        """Let a node that is not needed any more leave the line, or give back what it was about to take up."""
+        """Let a node that is not needed any more leave the queue, or give back the permit that it was granted."""
         self.give_back(self.restore(run, step))
         self.release(run, step)
 
     def close(self) -> None:
-        """Leave the line, and give back what is not taken up: the run has stopped. Doing it twice is fine."""
+        """The run has stopped: leave the queue, and give back granted permits. May be called twice."""
         tickets, self._tickets = self._tickets, {}
         self._models.clear()
         for ticket in tickets.values():

@@ -50,14 +50,14 @@ async def report(reader: EventStream, callback: Callable[[Event], Any]) -> None:
 
 
 def attach(callback: Callable[[Event], Any], stop: Callable[[], None]) -> None:
-    """Give a callback that can stop its run, as a live page can, the way to do so; called on the run's event loop."""
+    """Give a callback that can stop its run, such as a live page, the function to stop it with."""
     take = getattr(callback, "attach", None)
     if take is not None:
         take(stop)
 
 
 class EventBus:
-    """The readers of a run. With none, nothing is made and nothing is kept.
+    """The readers of a run. Without readers no event is made or kept.
 
     The run is held, that is, it starts nothing new, while a reader has too much unread and nothing waits for it: no
     `wait()`, no block that is being left, no reader that has read all it was told. So a reader that is not read any
@@ -94,7 +94,7 @@ class EventBus:
         self._asked: dict[tuple[ScopeRun, Step], tuple[str, frozenset[str]]] = {}
 
     def count_on(self, board: ProgressBoard) -> None:
-        """Count what starts and settles on a board: a call for each, made at once, so nothing is kept or waited for."""
+        """Count starts and settles on a board, by a direct call for each: nothing is kept or waited for."""
         self._board = board
         self._machine.watch = True
 
@@ -170,17 +170,17 @@ class EventBus:
                 reader.put_event(event)
 
     def run_started(self) -> None:
-        """Tell that the run begins."""
+        """Publish that the run begins."""
         if self._events:
             self._put(RunStarted(self.time(), self._name, self._machine.concurrency))
 
     def note_request(self, run: ScopeRun, step: Step, wire: Any) -> None:
-        """Remember what a node asks for until it has settled, if there is anybody to tell."""
+        """Remember the request of a node until it has settled, if there are readers."""
         if self._events:
             self._asked[run, step] = (summarise_request(wire).prompt, frozenset(references_in(wire)))
 
     def node_started(self, run: ScopeRun, step: Step, attempt: int, record: NodeRecord | None = None) -> None:
-        """Tell that an attempt begins."""
+        """Publish that an attempt begins."""
         if not self._events and self._board is None:
             return
         now = self.time()
@@ -209,7 +209,7 @@ class EventBus:
         )
 
     def node_refused(self, run: ScopeRun, step: Step, error: RunwareError) -> None:
-        """Tell that the service has refused to take a node's task for now."""
+        """Publish that the service refused a node's task for now."""
         if not self._events and self._board is None:
             return
         self._refused.add((run, step))
@@ -233,19 +233,19 @@ class EventBus:
         )
 
     def node_progress(self, run: ScopeRun, step: Step, progress: float) -> None:
-        """Tell how far a node is."""
+        """Publish the progress of a node."""
         if self._events:
             index = None if run.fan is None else run.index
             self._put(NodeProgress(self.time(), run.path(step), step.spec.name, progress, index))
 
     def node_delta(self, run: ScopeRun, step: Step, attempt: int, kind: str, text: str) -> None:
-        """Tell the next piece of a text."""
+        """Publish the next piece of a text."""
         if self._events:
             index = None if run.fan is None else run.index
             self._put(NodeDelta(self.time(), run.path(step), step.spec.name, text, kind, attempt, index, run.key))
 
     def publish(self) -> None:
-        """Tell of the nodes that the machine has settled."""
+        """Publish the nodes that the machine has settled."""
         settled, self._machine.settled = self._machine.settled, []
         for run, step in settled:
             for reference in self._completions:
@@ -308,14 +308,14 @@ class EventBus:
         return frozenset(references_to(self._machine.arguments(run, step)))
 
     def source_ended(self) -> None:
-        """Let those that wait for outcomes see whether there will be more."""
+        """Wake the readers of outcomes, which look whether there will be more."""
         for reference in self._completions:
             reader = reference()
             if reader is not None:
                 reader.wake()
 
     def run_finished(self, end: str) -> None:
-        """Tell of the rest, and that there will be no more."""
+        """Publish the rest, and that there will be no more events."""
         machine = self._machine
         self._is_finished = True
         self.publish()

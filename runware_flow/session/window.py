@@ -51,7 +51,7 @@ _KEPT = 256
 """Windows that are kept; of more, the oldest open ones without a task are forgotten."""
 
 Waiting: TypeAlias = TaskId | int
-"""Who waits for room: a task of the session, or a caller that has its own tasks, by its number."""
+"""A waiter for room: a task of the session, or the number of a caller that has tasks of its own."""
 
 
 def window_of(task_type: str, model: str | None) -> str:
@@ -73,7 +73,7 @@ class WindowStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WindowState(NamedTuple):
-    """What clients that share the work of one batch tell of their windows.
+    """The state of a window, for the other clients that share the work of one batch.
 
     Attributes:
         refusals: how often a task was refused since the session began.
@@ -151,7 +151,7 @@ class Window:
         return self.limit == inf or (not self.waiting and self._can_go(at))
 
     def is_failing(self, at: float) -> bool:
-        """Tell whether what is to be sent now has no chance."""
+        """Tell whether the model refuses everything, so that a task to be sent now fails."""
         return self.failure is not None and at < self.held_until
 
     def statistics(self) -> WindowStatistics:
@@ -231,13 +231,13 @@ class Window:
         self._step_at = max(at, self.held_until) + STEP
 
     def state(self) -> WindowState:
-        """Say of it what others have to know."""
+        """Return its state, for other clients."""
         return WindowState(self.refusals, self.limit == inf, self._peak)
 
     # What waits
 
     def next_waiting(self, at: float, *, has_connection: bool) -> Waiting | None:
-        """Take out who is next, if there is room; the caller lets it go, and counts it in `in_flight`."""
+        """Take out the next waiter, if there is room; the caller sends it, and counts it in `in_flight`."""
         self._take_steps(at)
         return self.waiting.pop() if self._can_go(at) and self._has_next(has_connection=has_connection) else None
 
@@ -246,7 +246,7 @@ class Window:
         return first is not None and (has_connection or not isinstance(first, str))
 
     def next_at(self, *, has_connection: bool) -> float:
-        """When there may be room for who waits, though nothing happens until then."""
+        """When there may be room for a waiter, even if no event comes before."""
         if not self._has_next(has_connection=has_connection):
             return inf
         if self.in_flight < self.limit:
@@ -298,11 +298,11 @@ class Windows:
         return name not in self.closed
 
     def next_at(self, *, has_connection: bool) -> float:
-        """When one of them may have room, though nothing happens until then."""
+        """When one of them may have room, even if no event comes before."""
         return min((window.next_at(has_connection=has_connection) for window in self.closed.values()), default=inf)
 
     def let_go(self, at: float, *, has_connection: bool) -> Iterator[tuple[Window, Waiting]]:
-        """Give all who may go now, in their order; what waits for one model never holds up another's.
+        """Give all waiters that may go now, in their order; those of one model never delay those of another.
 
         Args:
             at: the time now.
@@ -326,7 +326,7 @@ class Windows:
                 window.release(at)
 
     def states(self) -> dict[str, WindowState]:
-        """Say of those that had a refusal what other clients have to know; may be called from another thread."""
+        """Return the state of those that had a refusal, for other clients; may be called from any thread."""
         return {name: window.state() for name, window in list(self._by_name.items()) if window.refusals}
 
     def statistics(self) -> dict[str, WindowStatistics]:
