@@ -51,7 +51,7 @@ class BatchSource:
         return self._is_over
 
     async def attend(self, hire: Callable[[], None]) -> None:
-        """Let workers be hired as items come; those that wait for the next one are enough here."""
+        """Start workers as items come. Nothing to do here: the workers that wait for the next item are enough."""
 
     async def pull(self) -> Pulled | None:
         """Take the next item; `None` if there are no more. What the source raises is raised, once."""
@@ -63,7 +63,7 @@ class BatchSource:
         return None  # stopped meanwhile
 
     def stop(self) -> None:
-        """Give nothing more, also to those who wait for the next item."""
+        """Give no more items, also to callers that wait for the next one."""
         self._is_over = True
         if self._pulling is not None:
             self._pulling.cancel()

@@ -44,7 +44,7 @@ _REMEMBERED_UPLOADS = 4096
 
 
 def take_in(media: Sequence[LocalMedia]) -> tuple[LocalMedia, ...]:
-    """Replace open files by what they hold, so that a request can be known, and sent again, whatever becomes of them.
+    """Replace open files by what they hold, so that a request can be identified, and sent again, if the files change.
 
     A file that can be sought in is taken whole, from its beginning, and its position stays. One on a disk that is open
     for reading alone is known by its path and read when it is sent.

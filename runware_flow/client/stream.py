@@ -299,7 +299,7 @@ async def _read(
     error: Exception | None = _failure("the stream was left", task_uuid)
     try:
         error = await _send(rest, body, stream, turn, timeout, prepared, redact)
-    except Exception as unexpected:  # noqa: BLE001  # of a user's HTTP client: it belongs to those who read
+    except Exception as unexpected:  # noqa: BLE001  # of a user's HTTP client: it is raised in the readers
         error = unexpected
     except BaseException:
         stream.end(_closed(task_uuid))

@@ -127,7 +127,7 @@ def emulate_command(
     backend: str = "asyncio",
     **settings: Any,
 ) -> int:
-    """Run a command with an emulator beside it, which its environment names; returns the command's exit code.
+    """Start an emulator, run a command whose environment names it, and return the command's exit code.
 
     SIGINT and SIGTERM go to the command; the emulator stops when the command has ended. A command that a signal ended
     gives 128 and the signal's number, one that cannot be started 127.

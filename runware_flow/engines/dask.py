@@ -158,7 +158,7 @@ class _Worker:
         return self.item_count < self.room and len(self.shards) < _SHARDS_A_WORKER
 
     def count(self, items: int) -> None:
-        """Take note of items that have come back."""
+        """Note the items that have come back."""
         self._counted += items
         now = anyio.current_time()
         if now - self._counted_at >= 1.0:

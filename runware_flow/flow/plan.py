@@ -38,7 +38,7 @@ _MOST_VALUES = 8
 _MOST_GATHERED = 10_000
 _LOOK_UPS = 8
 _MOST_PLANNED = 2_000
-"""Nodes up to which a run with a budget is planned beside it, to compare it with the balance."""
+"""The most nodes of a run whose plan is made for a comparison with the balance."""
 
 
 class _Sample(NamedTuple):

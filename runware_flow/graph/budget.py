@@ -238,7 +238,7 @@ class BudgetMachine:
         return self.withhold(reservation)
 
     def note_unreported(self, request: BudgetRequest) -> None:
-        """Take note that the cost of such requests is not reported."""
+        """Note that the cost of such requests is not reported."""
         self._unreported.add(request.kind)
 
     def release(self, reservation: Reservation) -> list[Any]:
@@ -253,7 +253,7 @@ class BudgetMachine:
         return self._after(reservation)
 
     def learn(self, request: BudgetRequest, cost: int) -> None:
-        """Take note of what a request cost."""
+        """Note the cost of a request."""
         each = -(-max(0, cost) // request.results)
         self._largest[request.kind] = max(each, self._largest.get(request.kind, 0))
 

@@ -386,7 +386,7 @@ class PostgresStore(RowStore):
                 raise
 
     def close(self) -> None:
-        """Give the leases back that are left, and disconnect; doing it twice does no harm."""
+        """Give the leases back that are left, and disconnect. May be called twice."""
         if self._connection is not None and self._is_open:
             with suppress(load_psycopg().Error):  # they expire
                 self._execute("DELETE FROM lease WHERE owner = ? AND ended_at IS NULL", (self._owner,))

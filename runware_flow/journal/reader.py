@@ -198,7 +198,7 @@ class Journal:
             if state not in range(len(STATES)):
                 continue  # of a damaged row, which `entries` tells of
             counts[STATES[state]] = count
-            if STATES[state] in ("done", "redo"):  # what is bought anew has been paid for all the same
+            if STATES[state] in ("done", "redo"):  # a request that is marked for redo was billed, too
                 micro_usd, unknown = micro_usd + int(known or 0), unknown + missing
         cost = None if unknown else micro_usd / 1_000_000
         return JournalSummary(counts["open"], counts["done"], counts["failed"], cost)

@@ -121,7 +121,7 @@ def file_of_journal(path: str | os.PathLike[str]) -> Path:
 
 
 def is_writable(path: Path) -> bool:
-    """Tell whether a journal that is there can be written: the file and, for what lies beside it, its folder."""
+    """Tell whether an existing journal can be written: its file and, for the files beside it, its folder."""
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
@@ -472,7 +472,7 @@ class SqliteStore(RowStore):
                 connection.execute("INSERT INTO place VALUES (?, ?, ?)", (at, folder, cache))
 
     def close(self) -> None:
-        """Close the file and give the lock back; doing it twice does no harm."""
+        """Close the file and give the lock back. May be called twice."""
         connections, self._connection, self._lock = (self._connection, self._lock), None, None
         for connection in connections:
             if connection is not None:

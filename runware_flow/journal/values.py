@@ -64,7 +64,7 @@ def decode_item(item: bytes, result_type: type[R]) -> R:
 
 
 def encode_error(error: RunwareError) -> bytes:
-    """Write down an error of the service, without the results beside it."""
+    """Encode an error of the service, without its `results`."""
     return msgspec.json.encode({name: getattr(error, name) for name in _ERROR_FIELDS})
 
 

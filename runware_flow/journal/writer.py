@@ -37,7 +37,7 @@ class _Group:
 
     def __init__(self) -> None:
         self.changes: list[Change | None] = []
-        """`None` in the place of one that was taken back."""
+        """`None` instead of a change that was withdrawn."""
         self.is_taken = False
         self.done = anyio.Event()
         self.answers: list[Entry | LeaseLost | None] = []
@@ -81,7 +81,7 @@ class JournalWriter:
         self.has_past: bool = not getattr(store, "is_new", False)
 
     async def write(self, change: Change) -> Entry | None:
-        """Make a change durable. A cancel before it is taken up takes it back; after that it is written all the same.
+        """Make a change durable. A cancel withdraws it before its group is begun; after that it is written.
 
         Raises:
             JournalError: the store failed, now or before.

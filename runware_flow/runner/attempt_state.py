@@ -86,12 +86,12 @@ class AttemptState:
 
     @property
     def is_hedged(self) -> bool:
-        """Whether an earlier run has sent a second request beside it, of which nothing is known either."""
+        """Whether an earlier run sent a second request too (a hedge), whose outcome is not known either."""
         return self.entry is not None and self.entry.is_hedged
 
     @property
     def may_hedge(self) -> bool:
-        """Whether the request may have a second one beside it."""
+        """Whether the request may have a hedge."""
         # A request of an earlier run is collected, not streamed: pieces of two texts would be reported as one.
         is_new = self.entry is None or self.entry.advice.action == "buy"
         return is_new and self.request.wire.get("deliveryMethod") != "stream"

@@ -245,7 +245,7 @@ class BudgetAccount:
         self._look_elsewhere()
 
     def _look_elsewhere(self) -> None:
-        """Take note of what other processes have spent; what this budget has counted itself is none of theirs."""
+        """Note what other processes have spent, without what this budget has counted itself."""
         if self._store is not None:
             told = self._store.elsewhere
             own = self.budget.counted(self._whose)
@@ -410,7 +410,7 @@ class BudgetAccount:
         self._wake(named)
 
     def leave(self, window: Any) -> None:
-        """Drop those that wait at a window, and let others go in their place."""
+        """Drop waiters, and let others go instead."""
         self._wake(self._machine.forget(_WaitersOf(window)))
 
     def recheck(self) -> None:
@@ -419,7 +419,7 @@ class BudgetAccount:
             self._wake(self._machine.recheck())
 
     def _wake(self, named: list[Any]) -> None:
-        """Tell waiters that it is their turn to ask, others in the place of those that are gone."""
+        """Let waiters try again, and others instead of those that have ended."""
         while named:
             told = [window.retry_reservation(run, step) for window, run, step in named]
             named = [] if all(told) else self._machine.recheck()

@@ -24,7 +24,7 @@ __all__ = ("Hedge", "first_of", "send_hedged")
 
 
 async def send_hedged(request_runner: RequestRunner, attempt: AttemptState) -> list[Any]:
-    """Send a request of a node, and a second one beside it once the first has taken `hedge_after` seconds.
+    """Send a request of a node, and a second one once the first has taken `hedge_after` seconds.
 
     If an earlier run has left both open, both are collected: the first of them to have a result is the answer.
     """

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ("NodeRunner",)
 
 _FUNCTION = "function"
-"""What a receipt says in the place of a task type."""
+"""The name in a receipt where there is no task type."""
 
 
 class NodeRunner:

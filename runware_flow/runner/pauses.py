@@ -19,7 +19,7 @@ __all__ = ("Pauses",)
 
 
 class Pauses(WakeEvent):
-    """Parked nodes of a run, by when they are to go on, and the event of those who may go before."""
+    """The parked nodes of a run, by the time at which they go on, and an event for nodes that may go on earlier."""
 
     def __init__(self, machine: FlowMachine) -> None:
         super().__init__()

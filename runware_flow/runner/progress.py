@@ -89,7 +89,7 @@ class ProgressDisplay:
             _LOGGER.warning("progress is not shown any more: %s", error)
 
     def close(self, end: str) -> None:
-        """Draw the end and leave the screen to others; doing it twice does no harm."""
+        """Draw the end and release the screen. May be called twice."""
         self._board.end = end
         self._closed.set()
         self._draw()

@@ -81,7 +81,7 @@ class RequestRunner:
         single_flight: SingleFlight | None,
         hedge: Callable[..., Awaitable[list[Any]]],
     ) -> None:
-        """Args: hedge: sends a request of a node, and a second one beside it if the first takes long."""
+        """Args: hedge: sends a request of a node, and a second one if the first takes long."""
         self.machine = machine
         self._hedge = hedge
         self.event_bus = event_bus

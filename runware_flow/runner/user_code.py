@@ -20,7 +20,7 @@ __all__ = ("build", "call", "pick")
 
 
 async def call(step: Step, args: list[Any]) -> Any:
-    """Await the async function of a node; a task or a node in the place of a value is an error.
+    """Await the async function of a node; a task or a node instead of a value is an error.
 
     Raises:
         DeclarationError: it returned what only a builder may return.

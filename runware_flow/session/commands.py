@@ -122,7 +122,7 @@ class Refused(msgspec.Struct, frozen=True):
     task_id: TaskId
     error: RunwareError
     number: int
-    """Its turn among those that wait for its model's window."""
+    """Its turn in the queue of its model's window."""
 
 
 class SlotOffered(msgspec.Struct, frozen=True):

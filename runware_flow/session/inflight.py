@@ -72,7 +72,7 @@ class Entry:
     durations: Durations
     """What tasks of its type and model took before."""
     number: int = 0
-    """Its turn among those that wait for the window."""
+    """Its turn in the queue of the window."""
     is_let_go: bool = False
     """It counts in the window: it is in flight, or will be with the next connection."""
     state: TaskState = TaskState.WAITING

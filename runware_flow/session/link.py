@@ -281,7 +281,7 @@ class Link:
         self._emit(CloseConnection(reason))
 
     def _end_first_attempt(self, error: RunwareError) -> RunwareError | None:
-        """Say at once that the first attempt failed; the driver's word about the connection may take its time."""
+        """End the first attempt with an error at once, before the driver reports that the connection is closed."""
         return None if self._is_proven else self._end(error)
 
     def _give_up_reconnecting(self, reason: str) -> RunwareError:

@@ -162,7 +162,7 @@ class SessionMachine:
         return self._tracker.windows.closed
 
     def handle(self, event: Event) -> list[Command]:
-        """Take in what happened; return what is to be done, in order.
+        """Handle an event; return the commands that follow, in order.
 
         Raises:
             ClientStateError: the event cannot happen in this state: a mistake of the caller. Nothing has changed.

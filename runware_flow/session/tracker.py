@@ -347,7 +347,7 @@ class Tracker:
         self.emit(Refused(entry.task_id, refusal, entry.number))
 
     def let_go(self, at: float) -> None:
-        """Send what waited for a window that has room now, and offer room to those who have tasks of their own."""
+        """Send tasks whose window has room now, and offer room to waiters that have tasks of their own."""
         if self.suspects:
             return
         for window, who in self.windows.let_go(at, has_connection=self.is_open):

@@ -32,7 +32,7 @@ class Machine(Protocol[EventT_contra]):
     """A state machine that turns events into commands."""
 
     def handle(self, event: EventT_contra, /) -> Sequence[Any]:
-        """Take in an event; return the commands that follow."""
+        """Handle an event; return the commands that follow."""
         ...
 
 

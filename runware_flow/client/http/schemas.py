@@ -94,7 +94,7 @@ class SchemaKeeper:
         return self._documentation.get(model) or self._known.get(self._base_url, model)[1]
 
     def clear(self) -> None:
-        """Forget all schemas, for all clients of this service; what is being fetched serves those who wait for it."""
+        """Forget all schemas, for all clients of this service; a fetch in progress still serves its callers."""
         self._fetched.clear()
         self._known.clear(self._base_url)
 

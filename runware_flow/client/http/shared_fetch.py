@@ -51,7 +51,7 @@ class SharedFetch(Generic[T]):
         try:
             self._value = await self._work()
             self._error = None
-        except Exception as error:  # noqa: BLE001  # it belongs to those who wait
+        except Exception as error:  # noqa: BLE001  # it is raised in the calls that wait
             self._error = error
         finally:
             self._ended.set()

@@ -53,7 +53,7 @@ class Web:
             return self._http_client
 
     def open(self, users: Workers) -> None:
-        """Begin. Args: users: those who use the HTTP client; it is closed after they have ended."""
+        """Begin. Args: users: the workers that use the HTTP client; it is closed after they have ended."""
         self._users = users
         self.workers = Workers()
 
