@@ -118,7 +118,7 @@ def check_task(task: Task[Any] | Mapping[str, Any], where: Where, *, several: bo
         name = str(task.get("taskType") or task.get("model") or "task")
         count = task.get("numberResults", task.get("promptVersions"))
         held = dict(task)
-    found = _find_node(held, "")
+    found = _find_node(held, "") if held else None
     if found is not None:
         path, node = found
         raise DeclarationError(

@@ -107,7 +107,7 @@ class Flow:
             "progress": progress,
         }
         self.settings: Settings = read_settings(Settings(), options)
-        self.declaration = Declaration(name, self._reference_of)
+        self.declaration = Declaration(name, _reference_of)
 
     def __repr__(self) -> str:
         count = sum(1 for _ in self.declaration.specs())
@@ -402,10 +402,6 @@ class Flow:
 
         return least_cost(self.declaration, account)
 
-    def _reference_of(self, spec: NodeSpec) -> Node[Any] | Many[Any]:
-        is_one = spec.scope.parent is None and spec.item_scope is None
-        return Node(self.declaration, spec) if is_one else Many(self.declaration, spec)
-
     def run(self, client: None = None, *, backend: str = "asyncio", **overrides: Unpack[FlowOptions]) -> RunResult:
         """Run the flow in an event loop of its own and block until its end; for scripts.
 
@@ -523,5 +519,10 @@ def open_declaration(name: str) -> Flow:
     flow = Flow.__new__(Flow)
     flow.name = name
     flow.settings = _UNSET_SETTINGS
-    flow.declaration = Declaration(name, flow._reference_of)  # pyright: ignore[reportPrivateUsage]
+    flow.declaration = Declaration(name, _reference_of)
     return flow
+
+
+def _reference_of(declaration: Declaration, spec: NodeSpec) -> Node[Any] | Many[Any]:
+    is_one = spec.scope.parent is None and spec.item_scope is None
+    return Node(declaration, spec) if is_one else Many(declaration, spec)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.policies import NO_POLICY, Policy
@@ -145,7 +146,7 @@ class NodeSpec:
         "of",
         "path",
         "policy",
-        "scope",
+        "scope_of",
         "slot",
         "source",
         "tolerate",
@@ -154,7 +155,8 @@ class NodeSpec:
     )
 
     def __init__(self, scope: ScopeSpec, kind: NodeKind, name: str, where: Where, *, work: Any = None) -> None:
-        self.scope = scope
+        # Weak, so that a declaration is freed at once when it is not used any more: a batch makes one for each item.
+        self.scope_of = ref(scope)
         self.kind = kind
         self.slot = len(scope.nodes)
         self.name = name
@@ -178,6 +180,13 @@ class NodeSpec:
     def __repr__(self) -> str:
         return f"<{self.kind.value} {self.path!r} declared at {self.where}>"
 
+    @property
+    def scope(self) -> ScopeSpec:
+        """The scope that it stands in, which lives as long as its declaration."""
+        scope = self.scope_of()
+        assert scope is not None
+        return scope
+
     def describe(self) -> str:
         """Name the node in an error: its path and the line that declared it."""
         return f"node {self.path!r}, declared at {self.where}"
@@ -186,7 +195,7 @@ class NodeSpec:
 class ScopeSpec:
     """The nodes that are made together: once a run, or once an item of `fan`."""
 
-    __slots__ = ("depth", "fan", "names", "nodes", "open_count", "parent", "path")
+    __slots__ = ("__weakref__", "depth", "fan", "names", "nodes", "open_count", "parent", "path")
 
     def __init__(self, parent: ScopeSpec | None = None, fan: NodeSpec | None = None) -> None:
         self.parent = parent
@@ -228,7 +237,7 @@ class Declaration:
 
     __slots__ = ("has_choices", "name", "order", "reference_of", "root", "scopes", "seen")
 
-    def __init__(self, name: str, reference_of: Callable[[NodeSpec], Any] = lambda spec: spec) -> None:
+    def __init__(self, name: str, reference_of: Callable[[Declaration, NodeSpec], Any] = lambda _, spec: spec) -> None:
         """Args: reference_of: makes what the user holds for a node, for errors that name one."""
         self.name = name
         self.reference_of = reference_of

@@ -65,7 +65,7 @@ def flow_failed(
     failed = FlowFailed(
         "\n  ".join(lines),
         result=result,
-        node=declaration.reference_of(spec),
+        node=declaration.reference_of(declaration, spec),
         path=run.path(step),
         where=str(spec.where),
         task_type=record.task_type if record else None,

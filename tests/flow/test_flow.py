@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 
 import anyio.lowlevel
 import pytest
@@ -368,3 +370,22 @@ def test_execute_long_chain_needs_no_recursion(run):
         assert (await flow.execute())[node] == 3001
 
     run(main)
+
+
+def test_declaration_is_freed_at_once_when_nothing_uses_it():
+    """A batch declares a flow for each item: as cyclic garbage these would keep the collector busy."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        flow = Flow()
+        a = flow.then(one)
+        flow.join(a, a.then(double)).then(add)
+        left = weakref.ref(flow.declaration.root)
+        node = a
+        del flow, a
+        assert left() is node.spec.scope
+        del node
+        assert left() is None
+    finally:
+        if was_enabled:
+            gc.enable()
