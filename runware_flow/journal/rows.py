@@ -413,8 +413,10 @@ class RowStore(ABC):
         entry.number = number
         self._claims.add(entry.advice.slot or number)
         name, flow, item, fingerprint, path, ordinal, attempt, hedge, task_uuid, _, _, _, state, *_ = values
-        record = RequestRecord(number, attempt, _state(state), task_uuid, ordinal, path, bool(hedge))
-        self._histories.add((name, flow, item, fingerprint), record)
+        key = name, flow, item, fingerprint
+        if self._histories.get(key) is not None:
+            record = RequestRecord(number, attempt, _state(state), task_uuid, ordinal, path, bool(hedge))
+            self._histories.add(key, record)
 
 
 def choice_record(number: int, kind: str, path: str, contestants: bytes, winners: bytes) -> ChoiceRecord:
@@ -489,11 +491,9 @@ class Histories:
             self.drop(next(iter(self._by_key)))
 
     def add(self, key: RowKey, record: RequestRecord) -> None:
-        """Add a record that is younger than all others to a history, if that is kept."""
-        history = self._by_key.get(key)
-        if history is not None:
-            history.add(record)
-            self._keys[record.number] = key
+        """Add a record that is younger than all others to a history that is kept."""
+        self._by_key[key].add(record)
+        self._keys[record.number] = key
 
     def drop(self, key: RowKey | None) -> None:
         """Keep a history no longer."""
