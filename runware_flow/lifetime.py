@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextvars
 import os
 import weakref
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 import anyio
@@ -30,12 +30,21 @@ from runware_flow.errors import ClientStateError
 from runware_flow.tracebacks import Block, bordered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
     from types import TracebackType
 
     from anyio.abc import TaskGroup
 
-__all__ = ("CLOSE_SECONDS", "EventLoop", "HostedBlock", "Worker", "Workers", "on_asyncio", "open_task_group")
+__all__ = (
+    "CLOSE_SECONDS",
+    "EventLoop",
+    "HostedBlock",
+    "Worker",
+    "Workers",
+    "on_asyncio",
+    "open_task_group",
+    "stray_cancels",
+)
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -106,6 +115,24 @@ def on_asyncio() -> bool:
     import asyncio
 
     return anyio.get_cancelled_exc_class() is asyncio.CancelledError
+
+
+@contextmanager
+def stray_cancels() -> Generator[None]:
+    """Raise an `OSError` in the place of a cancel that nothing has asked this task for; on asyncio alone.
+
+    A library for asyncio may let the cancel of a future of its own out of a call, as when its connection is closed. A
+    task group would take that for a cancel of the task, and cancel all its other tasks without an exception.
+    """
+    import asyncio
+
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise OSError("the call was cancelled by the library that was called") from None
 
 
 class EventLoop:

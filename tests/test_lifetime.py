@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import warnings
 from contextvars import ContextVar
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runware_flow import ClientStateError
-from runware_flow.lifetime import Workers, find_single, open_task_group
+from runware_flow.lifetime import Workers, find_single, open_task_group, stray_cancels
 
 
 class Boom(Exception):
@@ -323,3 +324,17 @@ def test_workers_are_stopped_from_a_thread(run):
         return workers
 
     run(main).stop_from_anywhere()  # the event loop has ended: nothing is left to stop
+
+
+def test_cancel_of_a_librarys_own_future_is_an_error_and_a_cancel_of_the_task_stays_one():
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.cancel)
+        with pytest.raises(OSError, match="was cancelled by the library"), stray_cancels():
+            await future
+        with anyio.CancelScope() as scope, stray_cancels():
+            scope.cancel()
+            await anyio.sleep_forever()
+        assert scope.cancelled_caught
+
+    anyio.run(main)

@@ -14,7 +14,7 @@ import math
 import pickle
 import uuid
 from collections import deque
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -31,7 +31,7 @@ from runware_flow.errors import ClientStateError, DeclarationError, RunwareError
 from runware_flow.graph.shares import ShareMachine, WindowTurns
 from runware_flow.journal.address import DatabaseAddress
 from runware_flow.journal.postgres import PostgresStore
-from runware_flow.lifetime import on_asyncio, open_task_group
+from runware_flow.lifetime import on_asyncio, open_task_group, stray_cancels
 from runware_flow.runner.budget import Budget, read_budget
 from runware_flow.view.progress import SharedStages
 
@@ -213,6 +213,12 @@ class _ClusterRun:
                 await self._drain()
                 is_cancelled = False
                 self._group.cancel_scope.cancel()
+            if is_cancelled and not self._is_stopped:  # by nothing here, so that no exception says so
+                raise RunwareError(
+                    f"the run of batch {self._spec.name!r} on {self._address} was ended by Dask's client: make the same"
+                    " call again, and it goes on from the journal",
+                    code="connection",
+                )
             self._policy.end()
             for address in self._workers:
                 self._stages.lose(address)  # nothing runs there any more
@@ -300,7 +306,7 @@ class _ClusterRun:
         done: list[ShardItem] | None = None
         failure: Exception | None = None
         try:
-            with scope:
+            with scope, stray_cancels():
                 future = self._client.submit(
                     run_shard,
                     self._run_id,
@@ -394,7 +400,8 @@ class _ClusterRun:
         while True:
             self._wake()
             try:
-                there = await self._client.nthreads()
+                with stray_cancels():
+                    there = await self._client.nthreads()
             except Exception as error:
                 if not self._is_unreached(error, OSError):
                     raise
@@ -500,17 +507,18 @@ class _ClusterRun:
         watch = self._state.watch
         most_events = _MOST_EVENTS if watch.wants_events and not watch.is_held else 0
         try:
-            answers = await self._client.run(
-                attend,
-                self._run_id,
-                self._name,
-                job,
-                offered,
-                self._is_stopped,
-                most_events,
-                self._turns.held(worker.address),
-                workers=[worker.address],
-            )
+            with stray_cancels():
+                answers = await self._client.run(
+                    attend,
+                    self._run_id,
+                    self._name,
+                    job,
+                    offered,
+                    self._is_stopped,
+                    most_events,
+                    self._turns.held(worker.address),
+                    workers=[worker.address],
+                )
             reply: Reply = answers[worker.address]
         except Exception as error:
             if self._is_unreached(error, OSError, KeyError, ValueError):
@@ -526,7 +534,7 @@ class _ClusterRun:
         reached = [worker.address for worker in self._workers.values() if not worker.is_silent]
         answers: dict[str, Any] = {}
         if reached and self._client.status == "running":
-            with anyio.move_on_after(_END_SECONDS):
+            with anyio.move_on_after(_END_SECONDS), suppress(OSError), stray_cancels():
                 answers = await self._client.run(
                     end_run, self._run_id, is_cancelled, workers=reached, on_error="return"
                 )

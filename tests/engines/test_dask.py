@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import os
 import pickle
@@ -196,6 +198,28 @@ def test_live_page_shows_the_items_of_the_workers_and_stops_them(shared_cluster,
     assert shown.count("<article ") == report.ok_count
     assert ">stopped<" in shown
     assert picture[8:12] == b"WEBP"
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", ["nthreads", "run"])
+def test_cancel_that_comes_out_of_dask_ends_no_run(shared_cluster, database, monkeypatch, name):
+    import distributed
+
+    original, calls = getattr(distributed.Client, name), itertools.count(1)
+
+    async def call(self, *args, **more):
+        if next(calls) == 3:
+            raise asyncio.CancelledError
+        return await original(self, *args, **more)
+
+    async def main():
+        batch = Batch(poster, concurrency=8, journal=database, name="stray")
+        return await batch.on(DaskEngine(shared_cluster.scheduler)).collect(prompts(20))
+
+    monkeypatch.setattr(distributed.Client, name, call)
+    assert anyio.run(main).ok_count == 20
+    assert next(calls) > 3
 
 
 @pytest.mark.cluster
