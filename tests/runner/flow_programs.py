@@ -467,6 +467,8 @@ class _Maker:
             self.failing.append(several.name)
             return lines
         node = Statement(self.name(), "then", ("item",)) if depth else Statement(self.name(), "task")
+        if self.draw(st.booleans()):
+            return [node, *self.answered_beside(node)]
         self.failing.append(node.name)
         both = Statement(self.name(), "then", ("item", node.name))
         if self.draw(st.booleans()):
@@ -476,6 +478,15 @@ class _Maker:
             body = (both, own, Statement(self.name(), "race", (both.name, own.name)))
         body = (*body, Statement(self.name(), "then", (body[-1].name,)))
         return [node, Statement(self.name(), "pipe", (self.draw(st.sampled_from(many)),), body)]
+
+    def answered_beside(self, node: Statement) -> list[Statement]:
+        """Several nodes after one, each with a fallback, of which one or the other fails."""
+        lines: list[Statement] = []
+        for _ in range(self.draw(st.integers(2, 3))):
+            after = Statement(self.name(), "then", (node.name,))
+            lines += [after, Statement(self.name(), "fallback", (after.name,))]
+        self.failing.append(self.draw(st.sampled_from(lines[::2])).name)
+        return lines
 
     def of_many(self, op: str, many: list[str], around: list[str], depth: int) -> Statement:
         of = self.draw(st.sampled_from(many))
