@@ -184,7 +184,7 @@ class Client(Utilities):
             await self._connect()
             return
         raise RunwareTimeoutError(
-            f"there was no connection within {self._settings.timeout:g} s; it goes on being opened",
+            f"there was no connection within {self._settings.timeout:g} s; the client goes on trying to connect",
             code="timeout",
             raw_code="timeout",
         )
@@ -581,7 +581,7 @@ class Client(Utilities):
 def _not_sent(prepared: requests.Prepared, seconds: float) -> RunwareTimeoutError:
     what = "its local media were being uploaded" if prepared.local_media else "it was being checked"
     return RunwareTimeoutError(
-        f"{prepared.task_type}: {seconds:g} s were over while {what}; it was not sent, and is not billed",
+        f"{prepared.task_type}: {seconds:g} s passed while {what}; it was not sent, and is not billed",
         code="timeout",
         raw_code="timeout",
         task_type=prepared.task_type,

@@ -264,7 +264,7 @@ class Delivery(Generic[R]):
         refusal = self._refusal
         if refusal is not None:
             return RunwareTimeoutError(
-                f"{request.task_type}{model} was refused by the service until its {self._timeout:g} s were over, the"
+                f"{request.task_type}{model} was refused by the service for {self._timeout:g} s, its timeout, the"
                 f" last time with {refusal.raw_code or refusal.code} ({refusal.message}); nothing was billed",
                 code="rateLimit",
                 raw_code=refusal.raw_code,
@@ -274,7 +274,7 @@ class Delivery(Generic[R]):
             )
         return RunwareTimeoutError(
             f"{request.task_type}{model} brought no result within {self._timeout:g} s; the service may still finish "
-            f"and bill it: task {request.task_id} can be looked up later (taskType getTaskDetails)",
+            f"and bill it: task {request.task_id} can be looked up later (client.get_response)",
             code="timeout",
             raw_code="timeout",
             task_type=request.task_type,

@@ -199,7 +199,7 @@ class StreamTurn:
         refusal = self._refusal
         last = "" if refusal is None else f", the last time with {refusal.raw_code or refusal.code} ({refusal.message})"
         return RunwareTimeoutError(
-            f"the service refused to take this stream until its {self._seconds:g} s were over{last}; it bought nothing",
+            f"the service refused this stream for {self._seconds:g} s, its timeout{last}; nothing was billed",
             code="rateLimit",
             raw_code=None if refusal is None else refusal.raw_code,
             task_type="textInference",

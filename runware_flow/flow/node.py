@@ -689,7 +689,7 @@ def _declare_way(of: Placeholder, decision: NodeSpec, way: Any, is_taken_if: boo
         given = cast("object", end)
         what = repr(given) if is_node(given) else type(given).__name__
         raise DeclarationError(
-            f"branch, declared at {where}, got {what} from its way {name!r}: return one node, for many results"
+            f"branch, declared at {where}, got {what} from its path {name!r}: return one node, for many results"
             " many.gather()"
         )
     declaration.guard(start, since)

@@ -112,7 +112,7 @@ def what_follows(
         if not is_late:
             if not sends or budget is None or budget.spend():
                 return Next("again", seconds)
-            note = "it was not tried again, since too much has failed in this run and its retries are used up"
+            note = "it was not tried again: too many requests failed in this run, and its retries are used up"
     is_late = policy.deadline is not None and now >= policy.deadline
     is_first_choice = attempts is None or attempts.before_fallback is None
     if has_fallback and is_first_choice and not is_late and may_fall_back(error, sends=bool(sends)):

@@ -202,7 +202,7 @@ class WayCounts:
         self._runs = self._runs[0] + least, plus(self._runs[1], most)
         found = list(dict.fromkeys(ways))
         if len(found) > 1:
-            self._question = f"which of {len(found)} ways it goes ({', '.join(unknown_inputs) or 'its inputs'})"
+            self._question = f"which of {len(found)} tasks it sends ({', '.join(unknown_inputs) or 'its inputs'})"
         for way in found:
             counted = self._ways.setdefault(way, [0, 0])
             counted[0] = (counted[0] or 0) + (least if len(found) == 1 else 0)

@@ -750,7 +750,7 @@ class FlowMachine:
         elif around.values[choice.slot] is step.work:
             self._settle(run, step, OK, around.values[choice.spec.deps[0].slot])
         else:
-            self._settle(run, step, SKIPPED, Skipped(f"{around.place(choice)} took the other way"))
+            self._settle(run, step, SKIPPED, Skipped(f"{around.place(choice)} took the other path"))
 
     def _decide_branch(self, run: ScopeRun, step: Step) -> None:
         before = _before(run, step)

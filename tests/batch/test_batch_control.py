@@ -100,7 +100,7 @@ def test_shared_node_on_the_path_that_is_not_taken_is_one_clear_error(run):
         return ends[0]
 
     async def main():
-        with pytest.raises(FlowFailed, match=r"which shared= returned, has no result: .* took the other way"):
+        with pytest.raises(FlowFailed, match=r"which shared= returned, has no result: .* took the other path"):
             await Batch(styled, on_error="continue").collect(prompts(2), Service(), shared=untaken)
 
     run(main)

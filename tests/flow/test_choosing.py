@@ -194,7 +194,7 @@ def test_branch_sends_only_the_path_that_is_taken(run, is_long):
         assert sent(service) == (["long", "upscale", "caption"] if is_long else ["shor", "fixed", "caption"])
         assert isinstance(result.outcome(text), Ok)
         if is_long:
-            with pytest.raises(NodeNotAvailable, match=r"best\.when took the other way"):
+            with pytest.raises(NodeNotAvailable, match=r"best\.when took the other path"):
                 result[fixed[0]]
 
     run(main)
@@ -254,7 +254,7 @@ def test_branch_refuses_functions_that_are_not_sub_pipelines():
     flow = Flow()
     node = flow.then(art())
     with pytest.raises(
-        DeclarationError, match=r"branch, declared at .*test_choosing.py:\d+, got NoneType from its way"
+        DeclarationError, match=r"branch, declared at .*test_choosing.py:\d+, got NoneType from its path"
     ):
         node.branch(lambda _: True, lambda n: None, lambda n: n)
     with pytest.raises(DeclarationError, match=r"got <Many .*many.gather\(\)"):

@@ -91,7 +91,7 @@ def test_builder_that_branches_on_an_unknown_value_is_listed_with_each_branch():
         ("after", "caption", (1, 1)),
     ]
     assert (plan.least, plan.most) == (4, 4)
-    assert plan.open_questions == ["either: which of 2 ways it goes (text.text, text.cost)"]
+    assert plan.open_questions == ["either: which of 2 tasks it sends (text.text, text.cost)"]
 
 
 def test_builder_whose_branches_make_the_same_task_has_no_open_question():

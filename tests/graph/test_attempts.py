@@ -136,7 +136,7 @@ def test_retry_budget_lets_an_outage_cost_little_more_than_one_attempt_a_node():
     spent = RetryBudget()
     spent.left = 0.9
     assert follows(BUSY, Retry(3), budget=spent).note == (
-        "it was not tried again, since too much has failed in this run and its retries are used up"
+        "it was not tried again: too many requests failed in this run, and its retries are used up"
     )
     assert follows(OSError(), Retry(3), sends=False, budget=spent).action == "again"
     assert follows(BUSY, Retry(3), budget=spent, has_fallback=True).action == "fallback"

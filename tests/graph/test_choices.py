@@ -207,7 +207,7 @@ def test_branch_takes_one_path_and_the_other_is_skipped_without_a_failure(taken)
     assert isinstance(outcome(driver, join), Ok)
     way, lost = ends if taken else ends[::-1]
     assert outcome(driver, branch) == outcome(driver, way)
-    assert outcome(driver, lost).because == "when took the other way"
+    assert outcome(driver, lost).because == "when took the other path"
     assert driver.machine.failure is None
     assert driver.machine.failed_count == 0
 

@@ -74,7 +74,7 @@ class Apps:
                 task = await self._collect(rules.task_path(app_id, task_id, environment), task_id, pause)
             return _completed(task, task_id)
         raise RunwareTimeoutError(
-            f"the app {app_id} brought no result within {seconds:g} s; it may still finish: ask for it with "
+            f"the app {app_id} brought no result within {seconds:g} s; it may still finish: read it with "
             f"get_task({app_id!r}, {task_id!r})",
             code="timeout",
             raw_code="timeout",
