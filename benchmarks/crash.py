@@ -59,10 +59,10 @@ def prompts(count: int) -> list[str]:
 GROUP = 5
 """Items that share a picture."""
 CHOSEN = {"right": 1, "three": 1, "four": 1, "never late": 0, "in time": 1, "whole": 1, "caption": 1}
-CHOSEN |= {"member": 1, "stand-in": 1}
+CHOSEN |= {"stand-in": 1}
 """What an item of `--choices` submits once each, and how often that is billed."""
 LOSING = ("never left", "never one", "never two")
-"""What it submits once at most, since what has won may be known before that is sent."""
+"""What it submits once at most, since what has won may be known before that is sent. So it is with "member", too."""
 SCRIPT = ("never:prompt=never", "fail:prompt=broken")
 
 
@@ -137,6 +137,8 @@ class Program:
         batch: Any = Batch(builder, concurrency=32, journal=self.journal, **options)
         async with batch.run(source, session) as outcomes:
             async for one in outcomes:
+                if one.error is not None:
+                    raise one.error
                 captions[one.index] = one.outcome.value.text
         return {"captions": captions, "cost": outcomes.report.cost}
 
@@ -266,6 +268,7 @@ def judge_choices(items: int, done: dict[str, Any], log: dict[str, Any], again: 
     for what, bills in CHOSEN.items():
         assert (submitted[what], billed[what]) == (items, bills * items), (what, submitted, billed)
     assert all(submitted[what] <= items and not billed[what] for what in LOSING), (submitted, billed)
+    assert billed["member"] == submitted["member"] <= items, (submitted, billed)
     groups = -(-items // GROUP)
     assert (submitted["shared"], billed["shared"]) == (groups, groups), (submitted, billed)
     assert items <= billed["hedged"] <= submitted["hedged"] <= 2 * items, (submitted, billed)
