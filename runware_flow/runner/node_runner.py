@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.client.cost_tracker import CostTracker, current_cost_tracker
 from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
-from runware_flow.graph.choice_records import ChoiceRecord, Contestant, Likeness
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import SETTLED
@@ -19,7 +18,7 @@ from runware_flow.runner.user_code import call, pick
 
 if TYPE_CHECKING:
     from runware_flow.cache.single_flight import SingleFlight
-    from runware_flow.graph.machine import Decision, FlowMachine
+    from runware_flow.graph.machine import FlowMachine
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.ledger import Call, Ledger
@@ -64,19 +63,14 @@ class NodeRunner:
         self._request_runner = RequestRunner(
             machine, accounts, event_bus, run_admission, client, ledger, single_flight, send_hedged
         )
-
-    async def look_up_choice(self, run: ScopeRun, choice: Step) -> None:
-        """Look up what an earlier run chose, for a choice that can be made without a node that would look."""
-        await self._request_runner.look_up_choice(run, choice)
+        self.choices = self._request_runner.choices
+        """What earlier runs chose; `None` without a journal."""
 
     async def end(self) -> None:
         """The run has ended, however it did: what waits to be sent again is not sent any more."""
         await self._request_runner.release_unaccepted()
-        await self._request_runner.note_answered()
-
-    async def write_choice(self, decision: Decision) -> None:
-        """Make a choice durable; see `RequestRunner.write_choice`."""
-        await self._request_runner.write_choice(decision)
+        if self.choices is not None:
+            await self.choices.note_answered()
 
     async def perform(self, run: ScopeRun, step: Step, context: RunContext) -> None:
         """Run a node that was taken, an attempt or more; afterwards it has its outcome, or is parked.
@@ -173,38 +167,16 @@ class NodeRunner:
         known = self._attempts.get((run, step))
         if known is None:
             known = self._attempts[run, step] = Attempts(self._event_bus.time())
-            if step.fallback is not None and await self._has_fallen_back(run, step, step.fallback, args):
-                known.fall_back(0, None)
-                known.is_recorded = True
+            if self.choices is not None and step.fallback is not None:
+                known.is_recorded = await self.choices.has_fallen_back(run, step, step.fallback, args)
+                if known.is_recorded:
+                    known.fall_back(0, None)
         if step.fallback is None or known.before_fallback is None:
             return step
-        if self._ledger is not None and not known.is_recorded:
-            contestants = tuple(
-                Contestant(None, self._fingerprint_of(run, work, args)) for work in (step, step.fallback)
-            )
-            await self._ledger.decide(run.item(), ChoiceRecord(0, "fallback", run.path(step), contestants, (1,)))
+        if self.choices is not None and not known.is_recorded:
+            await self.choices.write_fallback(run, step, step.fallback, args)
             known.is_recorded = True
         return step.fallback
-
-    async def _has_fallen_back(self, run: ScopeRun, step: Step, fallback: Step, args: list[Any]) -> bool:
-        """Tell whether the fallback has succeeded, or may have, in an earlier run with the same journal."""
-        ledger = self._ledger
-        if ledger is None or not ledger.has_past:
-            return False
-        records = await ledger.choices(run.item())
-        first = self._fingerprint_of(run, step, args) if records else None
-        is_chosen = ledger.record_of_choice(records, "fallback", run.path(step), first, Likeness()) is not None
-        fingerprint = self._fingerprint_of(run, fallback, args)
-        if fingerprint is None:
-            return False
-        item = run.item() if fallback.kind is not NodeKind.CALL else f"{run.item()}/{fallback.spec.label}"
-        key = ledger.key(item, run.path(fallback), fingerprint)
-        found = await ledger.find(key, is_own=not is_chosen)  # what stood here was this fallback's
-        has_failed = found.advice.action == "buy" and found.advice.slot > 0
-        return not has_failed if is_chosen else found.advice.action != "buy"
-
-    def _fingerprint_of(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
-        return self._request_runner.name_of(run, work, args)
 
     def _fail(self, attempt: AttemptState, error: Exception) -> bool:
         """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""
@@ -251,9 +223,11 @@ class NodeRunner:
         if self._machine.is_held(run, step):
             self._machine.hold(run, step, None)
             return HELD
-        name = None if kept is None or kept.key is None else kept.key.fingerprint
-        if name is not None and await self._request_runner.settle_as_answered(run, step, None, None, name):
-            return HELD
+        key = None if kept is None else kept.key
+        if key is not None and self.choices is not None:
+            was_answered = await self.choices.settle_as_answered(run, step, key.fingerprint)
+            if was_answered:
+                return HELD
         if step.spec.policy.limit is not None and attempt.permit is None:
             check_deadline(step.spec, self._event_bus.time)
             attempt.permit = self._run_admission.admit(run, step, None)
@@ -280,8 +254,8 @@ class NodeRunner:
         """Look up what the journal has of a function's call; what that bought is counted for this run, too."""
         run, step = attempt.run, attempt.step
         key = ledger.call_key(run.item(), step.spec, run.path(step), work.work, args)
-        if step.role.contests:
-            await self._request_runner.note_contests(run, step, None if key is None else key.fingerprint)
+        if self.choices is not None and step.role.contests:
+            await self.choices.note_contests(run, step, None if key is None else key.fingerprint)
         kept = await ledger.find_call(key, args)
         if kept.is_known and kept.has_requests:
             self._accounts.add(step.spec.path, _FUNCTION, None, kept.cost, may_be_billed=True)

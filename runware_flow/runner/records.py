@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-__all__ = ("NodeRecord", "ReceiptLine")
+if TYPE_CHECKING:
+    from runware_flow.journal.store import Entry
+
+__all__ = ("NodeRecord", "ReceiptLine", "follow_entry")
 
 
 class NodeRecord(msgspec.Struct):
@@ -56,3 +61,9 @@ class ReceiptLine(msgspec.Struct, frozen=True):
     count: int
     cost: float | None
     unknown_count: int
+
+
+def follow_entry(record: NodeRecord, entry: Entry) -> None:
+    """Take the taskUUID and the number of attempts from what the journal has of the request."""
+    record.attempts = max(record.attempts, entry.advice.attempt)
+    record.task_uuid = entry.task_uuid or record.task_uuid

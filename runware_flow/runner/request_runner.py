@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -15,29 +15,26 @@ from runware_flow.client.refusal import TaskRefused
 from runware_flow.client.request import Prepared
 from runware_flow.errors import DeclarationError, JournalError, RunwareError, RunwareFlowError, RunwareTimeoutError
 from runware_flow.graph.caching import may_be_cached
-from runware_flow.graph.choice_records import ChoiceRecord, Contestant, Likeness
-from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
-from runware_flow.graph.plan import NO_ROLE, senders_before
+from runware_flow.graph.plan import NO_ROLE
 from runware_flow.graph.policies import is_verdict, never_left
 from runware_flow.graph.prices import total_micro_usd
-from runware_flow.graph.scope_run import OK, SETTLED, FanRun
 from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.media_digests import media_digests
-from runware_flow.runner.records import NodeRecord
+from runware_flow.runner.recorded_choices import RecordedChoices
+from runware_flow.runner.records import NodeRecord, follow_entry
 from runware_flow.runner.timing import check_deadline, in_time
-from runware_flow.runner.user_code import build
+from runware_flow.runner.user_code import task_of
 from runware_flow.types import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from runware_flow.cache.single_flight import SingleFlight
-    from runware_flow.graph.choice_records import ChoiceKind
-    from runware_flow.graph.declaration import NodeSpec, ScopeSpec
-    from runware_flow.graph.machine import Decision, FlowMachine
-    from runware_flow.graph.plan import Contest, Step
+    from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.journal.ledger import Ledger
     from runware_flow.journal.store import Entry
@@ -57,14 +54,7 @@ HELD: Any = object()
 
 
 _UNKNOWN: Any = object()
-_CHOICE_KINDS: dict[NodeKind, ChoiceKind] = {
-    NodeKind.RACE: "race",
-    NodeKind.FIRST: "first",
-    NodeKind.FALLBACK: "node_fallback",
-}
 _ADOPTIONS = 3
-_MOST_UNANSWERED = 64
-"""How many requests the record of a fallback names; one that has answered more is known by its contestants alone."""
 
 
 class RequestRunner:
@@ -89,17 +79,13 @@ class RequestRunner:
         self.ledger = ledger
         self._accounts = accounts
         self._client = cast("RunClient", client)  # None only where nothing sends
+        self.choices = None if ledger is None else RecordedChoices(machine, ledger, self._client)
         self._single_flight = single_flight
         self._keeps_results = ledger is not None or single_flight is not None
         self._parks = run_admission.has_windows
         """The client gives a task back that the service refuses, and does not wait for it."""
         self.refused: dict[tuple[ScopeRun, Step], AttemptState] = {}
         """Attempts whose request the service has refused to take, of nodes that wait to send it again."""
-        self._answered: dict[tuple[ScopeRun, Step], ChoiceRecord] = {}
-        """The nodes that stay failed since that was answered in an earlier run, with what the journal has of it."""
-        self._names: dict[tuple[ScopeRun, Step], str | None] = {}
-        """What requests are known by, of nodes before choices; kept where these are looked up or written down."""
-        self._before_fallback: dict[Step, list[NodeSpec]] = {}
         self._unaccepted: dict[int, Entry] = {}
         """What the journal has of requests that were given up before the service accepted them, by number."""
 
@@ -121,7 +107,7 @@ class RequestRunner:
             JournalError: the journal failed; then nothing was sent.
         """
         run, step = attempt.run, attempt.step
-        task = _task(work, args)
+        task = task_of(work, args)
         if attempt.number > 1:
             task = without_uuid(task)
         attempt.task = task
@@ -183,14 +169,15 @@ class RequestRunner:
             Also the taskUUID under which an earlier run may have sent it.
         """
         run, step = attempt.run, attempt.step
-        if step.role.contests:
-            await self.note_contests(run, step, record.fingerprint)
+        if self.choices is not None and step.role.contests:
+            await self.choices.note_contests(run, step, record.fingerprint)
         known = await self._known(run, record)
         if known is not None and known.advice.action == "restore":
             return self._restore(attempt, record, known), None
         if self.machine.is_held(run, step):
             return await self._hold(attempt, record, known), None
-        if known is not None and known.advice.slot and await self.settle_as_answered(run, step, record, known):
+        choices = self.choices if known is not None and known.advice.slot else None
+        if choices is not None and await choices.settle_as_answered(run, step, record.fingerprint, record, known):
             return HELD, None
         if known is not None and known.advice.action == "collect":  # it is paid for
             if self._single_flight is not None and self._may_be_cached(attempt):
@@ -251,187 +238,12 @@ class RequestRunner:
             started=now,
         )
 
-    async def note_contests(self, run: ScopeRun, step: Step, fingerprint: str | None) -> None:
-        """Look up the choices among what a node is about to be sent for, before it is."""
-        machine, ledger = self.machine, self.ledger
-        if ledger is None:
-            return
-        for contest in step.role.contests:
-            choice, hops, place, is_lead, has_lead, _ = contest
-            around = run.above(hops)
-            is_lead = is_lead and (choice.kind is NodeKind.FIRST or _is_first_item(run, hops))
-            if is_lead or not has_lead:
-                item = place if place >= 0 else run.above(hops - 1).index  # of a `first`, items are the contestants
-                machine.note_lead(around, choice, item, fingerprint if is_lead else None)
-            if choice.kind is NodeKind.FALLBACK and place != 0:
-                continue  # equal fallbacks of several nodes do not tell which choice it was
-            tells = is_lead or (choice.kind is NodeKind.FALLBACK and fingerprint is not None)
-            await self.look_up_choice(around, choice, (contest, fingerprint) if tells else None)
-
-    async def look_up_choice(
-        self, around: ScopeRun, choice: Step, known_by: tuple[Contest, str | None] | None = None
-    ) -> None:
-        """Look up what an earlier run chose, and tell the machine.
-
-        Args:
-            known_by: a first request of a contestant, with its fingerprint; without one, what can be made of those that
-                have not been sent yet tells.
-        """
-        machine, ledger = self.machine, self.ledger
-        if ledger is None or (around, choice) in machine.chosen:
-            return
-        records = await ledger.choices(around.item())
-        if (around, choice) in machine.chosen or around.cells[choice.slot] >= SETTLED:
-            return
-        kind, path = _CHOICE_KINDS[choice.kind], around.path(choice)
-        found: ChoiceRecord | None = None
-        if records:
-            count = choice.work if choice.kind is NodeKind.FIRST else 1
-            leads = [known_by] if known_by is not None else self._leads(around, choice)
-            if known_by is not None and choice.kind is NodeKind.FALLBACK:
-                leads += self._leads(around, choice)
-            has_leads = choice.kind is NodeKind.FIRST or choice in self._lead_steps
-            if has_leads and not leads and not machine.waits_for_lookup(around, choice):
-                return  # it may be found by a request that cannot be made yet
-            for contest, name in leads:
-                likeness = self._likeness(around, choice)
-                if contest.place >= 0:
-                    likeness = likeness._replace(place=contest.place, lead_places=contest.lead_places)
-                found = found or ledger.record_of_choice(
-                    records, kind, path, name, likeness, partial(self._rivals, around, choice)
-                )
-            if not leads and not any(machine.leads.get((around, choice), {}).values()):
-                likeness = Likeness(count, lead_places=None if has_leads else ())
-                found = ledger.record_of_choice(records, kind, path, None, likeness)
-        machine.know_choice(around, choice, found)
-
-    def _likeness(self, around: ScopeRun, choice: Step) -> Likeness:
-        """Return what tells a choice from others, as far as the requests before it can be made by now."""
-        if choice.kind is NodeKind.FIRST:
-            return Likeness(choice.work)
-        names = [(contest.place, name) for contest, name in self._leads(around, choice) if name is not None]
-        if choice.kind is not NodeKind.FALLBACK:
-            return Likeness(names=tuple(names))
-        if (name := self._name_by_now(around, around.plan.steps[choice.spec.deps[1].slot])) is not None:
-            names.append((1, name))
-        requests: set[str | None] = set()
-        for spec in self._senders_before(choice):
-            if spec.scope.holds(choice.spec.scope):
-                run = around.above(choice.spec.scope.depth - spec.scope.depth)
-                requests.add(self._name_by_now(run, run.plan.steps[spec.slot]))
-        return Likeness(names=tuple(names), requests=frozenset(one for one in requests if one is not None))
-
-    def _rivals(self, around: ScopeRun, choice: Step) -> list[tuple[str, Likeness]]:
-        """Return the other choices of the same kind and scope that have not been made, each with its path."""
-        if choice.kind is NodeKind.FIRST:
-            return []
-        return [
-            (around.path(step), self._likeness(around, step))
-            for step in around.plan.steps
-            if step.kind is choice.kind
-            and step is not choice
-            and around.cells[step.slot] < SETTLED
-            and (around, step) not in self.machine.chosen
-        ]
-
-    def _senders_before(self, fallback: Step) -> list[NodeSpec]:
-        found = self._before_fallback.get(fallback)
-        if found is None:
-            found = self._before_fallback[fallback] = senders_before(fallback.spec.deps[0])
-        return found
-
-    def _name_by_now(self, run: ScopeRun, step: Step) -> str | None:
-        """Return what a node's request is known by, if it can be made by now; it stays the same then."""
-        if any(run.above(hops).cells[slot] != OK for hops, slot in step.args):
-            return None
-        if (run, step) not in self._names:
-            self._names[run, step] = self.name_of(run, step, self.machine.arguments(run, step))
-        return self._names[run, step]
-
-    def _unanswered(self, around: ScopeRun, fallback: Step) -> list[str] | None:
-        """Return the requests for a fallback's first node that have no result by now; `None` if that is not known."""
-        found: list[str] = []
-        for spec in self._senders_before(fallback):
-            for run in _runs_of(around, fallback.spec.scope, spec.scope):
-                step = run.plan.steps[spec.slot]
-                if run.cells[step.slot] == OK or any(run.above(hops).cells[slot] != OK for hops, slot in step.args):
-                    continue
-                name = self._name_by_now(run, step)
-                if name is None or len(found) == _MOST_UNANSWERED:
-                    return None
-                found.append(name)
-        return found
-
-    async def write_choice(self, decision: Decision) -> None:
-        """Make a choice durable, with what it is known by."""
-        run, step, _ = decision
-        ledger = self.ledger
-        assert ledger is not None
-        choice = self._as_known_later(decision)
-        # A fallback before which no request had failed cannot be recognised by one.
-        is_new = step.kind is not NodeKind.FALLBACK or choice.number or not ledger.has_past
-        if is_new or not ledger.is_on_record(await ledger.choices(run.item()), choice):
-            await ledger.decide(run.item(), choice)
-
-    def _as_known_later(self, decision: Decision) -> ChoiceRecord:
-        """Return a choice with the first requests of all contestants, as far as these can be made by now.
-
-        A contestant that had not begun when another one won may be what tells this choice from others. So may, for a
-        fallback, what it has answered.
-        """
-        run, step, choice = decision
-        if choice.kind == "first" or not choice.winners:
-            return choice
-        contestants = list(choice.contestants)
-        if any(one.fingerprint is None for one in contestants):
-            known = {contest.place: name for contest, name in self._leads(run, step, skips=choice.contestants)}
-            for place, one in enumerate(contestants):
-                if one.fingerprint is None:
-                    contestants[place] = Contestant(one.key, known.get(place))
-        unanswered = self._unanswered(run, step) if choice.kind == "node_fallback" else None
-        if unanswered is not None:
-            contestants += [Contestant(None, name) for name in unanswered] or [Contestant(None, None)]
-        return msgspec.structs.replace(choice, contestants=tuple(contestants))
-
-    def _leads(
-        self, around: ScopeRun, choice: Step, skips: Sequence[Contestant] = ()
-    ) -> list[tuple[Contest, str | None]]:
-        """Return what the first requests of a choice's contestants are known by, as far as they can be made by now.
-
-        Args:
-            skips: the contestants, of which those are left out whose first request is known.
-        """
-        found: list[tuple[Contest, str | None]] = []
-        for contest, step in self._lead_steps.get(choice, ()):
-            run = _first_run(around, choice.spec.scope, step.spec.scope)
-            if run is None or (choice.kind is NodeKind.FALLBACK and step.spec is choice.spec.deps[1]):
-                continue
-            if skips and skips[contest.place].fingerprint is not None:
-                continue
-            if (name := self._name_by_now(run, step)) is not None:
-                found.append((contest, name))
-        return found
-
-    @cached_property
-    def _lead_steps(self) -> dict[Step, list[tuple[Contest, Step]]]:
-        """For each choice but a `first`: the steps whose requests are the first ones of its contestants."""
-        found: dict[Step, list[tuple[Contest, Step]]] = {}
-        plans = [self.machine.root.plan]
-        for plan in plans:
-            for step in plan.steps:
-                for contest in step.role.contests:
-                    if contest.is_lead and contest.step.kind is not NodeKind.FIRST:
-                        found.setdefault(contest.step, []).append((contest, step))
-                if step.inner is not None:
-                    plans.append(step.inner)
-        return found
-
     async def _hold(self, attempt: AttemptState, record: NodeRecord, known: Entry | None) -> Any:
         """Send nothing for a node, since another one was chosen; it stays what it was."""
         run, step = attempt.run, attempt.step
         outcome: Failed | Abandoned | None = None
         if known is not None and known.advice.record is not None:
-            _follow(record, known)
+            follow_entry(record, known)
             run.note_record(step.slot, record)
             outcome = Abandoned(known.task_uuid, may_be_billed=known.cost != 0)
             if known.advice.record.state == "open" and self.ledger is not None:
@@ -440,61 +252,6 @@ class RequestRunner:
             outcome = Failed(decode_error(known.error))
         self.machine.hold(run, step, outcome)
         return HELD
-
-    async def settle_as_answered(
-        self, run: ScopeRun, step: Step, record: NodeRecord | None, known: Entry | None, name: str | None = None
-    ) -> bool:
-        """Let a node fail as it did in an earlier run, if all that waited for it did without it then.
-
-        Args:
-            record, known: of its request.
-            name: in the place of these, what the call of a function is known by.
-
-        Returns:
-            Whether that is so: the node has its outcome.
-        """
-        ledger, fingerprint = self.ledger, name if record is None else record.fingerprint
-        if not step.role.is_excused_apart or ledger is None or not ledger.has_past or fingerprint is None:
-            return False
-        records = await ledger.choices(run.item())
-        found = ledger.record_of_choice(records, "answered", run.path(step), fingerprint, Likeness())
-        if found is None:
-            return False
-        self._answered[run, step] = found
-        error: Exception = RunwareError("it failed in an earlier run, and what waited for it was done without it")
-        if known is not None and record is not None:
-            _follow(record, known)
-            run.note_record(step.slot, record)
-            if known.advice.record is not None and known.advice.record.state == "open":
-                await ledger.abandon(known)
-            else:
-                error = ledger.error_of(known, record.path) or error
-        self.machine.fail(run, step, error)
-        return True
-
-    async def note_answered(self) -> None:
-        """The run has ended: note which failures were answered in the items of a fan-out, so that they stay failures.
-
-        What was answered in an earlier run, and is not any more, is tried again by the next one.
-        """
-        ledger, machine = self.ledger, self.machine
-        if ledger is None or not machine.excused:
-            return
-        changes: list[tuple[str, ChoiceRecord]] = []
-        for run, step in machine.excused:
-            was_answered, known = machine.was_answered(run, step), self._answered.get((run, step))
-            if was_answered and known is None:
-                args = machine.arguments(run, step)
-                works = [step] if step.fallback is None else [step, step.fallback]
-                names = [self.name_of(run, work, args) for work in works]
-                if any(names):
-                    contestants = tuple(Contestant(None, name) for name in names)
-                    changes.append((run.item(), ChoiceRecord(0, "answered", run.path(step), contestants, (0,))))
-            elif was_answered is False and known is not None:
-                changes.append((run.item(), msgspec.structs.replace(known, path=run.path(step), winners=())))
-        if changes:
-            with suppress(JournalError):  # then they are tried again
-                await ledger.decide_all(changes)
 
     async def _known(self, run: ScopeRun, record: NodeRecord) -> Entry | None:
         """Look into the journal for a node's request."""
@@ -529,7 +286,7 @@ class RequestRunner:
         """Give a node the outcome that an earlier run wrote down."""
         spec, request = attempt.step.spec, attempt.request
         attempt.run.note_record(attempt.step.slot, record)
-        _follow(record, entry)
+        follow_entry(record, entry)
         results: list[Any] = [decode_item(item, request.result_type) for item in entry.items]
         error = None if self.ledger is None else self.ledger.error_of(entry, record.path)
         if error is not None:
@@ -557,7 +314,7 @@ class RequestRunner:
     ) -> Entry:
         key = ledger.key(attempt.run.item(), record.path, record.fingerprint)
         attempt.entry = entry = await ledger.begin(key, attempt.request, answer=answer)
-        _follow(record, entry)
+        follow_entry(record, entry)
         attempt.is_sent = attempt.was_sent_before = entry.advice.action == "collect"
         if entry.advice.action != "restore":
             await anyio.lowlevel.checkpoint_if_cancelled()
@@ -715,46 +472,6 @@ class RequestRunner:
             has_ended=bool(results) and (error is None or is_judged),
         )
 
-    def name_of(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
-        """Return what the request of a node, or its call, would be known by; `None` if it cannot be known."""
-        if work.kind is not NodeKind.CALL:
-            return self.fingerprint_of(work, args)
-        assert self.ledger is not None
-        key = self.ledger.call_key(run.item(), work.spec, run.path(work), work.work, args)
-        return None if key is None else key.fingerprint
-
-    def fingerprint_of(self, work: Step, args: list[Any]) -> str | None:
-        """Return what the request of a node would be known by; `None` if it cannot be made."""
-        try:
-            request = self._client.prepare(_task(work, args), include_cost=True)
-        except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is raised when the node runs
-            return None
-        return fingerprint(request.wire, media_digests(request))
-
-
-def _runs_of(around: ScopeRun, scope: ScopeSpec, other: ScopeSpec) -> list[ScopeRun]:
-    """Return the runs of a scope that is around another one's run, or inside it: of all items there."""
-    if other.holds(scope):
-        return [around.above(scope.depth - other.depth)]
-    if not scope.holds(other) or other.fan is None or other.parent is None:
-        return []
-    fans = [run.values[other.fan.slot] for run in _runs_of(around, scope, other.parent)]
-    return [item for fan in fans if isinstance(fan, FanRun) for item in fan.items]
-
-
-def _is_first_item(run: ScopeRun, levels: int) -> bool:
-    """Tell whether the items around a node are the first of their fan-outs, so many levels up."""
-    return all(run.above(level).index == 0 for level in range(levels))
-
-
-def _first_run(around: ScopeRun, scope: ScopeSpec, inner: ScopeSpec) -> ScopeRun | None:
-    """Return the run of a scope, or of the first item of a scope inside it, if there is one by now."""
-    if inner is scope or inner.parent is None or inner.fan is None:
-        return around
-    run = _first_run(around, scope, inner.parent)
-    fan = None if run is None else run.values[inner.fan.slot]
-    return fan.items[0] if isinstance(fan, FanRun) and fan.items else None
-
 
 def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:
     """One of several results of a task is there, or has failed."""
@@ -763,21 +480,12 @@ def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:
         attempt.arrived = [*attempt.arrived, outcome.value]
 
 
-def _follow(record: NodeRecord, entry: Entry) -> None:
-    record.attempts = max(record.attempts, entry.advice.attempt)
-    record.task_uuid = entry.task_uuid or record.task_uuid
-
-
 def _value(spec: NodeSpec, request: Any, results: list[Any]) -> Any:
     if spec.keeps_all:
         return results
     if not results:
         raise RunwareFlowError(f"{spec.describe()}, got no result from the service (task {request.task_id})")
     return results[0]
-
-
-def _task(work: Step, args: list[Any]) -> Any:
-    return work.work if work.kind is NodeKind.TASK else build(work, args)
 
 
 def without_uuid(task: Any) -> Any:

@@ -391,15 +391,19 @@ class Runner:
             self._call_worker()
 
     async def _look_up_choice(self, run: ScopeRun, step: Step) -> None:
+        choices = self.node_runner.choices
+        assert choices is not None  # without a journal, nothing is looked up
         try:
-            await self.node_runner.look_up_choice(run, step)
+            await choices.look_up_choice(run, step)
         except JournalError as error:
             self.machine.reject(run, step, error)
         self.carry_out()
 
     async def _write_choice(self, decision: Decision) -> None:
+        choices = self.node_runner.choices
+        assert choices is not None  # without a journal, a choice is made at once
         try:
-            await self.node_runner.write_choice(decision)
+            await choices.write_choice(decision)
         except JournalError as error:
             self.machine.reject(decision.run, decision.step, error)
         else:

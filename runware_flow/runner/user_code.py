@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.errors import DeclarationError
-from runware_flow.graph.declaration import is_node
+from runware_flow.graph.declaration import NodeKind, is_node
 from runware_flow.runner.blocking import is_debugging, watch_steps
 from runware_flow.runner.cancels import check_cancel
 from runware_flow.types import Task
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.plan import Step
 
-__all__ = ("build", "call", "pick")
+__all__ = ("build", "call", "pick", "task_of")
+
+
+def task_of(work: Step, args: list[Any]) -> Any:
+    """Return the task of a node: the one that it was declared with, or what its builder returns."""
+    return work.work if work.kind is NodeKind.TASK else build(work, args)
 
 
 async def call(step: Step, args: list[Any]) -> Any:
