@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -324,7 +324,12 @@ def in_memory(items: int, workers: int, concurrency: int, every: int) -> dict[st
 
 
 def _cpu(processes: list[psutil.Process]) -> float:
-    return float(sum(times.user + times.system for times in (process.cpu_times() for process in processes)))
+    spent = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # a worker that began anew has another connection to the database
+            times = process.cpu_times()
+            spent += times.user + times.system
+    return spent
 
 
 def _largest(processes: list[psutil.Process]) -> float:
