@@ -202,7 +202,8 @@ class ItemRunner:
     async def _walk(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
         """Run a chain of nodes without a runner: there is never more than one to run."""
         around = self._around
-        work.machine = machine = FlowMachine(plan, concurrency=1, on_error="continue")
+        # A chain has one node to run at a time, and perhaps a second request for it.
+        work.machine = machine = FlowMachine(plan, concurrency=self._settings.concurrency, on_error="continue")
         pauses = Pauses(machine)
         event_bus: Any = _ItemClock(around.watch)
         run_admission = RunAdmission(machine, around.admission, pauses)

@@ -9,7 +9,7 @@ import pytest
 from service import Service, art, caption
 from waiting import cancel_when
 
-from runware_flow import Abandoned, Flow, FlowFailed, NodeStarted, Ok, RunwareError
+from runware_flow import Abandoned, Batch, Flow, FlowFailed, NodeStarted, Ok, RunwareError
 
 
 def fails(code="provider", raw_code="providerError"):
@@ -42,6 +42,30 @@ def test_hedge_second_request_wins_and_the_first_is_withdrawn(run):
         assert [event.task_uuid for event in events[:2]] == [first.task_id, second.task_id]
         assert isinstance(result.outcome(text), Ok)
         assert result.cost is None  # the first may be billed
+        assert service.in_flight == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_chain", [True, False])
+def test_hedge_is_sent_for_an_item_of_a_batch(run, is_chain):
+    def item(flow, prompt):
+        node = flow.then(art(prompt), hedge_after=0.01)
+        return node if is_chain else flow.join(node, flow.then(art("beside"))).then(lambda first, _: caption(first))
+
+    def answer(request, count):
+        return anyio.sleep_forever() if request in of("one")[:1] else None
+
+    def of(prompt):
+        return [request for request in service.sent if request.wire.get("positivePrompt") == prompt]
+
+    service = Service(answer)
+
+    async def main():
+        async with Batch(item, concurrency=3).run(["one"], service) as outcomes:
+            [found] = [item async for item in outcomes]
+        assert isinstance(found.outcome, Ok)
+        assert len(of("one")) == 2
         assert service.in_flight == 0
 
     run(main)
