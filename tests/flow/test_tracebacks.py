@@ -58,7 +58,7 @@ MISTAKES = {
     ),
     "no API key for a client": ("import os\nos.environ.pop('RUNWARE_API_KEY')\nClient()", "no API key"),
     "milliseconds as a timeout": ("Client(timeout=600_000)", "times are in seconds, not milliseconds"),
-    "a time-out of a node": ("flow.then(ART, timeout=0.001)" + RUN, "give it more time"),
+    "a time-out of a node": ("flow.then(anyio.sleep_forever, timeout=0.001)" + RUN, "give it more time"),
     "several results for `run_one`": (
         "asks(lambda client: client.run_one({'model': 'runware:400@1', 'positivePrompt': 'p', 'numberResults': 2}))",
         "use client.run()",
