@@ -116,6 +116,8 @@ class Entry:
     """The last progress passed on."""
     pending_at: float | None = None
     """When the service last said that it works on the task."""
+    large_replies: int = 0
+    """Connections in a row that were lost to a message that was too large while its answer alone was due."""
     alone: bool = False
     """It was part of a refused or unanswered batch: from now on it travels alone."""
     error: RunwareError | None = None
@@ -155,6 +157,11 @@ class Entry:
     def is_awaited(self) -> bool:
         """Whether a reply for it is under way: it was sent, or polled for, and not answered."""
         return self.asking is not None or self.state is TaskState.SENT
+
+    @property
+    def may_be_pushed(self) -> bool:
+        """Whether the service may send its results unasked, on any connection: those of a sync task that it has."""
+        return self.submission.delivery == "sync" and self.state is TaskState.ASKED
 
     def move(self, happening: str) -> None:
         """Change the state by `TRANSITIONS`; a move that is not in it is a bug of this library."""

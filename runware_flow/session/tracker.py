@@ -238,19 +238,23 @@ class Tracker:
     def reply_refused(self, reason: str) -> None:
         """A message of the service was too large for this side, and ended the connection.
 
-        It may answer any request that is out. If that is one, its task is given up, since the answer would be as large
-        again. Else each of them has its turn, alone, while all others wait: one that is answered is not the
-        one, and if the connection is lost again it is the one that has its turn. So this ends after as many turns.
+        It may answer any request that is out, and may be the result of a sync task that is sent unasked. If only one
+        task can have caused it, that is given up, since its answer would be as large again. Else each of them has its
+        turn, alone, while all others wait: one that is answered is not the one. If the connection is lost in the turn
+        of the same task twice in a row, it is the one; once may be the result of another task.
         """
-        awaited = [entry for entry in self.entries.values() if entry.is_awaited]
+        tasks = [entry for entry in self.entries.values() if entry.is_awaited or entry.may_be_pushed]
+        awaited = [entry for entry in tasks if entry.is_awaited]
         self._has_turn = None
         if len(awaited) == 1:
-            self.settle(awaited[0], reply_too_large(awaited[0], reason))
-            return
-        for entry in awaited:
-            entry.alone = True
+            awaited[0].large_replies += 1
+        for entry in tasks:
+            if len(tasks) == 1 or entry.large_replies > 1:
+                self.settle(entry, reply_too_large(entry, reason))
+            else:
+                entry.alone = True
         known = set(self.suspects)
-        self.suspects += [entry.task_id for entry in awaited if entry.task_id not in known]
+        self.suspects += [entry.task_id for entry in tasks if entry.task_id not in known]
 
     def _next_suspect(self) -> Entry | None:
         """The task that has its turn to show whether its answer is too large; `None` once all have."""
@@ -259,6 +263,8 @@ class Tracker:
             entry = self.entries.get(task_id)
             if entry is not None and (task_id != self._has_turn or entry.is_awaited):
                 return entry
+            if entry is not None:
+                entry.large_replies = 0
             del self.suspects[0]
             self._has_turn = None
         return None
