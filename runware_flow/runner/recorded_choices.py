@@ -66,7 +66,7 @@ class RecordedChoices:
         self._before_fallback: dict[Step, list[NodeSpec]] = {}
 
     async def note_contests(self, run: ScopeRun, step: Step, fingerprint: str | None) -> None:
-        """Look up the choices among what a node is about to be sent for, before it is."""
+        """Look up the choices that a node serves, before its request is sent."""
         machine = self._machine
         for contest in step.role.contests:
             choice, hops, place, is_lead, has_lead, _ = contest
@@ -105,13 +105,14 @@ class RecordedChoices:
             has_leads = choice.kind is NodeKind.FIRST or choice in self._lead_steps
             if has_leads and not leads and not machine.waits_for_lookup(around, choice):
                 return  # it may be found by a request that cannot be made yet
+            likeness = self._likeness(around, choice) if leads else Likeness()
             for contest, name in leads:
-                likeness = self._likeness(around, choice)
-                if contest.place >= 0:
-                    likeness = likeness._replace(place=contest.place, lead_places=contest.lead_places)
-                found = found or ledger.record_of_choice(
-                    records, kind, path, name, likeness, partial(self._rivals, around, choice)
-                )
+                places = contest.place, contest.lead_places
+                mine = likeness if contest.place < 0 else likeness._replace(place=places[0], lead_places=places[1])
+                rivals = partial(self._rivals, around, choice)
+                found = ledger.record_of_choice(records, kind, path, name, mine, rivals)
+                if found is not None:
+                    break
             if not leads and not any(machine.leads.get((around, choice), {}).values()):
                 likeness = Likeness(count, lead_places=None if has_leads else ())
                 found = ledger.record_of_choice(records, kind, path, None, likeness)

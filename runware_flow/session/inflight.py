@@ -159,9 +159,9 @@ class Entry:
         return self.asking is not None or self.state is TaskState.SENT
 
     @property
-    def may_be_pushed(self) -> bool:
-        """Whether the service may send its results unasked, on any connection: those of a sync task that it has."""
-        return self.submission.delivery == "sync" and self.state is TaskState.ASKED
+    def may_come_unasked(self) -> bool:
+        """Whether the service may send its results without a request: it pushes those of a sync task, and replays."""
+        return self.owed is not None or (self.submission.delivery == "sync" and self.state is TaskState.ASKED)
 
     def move(self, happening: str) -> None:
         """Change the state by `TRANSITIONS`; a move that is not in it is a bug of this library."""

@@ -171,8 +171,9 @@ class SessionMachine:
         if self._link.state is LinkState.CLOSED:
             self._refuse_when_closed(event)
             return []
+        waited = bool(self._tracker.suspects)
         self._dispatch(event)
-        if self._tracker.suspects:
+        if waited or self._tracker.suspects:  # the last one may have had its turn by this very event
             self._tracker.go_on(event.at)
         if self._tracker.windows.closed:
             self._tracker.let_go(event.at)
@@ -255,11 +256,12 @@ class SessionMachine:
     def _connection_failed(self, event: ConnectionRefused | ConnectionLost) -> None:
         if isinstance(event, ConnectionLost) and event.too_large:
             self._tracker.frame_refused(event.too_large, event.reason, event.at)
-        if isinstance(event, ConnectionLost) and event.is_reply_too_large:
+        is_reply_too_large = isinstance(event, ConnectionLost) and event.is_reply_too_large
+        if is_reply_too_large:
             self._link.forget_session()
             self._tracker.reply_refused(event.reason)
         if self._tracker.is_open:
-            self._tracker.disconnected()
+            self._tracker.disconnected(may_replay=not is_reply_too_large)
         error = self._link.failed(event.reason, event.at, event.jitter)
         if error is not None:
             self._tracker.fail_all(error)

@@ -137,17 +137,20 @@ class Tracker:
         for entry in list(self.entries.values()):
             self._start(entry, at)
 
-    def disconnected(self) -> None:
-        """The connection was lost, with every answer on its way, unless the service replays it.
+    def disconnected(self, *, may_replay: bool = True) -> None:
+        """The connection was lost, with every answer on its way.
 
         The times of polls stay: connections that break one after the other must not postpone them without end.
+
+        Args:
+            may_replay: the service may send the answers again on the next connection.
         """
         self.is_open = False
         self._has_turn = None
         self._deadlines.clear()
         self._replies.clear()
         for entry in self.entries.values():
-            entry.owed = entry.asking or entry.owed
+            entry.owed = (entry.asking or entry.owed) if may_replay else None
             entry.asking = None
             entry.has_history = entry.has_history or entry.sends > 0
             if entry.state is TaskState.SENT:
@@ -238,12 +241,13 @@ class Tracker:
     def reply_refused(self, reason: str) -> None:
         """A message of the service was too large for this side, and ended the connection.
 
-        It may answer any request that is out, and may be the result of a sync task that is sent unasked. If only one
-        task can have caused it, that is given up, since its answer would be as large again. Else each of them has its
-        turn, alone, while all others wait: one that is answered is not the one. If the connection is lost in the turn
-        of the same task twice in a row, it is the one; once may be the result of another task.
+        It may answer any request that is out or whose answer was lost with an earlier connection, and may be the
+        pushed result of a sync task. If only one task can have caused it, that is given up, since its answer would be
+        as large again. Else each of them has its turn, alone, while all others wait: one that is answered is not the
+        one. If the connection is lost twice in a row in the turn of one task, it is that task; a single loss may come
+        from another one.
         """
-        tasks = [entry for entry in self.entries.values() if entry.is_awaited or entry.may_be_pushed]
+        tasks = [entry for entry in self.entries.values() if entry.is_awaited or entry.may_come_unasked]
         awaited = [entry for entry in tasks if entry.is_awaited]
         self._has_turn = None
         if len(awaited) == 1:
@@ -284,7 +288,8 @@ class Tracker:
         """Once all suspects had their turn, let those go on that waited for that."""
         if self.is_open and self._next_suspect() is None:
             for entry in list(self.entries.values()):
-                self._start(entry, at)
+                if not entry.is_awaited:
+                    self._start(entry, at)
 
     def overdue(self, task_id: TaskId, at: float) -> None:
         """The deadline of a task has come: its turn after a backoff, or something awaited that did not come."""

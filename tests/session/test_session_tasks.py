@@ -697,6 +697,27 @@ def test_answer_that_is_too_large_ends_the_only_task_that_is_out_at_once(kind):
     assert play.commands(Send)[-1] == Send((auth(),)), "in the old session the service would send it again"
 
 
+@pytest.mark.parametrize("kind", [task, sync_task])
+def test_large_answer_of_an_earlier_connection_is_not_laid_to_what_was_sent_since(kind):
+    play = polled() if kind is task else opened() >> TaskSubmitted(1.0, kind())
+    play >> ConnectionLost(1.2, "lost", 0.0) >> TaskSubmitted(1.25, kind("t2"))
+    play >> TimerFired(play.commands(SetTimer)[-1].at) >> ConnectionOpened(2.0) >> welcome(2.1)
+    assert play.commands(Send)[-1].entries[0].task_id == "t2"
+    play >> lost_to_a_large_message(2.2)
+    assert errors(play) == {}, "it may be the answer to the first one, which the service sends again"
+
+
+def test_what_waits_for_the_search_for_a_large_answer_goes_on_though_the_last_poll_is_not_answered():
+    play = opened()
+    play >> TaskSubmitted(1.0, task()) >> TaskSubmitted(1.0, task("t2"))
+    play >> received(1.01, item(), item("t2")) >> TimerFired(1.1) >> lost_to_a_large_message(1.2)
+    play >> TimerFired(play.commands(SetTimer)[-1].at) >> ConnectionOpened(2.0) >> welcome(2.1) >> TimerFired(2.2)
+    play >> TaskSubmitted(2.21, task("new")) >> received(2.4, done()) >> TimerFired(2.5)
+    assert play.commands(Send)[-1] == Send((ask("t2", joins=False),))
+    play >> TimerFired(play.commands(SetTimer)[-1].at)
+    assert play.commands(Send)[-1] == Send((ask("t2", joins=False), submit(task("new"))))
+
+
 def test_one_of_several_answers_that_is_too_large_is_found_by_polling_one_at_a_time():
     play = opened()
     play >> TaskSubmitted(1.0, task()) >> TaskSubmitted(1.0, task("t2")) >> TaskSubmitted(1.0, task("t3"))
