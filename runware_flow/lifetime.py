@@ -119,7 +119,7 @@ def on_asyncio() -> bool:
 
 @contextmanager
 def stray_cancels() -> Generator[None]:
-    """Raise an `OSError` in the place of a cancel that nothing has asked this task for; on asyncio alone.
+    """Raise an `OSError` instead of a cancel that nothing has requested for this task; on asyncio alone.
 
     A library for asyncio may let the cancel of a future of its own out of a call, as when its connection is closed. A
     task group would take that for a cancel of the task, and cancel all its other tasks without an exception.

@@ -137,7 +137,7 @@ class SocketLink:
         self._outbox.put(entries)
 
     def forget(self, task_id: TaskId) -> None:
-        """Nothing to do: the connection serves all tasks."""
+        """Drop what waits for this task; the connection serves all tasks, and stays."""
         self._outbox.drop(task_id)
 
     async def run(self, report: Report, fail: Fail, leave: Leave) -> None:

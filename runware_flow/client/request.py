@@ -56,11 +56,11 @@ class Course(msgspec.Struct):
     has_left: bool | None = None
 
     def begin(self) -> None:
-        """A client has the request, and will say so when it leaves."""
+        """Note that a client has the request and reports when it leaves."""
         self.has_left = self.has_left or False
 
     def note(self, pending_at: float | None) -> None:
-        """Take the time from what sent it and waits no longer; `None` if the service did not say so again."""
+        """Keep the time at which the service last said that it works on the task; `None` changes nothing."""
         if pending_at is not None:
             self.pending_at = pending_at
 

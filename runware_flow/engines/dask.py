@@ -213,10 +213,10 @@ class _ClusterRun:
                 await self._drain()
                 is_cancelled = False
                 self._group.cancel_scope.cancel()
-            if is_cancelled and not self._is_stopped:  # by nothing here, so that no exception says so
+            if is_cancelled and not self._is_stopped:  # by Dask's client, which raises nothing then
                 raise RunwareError(
                     f"the run of batch {self._spec.name!r} on {self._address} was ended by Dask's client: make the same"
-                    " call again, and it goes on from the journal",
+                    " call again: it continues from the journal",
                     code="connection",
                 )
             self._policy.end()

@@ -23,7 +23,7 @@ class RetryBudget:
 
     There are fifty at the start, and each first attempt adds a fifth of one. So failures of one request in six can be
     retried without end, while a service that fails all requests soon gets little more than one for each node. Only
-    attempts that are billed count.
+    attempts that send a request count.
     """
 
     __slots__ = ("left",)

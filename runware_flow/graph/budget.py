@@ -145,7 +145,7 @@ class BudgetMachine:
 
     @property
     def withheld(self) -> int:
-        """The amount kept for requests that may have been billed and whose outcome will not be known."""
+        """The amount kept for requests that may have been billed and whose outcome is not known."""
         unpriced = (self.estimate(BudgetRequest(*kind, count)) or 0 for kind, count in self._withheld_results.items())
         return self._withheld + sum(unpriced)
 
@@ -212,7 +212,7 @@ class BudgetMachine:
         return not refused.is_unreported and (refused.need or 1) <= self.left + self.coming_back + withheld
 
     def force(self, request: BudgetRequest) -> Reservation:
-        """Reserve for a request that an earlier run has sent, whatever is left: only its result is collected."""
+        """Reserve for a request that was sent before, whatever is left: only its result is collected."""
         return self._make_reservation(request, self.estimate(request))
 
     def _make_reservation(self, request: BudgetRequest, need: int | None) -> Reservation:

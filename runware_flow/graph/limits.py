@@ -1,8 +1,8 @@
 """Limits on concurrent requests, and the queue of nodes that wait for permits. A node takes all its permits or none.
 
-A node needs a place of every limit that its task falls under: its modality, its type, its model, and the one that it
+A node needs a permit of every limit that its task falls under: its modality, its type, its model, and the one that it
 names itself. It gets all of them at once or none, so nodes that need several cannot wait for each other. What is
-refused waits in a `Line`; when places are given back, those that can go now are found in order of arrival, at a cost
+refused waits in a `Line`; when permits are given back, those that can go now are found in order of arrival, at a cost
 that depends on how many different needs there are, not on how many wait.
 """
 
@@ -183,7 +183,7 @@ class Limits:
         """Give a permit of each back."""
         for key in keys:
             self.taken[key] -= 1
-            assert self.taken[key] >= 0, f"a place of {key} was given back twice"
+            assert self.taken[key] >= 0, f"a permit of {key} was given back twice"
 
 
 _TURNS = 2**62

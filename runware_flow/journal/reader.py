@@ -316,7 +316,7 @@ async def collect(
         One for each request that was open, in the order in which they were journalled.
 
     Raises:
-        JournalError: there is no such journal, it is damaged, or a run is using it.
+        JournalError: there is no such journal, it is damaged, or a run is using its file.
         RunwareError: `validation`: the timeout is no time, or would be milliseconds.
     """
     problem = problem_of_seconds("timeout", timeout) if timeout != 0 else None

@@ -60,9 +60,9 @@ class RecordedChoices:
         self._ledger = ledger
         self._client = client
         self._answered: dict[tuple[ScopeRun, Step], ChoiceRecord] = {}
-        """The nodes that stay failed since that was answered in an earlier run, with what the journal has of it."""
+        """The nodes that stay failed because their failure was answered in an earlier run, each with its record."""
         self._names: dict[tuple[ScopeRun, Step], str | None] = {}
-        """What requests are known by, of nodes before choices; kept where these are looked up or written down."""
+        """The fingerprints of nodes before choices, kept from the first time that they can be made."""
         self._before_fallback: dict[Step, list[NodeSpec]] = {}
 
     async def note_contests(self, run: ScopeRun, step: Step, fingerprint: str | None) -> None:
@@ -86,8 +86,8 @@ class RecordedChoices:
         """Look up what an earlier run chose, and tell the machine.
 
         Args:
-            known_by: a first request of a contestant, with its fingerprint; without one, what can be made of those that
-                have not been sent yet tells.
+            known_by: the contestant that is about to be sent, with the fingerprint of its first request; without it,
+                the first requests that can be made by now are used.
         """
         machine, ledger = self._machine, self._ledger
         if (around, choice) in machine.chosen:
@@ -157,7 +157,8 @@ class RecordedChoices:
 
         Args:
             fingerprint: what its request, or the call of its function, is known by.
-            record, known: of its request.
+            record: of its request; `None` for a function.
+            known: what the journal has of that request.
 
         Returns:
             Whether that is so: the node has its outcome.

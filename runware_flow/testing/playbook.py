@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
-    from typing import Self
 
 __all__ = ("ANY", "Machine", "Playbook")
 

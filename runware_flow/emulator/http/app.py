@@ -42,7 +42,7 @@ class App:
         self._active += 1
         try:
             if scope["type"] == "http":
-                exchange = BodyFirst(receive, send)
+                exchange = BodyFirst(receive, send, self._driver.service.settings.max_frame_bytes)
                 receive, send = exchange.receive, exchange.deliver
             headers = dict(scope["headers"])
             refusal = self._origins.refusal(headers)

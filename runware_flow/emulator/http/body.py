@@ -5,6 +5,8 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+import anyio
+
 from runware_flow.emulator.http.sockets import is_closed
 from runware_flow.emulator.problems import Problem
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ("BodyFirst", "BodyReader", "read_body")
 
 _STEP = 2**20
+_MOST_SECONDS = 5.0
 
 
 class BodyReader:
@@ -102,11 +105,13 @@ class BodyFirst:
 
     HTTP/1.1 lets no connection be used again whose request was answered in the middle of its body. The server would
     close it, and a client that has just sent its next request on it would lose that one.
-    `send` and `closed` are those of the server's own, where `sockets.py` looks for them.
+    So what the client has not sent yet is read and dropped; after `limit` bytes, or a few seconds, the answer is sent
+    all the same. `send` and `closed` are those of the server's own, where `sockets.py` looks for them.
     """
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send, limit: int) -> None:
         self._receive = receive
+        self._limit = limit
         self.send = send
         self._is_read = False
 
@@ -122,8 +127,10 @@ class BodyFirst:
         return message
 
     async def deliver(self, message: Message) -> None:
-        """Send a message; before the first of an answer, read and drop what the client has not sent yet."""
-        if message["type"] == "http.response.start":
-            while not self._is_read:
-                await self.receive()
+        """Send a message; before the first of an answer, read what the client has still to send."""
+        if message["type"] == "http.response.start" and not self._is_read:
+            size = 0
+            with anyio.move_on_after(_MOST_SECONDS):
+                while not self._is_read and size < self._limit:
+                    size += len((await self.receive()).get("body", b""))
         await self.send(message)
