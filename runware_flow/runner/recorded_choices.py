@@ -192,9 +192,7 @@ class RecordedChoices:
         for run, step in machine.excused:
             was_answered, known = machine.was_answered(run, step), self._answered.get((run, step))
             if was_answered and known is None:
-                args = machine.arguments(run, step)
-                works = [step] if step.fallback is None else [step, step.fallback]
-                names = [self.name_of(run, work, args) for work in works]
+                names = self._names_of(run, step)
                 if any(names):
                     contestants = tuple(Contestant(None, name) for name in names)
                     changes.append((run.item(), ChoiceRecord(0, "answered", run.path(step), contestants, (0,))))
@@ -210,6 +208,15 @@ class RecordedChoices:
             return self._fingerprint_of(work, args)
         key = self._ledger.call_key(run.item(), work.spec, run.path(work), work.work, args)
         return None if key is None else key.fingerprint
+
+    def _names_of(self, run: ScopeRun, step: Step) -> list[str | None]:
+        """Return what a node that has failed is known by, and its `fallback=` after it."""
+        record: NodeRecord | None = run.record(step.slot)
+        if record is not None and step.fallback is None:  # no builder is called again
+            return [record.fingerprint]
+        args = self._machine.arguments(run, step)
+        works = [step] if step.fallback is None else [step, step.fallback]
+        return [self.name_of(run, work, args) for work in works]
 
     def _likeness(self, around: ScopeRun, choice: Step) -> Likeness:
         """Return what tells a choice from others, as far as the requests before it can be made by now."""

@@ -23,7 +23,7 @@ from runware_flow.wire.frames import ErrorItem, Item
 from runware_flow.wire.problems import to_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from runware_flow.session.commands import Command
     from runware_flow.session.events import Submission
@@ -190,23 +190,24 @@ class Tracker:
         while (at := self._replies.next_at) < inf:
             polled = self._replies.first
             assert polled is not None
-            if self._awaited(polled, at):
+            if next(self._awaited(polled, at), None) is not None:
                 return at
             self._replies.drop(polled)
         return inf
 
-    def _awaited(self, polled: tuple[TaskId, ...], reply_by: float) -> list[Entry]:
-        """Those of a frame of polls that have no reply, and were not polled again."""
-        entries = self.entries
-        found = [entries[task_id] for task_id in polled if task_id in entries]
-        return [entry for entry in found if entry.asking is not None and entry.reply_by == reply_by]
+    def _awaited(self, polled: tuple[TaskId, ...], reply_by: float) -> Iterator[Entry]:
+        """Yield the tasks of a frame of polls that have no reply and were not polled again."""
+        for task_id in polled:
+            entry = self.entries.get(task_id)
+            if entry is not None and entry.asking is not None and entry.reply_by == reply_by:
+                yield entry
 
     def replies_overdue(self, at: float) -> None:
         """Poll again what was polled and has no reply in time."""
         while (due := self._replies.next_at) <= at:
             polled = self._replies.pop()
             assert polled is not None
-            for entry in self._awaited(polled, due):
+            for entry in list(self._awaited(polled, due)):
                 self._unanswered(entry, at)
 
     def poll_due(self, at: float) -> None:
