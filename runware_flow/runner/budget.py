@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
-from itertools import islice
 from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,7 +38,7 @@ _LOOKS = 0.5
 _POLL_SECONDS = 30.0
 """How long a run waits at most for a task that was given up, when its budget would not suffice otherwise."""
 _MOST_POLLED = 256
-"""How many of them are polled for at once."""
+"""How many of them are polled for at once, at most; the others wait for one of these to end."""
 
 __all__ = ("Budget", "BudgetAccount", "open_account", "read_budget", "read_prices")
 
@@ -283,7 +282,7 @@ class BudgetAccount:
                 kept = dollars(self.budget.reserved)
                 _LOGGER.warning(
                     "%r: the budget does not suffice while %s is reserved, also for tasks that were given up: the"
-                    " service is polled for %d of them, which takes at most %g s",
+                    " service is polled for %d of them, for at most %g s each",
                     name,
                     kept,
                     len(task_uuids),
@@ -291,9 +290,10 @@ class BudgetAccount:
                 )
                 entries = await anyio.to_thread.run_sync(read_unfinished, journal, name)
                 found = {entry.task_uuid: entry for entry in entries}
+                limiter = anyio.CapacityLimiter(_MOST_POLLED)
                 async with open_task_group() as group:
                     for task_uuid in task_uuids:
-                        group.start_soon(self._poll_one, task_uuid, found.get(task_uuid), client, writer)
+                        group.start_soon(self._poll_one, task_uuid, found.get(task_uuid), client, writer, limiter)
         except JournalError:
             _LOGGER.warning("%r: its journal cannot be read, so nothing is polled for", name, exc_info=True)
         finally:
@@ -302,7 +302,12 @@ class BudgetAccount:
                 self._end_poll(task_uuid, None)
 
     async def _poll_one(
-        self, task_uuid: str, entry: JournalEntry | None, client: RunClient, writer: JournalWriter
+        self,
+        task_uuid: str,
+        entry: JournalEntry | None,
+        client: RunClient,
+        writer: JournalWriter,
+        limiter: anyio.CapacityLimiter,
     ) -> None:
         from runware_flow.journal.reader import collect_one
 
@@ -310,7 +315,8 @@ class BudgetAccount:
         is_recent = task_uuid not in self.past.may_be_billed
         try:
             if entry is not None:
-                outcome = await collect_one(entry, client, writer, _POLL_SECONDS, releases=not is_recent)
+                async with limiter:
+                    outcome = await collect_one(entry, client, writer, _POLL_SECONDS, releases=not is_recent)
             if is_recent and isinstance(outcome, Abandoned):
                 outcome = None  # what this run has sent may still be on its way to the service
         except Exception:
@@ -345,9 +351,9 @@ class BudgetAccount:
         withheld = sum(amount or 0 for amount in amounts)
         if not left or not machine.is_worth_polling(refused, withheld):
             return False
-        for task_uuid in islice(left, _MOST_POLLED):
+        for task_uuid, (request, _) in left.items():  # all that was counted, or the request would be refused again
             self.budget.give_back(task_uuid)
-            self._polling[task_uuid] = machine.force(left[task_uuid][0])
+            self._polling[task_uuid] = machine.force(request)
             self._polled.add(task_uuid)
         self._poll_wanted.set()
         return True

@@ -358,6 +358,24 @@ def test_what_an_earlier_run_gave_up_is_polled_for_before_a_budget_stops_the_run
     run(main)
 
 
+def test_all_that_earlier_runs_gave_up_is_polled_for_where_a_node_needs_the_money_of_all(run, tmp_path):
+    path, count = tmp_path / "run.sqlite", 300
+
+    async def main():
+        before = Flow("kites", journal=path, concurrency=count)
+        before.map(range(count), lambda number: art(f"old {number}"), label="old")
+        await leave_in_flight(before, count)
+        flow = Flow("kites", journal=path, budget=(budget := Budget(2 * COST, prices=PRICES)))
+        node, service = flow.then(art("new")), Service()
+        service.answer = lambda request, sent: failed() if service.sent_before[-1] == "yes" else None
+        assert (await flow.execute(service))[node].cost == COST
+        assert service.sent_before == ["yes"] * count + ["no"]
+        assert service.most_in_flight <= 256
+        assert (budget.spent, budget.reserved) == (COST, 0.0)
+
+    run(main)
+
+
 @pytest.mark.parametrize("is_judged", [True, False])
 def test_fallback_after_a_timeout_has_the_money_of_a_task_that_the_service_says_has_failed(run, tmp_path, is_judged):
     flow = Flow("kites", journal=tmp_path / "run.sqlite", budget=(budget := Budget(COST, prices=PRICES)))
