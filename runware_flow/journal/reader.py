@@ -38,7 +38,7 @@ from runware_flow.tracebacks import border, bordered
 from runware_flow.types import Result, problem_of_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
     from os import PathLike
     from typing import Self
 
@@ -345,11 +345,22 @@ async def collect(
     return [found[entry.number] for entry in entries]
 
 
-def read_unfinished(journal: str | PathLike[str] | DatabaseAddress, flow: str | None) -> list[JournalEntry]:
-    """Return what may still have results: what is open, and what was given up and whose cost is not known."""
+def read_unfinished(
+    journal: str | PathLike[str] | DatabaseAddress, flow: str | None, task_uuids: Container[str | None] | None = None
+) -> list[JournalEntry]:
+    """Return what may still have results: what is open, and what was given up and whose cost is not known.
+
+    Args:
+        task_uuids: only these; no others are held in memory.
+    """
     with Journal(journal) as reader:
-        abandoned = [entry for entry in reader.entries(state="abandoned", flow=flow) if entry.cost is None]
-        return sorted([*reader.entries(state="open", flow=flow), *abandoned], key=lambda entry: entry.number)
+        found = [
+            entry
+            for state in ("open", "abandoned")
+            for entry in reader.entries(state=state, flow=flow)
+            if (state == "open" or entry.cost is None) and (task_uuids is None or entry.task_uuid in task_uuids)
+        ]
+    return sorted(found, key=lambda entry: entry.number)
 
 
 async def collect_one(

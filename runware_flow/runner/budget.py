@@ -288,7 +288,7 @@ class BudgetAccount:
                     len(task_uuids),
                     _POLL_SECONDS,
                 )
-                entries = await anyio.to_thread.run_sync(read_unfinished, journal, name)
+                entries = await anyio.to_thread.run_sync(read_unfinished, journal, name, frozenset(task_uuids))
                 found = {entry.task_uuid: entry for entry in entries}
                 limiter = anyio.CapacityLimiter(_MOST_POLLED)
                 async with open_task_group() as group:

@@ -15,6 +15,7 @@ from runware_flow import JournalError
 from runware_flow.graph.choice_records import ChoiceRecord, Contestant
 from runware_flow.journal.media import LARGE_BYTES
 from runware_flow.journal.postgres import DatabaseRows, PostgresStore
+from runware_flow.journal.reader import read_unfinished
 from runware_flow.journal.sqlite import FileRows, SqliteStore
 from runware_flow.journal.store import Abandon, Begin, Decide, Keep, NodeKey, ReadChoices, Settle, is_store
 
@@ -293,3 +294,12 @@ def test_history_that_another_process_has_changed_is_read_again(store):
         rows.execute("UPDATE node SET state = 2 WHERE id = ?", (entries[7].number,))
     [again] = store.apply([slots[7]])
     assert (again.advice.action, again.advice.attempt, again.slot) == ("buy", 2, entries[7].slot)
+
+
+def test_of_what_is_unfinished_only_what_is_asked_for_is_read(store):
+    entries = store.apply([begin(number, f"uuid-{number}") for number in range(6)])
+    store.apply([Abandon((entries[1].number, entries[2].number), 2.0)])
+    place = store.path if isinstance(store, SqliteStore) else store.address
+    wanted = {"uuid-2", "uuid-4", "uuid-9"}
+    assert [entry.task_uuid for entry in read_unfinished(place, "flow", wanted)] == ["uuid-2", "uuid-4"]
+    assert len(read_unfinished(place, "flow")) == 6
