@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from runware_flow.batch.item import BatchItem, Work
-    from runware_flow.journal.store import Lease
+    from runware_flow.journal.store import Entry, Lease
     from runware_flow.journal.writer import JournalWriter
 
 __all__ = ("ItemLeases", "failed_elsewhere", "is_lost", "open_leases")
@@ -70,8 +70,9 @@ class ItemLeases:
     async def take(self, works: Sequence[Work]) -> list[Lease]:
         """Take the items that are free; each is this process's until it is ended."""
         take = TakeLeases(self._name, tuple(work.pulled.key for work in works))
-        *_, entry = await self._writer.write_all([*self._endings(), take])
-        leases = [] if entry is None else [*entry.leases]
+        entry = await self._write(take)
+        assert entry is not None  # the answer to a `TakeLeases` is one
+        leases = [*entry.leases]
         for work, lease in zip(works, leases, strict=True):
             if lease.number and work.ledger is not None:
                 self._held[lease.number] = anyio.CancelScope()
@@ -135,11 +136,21 @@ class ItemLeases:
 
     async def _give_back(self) -> None:
         if self._ended:
-            await self._writer.write_all(self._endings())
+            await self._write()
 
-    def _endings(self) -> list[EndLeases]:
-        ended, self._ended = tuple(self._ended), []
-        return [EndLeases(ended)] if ended else []
+    async def _write(self, *changes: TakeLeases) -> Entry | None:
+        """Write what is ended, and other changes after it; returns the answer to the last one.
+
+        After a cancel or an error, what is ended is written again with the next changes: a lease that ends twice has
+        ended.
+        """
+        ended, self._ended = self._ended, []
+        try:
+            *_, answer = await self._writer.write_all([*([EndLeases(tuple(ended))] if ended else []), *changes])
+        except BaseException:
+            self._ended = [*ended, *self._ended]
+            raise
+        return answer
 
     def _lose(self, number: int) -> None:
         scope = self._held.pop(number, None)
