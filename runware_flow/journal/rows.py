@@ -291,9 +291,9 @@ class RowStore(ABC):
         """Return the history of a request, read anew if this very group has changed it and it is not kept."""
         if self._has_unknown_items:
             self._move_unknown(connection, key, path, known)
+        if self._histories.get(key) is not None and known.rows.get(key, ()) is None:
+            self._flush(connection)  # which adds to histories, so that this one may be kept no longer
         history = self._histories.get(key)
-        if history is not None and known.rows.get(key, ()) is None:
-            self._flush(connection)
         if history is None:
             rows = known.rows.get(key)
             if rows is None:
@@ -487,13 +487,17 @@ class Histories:
         """Keep a history."""
         self._by_key[key] = history
         self._keys.update(dict.fromkeys(history.numbers, key))
-        while len(self._keys) > _MOST_KEPT and len(self._by_key) > 1:
-            self.drop(next(iter(self._by_key)))
+        self._trim()
 
     def add(self, key: RowKey, record: RequestRecord) -> None:
         """Add a record that is younger than all others to a history that is kept."""
         self._by_key[key].add(record)
         self._keys[record.number] = key
+        self._trim()
+
+    def _trim(self) -> None:
+        while len(self._keys) > _MOST_KEPT and len(self._by_key) > 1:
+            self.drop(next(iter(self._by_key)))
 
     def drop(self, key: RowKey | None) -> None:
         """Keep a history no longer."""

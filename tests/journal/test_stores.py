@@ -303,3 +303,16 @@ def test_of_what_is_unfinished_only_what_is_asked_for_is_read(store):
     wanted = {"uuid-2", "uuid-4", "uuid-9"}
     assert [entry.task_uuid for entry in read_unfinished(place, "flow", wanted)] == ["uuid-2", "uuid-4"]
     assert len(read_unfinished(place, "flow")) == 6
+
+
+def test_histories_that_grow_stay_within_the_bound_and_no_slot_is_given_twice(store, monkeypatch):
+    monkeypatch.setattr("runware_flow.journal.rows._MOST_KEPT", 80)
+    ordinals = {0: [], 1: []}
+    groups = [[0] * 20, [1] * 20, [0], [1], [0] * 19, [1] * 19]  # both are kept, with all that the bound allows
+    for turn, numbers in enumerate([*groups, [1, 0, 0], [0, 1, 1]]):
+        entries = store.apply([begin(number, f"uuid-{turn}-{place}") for place, number in enumerate(numbers)])
+        for number, entry in zip(numbers, entries, strict=True):
+            assert entry.advice.action == "buy"
+            ordinals[number].append(entry.advice.ordinal)
+        assert len(store._histories._keys) <= 80
+    assert all(given == list(range(len(given))) for given in ordinals.values())
