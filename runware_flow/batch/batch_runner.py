@@ -238,6 +238,8 @@ class BatchRunner:
         self._todo += works
         for _ in works[1:]:
             self._hire(workers)
+        if works and self._has_room and not self._is_over:  # what was finished on record has left room
+            self._hire(workers)
         return True
 
     async def _pull(self, works: list[Work]) -> None:

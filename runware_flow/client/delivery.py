@@ -114,7 +114,7 @@ class Delivery(Generic[R]):
     def micro_usd(self) -> int | None:
         """What it cost, in whole micro-USD; `None` if that is not known, or not yet."""
         if self._parked is not None:
-            return 0  # it was refused, and is sent again later
+            return None if self._parked.may_have_arrived else 0  # it was refused, and is sent again later
         error, results = self._error, self.results
         is_judged = error is None or (isinstance(error, RunwareError) and (is_verdict(error) or never_left(error)))
         if not self._is_settled or not is_judged:
@@ -209,11 +209,11 @@ class Delivery(Generic[R]):
         self._notify()
 
     @unbordered
-    def refuse(self, error: RunwareError, number: int) -> bool:
+    def refuse(self, error: RunwareError, number: int, *, may_have_arrived: bool) -> bool:
         """The service refused the task for now; tells whether that ends the waiting."""
         if not self._parks:
             return False
-        self._parked = TaskRefused(self._document(error), number)
+        self._parked = TaskRefused(self._document(error), number, may_have_arrived=may_have_arrived)
         self._is_settled = True
         self._wake()
         return True

@@ -16,9 +16,11 @@ class TaskRefused(Exception):
     Attributes:
         error: what the service said.
         number: the task's turn, for `SendWindows.want`.
+        may_have_arrived: an earlier send of it brought no reply, so the service may have accepted it then.
     """
 
-    def __init__(self, error: RunwareError, number: int | None = None) -> None:
+    def __init__(self, error: RunwareError, number: int | None = None, *, may_have_arrived: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.number = number
+        self.may_have_arrived = may_have_arrived

@@ -202,8 +202,9 @@ class SessionDriver:
         match command:
             case commands.Log():
                 self.log(command)
-            case commands.Refused(task_id, error, number):
-                if (delivery := self._deliveries.get(task_id)) is not None and delivery.refuse(error, number):
+            case commands.Refused(task_id, error, number, may_have_arrived):
+                delivery = self._deliveries.get(task_id)
+                if delivery is not None and delivery.refuse(error, number, may_have_arrived=may_have_arrived):
                     del self._deliveries[task_id]
                     self._expiries.drop(task_id)
             case commands.SlotOffered(model, waiter):

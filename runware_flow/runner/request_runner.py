@@ -155,6 +155,7 @@ class RequestRunner:
             permit, attempt.permit = attempt.permit, None
             assert permit is not None
             attempt.is_sent = attempt.has_left = False
+            attempt.was_sent_before = attempt.was_sent_before or refused.may_have_arrived
             attempt.turn = refused.number if attempt.turn is None else attempt.turn
             self.refused[run, step] = attempt
             self.run_admission.refused(run, step, permit, attempt.turn)

@@ -123,6 +123,8 @@ class Refused(msgspec.Struct, frozen=True):
     error: RunwareError
     number: int
     """Its turn in the queue of its model's window."""
+    may_have_arrived: bool = False
+    """An earlier send of it brought no reply, so the service may have accepted it then."""
 
 
 class SlotOffered(msgspec.Struct, frozen=True):

@@ -80,10 +80,12 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
         if event.is_reply_too_large:
             _too_large(tracker, entry, event)
             continue
+        entry.has_left = entry.has_left or event.sent or event.lane is not Lane.SUBMIT
         error = RunwareError(
             f"no reply from the service: {event.reason}",
             code="connection",
-            raw_code="connectionLost" if event.sent else "connectionFailed",
+            # The last attempt says nothing of those before: what has left may have been accepted, and be billed.
+            raw_code="connectionLost" if entry.has_left or entry.may_have_arrived else "connectionFailed",
             task_type=entry.submission.task_type,
             task_uuid=task_id,
         )

@@ -89,6 +89,8 @@ class Entry:
     retries: int = 0
     may_have_arrived: bool = False
     """By REST: a POST that carried it brought no reply."""
+    has_left: bool = False
+    """By REST: a POST that carried it left, whether the service was ever reached or not."""
     unacknowledged: int = 0
     """Sends whose acknowledgement did not come in time."""
     asking: Lane | None = None

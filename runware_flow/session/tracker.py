@@ -356,7 +356,7 @@ class Tracker:
             self._forget(entry, has_ended=False)
         else:
             window.waiting.set(entry.task_id, entry.number)
-        self.emit(Refused(entry.task_id, refusal, entry.number))
+        self.emit(Refused(entry.task_id, refusal, entry.number, entry.may_have_arrived or entry.has_left))
 
     def let_go(self, at: float) -> None:
         """Send tasks whose window has room now, and offer room to waiters that have tasks of their own."""

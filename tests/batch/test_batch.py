@@ -160,6 +160,27 @@ def test_batch_resumes_a_generator_where_it_left_off_with_another_concurrency(ru
     run(main)
 
 
+def test_one_slow_item_among_finished_ones_holds_up_no_other_of_a_resumed_batch(run, path):
+    def one(flow, prompt):
+        return flow.then(art(prompt))
+
+    async def main():
+        first = prompts(8)
+        await drain(Batch(one, journal=path, concurrency=4), [*first[:1], *first[2:]], Service())
+        gate = anyio.Event()
+        service = Service(lambda request, count: gate.wait() if request.wire["positivePrompt"] == first[1] else None)
+        found = []
+        async with Batch(one, journal=path, concurrency=4).run(prompts(20), service) as outcomes:
+            async for item in outcomes:
+                found.append(item.index)
+                if len(found) == 19:
+                    gate.set()
+        assert sorted(found) == list(range(20))
+        assert found[-1] == 1
+
+    run(main)
+
+
 def test_batch_items_are_identified_by_content_also_below_a_new_one_and_among_equals(run, path):
     async def main():
         service = Service()

@@ -234,6 +234,18 @@ def test_later_refusals_are_retried_and_then_an_error():
     assert errors(play)["t1"] == ("connection", "connectionFailed")
 
 
+@pytest.mark.parametrize("make", [task, sync_task])
+def test_task_whose_first_request_left_is_not_said_to_be_unsent_by_a_later_failure_to_connect(make):
+    play = rest(max_retries=1, max_reconnect_attempts=1)
+    play >> TaskSubmitted(0.0, make()) >> ExchangeFailed(0.1, ("t1",), Lane.SUBMIT, "cut off", sent=True)
+    while not play.commands(Settle):
+        lane = play.commands(Send)[-1].entries[0].lane
+        play >> ExchangeFailed(play.commands(SetTimer)[-1].at, ("t1",), lane, "refused", sent=False)
+        if not play.commands(Settle):
+            play >> TimerFired(play.commands(SetTimer)[-1].at)
+    assert play.commands(Settle)[-1].error.raw_code == "connectionLost"
+
+
 def test_poll_without_a_reply_is_repeated_as_long_as_the_caller_waits():
     play = polled(max_retries=1)
     for _ in range(10):
@@ -251,7 +263,7 @@ def test_lookup_without_any_reply_ends_for_an_unconfirmed_task():
         assert errors(play) == {}
         fire(play)
         play >> ExchangeFailed(play.commands(SetTimer)[-1].at, ("t1",), Lane.POLL, "refused", sent=False)
-    assert errors(play) == {"t1": ("connection", "connectionFailed")}
+    assert errors(play) == {"t1": ("connection", "connectionLost")}
 
 
 @pytest.mark.parametrize("make", [task, sync_task])
