@@ -30,8 +30,9 @@ class AttemptState:
         entry: what the journal has of it, once it is written down.
         permit: what it was admitted with; see `Admission`.
         is_sent: the service may have the request, and it is not booked yet.
-        was_sent_before: an earlier run may have sent it.
-        has_left: it was given to the client to be sent, and the service has not refused to take it.
+        was_sent_before: the service may have it from an earlier run, or from an earlier send that was not answered, so
+            that it is collected and not sent anew.
+        is_with_client: it was given to the client to be sent, and the service has not refused to take it.
         turn: since the service has refused to take it: its turn among those that were refused.
         arrived: results that are there while others of the same task are not.
         results: what came of it; `None` if nothing did, or not yet.
@@ -47,7 +48,7 @@ class AttemptState:
     permit: Permit | None = None
     is_sent = False
     was_sent_before = False
-    has_left = False
+    is_with_client = False
     turn: int | None = None
     arrived: Sequence[Any] = ()
     results: list[Any] | None = None
@@ -71,18 +72,13 @@ class AttemptState:
 
     @property
     def may_have_arrived(self) -> bool:
-        """Whether the service may have the request: it was given to the client, and has left it, if the client tells.
+        """Whether the service may have the request: from before, or since it has left the client.
 
-        A client of this library tells. It keeps a request while its media are uploaded, and until there is a
-        connection.
+        A client of this library says when a request leaves: it keeps it while its media are uploaded, and until there
+        is a connection. Of any other client, a request counts as having left.
         """
         course = getattr(self.request, "course", None)
-        return self.has_left and getattr(course, "has_left", None) is not False
-
-    @property
-    def collects(self) -> bool:
-        """Whether an earlier run may have sent the request, so that it is collected and not sent anew."""
-        return self.entry is not None and self.entry.advice.action == "collect"
+        return self.was_sent_before or (self.is_with_client and getattr(course, "has_left", None) is not False)
 
     @property
     def is_hedged(self) -> bool:

@@ -52,8 +52,9 @@ class Hedge:
             try:
                 results = await request_runner.perform(attempt)
             except TaskRefused as refused:
-                attempt.is_sent = False
-                if attempt is not first and not attempt.collects:  # not worth waiting for; the first is sent again
+                attempt.is_sent = refused.may_have_arrived
+                is_free = not attempt.was_sent_before and not refused.may_have_arrived
+                if attempt is not first and is_free:  # not worth waiting for; the first is sent again
                     await request_runner.fail_entry(attempt, refused.error)
                 raise
             first.paid = results or None  # a cancel looks at the first
@@ -110,7 +111,7 @@ class Hedge:
                     self._end_second()
                     return None
                 second.entry = entry
-                second.was_sent_before = second.collects
+                second.was_sent_before = entry.advice.action == "collect"
                 second.request = request_runner.as_written(second.task, second.request, entry)
                 record.task_uuid = second.request.task_id
         except BaseException:
@@ -119,7 +120,7 @@ class Hedge:
             raise
         second.record = record
         request_runner.event_bus.node_started(run, step, first.number, record)
-        second.is_sent = second.has_left = True
+        second.is_sent = second.is_with_client = True
         return second
 
     def _end_second(self) -> None:

@@ -143,7 +143,7 @@ class RequestRunner:
         if step.is_timed:
             check_deadline(step.spec, self.event_bus.time, attempt.request.task_id)
         self.event_bus.node_started(run, step, attempt.number, attempt.record)
-        attempt.is_sent = attempt.has_left = True
+        attempt.is_sent = attempt.is_with_client = True
         if self._unaccepted and attempt.entry is not None:  # of an attempt before
             self._unaccepted.pop(attempt.entry.number, None)
         try:
@@ -154,7 +154,7 @@ class RequestRunner:
         except TaskRefused as refused:
             permit, attempt.permit = attempt.permit, None
             assert permit is not None
-            attempt.is_sent = attempt.has_left = False
+            attempt.is_sent = attempt.is_with_client = False
             attempt.was_sent_before = attempt.was_sent_before or refused.may_have_arrived
             attempt.turn = refused.number if attempt.turn is None else attempt.turn
             self.refused[run, step] = attempt
@@ -335,7 +335,7 @@ class RequestRunner:
     async def perform(self, attempt: AttemptState) -> list[Any]:
         """Send a request or ask for it, and wait for its results; its outcome is in the journal, then booked."""
         spec, request, entry = attempt.step.spec, attempt.request, attempt.entry
-        function = self._collect if attempt.collects else self._call
+        function = self._collect if attempt.was_sent_before else self._call
         results: list[Any]
         try:
             if attempt.step.is_timed:
@@ -423,7 +423,7 @@ class RequestRunner:
     def end(self, attempt: AttemptState, error: Exception | None) -> None:
         """Book an attempt that failed or, without an error, was cancelled, and give back what it was admitted with."""
         self.book(attempt, error)
-        if not attempt.may_have_arrived or (error is not None and never_left(error)):
+        if _is_unsent(attempt, error):
             self._note_unaccepted(attempt)
         self.run_admission.give_back(attempt.permit)
 
@@ -451,17 +451,15 @@ class RequestRunner:
         record = attempt.record
         if record is None or not attempt.is_sent:
             return
-        # After a cancel, the caller still asks.
-        attempt.is_sent = error is None and results is None and (attempt.was_sent_before or attempt.may_have_arrived)
+        # A cancelled attempt stays sent, so that its node is abandoned as one that may be billed.
+        attempt.is_sent = error is None and results is None and attempt.may_have_arrived
         record.settled = self.event_bus.time()
         amount = total_micro_usd([getattr(result, "cost", None) for result in results or ()])
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
         is_judged = isinstance(error, RunwareError) and is_verdict(error)
         if amount is not None and (error is None or is_judged):
             record.cost = amount / 1_000_000
-        is_with_us = not attempt.may_have_arrived or (error is not None and never_left(error))
-        has_left = attempt.was_sent_before or not is_with_us
-        is_free = not results and (is_judged or not has_left)
+        is_free = not results and (is_judged or _is_unsent(attempt, error))
         path = attempt.step.spec.path
         self._accounts.add(path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
         task_uuid = None if self.ledger is None else record.task_uuid
@@ -472,6 +470,13 @@ class RequestRunner:
             task_uuid=task_uuid,
             has_ended=bool(results) and (error is None or is_judged),
         )
+
+
+def _is_unsent(attempt: AttemptState, error: Exception | None) -> bool:
+    """Tell whether the service cannot have a request whose attempt failed or, without an error, was cancelled."""
+    if attempt.was_sent_before:
+        return False
+    return not attempt.may_have_arrived or (error is not None and never_left(error))
 
 
 def _take(attempt: AttemptState, outcome: Ok[Any] | Failed) -> None:

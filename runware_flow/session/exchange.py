@@ -21,7 +21,7 @@ from runware_flow.wire.frames import ErrorItem
 from runware_flow.wire.problems import to_error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from runware_flow.session.events import ExchangeFailed, ExchangeFinished
     from runware_flow.session.tracker import Tracker
@@ -85,7 +85,7 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
             f"no reply from the service: {event.reason}",
             code="connection",
             # The last attempt says nothing of those before: what has left may have been accepted, and be billed.
-            raw_code="connectionLost" if entry.has_left or entry.may_have_arrived else "connectionFailed",
+            raw_code="connectionLost" if entry.is_in_doubt else "connectionFailed",
             task_type=entry.submission.task_type,
             task_uuid=task_id,
         )
@@ -107,13 +107,7 @@ def _too_large(tracker: Tracker, entry: Entry, event: ExchangeFailed) -> None:
         tracker.settle(entry, reply_too_large(entry, event.reason))
         return
     entry.alone = True
-    if event.lane is not Lane.SUBMIT:
-        entry.asking = None
-        tracker.poll_now(entry, event.at)
-    elif entry.resends_freely:
-        tracker.accepted(entry, event.at)
-    else:
-        tracker.look_up(entry, event.at, None)
+    _find_out(tracker, entry, event.lane, event.at, tracker.poll_now)
 
 
 def _by_task(tracker: Tracker, event: ExchangeFinished) -> tuple[dict[TaskId, list[Part]], list[ErrorItem]]:
@@ -138,13 +132,20 @@ def _go_on(tracker: Tracker, entry: Entry, event: ExchangeFinished) -> None:
     """Let a task go on whose reply said nothing decisive: no more will come of this POST."""
     if tracker.entries.get(entry.task_id) is not entry or not _is_awaiting(entry, event.lane):
         return
-    if event.lane is not Lane.SUBMIT:
+    _find_out(tracker, entry, event.lane, event.at, tracker.poll_later)
+
+
+def _find_out(
+    tracker: Tracker, entry: Entry, lane: Lane, at: float, poll_again: Callable[[Entry, float], None]
+) -> None:
+    """Go on with polls for a task that the service has, or may have: its POST has ended without an answer to it."""
+    if lane is not Lane.SUBMIT:
         entry.asking = None
-        tracker.poll_later(entry, event.at)
+        poll_again(entry, at)
     elif entry.resends_freely:
-        tracker.accepted(entry, event.at)
+        tracker.accepted(entry, at)
     else:
-        tracker.look_up(entry, event.at, None)
+        tracker.look_up(entry, at, None)
 
 
 def _is_passing(status: int) -> bool:

@@ -45,6 +45,7 @@ TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
     (TaskState.WAITING, "send"): TaskState.SENT,
     (TaskState.WAITING, "sent by an earlier process"): TaskState.ASKED,
     (TaskState.WAITING, "acknowledged"): TaskState.ASKED,
+    (TaskState.WAITING, "refused too long, and in doubt"): TaskState.ASKED,
     (TaskState.SENT, "acknowledged"): TaskState.ASKED,
     (TaskState.SENT, "sync answer lost or overdue"): TaskState.ASKED,
     (TaskState.SENT, "not acknowledged in time"): TaskState.WAITING,
@@ -52,6 +53,7 @@ TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
     (TaskState.SENT, "no reply, no retries left"): TaskState.ASKED,
     (TaskState.SENT, "async or read-only, connection lost"): TaskState.WAITING,
     (TaskState.SENT, "refused for now (429, 503, ...)"): TaskState.WAITING,
+    (TaskState.SENT, "refused too long, and in doubt"): TaskState.ASKED,
     (TaskState.SENT, "send failed"): TaskState.WAITING,
     (TaskState.SENT, "batch refused"): TaskState.WAITING,
     (TaskState.ASKED, "acknowledged"): TaskState.ASKED,
@@ -90,7 +92,7 @@ class Entry:
     may_have_arrived: bool = False
     """By REST: a POST that carried it brought no reply."""
     has_left: bool = False
-    """By REST: a POST that carried it left, whether the service was ever reached or not."""
+    """It left in an earlier send that was not answered."""
     unacknowledged: int = 0
     """Sends whose acknowledgement did not come in time."""
     asking: Lane | None = None
@@ -154,6 +156,11 @@ class Entry:
     def may_send(self) -> bool:
         """Whether there is something to send, and leave to send it."""
         return self.submission.sent_before != "yes" and not self.confirmed
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the service may have accepted it in an earlier send, of which no answer came: it may be billed."""
+        return not self.is_read_only and (self.has_left or self.may_have_arrived)
 
     @property
     def is_awaited(self) -> bool:

@@ -148,12 +148,17 @@ class SessionMachine:
         return self._tracker.windows.is_open(model) or self._tracker.windows.of(model).has_room(at)
 
     def refusal(self, task_id: TaskId) -> RunwareError | None:
-        """What the service said when it last refused a task that waits for its model's send window."""
+        """What the service said when it last refused a task that waits for its model's send window.
+
+        `None` also for one that it may have accepted in an earlier send: that may be billed.
+        """
         entry = self._tracker.entries.get(task_id)
-        return entry.window.refusal if entry is not None and task_id in entry.window.waiting else None
+        if entry is None or entry.is_in_doubt or task_id not in entry.window.waiting:
+            return None
+        return entry.window.refusal
 
     def window_states(self) -> dict[str, WindowState]:
-        """What other clients have to know of the send windows that had a refusal; safe to call from any thread."""
+        """The state of the send windows that had a refusal, for other clients; may be called from any thread."""
         return self._tracker.windows.states()
 
     @property

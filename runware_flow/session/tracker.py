@@ -154,7 +154,7 @@ class Tracker:
             entry.asking = None
             entry.has_history = entry.has_history or entry.sends > 0
             if entry.state is TaskState.SENT:
-                entry.went_down = True
+                entry.went_down = entry.has_left = True
                 lost = "async or read-only, connection lost" if entry.resends_freely else "sync answer lost or overdue"
                 entry.move(lost)
 
@@ -302,7 +302,7 @@ class Tracker:
             self.look_up(entry, at, timed_out(entry, "the service did not answer in time"))
         elif entry.unacknowledged == 0:
             entry.unacknowledged += 1
-            entry.alone = True
+            entry.alone = entry.has_left = True
             entry.has_history = True
             entry.move("not acknowledged in time")
             self.send(entry, at)
@@ -338,7 +338,7 @@ class Tracker:
             return
         window = entry.window
         if window.is_failing(at):
-            self._fail_refused(entry)
+            self._fail_refused(entry, at)
         elif entry.is_let_go:
             self.send(entry, at)
         elif window.has_room(at):
@@ -356,7 +356,7 @@ class Tracker:
             self._forget(entry, has_ended=False)
         else:
             window.waiting.set(entry.task_id, entry.number)
-        self.emit(Refused(entry.task_id, refusal, entry.number, entry.may_have_arrived or entry.has_left))
+        self.emit(Refused(entry.task_id, refusal, entry.number, entry.is_in_doubt))
 
     def let_go(self, at: float) -> None:
         """Send tasks whose window has room now, and offer room to waiters that have tasks of their own."""
@@ -366,7 +366,7 @@ class Tracker:
             if isinstance(who, str):
                 entry = self.entries[who]
                 if window.is_failing(at):
-                    self._fail_refused(entry)
+                    self._fail_refused(entry, at)
                     continue
                 window.in_flight += 1
                 entry.is_let_go = True
@@ -384,7 +384,7 @@ class Tracker:
         entry.last_failure = error
         self.emit(Log("retry", f"refused for now: {error.message}", {"task": entry.task_id, "model": window.name}))
         if window.is_failing(at):
-            self._fail_refused(entry)
+            self._fail_refused(entry, at)
         else:
             entry.move("refused for now (429, 503, ...)")
             self._deadlines.drop(entry.task_id)
@@ -417,11 +417,19 @@ class Tracker:
                 entry.went_down = True
                 self.look_up(entry, at, None, _REPLAY_GRACE)
 
-    def _fail_refused(self, entry: Entry) -> None:
-        error = entry.window.failure
-        assert error is not None
+    def _fail_refused(self, entry: Entry, at: float) -> None:
+        failure = entry.window.failure
+        assert failure is not None
+        error = refused_too_long(failure, entry, self.options.refusal_timeout)
+        if entry.is_in_doubt and entry.fallback is None:
+            # It may be billed, and a poll is free.
+            entry.fallback = error
+            entry.move("refused too long, and in doubt")
+            self._deadlines.drop(entry.task_id)
+            self.poll_now(entry, at)
+            return
         self._forget(entry, has_ended=False)
-        self.emit(Settle(entry.task_id, refused_too_long(error, entry, self.options.refusal_timeout)))
+        self.emit(Settle(entry.task_id, error))
 
     def send(self, entry: Entry, at: float) -> None:
         """Give a task to the transport."""

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from session_conversation import opened, playbook, problem, reply, sync_task, task
+from session_conversation import opened, playbook, problem, received, reply, sync_task, task, welcome
 from session_world import KEY, Plan, World, submission
 
 from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
-from runware_flow.session.commands import Lane, Refused, Send, Settle, SlotOffered
+from runware_flow.session.commands import Lane, Refused, Send, SetTimer, Settle, SlotOffered
 from runware_flow.session.events import (
+    ConnectionLost,
+    ConnectionOpened,
+    ExchangeFailed,
     ExchangeFinished,
     FrameReceived,
     SessionClosed,
@@ -302,6 +305,39 @@ def test_task_that_parks_is_given_back_with_its_turn_and_leaves_no_trace() -> No
     assert sent(play.machine.handle(TaskSubmitted(3.1, task(parks=True, has_slot=True)))) == ["t1"]
     play.machine.handle(TaskWithdrawn(3.2, TaskId("t1")))
     assert play.machine.statistics().models[MODEL].in_flight == 0
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_task_that_parks_says_whether_an_earlier_send_may_have_been_accepted(is_lost: bool) -> None:
+    play = opened()
+    play >> TaskSubmitted(1.0, task(parks=True))
+    if is_lost:
+        play >> ConnectionLost(1.1, "lost", 0.0) >> TimerFired(play.commands(SetTimer)[-1].at)
+        play >> ConnectionOpened(2.0) >> welcome(2.1)
+        assert sent(play.commands(Send)).count("t1") == 2
+    play >> received(2.2, errors=[problem("rateLimitExceeded")])
+    assert [refused.may_have_arrived for refused in play.commands(Refused)] == [is_lost]
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_task_that_is_refused_too_long_is_polled_first_if_an_earlier_send_was_not_answered(is_lost: bool) -> None:
+    play = playbook(duplex=False, refusal_timeout=60.0)
+    ids = (TaskId("t1"),)
+    play >> TaskSubmitted(0.0, task())
+    if is_lost:
+        play >> ExchangeFailed(0.1, ids, Lane.SUBMIT, "cut off", sent=True)
+        play >> TimerFired(play.commands(SetTimer)[-1].at)
+    at, lanes = 1.0, []
+    while not play.commands(Settle):
+        lanes.append(play.commands(Send)[-1].entries[0].lane)
+        refused = lanes[-1] is Lane.SUBMIT
+        body = reply(429) if refused else reply(400, errors=[problem("taskNotFound")])
+        play >> ExchangeFinished(at, ids, lanes[-1], 429 if refused else 400, body, None)
+        while not play.commands(Settle) and len(play.commands(Send)) == len(lanes) + is_lost:
+            at = max(at, play.commands(SetTimer)[-1].at)
+            play >> TimerFired(at)
+    assert (Lane.POLL in lanes) is is_lost
+    assert play.commands(Settle)[-1].error.code == "rateLimit"
 
 
 def test_slot_that_is_given_back_goes_to_the_next() -> None:
