@@ -17,9 +17,9 @@ from runware_flow.batch.watch import BatchWatch
 from runware_flow.cache.single_flight import open_result_cache
 from runware_flow.graph.attempts import RetryBudget
 from runware_flow.graph.tolerance import Tolerance
+from runware_flow.journal.store import journal_named
 from runware_flow.lifetime import open_task_group
 from runware_flow.runner.accounts import Accounts
-from runware_flow.runner.interrupted import journal_named
 from runware_flow.runner.opening import open_admission, open_journal
 
 if TYPE_CHECKING:

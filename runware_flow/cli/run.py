@@ -17,7 +17,8 @@ from runware_flow.errors import FlowFailed, RunwareFlowError
 from runware_flow.files import local_path
 from runware_flow.graph.declaration import SENDS
 from runware_flow.interrupts import Interrupts
-from runware_flow.runner.interrupted import journal_named, left_behind
+from runware_flow.journal.store import journal_named
+from runware_flow.runner.interrupted import left_behind
 from runware_flow.runner.report import check_target
 from runware_flow.types import MediaResult
 from runware_flow.view.progress import duration, money

@@ -19,8 +19,8 @@ from runware_flow.graph.declaration import DECIDED, SENDS, NodeKind, NodeSpec, h
 from runware_flow.graph.forecast import Plan, Way, WayCounts, times
 from runware_flow.graph.outcomes import Ok
 from runware_flow.graph.prices import Price, PriceList, read_price_text
+from runware_flow.journal.store import journal_named
 from runware_flow.runner.budget import read_prices
-from runware_flow.runner.interrupted import journal_named
 from runware_flow.types import Task
 
 if TYPE_CHECKING:

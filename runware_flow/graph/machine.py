@@ -59,8 +59,6 @@ from runware_flow.graph.scope_run import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.plan import ScopePlan, Step
@@ -122,7 +120,7 @@ class FlowMachine:
         held: the nodes that wait since another one was chosen, with how they ended in an earlier run.
         leads: the fingerprints of the first requests of contestants.
         excused: what failed and may be answered apart from its own scope, in a run whose choices are recorded; see
-            `was_answered`.
+            `answered.py`.
         ok_count, failed_count, skipped_count, abandoned_count: settled nodes by outcome; items and fan-outs do not
             count.
     """
@@ -1005,7 +1003,7 @@ class FlowMachine:
             return False
         if not role.is_optional or not (self.chosen or self.recalled):
             return role.serves_choice and not self._is_wanted(run, step)
-        is_held = role.serves_choice or self._was_answered(run, step)
+        is_held = role.serves_choice or self._has_recalled_fallback(run, step)
         todo = [(run, step)]
         while todo:
             place = todo.pop()
@@ -1016,7 +1014,7 @@ class FlowMachine:
             todo += needing
         return is_held
 
-    def _was_answered(self, run: ScopeRun, step: Step) -> bool:
+    def _has_recalled_fallback(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether a fallback after this node has answered in an earlier run, in which this one may have failed.
 
         So of several nodes that a join waits for: after the first of them that has failed nothing waits for the others.
@@ -1148,40 +1146,6 @@ class FlowMachine:
         if not keys.issuperset(chosen.record.winning_keys(first.work)):
             self._void(fan.around, first, chosen)
 
-    # Failures that were answered
-
-    def was_answered(self, run: ScopeRun, step: Step) -> bool | None:
-        """Tell whether all that waited for a node which has failed has done without it, once the run has ended.
-
-        Returns:
-            `False` if some of that has failed for this reason; `None` if the run ended before that was decided, or if
-            the records of the choices in the node's own scope, and around it, tell all of it.
-        """
-        seen, todo = {(run, step)}, [(run, step)]
-        is_apart = False
-        verdict: bool | None = True
-        while todo:
-            place = todo.pop()
-            fans = list(_fans_after(*place))
-            following = [one for one in _following(*place, fans) if one[1].kind is not NodeKind.UNLESS]
-            if place[1].role.fans:
-                is_apart = True
-                if self.stopped is not None and any(fan.problem_outcome is self.stopped for fan in fans):
-                    verdict = None  # there might have been more items
-            elif not following:
-                outcome = place[0].values[place[1].slot]
-                if outcome is not self.stopped and getattr(outcome, "error", None) is not None:
-                    return False
-                verdict = None
-            for around, one in following:
-                if around.cells[one.slot] != OK:
-                    if (around, one) not in seen:
-                        seen.add((around, one))
-                        todo.append((around, one))
-                elif one.kind is NodeKind.SETTLED or not around.plan.spec.holds(run.plan.spec):
-                    is_apart = True
-        return verdict if is_apart else None
-
     # What is not needed any more
 
     def _let_go(self, run: ScopeRun, step: Step) -> None:
@@ -1265,30 +1229,6 @@ def _before(run: ScopeRun, step: Step) -> list[tuple[ScopeRun, Step]]:
         around = run.above(hops)
         found.append((around, around.plan.steps[slot]))
     return found
-
-
-def _following(run: ScopeRun, step: Step, fans: list[FanRun]) -> Iterator[tuple[ScopeRun, Step]]:
-    """Iterate over all that waits for a node: in its scope, around it, and in the items of fan-outs in its scope."""
-    for one in step.next if step.inner is None else step.inner.gathers:
-        yield run, one
-    for place in step.gathers:
-        assert run.fan is not None
-        yield run.fan.around, run.fan.plan.gathers[place]
-    for fan in fans:
-        inside = [(one, hops) for one, hops, slot in fan.plan.outer if slot == step.slot]
-        for item in fan.items if inside else ():
-            yield from ((item, one) for one, hops in inside if item.above(hops) is run)
-
-
-def _fans_after(run: ScopeRun, step: Step) -> Iterator[FanRun]:
-    """Iterate over the fan-outs that have begun and whose items may wait for a node around them."""
-    todo = [run.values[fan.slot] for fan in step.role.fans]
-    while todo:
-        fan = todo.pop()
-        if isinstance(fan, FanRun):
-            yield fan
-            slots = [one.slot for one in fan.plan.steps if one.inner is not None]
-            todo += [item.values[slot] for item in fan.items for slot in slots] if slots else []
 
 
 def _still_waits(cells: bytearray, step: Step) -> bool:

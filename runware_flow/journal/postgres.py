@@ -412,16 +412,15 @@ class PostgresStore(RowStore):
                 self.elsewhere = self._look_elsewhere(self._followed)
             self._end_leases(ended)
             taken, told = iter(self._take_leases(takes)), iter(answers)
-            return [
-                next(taken)
-                if isinstance(change, TakeLeases)
-                else None
-                if isinstance(change, EndLeases)
-                else _lease_lost()
-                if getattr(change, "lease", 0) in lost
-                else next(told)
-                for change in changes
-            ]
+
+            def answer(change: Change) -> Entry | LeaseLost | None:
+                if isinstance(change, TakeLeases):
+                    return next(taken)
+                if isinstance(change, EndLeases):
+                    return None
+                return _lease_lost() if getattr(change, "lease", 0) in lost else next(told)
+
+            return [answer(change) for change in changes]
 
         return self._transact(work)
 

@@ -140,7 +140,7 @@ class RowStore(ABC):
 
     @abstractmethod
     def _insert(self, connection: Any, values: tuple[Any, ...], entry: Entry) -> None:
-        """Insert a row of `INSERTED`, at the latest before the next statement; `_note_row` is given its number."""
+        """Insert a row of `INSERTED` before the next statement at the latest, and call `_note_row` with its number."""
 
     @abstractmethod
     def _settle(self, connection: Any, number: int, values: tuple[Any, ...]) -> None:
@@ -312,7 +312,7 @@ class RowStore(ABC):
         return row
 
     def _note_change(self, known: Known, number: int, **changes: Any) -> None:
-        """A row was changed: what was read of it is not so any more."""
+        """A row was changed: what was read of it before is out of date."""
         known.forget(number)
         history = self._histories.of(number)
         if history is not None:
@@ -464,8 +464,8 @@ class Known:
 class Histories:
     """Histories that are kept from one group to the next, so that a request does not read all that equal it.
 
-    At most `_MOST_KEPT` records stay, or one history; the one that was kept first is left out first, and read anew when
-    it is asked for.
+    At most `_MOST_KEPT` records stay, or one history. The oldest history is dropped first; the next request of its kind
+    reads it anew.
     """
 
     __slots__ = ("_by_key", "_keys")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+import os
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import msgspec
 
 from runware_flow.errors import JournalError
+from runware_flow.files import local_path
 from runware_flow.graph.choice_records import ChoiceRecord  # noqa: TC001  # help() reads the annotations of a struct
 from runware_flow.graph.resume import Advice  # noqa: TC001  # help() reads the annotations of a struct
+from runware_flow.journal.address import DatabaseAddress, address_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from runware_flow.graph.budget import Elsewhere
-    from runware_flow.journal.address import DatabaseAddress
+    from runware_flow.journal.address import JournalAddress
 
 __all__ = (
     "Abandon",
@@ -40,6 +43,7 @@ __all__ = (
     "StoredRows",
     "TakeLeases",
     "is_store",
+    "journal_named",
 )
 
 
@@ -169,14 +173,14 @@ class Decide(msgspec.Struct, frozen=True):
 
 
 class TakeLeases(msgspec.Struct, frozen=True):
-    """Items are to be this process's alone; the answer is an `Entry` with `leases`. Only of a `LeasingStore`."""
+    """Take items for this process alone; the answer is an `Entry` with `leases`. Only for a `LeasingStore`."""
 
     flow: str
     items: tuple[str, ...]
 
 
 class EndLeases(msgspec.Struct, frozen=True):
-    """Leases are given back, each with why its item has no result, if it has none. Only of a `LeasingStore`."""
+    """Give leases back, each with why its item has no result, if it has none. Only for a `LeasingStore`."""
 
     ended: tuple[tuple[int, bytes | None], ...]
 
@@ -357,3 +361,16 @@ class SpendingStore(JournalStore, Protocol):
 def is_store(value: object) -> bool:
     """Tell whether `value` has the methods of a `JournalStore`."""
     return all(callable(getattr(value, name, None)) for name in ("open", "apply", "close"))
+
+
+def journal_named(journal: str | os.PathLike[str] | JournalStore | None) -> JournalAddress | None:
+    """Return the file or the database that a `journal=` names, if any; a store may have a `path` or an `address`."""
+    named: Any = journal
+    if is_store(journal):
+        named = getattr(journal, "path", None) or getattr(journal, "address", None)
+    if not isinstance(named, DatabaseAddress):
+        if not isinstance(named, (str, os.PathLike)):
+            return None
+        named = os.fspath(cast("str", named))
+    address = address_of(named)
+    return address if isinstance(address, DatabaseAddress) else local_path(address)

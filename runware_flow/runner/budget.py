@@ -15,7 +15,7 @@ from runware_flow.graph.budget import BudgetMachine, BudgetRequest, Past, Refuse
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.prices import Price, dollars, micro_usd, read_price, total_micro_usd
-from runware_flow.journal.store import SpendingStore
+from runware_flow.journal.store import SpendingStore, journal_named
 from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
@@ -281,8 +281,8 @@ class BudgetAccount:
                 task_uuids = list(self._polling)
                 kept = dollars(self.budget.reserved)
                 _LOGGER.warning(
-                    "%r: the budget does not suffice while %s is reserved, also for tasks that were given up: the"
-                    " service is polled for %d of them, for at most %g s each",
+                    "%r: the next request does not fit into the budget while %s is reserved, in part for tasks that"
+                    " were given up: the service is polled for %d of them, for at most %g s each",
                     name,
                     kept,
                     len(task_uuids),
@@ -487,7 +487,7 @@ async def open_account(
         await account.remember(writer.store, name)
         async with open_task_group() as beside:
             beside.start_soon(account.attend, writer)
-            journal = getattr(writer.store, "path", None) or getattr(writer.store, "address", None)
+            journal = journal_named(writer.store)
             if journal is not None and client is not None:
                 account.polls = True
                 beside.start_soon(account.poll, journal, name, cast("RunClient", client), writer)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from runware_flow.files import local_path
-from runware_flow.journal.address import DatabaseAddress, address_of
-from runware_flow.journal.store import is_store
+from runware_flow.journal.store import journal_named
 
 if TYPE_CHECKING:
     from runware_flow.journal.address import JournalAddress
@@ -15,22 +12,9 @@ if TYPE_CHECKING:
     from runware_flow.runner.settings import JournalOption
     from runware_flow.view.story import Row
 
-__all__ = ("journal_named", "left_behind", "report_interrupted")
+__all__ = ("left_behind", "report_interrupted")
 
 _SHOWN_TASKS = 5
-
-
-def journal_named(journal: JournalOption) -> JournalAddress | None:
-    """The file or the database that a `journal=` names, if it names one; a store may tell its `path` or `address`."""
-    named: Any = journal
-    if is_store(journal):
-        named = getattr(journal, "path", None) or getattr(journal, "address", None)
-    if not isinstance(named, DatabaseAddress):
-        if not isinstance(named, (str, os.PathLike)):
-            return None
-        named = os.fspath(cast("str", named))
-    address = address_of(named)
-    return address if isinstance(address, DatabaseAddress) else local_path(address)
 
 
 def left_behind(rows: list[Row], journal: JournalAddress | None) -> str:

@@ -225,8 +225,8 @@ class NodeRunner:
             return HELD
         key = None if kept is None else kept.key
         if key is not None and self.choices is not None:
-            was_answered = await self.choices.settle_as_answered(run, step, key.fingerprint)
-            if was_answered:
+            is_answered = await self.choices.settle_as_answered(run, step, key.fingerprint)
+            if is_answered:
                 return HELD
         if step.spec.policy.limit is not None and attempt.permit is None:
             check_deadline(step.spec, self._event_bus.time)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runware_flow.errors import JournalError, RunwareError
+from runware_flow.graph.answered import was_answered
 from runware_flow.graph.choice_records import ChoiceRecord, Contestant, Likeness
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
@@ -190,13 +191,13 @@ class RecordedChoices:
         machine = self._machine
         changes: list[tuple[str, ChoiceRecord]] = []
         for run, step in machine.excused:
-            was_answered, known = machine.was_answered(run, step), self._answered.get((run, step))
-            if was_answered and known is None:
+            is_answered, known = was_answered(run, step, machine.stopped), self._answered.get((run, step))
+            if is_answered and known is None:
                 names = self._names_of(run, step)
                 if any(names):
                     contestants = tuple(Contestant(None, name) for name in names)
                     changes.append((run.item(), ChoiceRecord(0, "answered", run.path(step), contestants, (0,))))
-            elif was_answered is False and known is not None:
+            elif is_answered is False and known is not None:
                 changes.append((run.item(), msgspec.structs.replace(known, path=run.path(step), winners=())))
         if changes:
             with suppress(JournalError):  # then they are tried again

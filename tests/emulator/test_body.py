@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from waiting import wait_until
 
 from runware_flow.emulator import Emulator, run_in_thread
-from runware_flow.emulator.http.body import BodyReader
+from runware_flow.emulator.http.body import BodyFirst, BodyReader
 from runware_flow.emulator.problems import Problem
 
 pytestmark = pytest.mark.usefixtures("watched")
@@ -189,5 +189,24 @@ def test_a_request_is_answered_after_its_body_so_that_its_connection_serves_the_
                     length = int(re.search(rb"content-length: (\d+)", answer, re.IGNORECASE)[1])
                     while len(answer) < answer.index(b"\r\n\r\n") + 4 + length:
                         answer += await connection.receive()
+
+    run(main)
+
+
+def test_the_rest_of_a_refused_body_is_read_within_a_limit(run) -> None:
+    async def main() -> None:
+        said: list[str] = []
+
+        async def receive() -> dict[str, object]:
+            said.append("received")
+            return {"type": "http.request", "body": bytes(1000), "more_body": True}
+
+        async def send(message) -> None:
+            said.append(message["type"])
+
+        exchange = BodyFirst(receive, send, 3500)
+        await exchange.deliver({"type": "http.response.start", "status": 403, "headers": []})
+        await exchange.deliver({"type": "http.response.body", "body": b""})
+        assert said == [*["received"] * 4, "http.response.start", "http.response.body"]
 
     run(main)

@@ -8,6 +8,7 @@ import pytest
 from flow_world import Boom, Driver, World
 
 from runware_flow.errors import TooFewSucceeded
+from runware_flow.graph.answered import was_answered
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Skipped
 from runware_flow.graph.scope_run import FanRun
@@ -442,7 +443,7 @@ def answered(world, *failed, stops_after=None):
         while machine.decisions:
             machine.confirm(machine.decisions.pop(0))
     assert [step.slot for _, step in machine.excused] == [spec.slot for spec in failed]
-    return [machine.was_answered(run, step) for run, step in machine.excused]
+    return [was_answered(run, step, machine.stopped) for run, step in machine.excused]
 
 
 def answered_in_items(width=2):
