@@ -224,7 +224,12 @@ class ScopeSpec:
 
 def is_node(value: object) -> bool:
     """Tell whether `value` is a `Node` or a `Many`, whose truth and length must not be asked."""
-    return getattr(type(value), "__runware_node__", False) is True
+    return is_node_type(type(value))
+
+
+def is_node_type(kind: type[object]) -> bool:
+    """Tell the same of a type."""
+    return getattr(kind, "__runware_node__", False) is True
 
 
 def has_method(value: object, *names: str) -> bool:

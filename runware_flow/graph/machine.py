@@ -67,6 +67,11 @@ __all__ = ("Chosen", "Decision", "FlowMachine")
 
 _KEPT_ERRORS = 16
 
+# Each look at a member of an Enum is a call of Python.
+_FAN = NodeKind.FAN
+_FIRST = NodeKind.FIRST
+_GATHER = NodeKind.GATHER
+
 
 class Decision(NamedTuple):
     """A choice that was made and is not recorded yet.
@@ -186,10 +191,10 @@ class FlowMachine:
         self._todo: list[tuple[ScopeRun, Step, int, Any]] = []
         self.root = ScopeRun(plan)
         for step in plan.first:
-            if step.kind is not NodeKind.FAN:
+            if step.kind is not _FAN:
                 self._make_ready(self.root, step)
         for step in reversed(plan.first):
-            if step.kind is NodeKind.FAN:
+            if step.kind is _FAN:
                 self._make_ready(self.root, step)
 
     @property
@@ -352,7 +357,7 @@ class FlowMachine:
                 if cell < SETTLED and isinstance(fan, FanRun):
                     fan.is_lent = False
                     stack.extend(fan.live.values())
-                if cell < SETTLED and step.kind is not NodeKind.FAN:
+                if cell < SETTLED and step.kind is not _FAN:
                     if cell == RUNNING:
                         self.in_flight -= 1
                     self._settle(run, step, SKIPPED, self.stopped)
@@ -413,19 +418,22 @@ class FlowMachine:
             self._close(run)
 
     def _make_ready(self, run: ScopeRun, step: Step) -> None:
-        if step.kind is NodeKind.FAN and step.spec.deps and step.spec.deps[0].keeps_all:
+        if step.kind is not _FAN:
+            if self.stopped is None or step.is_pure:
+                run.cells[step.slot] = READY
+                self._ready.append((run, step))
+            else:
+                self._settle(run, step, SKIPPED, self.stopped)
+        elif step.spec.deps and step.spec.deps[0].keeps_all:
             self._give_all(run, step)
-        elif self.stopped is not None and not step.is_pure:
+        elif self.stopped is not None:
             self._settle(run, step, SKIPPED, self.stopped)
-        elif step.kind is NodeKind.FAN:
+        else:
             assert step.inner is not None
             run.cells[step.slot] = RUNNING
             fan = run.values[step.slot] = FanRun(run, step, step.inner)
             self.active[fan] = None
             self._offer(fan)
-        else:
-            run.cells[step.slot] = READY
-            self._ready.append((run, step))
 
     def _fail(self, run: ScopeRun, step: Step, error: Exception) -> None:
         self._settle(run, step, FAILED, Failed(error))
@@ -543,7 +551,7 @@ class FlowMachine:
         A `first` fails, as a race does whose nodes were all skipped: it is what excuses the failure before it, so a run
         in which it was only skipped would end as if nothing had failed.
         """
-        if gather.kind is NodeKind.FIRST and skipped.error is not None and skipped is not self.stopped:
+        if gather.kind is _FIRST and skipped.error is not None and skipped is not self.stopped:
             told = f"{run.place(gather)} wants the first {gather.work}, but there are no items: {skipped.because}"
             error = TooFewSucceeded(told, errors=[skipped.error])
             error.__cause__ = skipped.error
@@ -656,9 +664,9 @@ class FlowMachine:
         for place in step.gathers:
             fan.counts[place] += 1
             gather = fan.plan.gathers[place]
-            if gather.kind is NodeKind.FIRST:
+            if gather.kind is _FIRST:
                 self._count_first(fan, place, run)
-            elif skipped is not None and gather.kind is NodeKind.GATHER:
+            elif skipped is not None and gather.kind is _GATHER:
                 if fan.around.cells[gather.slot] < MAX_WAITS:
                     self._settle(fan.around, gather, SKIPPED, skipped)
             elif fan.is_ended and fan.counts[place] == fan.pulled_count:
@@ -669,7 +677,7 @@ class FlowMachine:
             return
         assert gather.spec.of is not None
         slot = gather.spec.of.slot
-        if gather.kind is NodeKind.GATHER:
+        if gather.kind is _GATHER:
             if any(item.cells[slot] != OK for item in fan.items):
                 return  # its skip is among what is still to be done
             values = [item.values[slot] for item in fan.items]
@@ -684,7 +692,7 @@ class FlowMachine:
             fan.is_queued = False
         problem = fan.problem_outcome
         for place, gather in enumerate(fan.plan.gathers):
-            if gather.kind is NodeKind.FIRST:
+            if gather.kind is _FIRST:
                 chosen = self.chosen.get((fan.around, gather))
                 if chosen is not None and not chosen.is_void:
                     self._check_winners(fan, gather, chosen)
@@ -937,7 +945,7 @@ class FlowMachine:
             chosen = self.chosen[run, step] = Chosen(record, is_durable=True)
             if step.kind is NodeKind.FALLBACK:
                 self.recalled.add((run, step))
-            if step.kind is NodeKind.FIRST:
+            if step.kind is _FIRST:
                 fan = _fan_of(run, step)
                 if len(record.winning_keys(step.work)) < step.work:
                     self._void(run, step, chosen)
@@ -1071,7 +1079,7 @@ class FlowMachine:
     def _must_make_room(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether a held node ends at once: others wait for that, among which the chosen ones may be."""
         return any(
-            one.step.kind is NodeKind.FIRST
+            one.step.kind is _FIRST
             or (one.step.kind is NodeKind.FALLBACK and self._chosen(run.above(one.hops), one.step) is not None)
             for one in step.role.contests
         )
@@ -1101,7 +1109,7 @@ class FlowMachine:
         return place is None or following.args[place] == (0, step.slot)
 
     def _may_win(self, fan: FanRun, gather: Step, item: ScopeRun) -> bool:
-        chosen = self._chosen(fan.around, gather) if gather.kind is NodeKind.FIRST else None
+        chosen = self._chosen(fan.around, gather) if gather.kind is _FIRST else None
         return chosen is None or _key(item) in chosen.record.winning_keys(gather.work)
 
     def _propose(
@@ -1129,7 +1137,7 @@ class FlowMachine:
             if not self.is_held(held_run, held_step):
                 del self.held[held_run, held_step]
                 self.unpark(held_run, held_step)
-        if step.kind is NodeKind.FIRST:
+        if step.kind is _FIRST:
             fan = _fan_of(run, step)
             # What was left out stays so in this run; the next one decides anew.
             record = ChoiceRecord(chosen.record.number, "first", run.path(step), chosen.record.contestants, ())

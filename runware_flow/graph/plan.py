@@ -96,6 +96,7 @@ class Step:
         gathers: which gathers of this scope's fan-out collect this step.
         has_one_work: no fallback and no end of its attempts after some seconds, so that each attempt is the same.
         is_timed: see `Policy`.
+        is_called_at_once: an async function that no limit, fallback or choice holds back once its arguments are there.
         is_silent: it stands for something else, so it is neither counted nor reported.
         role: what nodes that choose make of it.
     """
@@ -106,6 +107,7 @@ class Step:
         "gathers",
         "has_one_work",
         "inner",
+        "is_called_at_once",
         "is_pure",
         "is_silent",
         "is_timed",
@@ -136,6 +138,7 @@ class Step:
         self.fallback: Step | None = None
         self.has_one_work = spec.policy.retry.max_elapsed is None
         self.is_timed = spec.policy.is_timed
+        self.is_called_at_once = spec.kind is NodeKind.CALL and self.has_one_work and spec.policy.limit is None
 
     @property
     def args(self) -> tuple[tuple[int, int], ...]:
@@ -233,6 +236,7 @@ def _judge(declaration: Declaration, plans: dict[ScopeSpec, ScopePlan]) -> None:
             is_excused_apart=is_excused and any(_is_apart(one, spec) for one in excusing),
             fans=tuple(_fan_in(spec.scope, scope, plans) for scope in inside if scope.depth > spec.scope.depth),
         )
+        step.is_called_at_once = False
         for one in waits_for(spec):
             waiting.setdefault(one, []).append(spec)
     contests: dict[NodeSpec, list[Contest]] = {}
@@ -355,7 +359,7 @@ def _link(
     if spec.fallback is not None:
         step.fallback = Step(spec)
         step.fallback.kind, step.fallback.work = spec.fallback.kind, spec.fallback.work
-        step.has_one_work = False
+        step.has_one_work = step.is_called_at_once = False
     step.link(args)
     if spec.item_scope is not None:
         step.inner = plans[spec.item_scope]

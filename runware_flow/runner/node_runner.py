@@ -11,10 +11,11 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.scope_run import SETTLED
 from runware_flow.runner.attempt_state import AttemptState
+from runware_flow.runner.cancels import check_cancel
 from runware_flow.runner.hedge import send_hedged
 from runware_flow.runner.request_runner import HELD, PARKED, RequestRunner
 from runware_flow.runner.timing import check_deadline, in_time
-from runware_flow.runner.user_code import call, pick
+from runware_flow.runner.user_code import call, check_value, pick
 
 if TYPE_CHECKING:
     from runware_flow.cache.single_flight import SingleFlight
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from runware_flow.runner.requester import RunClient
 
 __all__ = ("NodeRunner",)
+
+# Each look at a member of an Enum is a call of Python.
+_CALL = NodeKind.CALL
+_PICK = NodeKind.PICK
 
 _FUNCTION = "function"
 """The name in a receipt where there is no task type."""
@@ -57,6 +62,8 @@ class NodeRunner:
         self._run_admission = run_admission
         self._ledger = ledger
         self._single_flight = single_flight
+        self._others_wait = run_admission.has_budget or single_flight is not None
+        """Other nodes may wait for the end of an attempt, also of one without a permit."""
         self._retries = RetryBudget() if retries is None else retries
         self._attempts: dict[tuple[ScopeRun, Step], Attempts] = {}
         """Of the nodes that have begun and whose policy needs more than the number of attempts."""
@@ -82,43 +89,34 @@ class NodeRunner:
         while goes_on:
             goes_on = False
             attempt = refused.pop((run, step), None) if refused else None
-            attempt = attempt or AttemptState(run, step, 1 + run.failed_attempts(step.slot))
+            attempt = attempt or AttemptState(run, step, run.failed_attempts(step.slot) + 1 if run.failures else 1)
             context.begin(run, step, attempt.number)
             try:
                 args = self._machine.arguments(run, step)
-                if step.kind is NodeKind.PICK:
+                if step.kind is _PICK:
                     value = pick(step, args)
+                elif step.is_called_at_once and self._ledger is None:
+                    value = await self._run_function(attempt, step, args, CostTracker())
                 else:
-                    attempt.permit = self._run_admission.restore(run, step)
-                    work = step if step.has_one_work else await self._choice(run, step, args)
-                    value = await (self._call if work.kind is NodeKind.CALL else self._request)(attempt, work, args)
+                    value = await self._run_work(attempt, args)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
-                self._request_runner.end(attempt, error)
-                if (known := self._attempts.get((run, step))) is not None and known.before_fallback is None:
-                    known.entry = attempt.entry
-                self._run_admission.release(run, step)
-                self._leave_single_flight(run, step)
-                goes_on = self._fail(attempt, error)
+                goes_on = self._attempt_failed(attempt, error)
             except BaseException:
                 await self._cancelled(attempt, has_requests=context.has_used_client)
                 raise
             else:
-                self._give_back(attempt, value)
+                if attempt.permit is not None or self._others_wait:
+                    self._give_back(attempt, value)
                 if value is not PARKED and value is not HELD:
                     if self._attempts:
-                        await self._abandon_first(run, step)
+                        await self._end_attempts(run, step)
                     self._machine.succeed(run, step, value)
-        if self._attempts and run.cells[step.slot] >= SETTLED:
-            self._attempts.pop((run, step), None)
 
     def _give_back(self, attempt: AttemptState, value: Any) -> None:
-        """Give back what an attempt was admitted with, and have one that is parked go on by its deadline."""
+        """Give back what an attempt was admitted with; if it is over, equal requests need not wait for it any more."""
         self._run_admission.give_back(attempt.permit)
         if value is not PARKED:
-            if self._single_flight is not None:
-                self._single_flight.leave(attempt.run, attempt.step)
-        elif (deadline := attempt.step.spec.policy.deadline) is not None:
-            self._pauses.wake_by_deadline(deadline, deadline - self._event_bus.time())
+            self._leave_single_flight(attempt.run, attempt.step)
 
     async def _cancelled(self, attempt: AttemptState, *, has_requests: bool) -> None:
         run, step = attempt.run, attempt.step
@@ -131,9 +129,9 @@ class NodeRunner:
             self._leave_single_flight(run, step)  # equal requests find it on record, and ask for it
             self._abandon(attempt, has_requests=has_requests)
 
-    async def _abandon_first(self, run: ScopeRun, step: Step) -> None:
-        """A fallback has answered: nothing waits for the request before it any more, should that be open still."""
-        known = self._attempts.get((run, step))
+    async def _end_attempts(self, run: ScopeRun, step: Step) -> None:
+        """If a fallback has answered, nothing waits for the request before it any more, should that be open still."""
+        known = self._attempts.pop((run, step), None)
         if known is not None and known.before_fallback and known.entry is not None and self._ledger is not None:
             await self._ledger.abandon(known.entry, is_over=True)
 
@@ -152,15 +150,25 @@ class NodeRunner:
         else:
             self._machine.abandon(run, step, task_uuid, may_be_billed=is_billed)
 
-    async def _request(self, attempt: AttemptState, work: Step, args: list[Any]) -> Any:
-        """Run one attempt of a node that sends; returns the node's value, or `PARKED` or `HELD`."""
+    async def _run_work(self, attempt: AttemptState, args: list[Any]) -> Any:
+        """Run one attempt of a node that sends, or calls a function; returns its value, or `PARKED` or `HELD`."""
+        run, step = attempt.run, attempt.step
+        attempt.permit = self._run_admission.restore(run, step)
+        work = step if step.has_one_work else await self._choice(run, step, args)
         try:
-            if attempt.request is not None:  # the service has refused to take it
-                return await self._request_runner.run_again(attempt)
-            return await self._request_runner.run(attempt, work, args)
+            if work.kind is _CALL:
+                value = await self._call(attempt, work, args)
+            elif attempt.request is not None:  # the service has refused to take it
+                value = await self._request_runner.run_again(attempt)
+            else:
+                value = await self._request_runner.run(attempt, work, args)
         finally:
-            if attempt.number == 1 and attempt.permit is not None:  # it was admitted, and is not just back from waiting
+            # It was admitted, and is not just back from waiting.
+            if attempt.number == 1 and attempt.permit is not None and work.kind is not _CALL:
                 self._retries.earn()
+        if value is PARKED and (deadline := step.spec.policy.deadline) is not None:
+            self._pauses.wake_by_deadline(deadline, deadline - self._event_bus.time())
+        return value
 
     async def _choice(self, run: ScopeRun, step: Step, args: list[Any]) -> Step:
         """Return the node's own work or its fallback, whichever is to run; a fallback is recorded first."""
@@ -178,13 +186,25 @@ class NodeRunner:
             known.is_recorded = True
         return step.fallback
 
-    def _fail(self, attempt: AttemptState, error: Exception) -> bool:
+    def _attempt_failed(self, attempt: AttemptState, error: Exception) -> bool:
         """Let a node fail for good or wait for another attempt without a worker, or tell that it goes on at once."""
+        run, step = attempt.run, attempt.step
+        known = self._attempts.get((run, step))
+        self._request_runner.end(attempt, error)
+        if known is not None and known.before_fallback is None:
+            known.entry = attempt.entry
+        self._run_admission.release(run, step)
+        self._leave_single_flight(run, step)
+        goes_on = self._may_go_on(attempt, error, known)
+        if run.cells[step.slot] >= SETTLED:
+            self._attempts.pop((run, step), None)
+        return goes_on
+
+    def _may_go_on(self, attempt: AttemptState, error: Exception, known: Attempts | None) -> bool:
         machine, run, step = self._machine, attempt.run, attempt.step
-        if step.kind is NodeKind.PICK or not machine.may_send(run, step):
+        if step.kind is _PICK or not machine.may_send(run, step):
             machine.fail(run, step, error)
             return False
-        known = self._attempts.get((run, step))
         fallback = step.fallback
         has_fallen = known is not None and known.before_fallback is not None
         work = fallback if has_fallen and fallback is not None else step
@@ -192,7 +212,7 @@ class NodeRunner:
             error,
             step.spec.policy,
             attempt=attempt.number,
-            sends=None if step.spec.is_free else work.kind is not NodeKind.CALL,
+            sends=None if step.spec.is_free else work.kind is not _CALL,
             now=self._event_bus.time(),
             attempts=known,
             budget=self._retries,
@@ -213,7 +233,7 @@ class NodeRunner:
         return False
 
     async def _call(self, attempt: AttemptState, work: Step, args: list[Any]) -> Any:
-        """Run one attempt of a node that calls an async function; returns as `_request`."""
+        """Run one attempt of a node that calls an async function, which a journal may know; returns as `_run_work`."""
         run, step = attempt.run, attempt.step
         kept = None
         if self._ledger is not None:
@@ -233,21 +253,37 @@ class NodeRunner:
             attempt.permit = self._run_admission.admit(run, step, None)
             if attempt.permit is None:
                 return PARKED
-        self._event_bus.node_started(run, step, attempt.number)
+        cost_tracker = CostTracker()
+        value = await self._run_function(attempt, work, args, cost_tracker)
+        if self._ledger is not None and kept is not None:
+            attempt.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
+            await self._ledger.keep_call(kept, value, cost_tracker)
+        return value
+
+    async def _run_function(self, attempt: AttemptState, work: Step, args: list[Any], cost_tracker: CostTracker) -> Any:
+        """Call the async function of a node and await it; its times and what it has bought are counted.
+
+        Raises:
+            DeclarationError: it returned what only a builder may return.
+            Exception: whatever it raises.
+        """
+        run, step = attempt.run, attempt.step
+        if self._machine.watch:
+            self._event_bus.node_started(run, step, attempt.number)
         clock, start = self._event_bus.clock, self._event_bus.start
         began = clock() - start
-        cost_tracker = CostTracker()
         token = current_cost_tracker.set(cost_tracker)
         try:
             value = await (in_time(step.spec, began, call, work, args) if step.is_timed else call(work, args))
+        except BaseException as error:
+            check_cancel(error, step.spec)
+            raise
         finally:
             current_cost_tracker.reset(token)
             run.note_times(step.slot, began, clock() - start)
             if cost_tracker.count:
                 self._book(step, cost_tracker)
-        if self._ledger is not None and kept is not None:
-            attempt.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
-            await self._ledger.keep_call(kept, value, cost_tracker)
+        check_value(value, step.spec)
         return value
 
     async def _find_call(self, ledger: Ledger, attempt: AttemptState, work: Step, args: list[Any]) -> Call:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from runware_flow.errors import NodeNotAvailable
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome, Skipped
-from runware_flow.graph.scope_run import FanRun
+from runware_flow.graph.scope_run import OK, FanRun
 from runware_flow.runner.event_stream import items_of
 from runware_flow.runner.reference import ManyReference, NodeReference
 from runware_flow.tracebacks import bordered
@@ -76,6 +76,9 @@ class RunResult:
         problem = fan.problem()
         if problem is not None:
             raise _not_available(many.spec, problem)
+        slot = many.spec.slot
+        if len(many.fans) == 1 and all(run.cells[slot] == OK for run in fan.items):
+            return [run.values[slot] for run in fan.items]
         return [_value_of(outcome, spec, index) for index, spec, outcome in self._items(many, fan)]
 
     def _items(self, many: ManyReference[Any], fan: FanRun) -> Iterator[tuple[int, NodeSpec, Outcome[Any] | None]]:

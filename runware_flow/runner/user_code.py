@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.errors import DeclarationError
-from runware_flow.graph.declaration import NodeKind, is_node
+from runware_flow.graph.declaration import NodeKind, is_node, is_node_type
 from runware_flow.runner.blocking import is_debugging, watch_steps
-from runware_flow.runner.cancels import check_cancel
 from runware_flow.types import Task
 from runware_flow.wire.codec import is_mapping
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.plan import Step
 
-__all__ = ("build", "call", "pick", "task_of")
+__all__ = ("build", "call", "check_value", "pick", "task_of")
 
 
 def task_of(work: Step, args: list[Any]) -> Any:
@@ -24,24 +26,30 @@ def task_of(work: Step, args: list[Any]) -> Any:
     return work.work if work.kind is NodeKind.TASK else build(work, args)
 
 
-async def call(step: Step, args: list[Any]) -> Any:
-    """Await the async function of a node; a task or a node instead of a value is an error.
+def call(step: Step, args: list[Any]) -> Awaitable[Any]:
+    """Call the async function of a node; what it returns is to be awaited by the caller, without a frame of ours."""
+    working: Awaitable[Any] = step.work(*args)
+    if is_debugging() and inspect.iscoroutine(working):
+        return watch_steps(working, step.spec.describe())
+    return working
+
+
+def check_value(value: object, spec: NodeSpec) -> None:
+    """Check what an async function has returned.
 
     Raises:
-        DeclarationError: it returned what only a builder may return.
-        Exception: whatever it raises.
+        DeclarationError: it is a task or a node, which only a builder may return.
     """
-    try:
-        working = step.work(*args)
-        if is_debugging() and inspect.iscoroutine(working):
-            working = watch_steps(working, step.spec.describe())
-        value = await working
-    except BaseException as error:
-        check_cancel(error, step.spec)
-        raise
-    if isinstance(value, Task) or is_node(value):
-        raise _wrong_value(value, step.spec)
-    return value
+    if _is_refused(type(value)):
+        raise _wrong_value(value, spec)
+
+
+def _is_refused_type(kind: type[object]) -> bool:
+    return issubclass(kind, Task) or is_node_type(kind)
+
+
+_is_refused = cast("Callable[[type[object]], bool]", lru_cache(maxsize=256)(_is_refused_type))
+"""The same, found out once for all the values of a type."""
 
 
 def pick(step: Step, args: list[Any]) -> Any:
@@ -86,7 +94,7 @@ def _wrong_task(task: Any, spec: NodeSpec) -> DeclarationError:
     return DeclarationError(f"the builder of {spec.describe()}, returned {what}")
 
 
-def _wrong_value(value: Any, spec: NodeSpec) -> DeclarationError:
+def _wrong_value(value: object, spec: NodeSpec) -> DeclarationError:
     if is_node(value):
         return DeclarationError(
             f"the function of {spec.describe()}, returned {value!r}: nodes are declared before the run"
