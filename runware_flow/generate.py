@@ -123,7 +123,7 @@ class Module:
         self.imports = imports
         self.noqa = noqa
         self.borrows = borrows
-        """Whether the types of members come from `runware_flow.tasks` instead of being declared here."""
+        """Whether wire names and the types of members come from `runware_flow.tasks` instead of being declared here."""
         self.names: list[str] = []
         self.wire_names: dict[str, str] = {}
         self.preamble: list[str] = []
@@ -141,22 +141,26 @@ class Module:
         """The module's source, not yet formatted."""
         version = catalog.load_registry().version
         renamed = {name: wire for name, wire in sorted(self.wire_names.items()) if name != wire}
-        own_types = {} if self.borrows else self.types
-        names = sorted({"WIRE_NAMES", *self.names, *own_types})
-        imports = [*self.imports]
+        imports, names, declared = [*self.imports], [*self.names], list[str]()
         if self.borrows:
-            imports.append(f"from runware_flow.tasks import {', '.join(sorted({'Media', 'Value', *self.types}))}")
+            borrowed = sorted({"WIRE_NAMES", "Media", "Value", *self.types})
+            imports.append(f"from runware_flow.tasks import {', '.join(borrowed)}")
+        else:
+            names += ["WIRE_NAMES", *self.types]
+            declared += [
+                f"WIRE_NAMES = {renamed!r}",
+                '"""The wire names of fields, where they differ from the Python names."""\n',
+                *("\n".join(lines) for lines in self.types.values()),
+            ]
         return "\n".join(
             [
                 f'"""{self.summary}\n\n{GENERATED} {version}.\n"""\n',
                 f"# ruff: noqa: {self.noqa}\n" if self.noqa else "",
                 "from __future__ import annotations\n",
                 *imports,
-                f"\n__all__ = ({' '.join(f'{name!r},' for name in names)})\n",
+                f"\n__all__ = ({' '.join(f'{name!r},' for name in sorted(names))})\n",
                 *self.preamble,
-                f"WIRE_NAMES = {renamed!r}",
-                '"""The wire names of fields, where they differ from the Python names."""\n',
-                *("\n".join(lines) for lines in own_types.values()),
+                *declared,
                 *self.classes,
             ]
         )
@@ -246,22 +250,30 @@ def literal(module: Module, name: str, values: Sequence[str]) -> str:
 
 
 def task_class(
-    module: Module, name: str, task_type: str, summary: str, parameters: Sequence[Parameter], **own: str
+    module: Module,
+    name: str,
+    task_type: str,
+    summary: str,
+    parameters: Sequence[Parameter],
+    *,
+    base: str = "",
+    **own: str,
 ) -> str:
-    """The source of one task's struct."""
-    result = result_name(TASKS[task_type][0])
+    """The source of one task's struct; a `base` has its task type, its result and the parameters that it shares."""
+    task = TASKS[task_type][0]
+    result = result_name(task)
     model_count = max((parameter.taken_by for parameter in parameters if parameter.name == "model"), default=0)
-    lines = [f"class {name}(Task[{result}], kw_only=True, rename=WIRE_NAMES):"]
-    lines.append(docstring(f"{summary} {delivery_of(parameters)}".strip()))
-    lines += ["", f'    task_type: ClassVar[str] = "{task_type}"']
-    lines.append(f"    result_type = {result}")  # not annotated: `type` is a field of some tasks
+    lines = [f"class {name}({base or f'Task[{result}]'}, kw_only=True, rename=WIRE_NAMES):"]
+    lines += [docstring(f"{summary} {delivery_of(parameters)}".strip()), ""]
+    if not base:
+        lines.append(f'    task_type: ClassVar[str] = "{task_type}"')
+        lines.append(f"    result_type = {result}")  # not annotated: `type` is a field of some tasks
     lines += [f'    {constant}: ClassVar[str] = "{value}"' for constant, value in own.items()]
     for parameter in sorted(parameters, key=lambda one: (not one.is_required, one.name != "model")):
-        kind = annotation(module, TASKS[task_type][0], parameter)
+        kind = annotation(module, task, parameter)
         default = "" if parameter.is_required else " | UnsetType = UNSET"
         lines += ["", f"    {module.attribute(parameter.name)}: {kind}{default}"]
         lines.append(docstring(describe(parameter, model_count)))
-    module.names.append(name)
     return "\n".join([*lines, "", ""])
 
 
@@ -351,11 +363,12 @@ def render_tasks() -> str:
         ),
         noqa="PYI051",
     )
-    module.names += ["Media", "Value", "FrameImage", "SchemaKey", "TASK_TYPES"]
+    module.names += ["Media", "Value", "FrameImage", "TASK_TYPES"]
     module.preamble.append(PREAMBLE)
     for task_type, (name, summary) in TASKS.items():
         parameters = task_surface(task_type, catalog.schemas(), catalog.limits())
         module.classes.append(task_class(module, name, task_type, summary, parameters))
+        module.names.append(name)
     registry = catalog.load_registry()
     groups = (registry.modality_task_types, registry.architecture_task_types, registry.operation_task_types)
     keys = list(dict.fromkeys(key for group in groups for key in group))
@@ -369,43 +382,74 @@ def render_tasks() -> str:
 
 def render_architectures() -> str:
     """The source of `runware_flow.architectures`."""
+
+    def surface_of(key: str, task_type: str) -> list[Parameter]:
+        return narrow_surface([], [catalog.schemas()["architectureParams"][key]], catalog.limits()[task_type])
+
     kinds = catalog.load_registry().architecture_task_types
-    module = borrower("What models of one architecture take, one struct an architecture.", kinds.values())
-    entries: dict[str, str] = {}
-    for key, task_type in kinds.items():
-        schema, limits = catalog.schemas()["architectureParams"][key], catalog.limits()[task_type]
-        parameters = narrow_surface([], [schema], limits)
-        summary = f"{TASKS[task_type][1]} For models of the architecture `{key}`."
-        entries[key] = pascal_case(key)
-        module.classes.append(task_class(module, entries[key], task_type, summary, parameters, architecture=key))
-    module.names.append("ARCHITECTURES")
-    module.classes.append(mapping("ARCHITECTURES", "type[Task[Any]]", entries, "Tasks by architecture."))
-    return module.text()
+    return render_narrow(
+        "What models of one architecture take, one struct an architecture.",
+        "architecture",
+        "For models of the architecture",
+        {key: (task_type, surface_of(key, task_type)) for key, task_type in kinds.items()},
+    )
 
 
 def render_operations() -> str:
     """The source of `runware_flow.operations`."""
     kinds = catalog.load_registry().operation_task_types
-    module = borrower("What the models of one operation take, one struct an operation.", kinds.values())
-    entries: dict[str, str] = {}
-    for key, task_type in kinds.items():
-        parameters = operation_surface(key, task_type, catalog.schemas(), catalog.limits())
-        entries[key] = pascal_case(key)
-        summary = f"{TASKS[task_type][1]} The operation `{key}`."
-        module.classes.append(task_class(module, entries[key], task_type, summary, parameters, operation=key))
-    module.names.append("OPERATIONS")
-    module.classes.append(mapping("OPERATIONS", "type[Task[Any]]", entries, "Tasks by operation."))
-    return module.text()
+    schemas, limits = catalog.schemas(), catalog.limits()
+    return render_narrow(
+        "What the models of one operation take, one struct an operation.",
+        "operation",
+        "The operation",
+        {key: (task_type, operation_surface(key, task_type, schemas, limits)) for key, task_type in kinds.items()},
+    )
 
 
-def borrower(summary: str, task_types: Iterable[str]) -> Module:
-    """A module of tasks that takes the types of members from `runware_flow.tasks`."""
+def render_narrow(summary: str, group: str, about: str, surfaces: dict[str, tuple[str, list[Parameter]]]) -> str:
+    """The source of a module whose tasks are narrower than those of `runware_flow.tasks`.
+
+    What all structs of one task type share is declared once, in a base of theirs.
+
+    Args:
+        summary: of the module.
+        group: what each struct is for, an `architecture` or an `operation`.
+        about: what a struct's docstring says before its key.
+        surfaces: task type and parameters by key.
+    """
+    task_types = [task_type for task_type, _ in surfaces.values()]
     imports = task_imports(
         task_types,
         "from typing import Any, ClassVar, Literal\n",
         "from runware_flow.types import UNSET, Result, Task, UnsetType",
     )
-    return Module(summary, imports, noqa="PYI051, TC001, TC003", borrows=True)
+    module = Module(summary, imports, noqa="PYI051, TC003", borrows=True)
+    shared: dict[str, list[Parameter]] = {}
+    for task_type in dict.fromkeys(task_types):
+        first, *others = [parameters for kind, parameters in surfaces.values() if kind == task_type]
+        shared[task_type] = [one for one in first if others and all(one in other for other in others)]
+        if shared[task_type]:
+            text = f"{TASKS[task_type][1]} The parameters that models of every {group} take."
+            base = base_name(task_type, group)
+            module.classes.append(task_class(module, base, task_type, text, shared[task_type]))
+    for key, (task_type, parameters) in surfaces.items():
+        base = base_name(task_type, group) if shared[task_type] else ""
+        own = [parameter for parameter in parameters if parameter not in shared[task_type]]
+        text = f"{TASKS[task_type][1]} {about} `{key}`."
+        name = pascal_case(key)
+        module.classes.append(task_class(module, name, task_type, text, own, base=base, **{group: key}))
+        module.names.append(name)
+    entries = {key: pascal_case(key) for key in surfaces}
+    table = f"{group.upper()}S"
+    module.classes.append(mapping(table, "type[Task[Any]]", entries, f"Tasks by {group}."))
+    module.names.append(table)
+    return module.text()
+
+
+def base_name(task_type: str, group: str) -> str:
+    """The struct of what all tasks of one type share, as `ImageInferenceArchitecture`."""
+    return f"{TASKS[task_type][0]}{group.title()}"
 
 
 def render() -> dict[Path, str]:
