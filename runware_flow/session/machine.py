@@ -299,16 +299,7 @@ class SessionMachine:
         if self._outgoing:
             self._commands.append(Send(tuple(self._outgoing)))
             self._outgoing.clear()
-        tracker = self._tracker
-        due = self._task_timers.next_at
-        if (at := tracker.next_poll_at) < due:
-            due = at
-        if (at := tracker.next_reply_at) < due:
-            due = at
-        if (at := self._link_timers.next_at) < due:
-            due = at
-        if tracker.windows.closed and (at := tracker.next_let_go_at) < due:
-            due = at
+        due = min(self._task_timers.next_at, self._link_timers.next_at, self._tracker.next_at)
         if due != self._timer:
             self._timer = due
             self._commands.append(SetTimer(None if due == inf else due))

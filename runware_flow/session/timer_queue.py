@@ -13,15 +13,25 @@ __all__ = ("TimerQueue",)
 
 K = TypeVar("K")
 
+_FEW = 64
+"""Leftovers that are not worth a pass through the heap."""
+
 
 class TimerQueue(Generic[K]):
     """Times by key. Setting a key again replaces its time; all operations are O(log n), amortised.
 
     A replaced or dropped time stays in the heap until it comes up, or until such leftovers are the greater part.
+
+    Attributes:
+        next_at: the earliest time; infinity if nothing is due ever. To be read only.
     """
 
+    __slots__ = ("_count", "_due", "_heap", "_left_over", "next_at")
+
     def __init__(self) -> None:
+        self.next_at = inf
         self._heap: list[tuple[float, int, K]] = []
+        """The first one is never a leftover."""
         self._due: dict[K, int] = {}
         self._count = 0
         self._left_over = 0
@@ -39,44 +49,35 @@ class TimerQueue(Generic[K]):
     def set(self, key: K, at: float) -> None:
         """Make `key` due at `at`, and at no other time."""
         self._count += 1
-        if key in self._due:
-            self._left_over += 1
+        is_replaced = key in self._due
         self._due[key] = self._count
         heappush(self._heap, (at, self._count, key))
-        if self._left_over > 64 and self._left_over > len(self._due):
-            due = self._due
-            self._heap = [entry for entry in self._heap if entry[2] in due and due[entry[2]] == entry[1]]
-            self._left_over = 0
-            heapify(self._heap)
+        if at < self.next_at:
+            self.next_at = at
+        if is_replaced:
+            self._left_over += 1
+        if is_replaced or self._left_over > _FEW:
+            self._clean()
 
     def drop(self, key: K) -> None:
         """Forget `key`; unknown keys are no error."""
         if key in self._due:
             del self._due[key]
             self._left_over += 1
+            if self._heap[0][2] == key:
+                self._clean()
 
     def clear(self) -> None:
         """Forget everything."""
+        self.next_at = inf
         self._left_over = 0
         self._heap.clear()
         self._due.clear()
 
     @property
-    def next_at(self) -> float:
-        """The earliest time; infinity if nothing is due ever."""
-        heap, due = self._heap, self._due
-        while heap:
-            at, count, key = heap[0]
-            if key in due and due[key] == count:
-                return at
-            heappop(heap)
-            self._left_over -= 1
-        return inf
-
-    @property
     def first(self) -> K | None:
         """The key that is due first; `None` if there is none."""
-        return self._heap[0][2] if self.next_at < inf else None
+        return self._heap[0][2] if self._heap else None
 
     def pop(self) -> K | None:
         """Remove and return the key that is due first; `None` if there is none."""
@@ -87,12 +88,27 @@ class TimerQueue(Generic[K]):
 
     def pop_due(self, now: float) -> list[K]:
         """Remove and return the keys due at `now` or before, earliest first."""
-        due: list[K] = []
+        popped: list[K] = []
+        due = self._due
         while self._heap and self._heap[0][0] <= now:
             _, count, key = heappop(self._heap)
-            if key in self._due and self._due[key] == count:
-                del self._due[key]
-                due.append(key)
+            if key in due and due[key] == count:
+                del due[key]
+                popped.append(key)
             else:
                 self._left_over -= 1
-        return due
+        self._clean()
+        return popped
+
+    def _clean(self) -> None:
+        """Remove the leftovers before the first time, and all where they are too many."""
+        due = self._due
+        if self._left_over > _FEW and self._left_over > len(due):
+            self._heap = [entry for entry in self._heap if entry[2] in due and due[entry[2]] == entry[1]]
+            self._left_over = 0
+            heapify(self._heap)
+        heap = self._heap
+        while heap and (heap[0][2] not in due or due[heap[0][2]] != heap[0][1]):
+            heappop(heap)
+            self._left_over -= 1
+        self.next_at = heap[0][0] if heap else inf

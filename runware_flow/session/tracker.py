@@ -168,24 +168,23 @@ class Tracker:
     # Time
 
     @property
-    def next_poll_at(self) -> float:
-        """When the next frame of polls may leave; infinity if none is to leave."""
-        if not self.is_open:
-            return inf
+    def next_at(self) -> float:
+        """When a poll may leave, a reply is overdue, or a window may have room; infinity if nothing of this is due."""
+        at = self._next_poll_at() if self.is_open else inf
+        if self._replies.next_at < at:
+            at = min(at, self._next_reply_at())
+        if self.windows.closed and not self.suspects:
+            at = min(at, self.windows.next_at(has_connection=self.is_open))
+        return at
+
+    def _next_poll_at(self) -> float:
+        poller = self.poller
         if self.suspects and (suspect := self._next_suspect()) is not None:
-            return inf if suspect.is_awaited else max(0.0, self.poller.open_at)
+            return inf if suspect.is_awaited else max(0.0, poller.open_at)
         at = self._polls.next_at
-        return at if at > self.poller.open_at else self.poller.open_at
+        return at if at > poller.open_at else poller.open_at
 
-    @property
-    def next_let_go_at(self) -> float:
-        """When a window may have room for what waits, though nothing happens until then."""
-        if self.suspects:
-            return inf
-        return self.windows.next_at(has_connection=self.is_open)
-
-    @property
-    def next_reply_at(self) -> float:
+    def _next_reply_at(self) -> float:
         """When the reply to a poll is overdue; infinity if none is awaited."""
         while (at := self._replies.next_at) < inf:
             polled = self._replies.first

@@ -47,3 +47,13 @@ def test_timer_queue_leftovers_do_not_pile_up():
     assert len(timers._heap) < 100
     timers.clear()
     assert timers.next_at == inf
+
+
+def test_timer_queue_keys_that_come_and_go_behind_the_first_do_not_pile_up():
+    timers: TimerQueue[str] = TimerQueue()
+    timers.set("first", 0.0)
+    for number in range(10_000):
+        timers.set(f"key {number}", 1.0 + number)
+        timers.drop(f"key {number}")
+    assert len(timers._heap) < 100
+    assert timers.first == "first"
