@@ -66,7 +66,7 @@ class ResultSlots:
             if not (self._is_new_loose(part, seen) if slot is None else self._is_new_named(slot)):
                 continue
             position = index if is_cumulative else self.filled
-            if slot is not None and slot.isdecimal() and len(slot) < 6:
+            if slot is not None and self.slots > 1 and slot.isdecimal() and len(slot) < 6:
                 position = int(slot)
             self.filled += 1
             self.failed += is_failure

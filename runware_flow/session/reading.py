@@ -25,7 +25,6 @@ import msgspec
 
 from runware_flow.errors import ProtocolError, stable_code
 from runware_flow.session.commands import Deliver, Lane, Log, Progress
-from runware_flow.session.events import READ_ONLY
 from runware_flow.session.inflight import Entry, TaskState
 from runware_flow.wire.frames import ErrorItem, Frame, Item, decode_frame, read_member
 from runware_flow.wire.items import PENDING
@@ -100,7 +99,9 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
     if not frame.items and not frame.errors:
         tracker.saw_empty_frame()
         return 0
-    frame = _without_running(tracker, frame, at)
+    frame = _read_usual(tracker, frame, at)
+    if not frame.items and not frame.errors:
+        return 0
     groups, nameless = group(frame)
     dropped = 0
     for task_id, parts in groups.items():
@@ -120,31 +121,35 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
     return dropped
 
 
-def _without_running(tracker: Tracker, frame: Frame, at: float) -> Frame:
-    """Read what most items of most frames say, that a task which was polled still runs; give the rest of the frame."""
+def _read_usual(tracker: Tracker, frame: Frame, at: float) -> Frame:
+    """Read what most frames say, in as few steps as it can be done; give the rest of the frame.
+
+    That is: a task was accepted, a task of one result still runs or has its result. The outcome is the same as that of
+    `read_parts`.
+    """
     entries = tracker.entries
     rest: list[Item] = []
     polled_at: float | None = None
+    # Two items of one task are read together.
+    is_one_each = not frame.errors and len({item.task_id for item in frame.items}) == len(frame.items)
     for item in frame.items:
         entry = None if item.task_id is None else entries.get(item.task_id)
-        if (
-            entry is None
-            or entry.asking is not Lane.POLL
-            or item.status not in PENDING
-            or item.is_result
-            or item.error is not None
-            or item.task_type == "getResponse"
-            or entry.result_slots.slots > 1
-            or entry.submission.task_type in READ_ONLY
-        ):
+        if entry is None or item.error is not None or item.task_type in _QUESTIONS or entry.is_read_only:
             rest.append(item)
-        else:
+        elif item.is_result and is_one_each and entry.result_slots.slots == 1:
+            if entry.asking is Lane.POLL:
+                polled_at = entry.polled_at
+            tracker.found_done(entry, item, at)
+        elif item.status in PENDING and entry.asking is Lane.POLL and entry.result_slots.slots == 1:
             polled_at = entry.polled_at
             tracker.found_running(entry, item, at)
-    if polled_at is None:
-        return frame
-    tracker.poller.answered(at, polled_at)
-    return Frame(tuple(rest), frame.errors)
+        elif item.status is None and is_one_each and entry.state is TaskState.SENT and item.phase == "accepted":
+            tracker.found_accepted(entry, at)
+        else:
+            rest.append(item)
+    if polled_at is not None:
+        tracker.poller.answered(at, polled_at)
+    return frame if len(rest) == len(frame.items) else Frame(tuple(rest), frame.errors)
 
 
 def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:

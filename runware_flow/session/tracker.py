@@ -535,10 +535,23 @@ class Tracker:
         due = entry.sent_at + self.poller.next_poll(entry.durations, entry.lower)
         self._polls.set(entry.task_id, due if due > at else at)
 
+    def found_accepted(self, entry: Entry, at: float) -> None:
+        """The service has taken a task that was sent."""
+        entry.confirmed = True
+        entry.is_doubted = False
+        entry.unknowns = 0
+        self.accepted(entry, at)
+
+    def found_done(self, entry: Entry, item: Item, at: float) -> None:
+        """The result of a task of one result is here."""
+        entry.confirmed = True
+        self.emit(Deliver(entry.task_id, 0, item=item))
+        if entry.error is None:
+            self.learn(entry, at)
+        self.settle(entry, entry.error)
+
     def found_running(self, entry: Entry, item: Item, at: float) -> None:
-        """The answer to a poll of a task of one result: the service works on it. The same as reading it part by part,
-        in as few steps as it can be done, since most polls end here.
-        """
+        """The answer to a poll of a task of one result: the service works on it."""
         entry.confirmed = True
         entry.is_doubted = False
         entry.asking = entry.owed = None
