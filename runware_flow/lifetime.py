@@ -22,7 +22,8 @@ import contextvars
 import os
 import weakref
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 import anyio
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "CLOSE_SECONDS",
+    "Event",
     "EventLoop",
     "HostedBlock",
     "Worker",
@@ -135,41 +137,57 @@ def stray_cancels() -> Generator[None]:
         raise OSError("the call was cancelled by the library that was called") from None
 
 
+class Event(Protocol):
+    """What both libraries' events have in common."""
+
+    def set(self) -> None:
+        """Wake all that wait."""
+        ...
+
+    async def wait(self) -> object:
+        """Wait until it is set."""
+        ...
+
+
 class EventLoop:
     """The running event loop, for an object that belongs to it; which library it is of is found out once.
 
-    `anyio.current_time()` and `anyio.lowlevel.current_token()` find that out again at each call, which costs more than
-    what they return.
+    AnyIO's functions find that out again at each call, which costs more than what they do.
 
     Attributes:
         time: the clock of the loop, `anyio.current_time` of it.
+        new_event: makes an event of the loop's library. It is for tasks of this loop alone.
     """
 
-    __slots__ = ("_current", "_loop", "_process", "time")
+    __slots__ = ("_current", "_here", "new_event", "time")
 
     time: Callable[[], float]
+    new_event: Callable[[], Event]
 
     def __init__(self) -> None:
         """Raises: RuntimeError: no event loop runs here."""
-        self._process = os.getpid()
         if on_asyncio():
             import asyncio
 
-            self._current: Callable[[], object] = asyncio.get_running_loop
             loop = asyncio.get_running_loop()
-            self._loop: object = loop
-            self.time = loop.time
+            # Without the method around it, which is one call more each time.
+            is_usual = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
+            self.time = monotonic if is_usual else loop.time
+            self.new_event = asyncio.Event
+            self._current: Callable[[], object] = asyncio.get_running_loop
         else:
             import trio
 
-            self._current = trio.lowlevel.current_trio_token
-            self._loop = trio.lowlevel.current_trio_token()
             self.time = trio.lowlevel.current_clock().current_time
+            self.new_event = trio.Event
+            # A process that was forked has the token too.
+            self._current = lambda: (trio.lowlevel.current_trio_token(), os.getpid())
+        self._here = self._current()
 
     def is_here(self) -> bool:
         """Tell whether the caller runs in this event loop: in its thread, and in its process."""
         try:
-            return self._current() is self._loop and os.getpid() == self._process
+            return self._current() == self._here
         except RuntimeError:  # none runs here; asyncio says so in a process that was forked
             return False
 

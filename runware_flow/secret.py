@@ -10,10 +10,11 @@ __all__ = ("Secret",)
 class Secret:
     """An API key: `reveal()` gives it, nothing else does (repr, str, format, pickle and JSON do not)."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_bytes", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._bytes = value.encode(errors="surrogatepass")
 
     def reveal(self) -> str:
         """The key itself, for the one place that sends it."""
@@ -25,7 +26,7 @@ class Secret:
 
     def redact_bytes(self, data: bytes) -> bytes:
         """The same for bytes, as a peer sent them."""
-        key = self._value.encode()
+        key = self._bytes
         return data.replace(key, b"<api key>") if key and key in data else data
 
     def __repr__(self) -> str:

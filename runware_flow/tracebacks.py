@@ -13,7 +13,7 @@ from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 __all__ = ("FULL_TRACEBACKS", "Block", "BorderedBlock", "border", "bordered", "trim", "unbordered")
 
@@ -49,11 +49,12 @@ def border(function: Callable[P, T]) -> Callable[P, T]:
     An async function stays one.
     """
     if iscoroutinefunction(function):
+        awaited = cast("Callable[P, Awaitable[Any]]", function)
 
         @wraps(function)
         async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
             try:
-                return await cast("Any", function)(*args, **kwargs)
+                return await awaited(*args, **kwargs)
             except Exception as error:
                 _suggest(error, function)
                 trim(error)

@@ -33,6 +33,8 @@ def bundle(entries: Iterable[Outgoing], *, by_lane: bool) -> list[list[Outgoing]
     gathered from everywhere in `entries`, because POSTs have no order among them.
     """
     waiting = list(entries)
+    if len(waiting) == 1:
+        return [waiting]
     if by_lane:
         waiting.sort(key=lambda entry: (entry.lane.value, entry.joins))
     bundles: list[list[Outgoing]] = []

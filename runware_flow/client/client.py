@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from contextlib import asynccontextmanager
+from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -155,8 +156,7 @@ class Client(Utilities):
         failed = weakref.WeakMethod(self._failed)
         self._workers = workers = Workers(lambda error: notice(error) if (notice := failed()) else None)
         self._services.open(workers)
-        clock = self._event_loop.time
-        self._selector = TransportSelector(self._settings, self._services, self._windows, workers, clock)
+        self._selector = TransportSelector(self._settings, self._services, self._windows, workers, self._event_loop)
         self._driver = self._selector.start()
         for owned in (workers, self._services.web.workers):
             weakref.finalize(self, owned.stop_from_anywhere).atexit = False
@@ -244,8 +244,7 @@ class Client(Utilities):
             RunwareError: the task, or one of its results, failed; `.results` holds the finished ones.
             RunwareTimeoutError: `timeout` has passed; the task may still finish, and be billed.
         """
-        self._here()
-        prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
+        prepared = await self._services.prepare(task, delivery=delivery)
         return await self._perform(
             prepared, timeout=timeout, on_result=on_result, on_progress=on_progress, validate=validate
         )
@@ -284,8 +283,7 @@ class Client(Utilities):
         Raises:
             RunwareError: also `validation`, before anything is sent: the task asks for several results.
         """
-        self._here()
-        prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
+        prepared = await self._services.prepare(task, delivery=delivery)
         requests.check_single(prepared)
         return (await self._perform(prepared, timeout=timeout, on_progress=on_progress, validate=validate))[0]
 
@@ -331,8 +329,7 @@ class Client(Utilities):
         delivery: DeliveryMethod | None,
         validate: bool | None,
     ) -> AsyncGenerator[Delivery[Any]]:
-        self._here()
-        prepared = await self._services.prepare(task, lambda: self._complete(task, delivery=delivery))
+        prepared = await self._services.prepare(task, delivery=delivery)
         driver, submitted = await self._submit(prepared, timeout, validate)
         try:
             yield submitted
@@ -370,8 +367,8 @@ class Client(Utilities):
         """
 
         async def start(stack: ExitStack) -> tuple[TextStream, Worker]:
+            prepared = await self._services.prepare(task, streams=True)
             self._here()
-            prepared = await self._services.prepare(task, lambda: self._complete(task, streams=True))
             return await self._start_stream(stack, prepared, timeout, validate)
 
         return StreamBlock(start)
@@ -394,7 +391,15 @@ class Client(Utilities):
         Raises:
             RunwareError: `validation`, naming the parameter, for errors that can be found without the service.
         """
-        return self._complete(task, task_uuid, delivery=delivery, include_cost=include_cost, streams=None)
+        registry = self._services.registry.registry
+        return requests.prepare(
+            task,
+            new_task_id=task_uuid,
+            delivery=delivery,
+            include_cost=include_cost,
+            streams=None,
+            registry=registry,
+        )
 
     async def perform(
         self,
@@ -493,8 +498,13 @@ class Client(Utilities):
             has_slot=slot is not None and slot.hand_on(),
             parks=parks,
         )
-        document = self._services.documenter(prepared.model)
-        delivery: Delivery[Any] = Delivery(prepared, timeout=seconds, document=document, parks=parks)
+        delivery: Delivery[Any] = Delivery(
+            prepared,
+            timeout=seconds,
+            document=partial(self._services.document, model=prepared.model),
+            parks=parks,
+            new_event=self._event_loop.new_event,
+        )
         cost_tracker = current_cost_tracker.get()
         if cost_tracker is not None and prepared.task_type not in requests.UTILITIES:
             cost_tracker.add(delivery)
@@ -520,7 +530,7 @@ class Client(Utilities):
         seconds = check_seconds(timeout, self._settings.timeout)
         deadline = self._event_loop.time() + seconds
         await self._make_ready(prepared, validate, seconds, deadline)
-        document, redact = self._services.documenter(prepared.model), self._settings.api_key.redact
+        document, redact = partial(self._services.document, model=prepared.model), self._settings.api_key.redact
         rest = await self._services.web.rest()
         if (cost_tracker := current_cost_tracker.get()) is not None:
             cost_tracker.add(None)
@@ -552,12 +562,6 @@ class Client(Utilities):
         self._here()  # the block may have ended meanwhile
         self._driver = driver
         return driver
-
-    def _complete(
-        self, task: Task[Any] | Mapping[str, Any], task_uuid: str | None = None, **choices: Any
-    ) -> requests.Prepared:
-        registry = self._services.registry.registry
-        return requests.prepare(task, new_task_id=task_uuid, registry=registry, **choices)
 
     async def _upload(self, file: LocalFile) -> str:
         stored = await upload(file, self._services)

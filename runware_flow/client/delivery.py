@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runware_flow.client.request import Prepared
+    from runware_flow.lifetime import Event
     from runware_flow.session import commands
 
 __all__ = ("Delivery", "Progress")
@@ -51,6 +52,7 @@ class Delivery(Generic[R]):
     time gets `anyio.BusyResourceError`.
     """
 
+    @unbordered
     def __init__(
         self,
         request: Prepared,
@@ -58,6 +60,7 @@ class Delivery(Generic[R]):
         timeout: float,
         document: Callable[[RunwareError], RunwareError] = lambda error: error,
         parks: bool = False,
+        new_event: Callable[[], Event] = anyio.Event,
     ) -> None:
         """Prepare for what a request brings.
 
@@ -66,11 +69,13 @@ class Delivery(Generic[R]):
             timeout: seconds from the submission to the end of waiting, for the error; who submits it calls `expire`.
             document: gives an error the link to the documentation that it lacks.
             parks: a refusal of the service ends the waiting with `TaskRefused`, instead of being waited out.
+            new_event: makes the events that a reader waits for.
         """
         self.request = request
         self._timeout = timeout
         self._document = document
         self._parks = parks
+        self._new_event = new_event
         self._positions: list[int] = []
         self._outcomes: list[Ok[R] | Failed] = []
         self._seen = 0
@@ -79,9 +84,11 @@ class Delivery(Generic[R]):
         self._is_late = False
         self._waits_until_settled = False
         self._error: BaseException | None = None
+        self._failure: RunwareError | None = None
+        """The first failure of a result."""
         self._parked: TaskRefused | None = None
         self._refusal: RunwareError | None = None
-        self._changed: anyio.Event | None = None
+        self._changed: Event | None = None
 
     @property
     def task_uuid(self) -> str:
@@ -151,7 +158,11 @@ class Delivery(Generic[R]):
                 return self._progress.pop(next(iter(self._progress)))
             if self._is_settled:
                 return None
-            await self._wait_changed()
+            changed = self._begin_wait(until_settled=False)
+            try:
+                await changed.wait()
+            finally:
+                self._changed = None
 
     async def wait_results(self) -> list[R]:
         """Wait until nothing more will come, and return the results in the server's order.
@@ -168,16 +179,17 @@ class Delivery(Generic[R]):
     async def wait_settled(self) -> list[R]:
         """Do what `wait_results` does, for methods of the client, which are borders. A cancel ends the wait alone."""
         while not self._is_settled:
-            await self._wait_changed(until_settled=True)
+            changed = self._begin_wait(until_settled=True)
+            try:
+                await changed.wait()
+            finally:
+                self._changed = None
         self._raise_failure()
         return self._results()
 
     def _raise_failure(self) -> None:
         """Raise the error that this task ended with, if it did."""
-        error: BaseException | None = self._parked or self._error
-        for outcome in self._outcomes:
-            if error is None and isinstance(outcome, Failed):
-                error = outcome.error
+        error = self._parked or self._error or self._failure
         if error is None:
             return
         if isinstance(error, RunwareError):
@@ -193,9 +205,12 @@ class Delivery(Generic[R]):
             result: Any = decode_result(delivered.item, self.request.result_type)
             self._outcomes.append(Ok(result))
         elif delivered.error is not None:
-            self._outcomes.append(Failed(self._document(delivered.error)))
+            failure = self._document(delivered.error)
+            self._failure = self._failure or failure
+            self._outcomes.append(Failed(failure))
         self._positions.append(delivered.position)
-        self._notify()
+        if not self._waits_until_settled:
+            self._wake()
 
     @unbordered
     def take_progress(self, reported: commands.Progress) -> None:
@@ -206,7 +221,8 @@ class Delivery(Generic[R]):
         self._progress[reported.status] = progress
         if len(self._progress) > _REMEMBERED_STAGES:
             del self._progress[next(iter(self._progress))]
-        self._notify()
+        if not self._waits_until_settled:
+            self._wake()
 
     @unbordered
     def refuse(self, error: RunwareError, number: int, *, may_have_arrived: bool) -> bool:
@@ -238,25 +254,19 @@ class Delivery(Generic[R]):
         self._is_late = True
         self._wake()
 
-    def _notify(self) -> None:
-        if not self._waits_until_settled:
-            self._wake()
-
     def _wake(self) -> None:
         if self._changed is not None:
             self._changed.set()
 
-    async def _wait_changed(self, *, until_settled: bool = False) -> None:
+    def _begin_wait(self, *, until_settled: bool) -> Event:
+        """Give the event that the only reader waits for; it is taken back with `self._changed = None`."""
         if self._changed is not None:
             raise anyio.BusyResourceError("reading")
         if self._is_late:
             raise self._too_late()
         self._waits_until_settled = until_settled
-        self._changed = changed = anyio.Event()
-        try:
-            await changed.wait()
-        finally:
-            self._changed = None
+        self._changed = changed = self._new_event()
+        return changed
 
     def _too_late(self) -> RunwareTimeoutError:
         request = self.request

@@ -26,6 +26,7 @@ from runware_flow.wire.frames import decode_frame, decode_reply, encode_frame
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from runware_flow.lifetime import Event, EventLoop
     from runware_flow.secret import Secret
     from runware_flow.session.commands import Outgoing
     from runware_flow.transport.connection import Connection, Connector
@@ -73,9 +74,10 @@ class Link(Protocol):
 class Outbox:
     """Entries that wait to be sent: at most one for each task, because the session sends them one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, new_event: Callable[[], Event]) -> None:
         self._entries: list[Outgoing] = []
-        self._arrived = anyio.Event()
+        self._new_event = new_event
+        self._arrived = new_event()
 
     def put(self, entries: Iterable[Outgoing]) -> None:
         """Add entries at the end."""
@@ -93,7 +95,7 @@ class Outbox:
     async def take(self) -> list[Outgoing]:
         """Wait until something is there, give all that are ready one turn to join it, and take all."""
         while not self._entries:
-            self._arrived = anyio.Event()
+            self._arrived = self._new_event()
             await self._arrived.wait()
         await anyio.lowlevel.checkpoint()
         taken, self._entries = self._entries, []
@@ -109,15 +111,15 @@ class SocketLink:
         url: str,
         headers: Mapping[str, str],
         api_key: Secret,
-        clock: Callable[[], float],
+        event_loop: EventLoop,
     ) -> None:
         self._connector = connector
-        self._clock = clock
+        self._clock = event_loop.time
         self._api_key = api_key
         self._url = url
         self._headers = headers
         self._wanted = anyio.Event()
-        self._outbox = Outbox()
+        self._outbox = Outbox(event_loop.new_event)
         self._scope: anyio.CancelScope | None = None
         self._closed_because: str | None = None
         self._largest: tuple[int, tuple[TaskId, ...]] = (0, ())
@@ -232,23 +234,26 @@ async def _translate(function: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 
 def _ids(entries: Iterable[Outgoing]) -> tuple[TaskId, ...]:
-    return tuple(entry.task_id for entry in entries if entry.task_id is not None)
+    return tuple([entry.task_id for entry in entries if entry.task_id is not None])
 
 
 def _submitted(entries: Iterable[Outgoing]) -> tuple[TaskId, ...]:
     """The tasks that these entries send."""
-    return _ids(entry for entry in entries if entry.lane is Lane.SUBMIT)
+    return _ids([entry for entry in entries if entry.lane is Lane.SUBMIT])
 
 
 class ExchangeLink:
     """One POST for each bundle, side by side; there is no connection to open, and none to lose."""
 
-    def __init__(self, rest: Callable[[], Awaitable[RestTransport]], api_key: Secret, *, timeout: float) -> None:
+    def __init__(
+        self, rest: Callable[[], Awaitable[RestTransport]], api_key: Secret, event_loop: EventLoop, *, timeout: float
+    ) -> None:
         """Args: rest: opens HTTP on first use, and gives the same transport from then on."""
         self._rest = rest
         self._api_key = api_key
         self._timeout = timeout
-        self._outbox = Outbox()
+        self._clock = event_loop.time
+        self._outbox = Outbox(event_loop.new_event)
         self._alone: dict[TaskId, anyio.CancelScope] = {}
 
     def open(self) -> None:
@@ -292,7 +297,7 @@ class ExchangeLink:
                 body = encode_frame([entry.body for entry in entries])
                 reply = await rest.post(body, timeout=self._timeout, on_begin=lambda: leave(_submitted(entries)))
             except TransportError as error:
-                now = anyio.current_time()
+                now = self._clock()
                 is_too_large = error.kind == "too-large"
                 message = self._api_key.redact(error.message)
                 event = events.ExchangeFailed(now, task_ids, lane, message, error.sent, is_too_large)
@@ -301,12 +306,10 @@ class ExchangeLink:
                     failure = error
                 else:  # the task is at the service: a poll that could not be sent is repeated
                     message = self._api_key.redact(f"the HTTP client raised {type(error).__name__}: {error}")
-                    event = events.ExchangeFailed(anyio.current_time(), task_ids, lane, message, sent=True)
+                    event = events.ExchangeFailed(self._clock(), task_ids, lane, message, sent=True)
             else:
                 frame = decode_reply(reply.status, self._api_key.redact_bytes(reply.body))
-                event = events.ExchangeFinished(
-                    anyio.current_time(), task_ids, lane, reply.status, frame, reply.retry_after
-                )
+                event = events.ExchangeFinished(self._clock(), task_ids, lane, reply.status, frame, reply.retry_after)
         for task_id in task_ids:
             if self._alone.get(task_id) is scope:
                 del self._alone[task_id]

@@ -20,7 +20,7 @@ from runware_flow.types import Delivery, Result, Task, TaskId
 from runware_flow.wire.codec import LocalMedia, delivery_of, slots_of, to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runware_flow.catalog import Registry
 
@@ -111,43 +111,32 @@ def prepare(
         RunwareError: `code="validation"`, naming the parameter, for what can be seen to be wrong without the service.
     """
     try:
-        return _prepare(task, new_task_id, delivery, include_cost, streams, registry)
+        wire, local_media = to_wire(task)
+        wire = catalog.resolve(wire, registry)
+        task_type: str = wire.pop("taskType")
+        check_names(wire, task_type, catalog.known_inputs(task_type))
+        task_id = read_task_id(wire.pop("taskUUID", None), new_task_id)
+        if streams or (streams is None and delivery is None and wire.get("deliveryMethod") == "stream"):
+            chosen = _stream(wire, task_type)
+        else:
+            chosen = _choose_delivery(wire, task_type, delivery)
+        if include_cost is not None and task_type not in UTILITIES:
+            wire.setdefault("includeCost", include_cost)
+        wire = {"taskType": task_type, "taskUUID": task_id, **wire}
+        model = wire.get("model")
+        return Prepared(
+            task_id=TaskId(task_id),
+            task_type=task_type,
+            model=model if isinstance(model, str) else None,
+            wire=wire,
+            result_type=_result_type(task, task_type),
+            delivery=chosen,
+            slots=slots_of(wire),
+            local_media=take_in(local_media) if local_media else (),
+        )
     except RunwareError as error:
         add_documentation(error, registry=registry)
         raise
-
-
-def _prepare(
-    task: Task[Any] | Mapping[str, Any],
-    new_task_id: str | None,
-    delivery: Delivery | None,
-    include_cost: bool | None,
-    streams: bool | None,
-    registry: Registry | None,
-) -> Prepared:
-    wire, local_media = to_wire(task)
-    wire = catalog.resolve(wire, registry)
-    task_type: str = wire.pop("taskType")
-    check_names(wire, task_type, catalog.known_inputs(task_type))
-    task_id = read_task_id(wire.pop("taskUUID", None), new_task_id)
-    if streams or (streams is None and delivery is None and wire.get("deliveryMethod") == "stream"):
-        _stream(wire, task_type)
-    else:
-        _choose_delivery(wire, task_type, delivery)
-    if include_cost is not None and task_type not in UTILITIES:
-        wire.setdefault("includeCost", include_cost)
-    wire = {"taskType": task_type, "taskUUID": task_id, **wire}
-    model = wire.get("model")
-    return Prepared(
-        task_id=TaskId(task_id),
-        task_type=task_type,
-        model=model if isinstance(model, str) else None,
-        wire=wire,
-        result_type=_result_type(task, task_type),
-        delivery=delivery_of(wire),
-        slots=slots_of(wire),
-        local_media=take_in(local_media) if local_media else (),
-    )
 
 
 def read_task_id(given: object, new_task_id: str | None = None) -> str:
@@ -186,11 +175,11 @@ def check_names(wire: Mapping[str, Any], task_type: str, known_inputs: frozenset
         RunwareError: code `validation`, with the name that is meant.
     """
     known = _names_of(task_type)
-    if known:
-        _check_members(wire, known, "")
+    if known and (unknown := wire.keys() - known):
+        _check_members(unknown, known, "")
     inputs: Any = wire.get("inputs")
     if isinstance(inputs, dict) and known_inputs:
-        _check_members(cast("dict[str, Any]", inputs), known_inputs, "inputs.")
+        _check_members(cast("dict[str, Any]", inputs).keys() - known_inputs, known_inputs, "inputs.")
 
 
 @lru_cache(maxsize=64)
@@ -199,8 +188,8 @@ def _names_of(task_type: str) -> frozenset[str]:
     return frozenset() if task is None else frozenset(task.__struct_encode_fields__)
 
 
-def _check_members(given: Mapping[str, Any], known: frozenset[str], prefix: str) -> None:
-    for name in given.keys() - known:
+def _check_members(unknown: Iterable[str], known: frozenset[str], prefix: str) -> None:
+    for name in unknown:
         meant = _meant(name, known)
         if meant is not None:
             place = f"{prefix}{name}"
@@ -224,17 +213,19 @@ def _meant(name: str, known: frozenset[str]) -> str | None:
     return None if like is None or like.removesuffix("s") == name.removesuffix("s") else like
 
 
-def _choose_delivery(wire: dict[str, Any], task_type: str, delivery: Delivery | None) -> None:
+def _choose_delivery(wire: dict[str, Any], task_type: str, delivery: Delivery | None) -> Delivery:
+    """Write the delivery into the request, for task types that have one; give it, or the service's default."""
     if task_type in UTILITIES:
-        return
+        return delivery_of(wire)
     chosen = delivery or wire.get("deliveryMethod") or "async"
     if chosen not in ("sync", "async"):
         way_out = "use client.stream() for it" if chosen == "stream" else "choose 'sync' or 'async'"
         raise _invalid("deliveryMethod", f"run() and submit() do not take deliveryMethod={chosen!r}: {way_out}")
     wire["deliveryMethod"] = chosen
+    return chosen
 
 
-def _stream(wire: dict[str, Any], task_type: str) -> None:
+def _stream(wire: dict[str, Any], task_type: str) -> Delivery:
     if task_type != "textInference":
         raise _invalid("taskType", f"only textInference streams, not {task_type}; use client.run() for it")
     if slots_of(wire) > 1:
@@ -246,6 +237,7 @@ def _stream(wire: dict[str, Any], task_type: str) -> None:
             task_type=task_type,
         )
     wire["deliveryMethod"] = "stream"
+    return "stream"
 
 
 def _result_type(task: Task[Any] | Mapping[str, Any], task_type: str) -> type[Result]:

@@ -12,6 +12,7 @@ from runware_flow.client.http.schemas import SchemaKeeper
 from runware_flow.client.http.serverless import Apps
 from runware_flow.client.http.web import Web
 from runware_flow.client.log import Log, print_entry
+from runware_flow.client.request import prepare
 from runware_flow.errors import ClientStateError, RunwareError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from runware_flow.client.options import Settings
     from runware_flow.client.request import Prepared
     from runware_flow.lifetime import Workers
+    from runware_flow.types import Delivery as DeliveryMethod
     from runware_flow.types import Task
 
 __all__ = ("Services",)
@@ -30,6 +32,7 @@ class Services:
 
     def __init__(self, settings: Settings, check_open: Callable[[], object]) -> None:
         self.settings = settings
+        self._check_open = check_open
         self.web = Web(settings)
         self.log = Log((settings.log_sink or print_entry) if settings.debug else None)
         self.registry = RegistryKeeper(f"{settings.schemas_base_url.rstrip('/')}/registry.json", self.web, self.log)
@@ -50,16 +53,22 @@ class Services:
             raise ClientStateError("this client was not opened")
         return self._workers
 
-    async def prepare(self, task: Task[Any] | Mapping[str, Any], complete: Callable[[], Prepared]) -> Prepared:
+    async def prepare(
+        self, task: Task[Any] | Mapping[str, Any], *, delivery: DeliveryMethod | None = None, streams: bool = False
+    ) -> Prepared:
         """Complete a task with the registry at hand; fetch a newer one only for a model that this one lacks."""
         if consults_registry(task):
+            self._check_open()
             self.registry.freshen(self.workers)
         try:
-            return complete()
+            return prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
         except RunwareError as error:
-            if error.raw_code != "unknownModel" or not await self.registry.look_again(self.workers):
+            if error.raw_code != "unknownModel":
                 raise
-        return complete()
+            self._check_open()
+            if not await self.registry.look_again(self.workers):
+                raise
+        return prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
 
     async def check(self, prepared: Prepared) -> None:
         """Check a request against the schema of its model."""
@@ -89,7 +98,3 @@ class Services:
         except RunwareError as error:
             self.document(error, None)
             raise
-
-    def documenter(self, model: str | None) -> Callable[[RunwareError], RunwareError]:
-        """The same as a function, for errors about one model that come later."""
-        return lambda error: self.document(error, model)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runware_flow.client.link import Link
     from runware_flow.client.log import Log
     from runware_flow.client.tracing import SessionTracing
+    from runware_flow.lifetime import EventLoop
     from runware_flow.session.machine import SessionMachine, SessionStatistics
     from runware_flow.session.window import WindowState
     from runware_flow.types import TaskId
@@ -38,21 +39,22 @@ class SessionDriver:
         self,
         machine: SessionMachine,
         link: Link,
-        clock: Callable[[], float],
+        event_loop: EventLoop,
         *,
         log: Log,
         tracing: SessionTracing | None = None,
     ) -> None:
         self._machine = machine
         self._tracing = tracing
-        self._clock = clock
+        self._clock = event_loop.time
+        self._new_event = event_loop.new_event
         self._link = link
         self._log = log
         self._deliveries: dict[TaskId, Delivery[Any]] = {}
         self._connecting: list[_Connecting] = []
         self._expiries: TimerQueue[TaskId] = TimerQueue()
         self._due = inf
-        self._timer_set = anyio.Event()
+        self._timer_set = self._new_event()
         self._timer_waits_until = inf
         self.on_slot: Callable[[str, int], None] = _ignore
         """Called with the model and the waiter when a send window has room for one that waits."""
@@ -255,7 +257,7 @@ class SessionDriver:
 
     async def _keep_time(self) -> None:
         while True:
-            self._timer_set = anyio.Event()
+            self._timer_set = self._new_event()
             self._timer_waits_until = min(self._due, self._expiries.next_at)
             with anyio.CancelScope(deadline=self._timer_waits_until):
                 await self._timer_set.wait()

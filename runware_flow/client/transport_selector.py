@@ -18,12 +18,10 @@ from runware_flow.session.options import SessionOptions
 from runware_flow.transport.websocket import open_websocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from runware_flow.client.options import Settings
     from runware_flow.client.send_windows import SendWindows
     from runware_flow.client.services import Services
-    from runware_flow.lifetime import Workers
+    from runware_flow.lifetime import EventLoop, Workers
     from runware_flow.transport.connection import Connector
 
 __all__ = ("TransportSelector",)
@@ -42,10 +40,10 @@ class TransportSelector:
         services: Services,
         windows: SendWindows,
         workers: Workers,
-        clock: Callable[[], float],
+        event_loop: EventLoop,
     ) -> None:
         self._settings = settings
-        self._clock = clock
+        self._event_loop = event_loop
         self._windows = windows
         self._services = services
         self._workers = workers
@@ -90,8 +88,8 @@ class TransportSelector:
             connector: Connector = settings.connector or partial(
                 open_websocket, ssl_context=settings.ssl_context, trust_env=settings.trust_env
             )
-            return SocketLink(connector, settings.ws_base_url, headers, settings.api_key, self._clock)
-        return ExchangeLink(self._services.web.rest, settings.api_key, timeout=settings.timeout)
+            return SocketLink(connector, settings.ws_base_url, headers, settings.api_key, self._event_loop)
+        return ExchangeLink(self._services.web.rest, settings.api_key, self._event_loop, timeout=settings.timeout)
 
     def _start(self, link: Link) -> SessionDriver:
         settings = self._settings
@@ -107,7 +105,7 @@ class TransportSelector:
                 refusal_timeout=settings.poll_timeout,
             )
         )
-        driver = SessionDriver(machine, link, self._clock, log=self._services.log, tracing=trace_session())
+        driver = SessionDriver(machine, link, self._event_loop, log=self._services.log, tracing=trace_session())
         self._windows.use(driver)
         self._workers.start_soon(driver.run)
         return driver

@@ -13,7 +13,7 @@ repeatedly said that it knows no such task is it sent again, under the same task
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -132,17 +132,13 @@ class Entry:
     """The error of the last attempt to send or poll it."""
     poll_bytes: bytes | None = None
     """The JSON of its `getResponse`, once it was polled."""
-    is_read_only: bool = field(init=False)
+    is_read_only: bool = False
     """Whether it changes nothing at the service and buys nothing."""
-    resends_freely: bool = field(init=False)
+    resends_freely: bool = False
     """Whether sending it again can buy nothing twice.
 
     An async task sent again under the same taskUUID is refused with `conflictTaskUUID` if the service has it.
     """
-
-    def __post_init__(self) -> None:
-        self.is_read_only = self.submission.is_read_only
-        self.resends_freely = self.is_read_only or self.submission.delivery == "async"
 
     @property
     def may_be_known(self) -> bool:

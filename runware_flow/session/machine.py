@@ -247,10 +247,10 @@ class SessionMachine:
 
     def _frame_received(self, event: FrameReceived) -> None:
         self._frames += 1
-        was_open = self._link.is_open
+        was_open = self._link.state is LinkState.OPEN
         error = self._link.received(event.frame, event.at)
         self._dropped += read_frame(self._tracker, event.frame, event.at)
-        is_open = self._link.is_open
+        is_open = self._link.state is LinkState.OPEN
         if error is not None:
             self._tracker.fail_all(error)
         elif is_open and not was_open:

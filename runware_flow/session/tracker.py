@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Progress, Refused, Settle, SlotOffered
 from runware_flow.session.delivery import ResultSlots
-from runware_flow.session.events import SlotReturned, SlotTaken, SlotUnwanted, SlotWanted
+from runware_flow.session.events import READ_ONLY, SlotReturned, SlotTaken, SlotUnwanted, SlotWanted
 from runware_flow.session.inflight import Entry, TaskState
 from runware_flow.session.polling import Poller
 from runware_flow.session.retry import backoff, spread
@@ -79,6 +79,8 @@ class Tracker:
         slots = ResultSlots(submission.slots)
         entry = Entry(submission.task_id, submission, slots, window, durations, self._count, sent_at=at)
         entry.is_let_go = submission.has_slot
+        entry.is_read_only = submission.task_type in READ_ONLY
+        entry.resends_freely = entry.is_read_only or submission.delivery == "async"
         self.entries[submission.task_id] = entry
         is_old = submission.sent_before == "yes"
         if is_old or (submission.sent_before == "maybe" and not entry.resends_freely):
@@ -336,7 +338,7 @@ class Tracker:
         if self.suspects and entry.task_id != self._has_turn and self._next_suspect() is not None:
             return
         window = entry.window
-        if window.is_failing(at):
+        if window.failure is not None and window.is_failing(at):
             self._fail_refused(entry, at)
         elif entry.is_let_go:
             self.send(entry, at)

@@ -7,7 +7,7 @@ meant to be: a struct, a node of a flow, NaN.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
@@ -81,8 +81,8 @@ def to_wire(task: Task[Any] | Mapping[str, Any]) -> tuple[dict[str, Any], list[L
     try:
         if isinstance(task, Task):
             return _from_struct(task, local), local
-        if is_mapping(task):
-            return _convert_mapping(task, (), local), local
+        if isinstance(task, (dict, Mapping)):
+            return _put_all({}, task.items(), (), local), local
     except RecursionError:
         raise _reject((), "is nested too deeply, or holds itself") from None
     raise _reject((), f"is {_name(task)}, not a task or a dict with wire names")
@@ -112,16 +112,15 @@ def _put_all(
     target: dict[str, Any], members: Iterable[tuple[Any, Any]], path: Keys, local: list[LocalMedia]
 ) -> dict[str, Any]:
     for key, value in members:
-        if type(key) is not str or not key.isascii():
-            if not isinstance(key, str):
-                raise _reject(path, f"has the key {key!r}; wire names are strings")
+        if type(key) is str and _takes_plain_values(key):  # most do, and most values are plain
+            kind = type(value)
+            if kind is int or kind is bool or (kind is str and value.isascii()):
+                target[key] = value
+                continue
+        elif isinstance(key, str):
             key = _convert_text(key, path)
-        if type(value) is int or type(value) is bool:
-            target[key] = value
-            continue
-        if type(value) is str and value.isascii() and not _names_medium(key):  # most are
-            target[key] = value
-            continue
+        else:
+            raise _reject(path, f"has the key {key!r}; wire names are strings")
         converted = UNSET if value is UNSET else _convert(value, (*path, key), local)
         if converted is not UNSET:
             target[key] = converted
@@ -163,6 +162,11 @@ def _convert_float(value: float, path: Keys) -> float:
     if not isfinite(value):
         raise _reject(path, f"is {value}, which JSON cannot carry")
     return float(value)
+
+
+@lru_cache(maxsize=1024)
+def _takes_plain_values(key: str) -> bool:
+    return key.isascii() and not _names_medium(key)
 
 
 @lru_cache(maxsize=1024)
@@ -321,12 +325,8 @@ def place(wire: dict[str, Any], path: Keys, value: Any) -> None:
     holder[path[-1]] = value
 
 
-_encoder = msgspec.json.Encoder()
-
-
-def encode(wire: Mapping[str, Any]) -> bytes:
-    """Encode one task; `wire` holds plain JSON types alone."""
-    return _encoder.encode(wire)
+encode: Callable[[Mapping[str, Any]], bytes] = msgspec.json.Encoder().encode
+"""Encodes one task; the wire dict holds plain JSON types alone."""
 
 
 def slots_of(wire: Mapping[str, Any]) -> int:

@@ -128,18 +128,6 @@ class _Head(Struct, rename="camel"):
     guide_image_uuid: str | None = msgspec.field(default=None, name="guideImageUUID")
     media_uuid: str | None = msgspec.field(default=None, name="mediaUUID")
 
-    def uuid(self) -> str | None:
-        return (
-            self.image_uuid
-            or self.video_uuid
-            or self.audio_uuid
-            or self.model_uuid
-            or self.mask_image_uuid
-            or self.guide_image_uuid
-            or self.media_uuid
-            or None
-        )
-
 
 class _Heads(Struct):
     data: list[_Head]
@@ -188,7 +176,16 @@ def _read_item(head: _Head, raw: bytes) -> Item | None:
         return Item(
             task_id=head.task_uuid or None, task_type=head.task_type, status=status, progress=head.progress, raw=raw
         )
-    uuid = head.uuid()
+    uuid = (
+        head.image_uuid
+        or head.video_uuid
+        or head.audio_uuid
+        or head.model_uuid
+        or head.mask_image_uuid
+        or head.guide_image_uuid
+        or head.media_uuid
+        or None
+    )
     if status is None:
         is_result = uuid is not None or _has_payload(raw)
     else:
