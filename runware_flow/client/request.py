@@ -59,11 +59,6 @@ class Course(msgspec.Struct):
         """Note that a client has the request and reports when it leaves."""
         self.has_left = self.has_left or False
 
-    def note(self, pending_at: float | None) -> None:
-        """Keep the time at which the service last said that it works on the task; `None` changes nothing."""
-        if pending_at is not None:
-            self.pending_at = pending_at
-
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is complete but for the local media, which need IO before it can be sent."""
@@ -177,8 +172,7 @@ def check_names(wire: Mapping[str, Any], task_type: str, known_inputs: frozenset
     known = _names_of(task_type)
     if known and (unknown := wire.keys() - known):
         _check_members(unknown, known, "")
-    inputs: Any = wire.get("inputs")
-    if isinstance(inputs, dict) and known_inputs:
+    if known_inputs and isinstance(inputs := wire.get("inputs"), dict):
         _check_members(cast("dict[str, Any]", inputs).keys() - known_inputs, known_inputs, "inputs.")
 
 

@@ -331,9 +331,10 @@ encode: Callable[[Mapping[str, Any]], bytes] = msgspec.json.Encoder().encode
 
 def slots_of(wire: Mapping[str, Any]) -> int:
     """How many results a task will have: its `promptVersions` for a prompt's enhancement, else its `numberResults`."""
-    count = wire.get("promptVersions" if wire.get("taskType") == "promptEnhance" else "numberResults")
-    if count is None:
+    name = "promptVersions" if wire.get("taskType") == "promptEnhance" else "numberResults"
+    if name not in wire:
         return 1
+    count = wire[name]
     if isinstance(count, float) and count.is_integer():
         count = int(count)
     return count if isinstance(count, int) and count > 0 else 1
