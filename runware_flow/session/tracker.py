@@ -172,19 +172,18 @@ class Tracker:
     @property
     def next_at(self) -> float:
         """When a poll may leave, a reply is overdue, or a window may have room; infinity if nothing of this is due."""
-        at = self._next_poll_at() if self.is_open else inf
+        at = inf
+        if self.is_open:
+            at = self._polls.next_at
+            if self.suspects and (suspect := self._next_suspect()) is not None:
+                at = inf if suspect.is_awaited else 0.0
+            if at < self.poller.open_at:
+                at = self.poller.open_at
         if self._replies.next_at < at:
             at = min(at, self._next_reply_at())
         if self.windows.closed and not self.suspects:
             at = min(at, self.windows.next_at(has_connection=self.is_open))
         return at
-
-    def _next_poll_at(self) -> float:
-        poller = self.poller
-        if self.suspects and (suspect := self._next_suspect()) is not None:
-            return inf if suspect.is_awaited else max(0.0, poller.open_at)
-        at = self._polls.next_at
-        return at if at > poller.open_at else poller.open_at
 
     def _next_reply_at(self) -> float:
         """When the reply to a poll is overdue; infinity if none is awaited."""
@@ -342,7 +341,7 @@ class Tracker:
             self._fail_refused(entry, at)
         elif entry.is_let_go:
             self.send(entry, at)
-        elif window.has_room(at):
+        elif window.limit == inf or window.has_room(at):
             window.in_flight += 1
             entry.is_let_go = True
             self.send(entry, at)
