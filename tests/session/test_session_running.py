@@ -16,7 +16,9 @@ from runware_flow.session.machine import SessionMachine
 
 TASKS = ("t1", "t2", "t3", "t4", "t5", "t6")
 PUSHED = ("t5", "t6")
-ANSWERS = st.sampled_from(["running", "running", "further", "queued", "unknown", "failed", "done", "nothing", "slot", "twice", "accepted"])
+ANSWERS = st.sampled_from(
+    ["running", "running", "further", "queued", "unknown", "failed", "done", "nothing", "slot", "twice", "accepted"]
+)
 ROUNDS = st.lists(st.tuples(*(ANSWERS for _ in TASKS), st.floats(0.0, 0.6)), max_size=12)
 
 
