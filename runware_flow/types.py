@@ -345,7 +345,7 @@ R = TypeVar("R", bound=Result)
 
 def attach_item(result: R, item: bytes) -> R:
     """Give `result` the bytes of the item it was decoded from, for `Result.raw`; returns the same object."""
-    result.__dict__["_item"] = item
+    vars(result)["_item"] = item
     return result
 
 

@@ -81,7 +81,7 @@ def to_wire(task: Task[Any] | Mapping[str, Any]) -> tuple[dict[str, Any], list[L
     try:
         if isinstance(task, Task):
             return _from_struct(task, local), local
-        if isinstance(task, (dict, Mapping)):
+        if is_mapping(task):
             return _put_all({}, task.items(), (), local), local
     except RecursionError:
         raise _reject((), "is nested too deeply, or holds itself") from None
@@ -113,7 +113,7 @@ def _put_all(
 ) -> dict[str, Any]:
     for key, value in members:
         if type(key) is str and _takes_plain_values(key):  # most do, and most values are plain
-            kind = type(value)
+            kind: type[Any] = type(value)
             if kind is int or kind is bool or (kind is str and value.isascii()):
                 target[key] = value
                 continue
