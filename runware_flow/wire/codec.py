@@ -113,8 +113,7 @@ def _put_all(
 ) -> dict[str, Any]:
     for key, value in members:
         if type(key) is str and _takes_plain_values(key):  # most do, and most values are plain
-            kind: type[Any] = type(value)
-            if kind is int or kind is bool or (kind is str and value.isascii()):
+            if type(value) is int or type(value) is bool or (type(value) is str and value.isascii()):
                 target[key] = value
                 continue
         elif isinstance(key, str):
