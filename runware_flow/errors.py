@@ -79,6 +79,9 @@ class RunwareError(RunwareFlowError):
         validation_errors: what a local check found, as plain data.
         retry_after: seconds to wait, as the service asked.
         results: the finished results of a task that failed in part.
+        may_be_billed: only the waiting has ended with this error, as when the key is rejected while the task is polled.
+            The service has the task, or may have it, and may finish and bill it. A journal keeps it open, to be
+            collected.
         problem_type, request_id: of an RFC 9457 problem document (the serverless API sends them): the URI that names
             the kind of problem, and the id under which support finds the request.
     """
@@ -98,6 +101,7 @@ class RunwareError(RunwareFlowError):
         validation_errors: Sequence[Mapping[str, Any]] = (),
         retry_after: float | None = None,
         results: Sequence[Any] = (),
+        may_be_billed: bool = False,
         problem_type: str | None = None,
         request_id: str | None = None,
     ) -> None:
@@ -114,6 +118,7 @@ class RunwareError(RunwareFlowError):
         self.validation_errors = tuple(validation_errors)
         self.retry_after = retry_after
         self.results: list[Any] = list(results)
+        self.may_be_billed = may_be_billed
         self.problem_type = problem_type
         self.request_id = request_id
 

@@ -172,7 +172,8 @@ class ItemRunner:
         what = f"item {work.pulled.position} passed its deadline, {self._deadline} s after its start"
         if left.may_be_billed:
             what += f"; its task {left.task_uuid} may be billed" if left.task_uuid else "; it may be billed"
-        return Failed(RunwareTimeoutError(what, code="timeout", task_uuid=left.task_uuid))
+        late = RunwareTimeoutError(what, code="timeout", task_uuid=left.task_uuid, may_be_billed=left.may_be_billed)
+        return Failed(late)
 
     async def _outcome(self, work: Work) -> Outcome[Any]:
         plan = compile_plan(work.flow.declaration)

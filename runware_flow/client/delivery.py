@@ -290,4 +290,5 @@ class Delivery(Generic[R]):
             task_type=request.task_type,
             task_uuid=request.task_id,
             results=self.results,
+            may_be_billed=True,
         )

@@ -351,6 +351,8 @@ def _refusal(reply: Reply, task_uuid: str, redact: Callable[[str], str]) -> tupl
     errors = decode_reply(reply.status, body).errors
     if errors:
         error = to_error(errors[0], task_type="textInference", task_uuid=task_uuid, retry_after=reply.retry_after)
+        # Without a code it is the answer of something on the way, which may have passed the request on.
+        error.may_be_billed = errors[0].code is None and reply.status >= 500 and reply.status != 503
         return error, is_busy(errors[0])
     unreadable = RunwareError(
         f"the service answered a request for a stream with something else (HTTP {reply.status})",
@@ -358,13 +360,19 @@ def _refusal(reply: Reply, task_uuid: str, redact: Callable[[str], str]) -> tupl
         raw_code="streamUnsupported",
         task_uuid=task_uuid,
         status_code=reply.status,
+        may_be_billed=reply.status < 400,
     )
     return unreadable, False
 
 
 def _failure(message: str, task_uuid: str) -> RunwareError:
     return RunwareError(
-        message, code="connection", raw_code="connectionLost", task_type="textInference", task_uuid=task_uuid
+        message,
+        code="connection",
+        raw_code="connectionLost",
+        task_type="textInference",
+        task_uuid=task_uuid,
+        may_be_billed=True,
     )
 
 

@@ -162,9 +162,10 @@ def is_verdict(error: RunwareError) -> bool:
     """Tell whether the service itself said that a request failed, so that it makes nothing and bills nothing more.
 
     Not so where only our waiting ended: a deadline of ours, a lost connection, a sync task past the service's time
-    (which runs on and is billed [doc]), or a service that does not remember the task.
+    (which runs on and is billed [doc]), a key that is rejected while the task is polled, or a service that does not
+    remember the task.
     """
-    if isinstance(error, RunwareTimeoutError) or error.code in ("connection", "aborted"):
+    if error.may_be_billed or isinstance(error, RunwareTimeoutError) or error.code in ("connection", "aborted"):
         return False
     if error.raw_code in _LOST or error.raw_code in _ACCEPTED:
         return False

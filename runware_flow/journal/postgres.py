@@ -115,10 +115,13 @@ _SETTLE = f"""UPDATE node SET ({SETTLED}) = (SELECT {", ".join("given." + name f
 _TAKE = """INSERT INTO lease (owner, expires_at, flow, item, number)
     SELECT ?, clock_timestamp() + make_interval(secs => ?), wanted.*, nextval('lease_number')
         FROM unnest(?::text[], ?::text[]) AS wanted
-    ON CONFLICT (flow, item) DO UPDATE SET owner = excluded.owner, number = excluded.number,
-        expires_at = excluded.expires_at, ended_at = NULL, error = NULL
-        WHERE lease.ended_at < ? OR lease.ended_at IS NULL AND lease.expires_at < clock_timestamp()
-    RETURNING flow, item, number"""
+    ON CONFLICT (flow, item) DO NOTHING RETURNING flow, item, number"""
+_TAKE_OVER = """WITH free AS (SELECT flow, item FROM lease JOIN unnest(?::text[], ?::text[]) AS wanted (flow, item)
+        USING (flow, item) WHERE ended_at < ? OR ended_at IS NULL AND expires_at < clock_timestamp()
+        FOR UPDATE OF lease SKIP LOCKED)
+    UPDATE lease SET owner = ?, expires_at = clock_timestamp() + make_interval(secs => ?), ended_at = NULL,
+        error = NULL, number = nextval('lease_number')
+    FROM free WHERE lease.flow = free.flow AND lease.item = free.item RETURNING lease.flow, lease.item, number"""
 _TAKEN = """SELECT flow, item, number, owner, ended_at, error
     FROM lease JOIN unnest(?::text[], ?::text[]) AS wanted (flow, item) USING (flow, item)"""
 _FAIL = """UPDATE lease SET ended_at = clock_timestamp(), error = failed.error
@@ -318,9 +321,10 @@ class PostgresStore(RowStore):
 
     A group of changes locks the leases of its items first (shared, by number), then rows of `node` and `spending`, and
     takes new leases last, by flow and item. Batches contend for leases alone: the rows of an item belong to the holder
-    of its lease, and each process has a row of `spending` of its own. Over leases that have expired two processes may
-    still wait for each other. Then PostgreSQL ends one of the transactions (`deadlock_detected`), and `_transact` does
-    that one again.
+    of its lease, and each process has a row of `spending` of its own. A lease that has expired is not waited for while
+    another transaction has its row: its owner is writing under it, or another process takes it. So no two processes
+    wait for each other. Should they do so for a reason that is not known here, PostgreSQL ends one of the transactions
+    (`deadlock_detected`), and `_transact` does that one again.
 
     Args:
         address: a `postgresql://` URL. The password is better in `PGPASSWORD` or a service file; it is never shown.
@@ -471,13 +475,17 @@ class PostgresStore(RowStore):
         if not wanted:
             return []
         self._forget()  # other processes may have had these items meanwhile
-        flows, items = map(list, zip(*wanted, strict=True))
-        values = (self._owner, self.lease_seconds, flows, items, self._opened_at)
-        found = {(flow, item): Lease(number) for flow, item, number in self._execute(_TAKE, values)}
+        columns = [list(column) for column in zip(*wanted, strict=True)]
+        rows = self._execute(_TAKE, (self._owner, self.lease_seconds, *columns))
+        found = {(flow, item): Lease(number) for flow, item, number in rows}
+        if len(found) < len(wanted):
+            columns = [list(column) for column in zip(*(one for one in wanted if one not in found), strict=True)]
+            rows = self._execute(_TAKE_OVER, (*columns, self._opened_at, self._owner, self.lease_seconds))
+            found |= {(flow, item): Lease(number) for flow, item, number in rows}
         left = [one for one in wanted if one not in found]
         if left:
-            flows, items = map(list, zip(*left, strict=True))
-            for flow, item, number, owner, ended_at, error in self._execute(_TAKEN, (flows, items)):
+            columns = [list(column) for column in zip(*left, strict=True)]
+            for flow, item, number, owner, ended_at, error in self._execute(_TAKEN, columns):
                 if owner == self._owner and ended_at is None:
                     found[flow, item] = Lease(number)  # by this very group, before its answer was lost
                 elif ended_at is not None:

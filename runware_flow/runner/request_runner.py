@@ -368,9 +368,8 @@ class RequestRunner:
             try:
                 return await self._call(attempt, sent_before="yes")
             except RunwareError as error:
-                if is_verdict(error) or isinstance(error, RunwareTimeoutError) or error.results:
-                    raise
-                if error.raw_code == "replyTooLarge":  # the service has it
+                # Without an answer to a poll it may have the request all the same.
+                if is_verdict(error) or error.may_be_billed or isinstance(error, RunwareTimeoutError) or error.results:
                     raise
         return await self._call(attempt, sent_before="maybe")
 

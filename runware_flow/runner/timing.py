@@ -74,8 +74,9 @@ async def in_time(
             f"{spec.describe()}, was given up after {spec.policy.idle} s without progress",
             code="timeout",
             task_uuid=task_uuid,
+            may_be_billed=task_uuid is not None,
         )
-    raise _late(spec, words, task_uuid)
+    raise _late(spec, words, task_uuid, may_be_billed=task_uuid is not None)
 
 
 def check_deadline(spec: NodeSpec, clock: Callable[[], float], task_uuid: str | None = None) -> None:
@@ -104,5 +105,6 @@ def _seconds_left(spec: NodeSpec, now: float) -> tuple[float | None, str]:
     return limit, words
 
 
-def _late(spec: NodeSpec, words: str, task_uuid: str | None) -> RunwareTimeoutError:
-    return RunwareTimeoutError(f"{spec.describe()}, {words}", code="timeout", task_uuid=task_uuid)
+def _late(spec: NodeSpec, words: str, task_uuid: str | None, *, may_be_billed: bool = False) -> RunwareTimeoutError:
+    message = f"{spec.describe()}, {words}"
+    return RunwareTimeoutError(message, code="timeout", task_uuid=task_uuid, may_be_billed=may_be_billed)

@@ -14,10 +14,10 @@ import msgspec
 from runware_flow.errors import RunwareError, stable_code
 from runware_flow.session.commands import Lane, Log
 from runware_flow.session.inflight import Entry, TaskState
-from runware_flow.session.reading import Part, group, is_busy, may_be_of, read_parts
+from runware_flow.session.reading import REFUSALS, Part, group, is_busy, may_be_of, read_parts
 from runware_flow.session.retry import backoff, spread
 from runware_flow.session.tracker import reply_too_large
-from runware_flow.wire.frames import ErrorItem
+from runware_flow.wire.frames import UNREADABLE, ErrorItem
 from runware_flow.wire.problems import to_error
 
 if TYPE_CHECKING:
@@ -27,13 +27,23 @@ if TYPE_CHECKING:
     from runware_flow.session.tracker import Tracker
     from runware_flow.types import TaskId
 
-__all__ = ("exchange_failed", "exchange_finished")
+__all__ = ("exchange_failed", "exchange_finished", "unreadable")
 
 BUSY = frozenset({429, 503})
 """The service has not accepted the request [doc]."""
 
 _PERSISTENCE = 10
 """Failed asks in a row, three minutes by the usual backoff, before a task that may have arrived is given up."""
+
+
+def unreadable(event: ExchangeFinished) -> str | None:
+    """Say what came where the reply to a POST is none of the service's: cut off half-way, or the page of a portal.
+
+    It says nothing of what became of the request, as if no reply had come.
+    """
+    errors = event.frame.errors
+    is_unreadable = event.status < 400 and len(errors) == 1 and errors[0].code == UNREADABLE
+    return errors[0].message if is_unreadable else None
 
 
 def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
@@ -88,6 +98,7 @@ def exchange_failed(tracker: Tracker, event: ExchangeFailed, *, has_reached: boo
             raw_code="connectionLost" if entry.is_in_doubt else "connectionFailed",
             task_type=entry.submission.task_type,
             task_uuid=task_id,
+            may_be_billed=entry.is_in_doubt,
         )
         entry.last_failure = error
         entry.may_have_arrived = entry.may_have_arrived or (event.sent and has_reached)
@@ -182,7 +193,7 @@ def _submit_silence(
         if is_refused:
             tracker.refused(entry, error, event.at)
         elif event.status in BUSY:
-            tracker.settle(entry, error)
+            tracker.reject(entry, error, event.at)
         elif _is_passing(event.status):
             entry.last_failure = error
             entry.may_have_arrived = True
@@ -194,7 +205,7 @@ def _submit_silence(
             if len(event.task_ids) > 1:
                 tracker.resend_alone(entry, event.at)
             else:
-                tracker.settle(entry, error)
+                tracker.reject(entry, error, event.at)
         elif entry.is_read_only:
             tracker.settle(entry, None)
         elif entry.submission.delivery == "async":
@@ -210,10 +221,20 @@ def _read_answer(tracker: Tracker, entry: Entry, parts: list[Part], event: Excha
     if is_alone and event.status == 404 and stable_code(code, 404) == "notFound":
         tracker.answered(entry, event.at)
         tracker.unknown(entry, event.lane, event.at)
-    elif is_alone and event.status in (401, 403) and isinstance(parts[0], ErrorItem):
-        tracker.settle(entry, _error_of([parts[0]], event, entry))
+    elif is_alone and isinstance(parts[0], ErrorItem) and _is_about_poll(parts[0], event):
+        error = _error_of([parts[0]], event, entry)
+        error.may_be_billed = True
+        tracker.settle(entry, error)
     else:
         read_parts(tracker, entry, parts, event.at, retry_after=event.retry_after)
+
+
+def _is_about_poll(error: ErrorItem, event: ExchangeFinished) -> bool:
+    """Whether an error in the reply to the poll of one task speaks of the poll, and not of what became of the task."""
+    if event.status in (401, 402, 403):
+        return True
+    is_nameless = any(told.task_id is None for told in event.frame.errors)
+    return event.status >= 400 and is_nameless and stable_code(error.code, event.status, error.message) in REFUSALS
 
 
 def _poll_silence(
@@ -250,6 +271,7 @@ def _poll_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float,
     if not entry.confirmed:
         limit = min(limit, max(options.max_retries, _PERSISTENCE) if has_reached else options.max_retries)
     if entry.unanswered > limit:
+        error.may_be_billed = True  # it says nothing of the task
         tracker.settle(entry, error)
         return
     jitter = spread(entry.task_id, entry.unanswered)

@@ -45,7 +45,7 @@ TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
     (TaskState.WAITING, "send"): TaskState.SENT,
     (TaskState.WAITING, "sent by an earlier process"): TaskState.ASKED,
     (TaskState.WAITING, "acknowledged"): TaskState.ASKED,
-    (TaskState.WAITING, "refused too long, and in doubt"): TaskState.ASKED,
+    (TaskState.WAITING, "refused, and in doubt"): TaskState.ASKED,
     (TaskState.SENT, "acknowledged"): TaskState.ASKED,
     (TaskState.SENT, "sync answer lost or overdue"): TaskState.ASKED,
     (TaskState.SENT, "not acknowledged in time"): TaskState.WAITING,
@@ -53,7 +53,7 @@ TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
     (TaskState.SENT, "no reply, no retries left"): TaskState.ASKED,
     (TaskState.SENT, "async or read-only, connection lost"): TaskState.WAITING,
     (TaskState.SENT, "refused for now (429, 503, ...)"): TaskState.WAITING,
-    (TaskState.SENT, "refused too long, and in doubt"): TaskState.ASKED,
+    (TaskState.SENT, "refused, and in doubt"): TaskState.ASKED,
     (TaskState.SENT, "send failed"): TaskState.WAITING,
     (TaskState.SENT, "batch refused"): TaskState.WAITING,
     (TaskState.ASKED, "acknowledged"): TaskState.ASKED,
@@ -156,7 +156,14 @@ class Entry:
     @property
     def is_in_doubt(self) -> bool:
         """Whether the service may have accepted it in an earlier send, of which no answer came: it may be billed."""
-        return not self.is_read_only and (self.has_left or self.may_have_arrived)
+        if self.is_read_only:
+            return False
+        return self.has_left or self.may_have_arrived or self.submission.sent_before != "no"
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether the service has it, or may have it: it was accepted, or no answer to a send has come."""
+        return self.is_in_doubt or (self.state is not TaskState.WAITING and not self.is_read_only)
 
     @property
     def is_awaited(self) -> bool:

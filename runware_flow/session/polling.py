@@ -27,10 +27,16 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ("DurationKey", "Durations", "History", "PollPolicy", "Poller", "first_poll", "next_poll")
+__all__ = ("LONGEST_HOLD", "DurationKey", "Durations", "History", "PollPolicy", "Poller", "first_poll", "next_poll")
 
 _GOLDEN = 0.6180339887
 """Its multiples, without their whole parts, are spread evenly over [0, 1), however many there are."""
+
+LONGEST_HOLD = 60.0
+"""A `Retry-After` that asks for more holds back no poll, and no second send of what may have arrived, for longer.
+
+Results may be ready. What was refused waits as long as the service asks, see `window`.
+"""
 
 DurationKey: TypeAlias = tuple[str, str | None]
 """What durations are remembered under: task type and model."""
@@ -253,7 +259,8 @@ class Poller:
         if self.pressure <= 1.0 or at - self._changed_at >= 0.25 * self.pressure:
             self.pressure = min(self.pressure * 2.0, self._SLOWEST)
             self._changed_at = at
-        self.open_at = max(self.open_at, at + (0.25 * self.pressure if retry_after is None else retry_after))
+        wait = 0.25 * self.pressure if retry_after is None else min(retry_after, LONGEST_HOLD)
+        self.open_at = max(self.open_at, at + wait)
 
     def relieved(self, at: float) -> None:
         """The service answered: with every second of answers the pressure falls."""

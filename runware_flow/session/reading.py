@@ -238,12 +238,11 @@ def read_parts(
         return
     lane = entry.asking or entry.owed
     summary = _summarise(tracker, entry, parts, lane, at)
-    if summary.kept or summary.accepted:
-        entry.confirmed = True
-        entry.is_doubted = False
-        entry.unknowns = 0
-    if summary.kept or summary.unknown or summary.busy:
-        tracker.answered(entry, at)
+    refused = summary.refused
+    if refused is not None and entry.is_in_doubt and not entry.confirmed and _is_refusal(entry, summary):
+        tracker.reject(entry, _refusal(refused, entry, retry_after), at)
+        return
+    _note_answer(tracker, entry, summary, at)
     if summary.has_terminal:
         tracker.take(entry, summary.kept, is_refusal=_is_refusal(entry, summary))
     has_verdict = entry.result_slots.filled > 0
@@ -258,6 +257,15 @@ def read_parts(
         tracker.look_up(entry, at, to_error(summary.overdue, task_type=entry.submission.task_type))
     else:
         _read_sent(tracker, entry, summary, at)
+
+
+def _note_answer(tracker: Tracker, entry: Entry, summary: ReplySummary, at: float) -> None:
+    if summary.kept or summary.accepted:
+        entry.confirmed = True
+        entry.is_doubted = False
+        entry.unknowns = 0
+    if summary.kept or summary.unknown or summary.busy:
+        tracker.answered(entry, at)
 
 
 def _is_refusal(entry: Entry, summary: ReplySummary) -> bool:

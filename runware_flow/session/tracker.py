@@ -14,7 +14,7 @@ from runware_flow.session.commands import Deliver, Lane, Log, Outgoing, Progress
 from runware_flow.session.delivery import ResultSlots
 from runware_flow.session.events import READ_ONLY, SlotReturned, SlotTaken, SlotUnwanted, SlotWanted
 from runware_flow.session.inflight import Entry, TaskState
-from runware_flow.session.polling import Poller
+from runware_flow.session.polling import LONGEST_HOLD, Poller
 from runware_flow.session.retry import backoff, spread
 from runware_flow.session.timer_queue import TimerQueue
 from runware_flow.session.window import Windows, window_of
@@ -326,6 +326,7 @@ class Tracker:
         patience = 2 if entry.submission.delivery == "async" else 0
         entry.is_doubted = lane is Lane.POLL and entry.unanswered > patience
         if entry.fallback is not None and not entry.confirmed and entry.unanswered >= _DEAF:
+            entry.fallback.may_be_billed = True  # whatever was said of a later send
             self.settle(entry, entry.fallback)
         else:
             self.poll_now(entry, at)
@@ -399,7 +400,7 @@ class Tracker:
             return
         for entry in entries:
             if entry.state is TaskState.SENT and not entry.confirmed:
-                self.settle(entry, too_large(entry, reason))
+                self.reject(entry, too_large(entry, reason), at)
 
     def refused_without_name(self, error: RunwareError, at: float) -> None:
         """A refusal came that names no task: it may answer whatever was sent and not answered.
@@ -407,11 +408,11 @@ class Tracker:
         What may be sent twice is refused by it; if the service has it all the same, its acknowledgement is on the way,
         or the next send is answered with `conflictTaskUUID`. A sync task may be at work: it is polled.
         """
-        for entry in list(self.entries.values()):
-            if entry.state is not TaskState.SENT or entry.confirmed:
-                continue
+        sent = [entry for entry in self.entries.values() if entry.state is TaskState.SENT and not entry.confirmed]
+        for entry in sent:
             if entry.resends_freely:
                 entry.has_history = True
+                entry.has_left = entry.has_left or len(sent) > 1
                 self.refused(entry, own_error(error, entry), at)
             elif at - entry.sent_at < self.options.ack_timeout:
                 entry.went_down = True
@@ -420,16 +421,20 @@ class Tracker:
     def _fail_refused(self, entry: Entry, at: float) -> None:
         failure = entry.window.failure
         assert failure is not None
-        error = refused_too_long(failure, entry, self.options.refusal_timeout)
-        if entry.is_in_doubt and entry.fallback is None:
-            # It may be billed, and a poll is free.
-            entry.fallback = error
-            entry.move("refused too long, and in doubt")
-            self._deadlines.drop(entry.task_id)
-            self.poll_now(entry, at)
+        self.reject(entry, refused_too_long(failure, entry, self.options.refusal_timeout), at)
+
+    def reject(self, entry: Entry, error: RunwareError, at: float) -> None:
+        """The service does not take a task; if it may have taken it in an earlier send, a poll, which is free, tells."""
+        if not entry.is_in_doubt or entry.fallback is not None:
+            self.settle(entry, error)
             return
-        self._forget(entry, has_ended=False)
-        self.emit(Settle(entry.task_id, error))
+        entry.fallback = error
+        entry.has_history = True
+        entry.move("refused, and in doubt")
+        if not entry.is_let_go:
+            entry.window.waiting.drop(entry.task_id)
+        self._deadlines.drop(entry.task_id)
+        self.poll_now(entry, at)
 
     def send(self, entry: Entry, at: float) -> None:
         """Give a task to the transport."""
@@ -467,7 +472,7 @@ class Tracker:
         jitter = spread(entry.task_id, entry.retries)
         delay = backoff(entry.retries, options.retry_delay, options.retry_strategy, jitter)
         entry.move("send failed")
-        self._deadlines.set(entry.task_id, at + max(delay, retry_after or 0.0))
+        self._deadlines.set(entry.task_id, at + max(delay, min(retry_after or 0.0, LONGEST_HOLD)))
         self.emit(Log("retry", f"{error.message}; trying again", {"task": entry.task_id, "retry": entry.retries}))
 
     def resend_alone(self, entry: Entry, at: float) -> None:
@@ -635,7 +640,8 @@ class Tracker:
             task_type=entry.submission.task_type,
             task_uuid=entry.task_id,
         )
-        self.settle(entry, entry.fallback or entry.last_failure or unknown)
+        # Of a task that it had accepted, the failure of an earlier send says nothing.
+        self.settle(entry, entry.fallback or (None if entry.confirmed else entry.last_failure) or unknown)
 
     # Results
 
@@ -703,14 +709,16 @@ def own_error(error: RunwareError, entry: Entry) -> RunwareError:
         documentation=error.documentation,
         task_type=entry.submission.task_type,
         task_uuid=entry.task_id,
+        may_be_billed=entry.may_be_billed,
     )
 
 
 def refused_too_long(error: RunwareError, entry: Entry, seconds: float) -> RunwareError:
     """The error of a task whose model has refused everything for so many seconds."""
+    told = "an earlier send of this one was not answered" if entry.is_in_doubt else "nothing was billed"
     return RunwareError(
         f"the service has refused every task of {entry.window.name} for {seconds:g} s, the last one with"
-        f" {error.raw_code or error.code} ({error.message}); nothing was billed; send the task again later",
+        f" {error.raw_code or error.code} ({error.message}); {told}; send the task again later",
         code="rateLimit",
         raw_code=error.raw_code,
         status_code=error.status_code,
@@ -744,6 +752,7 @@ def reply_too_large(entry: Entry, reason: str) -> RunwareError:
         retryable=False,
         task_type=submission.task_type,
         task_uuid=entry.task_id,
+        may_be_billed=True,
     )
 
 
@@ -755,4 +764,5 @@ def timed_out(entry: Entry, message: str) -> RunwareTimeoutError:
         raw_code="timeout",
         task_type=entry.submission.task_type,
         task_uuid=entry.task_id,
+        may_be_billed=not entry.is_read_only,
     )

@@ -147,7 +147,9 @@ class Judge:
         fan, ends = self.items(spec, indices)
         values = [plain(one.value) for one in ends if isinstance(one, Ok)]
         if not isinstance(outcome, Ok):
-            is_given_up = fan is None or isinstance(fan.problem_outcome, Skipped)
+            problem = self.end(spec.of.scope.fan, indices)
+            # Left out with its fan-out; if a failure is the reason, it has failed by it.
+            is_given_up = (fan is None or isinstance(problem, Skipped)) and problem.error is None
             return isinstance(outcome, Skipped if is_given_up else Failed) and len(values) < spec.work
         order = [index[-1] for path, index in self.driver.succeeded if path == spec.of.path and index[:-1] == indices]
         of = spec.of

@@ -9,7 +9,7 @@ import time
 import anyio
 import pytest
 
-from runware_flow import Abandoned, Client, Failed, Flow, JournalError, Ok, RunwareError
+from runware_flow import Abandoned, Client, Failed, Flow, FlowFailed, JournalError, Ok, RunwareError
 from runware_flow.emulator import Emulator, run_in_thread
 from runware_flow.emulator.commands import environment
 from runware_flow.journal import Journal, collect
@@ -177,3 +177,33 @@ def test_collect_command_prints_a_line_for_each_and_a_sum(path):
     assert missing.returncode == 1
     assert missing.stderr.count("\n") == 1
     assert "there is no journal" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("transport", "faults"),
+    [
+        ("rest", ["http:nth=2,status=401,code=tokenRevoked"]),
+        ("websocket", ["kill:nth=3", "reject-key:nth=2"]),
+    ],
+)
+def test_key_that_is_rejected_while_a_task_is_polled_leaves_it_open_and_the_next_run_collects_it(
+    run, path, transport, faults
+):
+    async def main():
+        async with Emulator(latency=0.2, faults=faults) as emulator:
+            options = {**emulator.client_options, "transport": transport, "retry_delay": 0.01}
+            flow = Flow("collected", journal=path)
+            node = flow.then(art("a kite", delivery_method="async"), retry=3)
+            async with Client(**options) as client:
+                with pytest.raises(FlowFailed) as caught:
+                    await flow.execute(client)
+            error = caught.value.__cause__
+            assert (error.code, error.may_be_billed) == ("auth", True)
+            with Journal(path) as journal:
+                assert [entry.state for entry in journal.entries()] == ["open"]
+            async with Client(**options) as client:
+                result = await flow.execute(client)
+            assert result[node].url
+            assert len(emulator.log.tasks) == 1
+
+    run(main)

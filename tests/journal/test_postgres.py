@@ -154,6 +154,18 @@ def test_write_under_a_lease_that_was_taken_is_refused_and_others_are_carried_ou
         store.close()
 
 
+def test_lease_that_has_expired_is_not_waited_for_while_its_owner_writes_under_it(database):
+    """Processes that waited for each other's expired leases did so in circles, until PostgreSQL ended one of them."""
+    slow, quick = opened(database, lease=0.0), opened(database, lease=60.0, patience=5)
+    [mine, _] = take(slow, "[0]", "[1]")
+    with psycopg.connect(database) as writing:  # as the owner does
+        writing.execute(b"SELECT number FROM runware_flow.lease WHERE number = %s FOR SHARE", (mine.number,))
+        assert [lease.number > 0 for lease in take(quick, "[0]", "[1]", "[2]")] == [False, True, True]
+    assert take(quick, "[0]")[0].number > mine.number
+    for store in (slow, quick):
+        store.close()
+
+
 def test_store_outlives_a_crash_of_the_database():
     with PostgresServer() as server:
         store = opened(server.url())
