@@ -424,7 +424,7 @@ class Tracker:
         self.reject(entry, refused_too_long(failure, entry, self.options.refusal_timeout), at)
 
     def reject(self, entry: Entry, error: RunwareError, at: float) -> None:
-        """The service does not take a task; if it may have taken it in an earlier send, a poll, which is free, tells."""
+        """The service does not take a task; if it may have taken it in an earlier send, a free poll tells."""
         if not entry.is_in_doubt or entry.fallback is not None:
             self.settle(entry, error)
             return
