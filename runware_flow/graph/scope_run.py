@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Any
 
+from runware_flow.graph.fingerprint import Ordinals, item_key
 from runware_flow.graph.outcomes import Failed, Ok, Outcome, Skipped
 from runware_flow.graph.tolerance import is_past_tolerance
 
@@ -37,12 +38,15 @@ FAILED = 0xF9
 SKIPPED = 0xFA
 ABANDONED = 0xFB
 
+_UNKNOWN_TIMES = array("f", [-1.0]) * 128
+
 
 class ScopeRun:
     """The nodes of one scope in one run: of the flow itself, or of one item.
 
     Attributes:
-        fan, index, key: for an item, its fan-out, its position and its identity.
+        fan, index: for an item, its fan-out and its position.
+        known_key: its `key`, if that was given or worked out.
         cells: the state of each node; see `FlowMachine`.
         values: the value of each node that is OK, the `FanRun` of a fan-out that has begun, the outcome of any other
             node that has settled.
@@ -58,7 +62,7 @@ class ScopeRun:
         "failures",
         "fan",
         "index",
-        "key",
+        "known_key",
         "open_count",
         "parent",
         "plan",
@@ -80,7 +84,7 @@ class ScopeRun:
         self.parent = parent
         self.fan = fan
         self.index = index
-        self.key = key
+        self.known_key = key
         self.cells = plan.cells[:]
         self.values: list[Any] = [None] * plan.size
         self.open_count = plan.size
@@ -91,6 +95,13 @@ class ScopeRun:
 
     def __repr__(self) -> str:
         return f"<ScopeRun {self.prefix() or 'of the flow'}, {self.open_count} of {self.plan.size} nodes open>"
+
+    @property
+    def key(self) -> str | None:
+        """For an item, its identity, if it has one; that of an item known by its content is worked out when needed."""
+        if self.known_key is None and self.fan is not None:
+            self.fan.name_items(self.index + 1)
+        return self.known_key
 
     def above(self, hops: int) -> ScopeRun:
         """Return the scope run that many scopes up."""
@@ -153,14 +164,15 @@ class ScopeRun:
 
     def note_times(self, slot: int, began: float, ended: float) -> None:
         """Remember when a function began and ended, in seconds of the run's clock, to seven digits."""
-        owner = self.fan if self.fan is not None else self
+        owner = self if self.fan is None else self.fan
         times = owner.times
         if times is None:
             times = owner.times = array("f")
         place = 2 * (self.index * self.plan.size + slot)
-        if place >= len(times):
-            times.extend((-1.0,) * (2 * (self.index + 1) * self.plan.size - len(times)))
-        times[place], times[place + 1] = began, ended
+        while place >= len(times):
+            times.extend(_UNKNOWN_TIMES)
+        times[place] = began
+        times[place + 1] = ended
 
     def times_of(self, slot: int) -> tuple[float, float] | None:
         """Return when a function began and ended, or `None` if that is not known."""
@@ -196,7 +208,7 @@ class FanRun:
         failed: the positions of its items that failed, and `failure` the first such node, if some are tolerated.
         winners: for each `first`, the items so far that have a value, in the order in which they had it.
         source: for the shell: the iterator.
-        ordinals: for the shell: how often each key was met.
+        ordinals: how often each key was met, if the shell gives or has the items keys; see `name_items`.
         times: when the functions of its items began and ended: two numbers for each node, item by item.
     """
 
@@ -211,6 +223,7 @@ class FanRun:
         "items",
         "length",
         "live",
+        "named_count",
         "open_count",
         "ordinals",
         "plan",
@@ -240,12 +253,28 @@ class FanRun:
         self.failure: tuple[ScopeRun, Step, Exception] | None = None
         self.winners: dict[int, list[Any]] = {}
         self.source: Any = None
-        self.ordinals: Any = None
+        self.ordinals: Ordinals | None = None
+        self.named_count = 0
         self.times: array[float] | None = None
 
     def __repr__(self) -> str:
         state = "ended" if self.is_ended else "queued" if self.is_queued else "lent" if self.is_lent else "full"
         return f"<FanRun {self.around.path(self.step)}, {state}, {self.pulled_count} pulled, {self.open_count} open>"
+
+    def name_next(self, key: str) -> str:
+        """Give the key of the next item its ordinal."""
+        assert self.ordinals is not None
+        self.name_items(self.pulled_count)
+        self.named_count = self.pulled_count + 1
+        return self.ordinals.name(key)
+
+    def name_items(self, count: int) -> None:
+        """Give the first `count` items that have no key yet the hash of their content, with its ordinal."""
+        if self.ordinals is None:
+            return
+        for item in self.items[self.named_count : count]:
+            item.known_key = self.ordinals.name(item_key(item.values[0]))
+            self.named_count += 1
 
     @property
     def is_past_tolerance(self) -> bool:

@@ -62,8 +62,6 @@ class NodeRunner:
         self._run_admission = run_admission
         self._ledger = ledger
         self._single_flight = single_flight
-        self._others_wait = run_admission.has_budget or single_flight is not None
-        """Other nodes may wait for the end of an attempt, also of one without a permit."""
         self._retries = RetryBudget() if retries is None else retries
         self._attempts: dict[tuple[ScopeRun, Step], Attempts] = {}
         """Of the nodes that have begun and whose policy needs more than the number of attempts."""
@@ -88,24 +86,27 @@ class NodeRunner:
         goes_on = True
         while goes_on:
             goes_on = False
-            attempt = refused.pop((run, step), None) if refused else None
-            attempt = attempt or AttemptState(run, step, run.failed_attempts(step.slot) + 1 if run.failures else 1)
-            context.begin(run, step, attempt.number)
+            attempt: AttemptState | None = None
+            number = run.failed_attempts(step.slot) + 1 if run.failures else 1
+            context.begin(run, step, number)
             try:
                 args = self._machine.arguments(run, step)
                 if step.kind is _PICK:
                     value = pick(step, args)
                 elif step.is_called_at_once and self._ledger is None:
-                    value = await self._run_function(attempt, step, args, CostTracker())
+                    value = await self._run_function(run, step, step, number, args, CostTracker())
                 else:
+                    attempt = refused.pop((run, step), None) if refused else None
+                    attempt = attempt or AttemptState(run, step, number)
                     value = await self._run_work(attempt, args)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is how this attempt ended
-                goes_on = self._attempt_failed(attempt, error)
+                goes_on = self._attempt_failed(attempt or AttemptState(run, step, number), error)
             except BaseException:
+                attempt = attempt or AttemptState(run, step, number)
                 await self._cancelled(attempt, has_requests=context.has_used_client)
                 raise
             else:
-                if attempt.permit is not None or self._others_wait:
+                if attempt is not None:
                     self._give_back(attempt, value)
                 if value is not PARKED and value is not HELD:
                     if self._attempts:
@@ -254,22 +255,23 @@ class NodeRunner:
             if attempt.permit is None:
                 return PARKED
         cost_tracker = CostTracker()
-        value = await self._run_function(attempt, work, args, cost_tracker)
+        value = await self._run_function(run, step, work, attempt.number, args, cost_tracker)
         if self._ledger is not None and kept is not None:
             attempt.paid = value if step.spec.keeps_all else [value]  # a cancel meanwhile does not take it away
             await self._ledger.keep_call(kept, value, cost_tracker)
         return value
 
-    async def _run_function(self, attempt: AttemptState, work: Step, args: list[Any], cost_tracker: CostTracker) -> Any:
+    async def _run_function(
+        self, run: ScopeRun, step: Step, work: Step, number: int, args: list[Any], cost_tracker: CostTracker
+    ) -> Any:
         """Call the async function of a node and await it; its times and what it has bought are counted.
 
         Raises:
             DeclarationError: it returned what only a builder may return.
             Exception: whatever it raises.
         """
-        run, step = attempt.run, attempt.step
         if self._machine.watch:
-            self._event_bus.node_started(run, step, attempt.number)
+            self._event_bus.node_started(run, step, number)
         clock, start = self._event_bus.clock, self._event_bus.start
         began = clock() - start
         token = current_cost_tracker.set(cost_tracker)

@@ -26,6 +26,8 @@ __all__ = ("SourceIterator",)
 
 _LOGGER = logging.getLogger("runware_flow")
 _END: Any = object()
+_UNCHANGING = frozenset({str, int, float, bool, bytes, type(None)})
+"""Types of items whose keys can be worked out at any time: nothing that a node does changes their content."""
 
 _CLOSING_SECONDS = 5.0
 """How long an async source may take to close when its run is cancelled."""
@@ -68,7 +70,7 @@ class SourceIterator:
                 self._resume_async(fan, source)
                 return
             item = next(source, _END)  # a StopIteration from elsewhere, `key=` say, is not the end but a failure
-            key = "" if item is _END else _key(fan, item)
+            key = None if item is _END else _key(fan, item)
         except Exception as error:  # noqa: BLE001 - user code: its failure is the fan-out's
             machine.source_failed(fan, error)
             self._ended(fan)
@@ -98,7 +100,9 @@ class SourceIterator:
 
     def _ended(self, fan: FanRun) -> None:
         source = self._opened.pop(fan, None)
-        fan.source = fan.ordinals = None
+        fan.source = None
+        if fan.named_count >= fan.pulled_count:
+            fan.ordinals = None
         if _is_ours(fan, source):
             try:
                 source.close()
@@ -169,10 +173,12 @@ def _is_ours(fan: FanRun, source: Any) -> bool:
     return isinstance(source, GeneratorType) or made_for_us
 
 
-def _key(fan: FanRun, item: Any) -> str:
+def _key(fan: FanRun, item: Any) -> str | None:
+    """The identity of an item; `None` if that is worked out when it is needed: most runs need none."""
     name = fan.step.spec.key
-    key: str = fan.ordinals.name(str(name(item)) if name is not None else item_key(item))
-    return key
+    if name is not None:
+        return fan.name_next(str(name(item)))
+    return None if type(item) in _UNCHANGING else fan.name_next(item_key(item))
 
 
 def _open(fan: FanRun) -> Iterator[Any] | _AsyncSource:
