@@ -85,6 +85,11 @@ class Work:
         return BatchItem(self.pulled.position, self.pulled.item, self.pulled.key, outcome, is_restored)
 
     @property
+    def lease(self) -> int:
+        """The number of its lease; 0 without one."""
+        return 0 if self.ledger is None else self.ledger.lease
+
+    @property
     def origin(self) -> tuple[int, str] | None:
         """Position and key of the item; None for what all share."""
         return None if self.pulled is NO_ITEM else (self.pulled.position, self.pulled.key)

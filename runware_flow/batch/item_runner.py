@@ -158,7 +158,7 @@ class ItemRunner:
         except LeaseLost:
             raise
         except BaseException:
-            if work.ledger is None or not self._around.has_lost(work.ledger.lease):
+            if not self._around.has_lost(work.lease):
                 self._around.report.abandon(work.ended(work.abandoned()))
             raise
         return work.ended(outcome)

@@ -82,7 +82,7 @@ class ItemLeases:
     @contextmanager
     def hold(self, work: Work) -> Generator[None]:
         """Work on an item as long as its lease is held; what is inside is cancelled when it is lost."""
-        number = 0 if work.ledger is None else work.ledger.lease
+        number = work.lease
         if not number:
             yield
             return
@@ -98,15 +98,12 @@ class ItemLeases:
 
     def end(self, work: Work, item: BatchItem[Any, Any]) -> None:
         """An item has its outcome: other processes find it in the journal, or are told why it has failed."""
-        number = 0 if work.ledger is None else work.ledger.lease
-        if self._held.pop(number, None) is not None:
-            self._ended.append((number, None if item.error is None else _encoded(item.error)))
+        if self._held.pop(work.lease, None) is not None:
+            self._ended.append((work.lease, None if item.error is None else _encoded(item.error)))
 
     def leave(self, work: Work) -> None:
         """An item is another process's now."""
-        number = 0 if work.ledger is None else work.ledger.lease
-        if number:
-            self._lose(number)
+        self._lose(work.lease)
         if work.ledger is not None:
             work.ledger.lease = 0
         what = f"item {work.pulled.position} ({work.pulled.key}) of batch {self._name!r}"

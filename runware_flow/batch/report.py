@@ -161,7 +161,7 @@ class Outbox(Generic[A, T]):
 
     Attributes:
         ended: set once there will be no more.
-        has_failed: the reader is message, or was, that the batch failed.
+        has_failed: the batch has failed; its reader gets the failure after the last outcome.
     """
 
     def __init__(self, report: BatchReport, name: str, bound: int) -> None:
@@ -171,7 +171,7 @@ class Outbox(Generic[A, T]):
         self._name = name
         self._bound = bound
         self._unread: deque[BatchItem[A, T]] = deque()
-        self._event_bus = anyio.Event()
+        self._arrived = anyio.Event()
         self._room = anyio.Event()
         self._is_left = False
         self._failure: tuple[str, Exception] | None = None
@@ -188,17 +188,17 @@ class Outbox(Generic[A, T]):
         if self._is_left:
             return
         self._unread.append(item)
-        self._event_bus.set()
+        self._arrived.set()
 
     async def take(self) -> BatchItem[A, T] | None:
         """Wait for the next outcome; `None` if there will be no more."""
         while not self._unread:
             if self.ended.is_set():
                 return None
-            await self._event_bus.wait()
+            await self._arrived.wait()
         item = self._unread.popleft()
         if not self._unread and not self.ended.is_set():
-            self._event_bus = anyio.Event()
+            self._arrived = anyio.Event()
         if 2 * len(self._unread) <= self._bound:  # not at each read, which would wake all workers for one item
             self._room.set()
         return item
@@ -210,7 +210,7 @@ class Outbox(Generic[A, T]):
             self._failure = (message, error)
 
     def raise_failure(self) -> None:
-        """Raise `FlowFailed` if the batch failed and its reader was not message yet."""
+        """Raise `FlowFailed` if the batch failed; once."""
         if self._failure is None:
             return
         (message, error), self._failure = self._failure, None
@@ -225,7 +225,7 @@ class Outbox(Generic[A, T]):
     def close(self) -> None:
         """There will be no more outcomes."""
         self.ended.set()
-        self._event_bus.set()
+        self._arrived.set()
 
 
 @bordered

@@ -87,7 +87,6 @@ class BatchRun(NamedTuple):
 
     runner: BatchRunner
     admission: Admission
-    report: BatchReport
 
 
 def open_state(spec: BatchSpec, items: Any) -> BatchState:
@@ -147,7 +146,7 @@ async def open_run(
             watch.begin(workers, batch_runner.stop)
             workers.start_soon(_work, batch_runner, spec.shared, admission, leases)
             try:
-                yield BatchRun(batch_runner, admission, state.report)
+                yield BatchRun(batch_runner, admission)
             except BaseException:
                 workers.cancel_scope.cancel()
                 watch.close()

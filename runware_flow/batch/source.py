@@ -39,16 +39,12 @@ class BatchSource:
         self._key = key
         self._ordinals = Ordinals()
         self._count = 0
-        self._is_over = False
+        self.is_over = False
+        """Whether there are no more items."""
         self._lock = anyio.Lock()  # an async iterator may not be advanced again before it has given its item
         self._pulling: anyio.CancelScope | None = None
         self.total: int | None = len(given) if has_method(given, "__len__") and not is_made else None
         """How many items there are, where the source has a length."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there are no more items."""
-        return self._is_over
 
     async def attend(self, hire: Callable[[], None]) -> None:
         """Start workers as items come. Nothing to do here: the workers that wait for the next item are enough."""
@@ -64,28 +60,28 @@ class BatchSource:
 
     def stop(self) -> None:
         """Give no more items, also to callers that wait for the next one."""
-        self._is_over = True
+        self.is_over = True
         if self._pulling is not None:
             self._pulling.cancel()
 
     async def _pull(self) -> Pulled | None:
-        if self._is_over:
+        if self.is_over:
             return None
         try:
             item = await anext(self._iterator) if self.is_async else next(self._iterator)
             key = self._ordinals.name(str(self._key(item)) if self._key is not None else item_key(item))
         except (StopIteration, StopAsyncIteration):
-            self._is_over = True
+            self.is_over = True
             return None
         except Exception:
-            self._is_over = True
+            self.is_over = True
             raise
         self._count += 1
         return Pulled(self._count - 1, item, key)
 
     async def aclose(self) -> None:
         """Close a generator that was not read to its end."""
-        self._is_over = True
+        self.is_over = True
         iterator: Any = self._iterator
         if inspect.isgenerator(iterator):
             iterator.close()
@@ -102,7 +98,6 @@ class FedSource:
     """
 
     is_async = False
-    total: int | None = None
 
     def __init__(self) -> None:
         self._waiting: deque[Pulled] = deque()

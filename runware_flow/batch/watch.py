@@ -18,7 +18,7 @@ from runware_flow.graph.events import (
     RunFinished,
     RunStarted,
 )
-from runware_flow.graph.outcomes import Abandoned, Failed, Ok
+from runware_flow.graph.outcomes import Abandoned, Ok
 from runware_flow.graph.scope_run import OK
 from runware_flow.runner.event_stream import EventStream
 from runware_flow.view.progress import ProgressBoard, Stage, is_shown
@@ -41,9 +41,12 @@ if TYPE_CHECKING:
 
 __all__ = ("BatchWatch",)
 
+_NO_VALUE = Ok(None)
+"""Stands for the outcome of what is restored, where only its kind is counted."""
+
 
 class BatchWatch:
-    """Stands where a run of a flow has its `EventBus`: it has the time, and what watches the batch."""
+    """What an `EventBus` is for the run of a flow: the clock of the batch, and the readers of its progress."""
 
     def __init__(
         self, name: str, settings: Settings, items: Any, accounts: Accounts, *, counts_items: bool = False
@@ -74,7 +77,7 @@ class BatchWatch:
             self._board.budget = getattr(settings.budget, "usd", settings.budget)
 
     def begin(self, workers: TaskGroup, stop: Callable[[], None]) -> None:
-        """Start what shows or tells, in `workers`; `stop` ends the batch early."""
+        """Start the display, or the calls of the callable, in `workers`; `stop` ends the batch early."""
         progress: Any = self._settings.progress
         if self._reader is not None:
             from runware_flow.runner.event_bus import attach
@@ -152,15 +155,7 @@ class BatchWatch:
 
     def settled(self, outcome: Outcome[Any], *, is_restored: bool = False) -> None:
         """Count an item that has ended."""
-        if isinstance(outcome, Ok):
-            self._items.ok += 1
-            self._items.restored += is_restored
-        elif isinstance(outcome, Failed):
-            self._items.failed += 1
-        elif isinstance(outcome, Abandoned):
-            self._items.abandoned += 1
-        else:
-            self._items.skipped += 1
+        self._items.settle(outcome, is_restored=is_restored)
 
     def note_running(self, count: int) -> None:
         """Show how many items run elsewhere."""
@@ -197,7 +192,7 @@ class BatchWatch:
 
     @property
     def wants_events(self) -> bool:
-        """Whether items need `EventBus` to tell of them."""
+        """Whether the callable is given the events of nodes, for which each item needs an `EventBus`."""
         return self._reader is not None
 
     def time(self) -> float:
@@ -226,13 +221,12 @@ class BatchWatch:
 
     def restored(self, scope: ScopeSpec, pulled: Pulled) -> None:
         """An item came from the journal, without having begun."""
-        self._items.ok += 1
-        self._items.restored += 1
+        self._items.settle(_NO_VALUE, is_restored=True)
         if self._board is not None:
             board = self._board_of(pulled)
             for spec in scope.nodes:
                 if is_shown(spec):
-                    board.settle(spec.name, Ok(None), was_running=False, is_restored=True)
+                    board.settle(spec.name, _NO_VALUE, was_running=False, is_restored=True)
 
     def item_left(self, run: ScopeRun, pulled: Pulled) -> None:
         """An item is over: count what has no result."""
@@ -260,10 +254,10 @@ class BatchWatch:
         own = self._by_item[pulled.position] = _ItemBoard(self._board)
         return own
 
-    # Items that have
+    # Items that are run by a `Runner`, which has one
 
     def follow(self, event_bus: EventBus, pulled: Pulled) -> object:
-        """Hear of an item's nodes as long as what this returns is held."""
+        """Watch an item's nodes for as long as what this returns is held."""
         if self._board is not None:
             event_bus.count_on(self._board_of(pulled))
         if self._reader is None:

@@ -26,7 +26,7 @@ from runware_flow.batch.item import BatchItem
 from runware_flow.batch.report import BatchOutcomes
 from runware_flow.batch.run import open_state
 from runware_flow.batch.source import Pulled
-from runware_flow.engines.worker import CONCURRENCY, Job, Left, RunMissing, attend, end_run, run_shard
+from runware_flow.engines.worker import CONCURRENCY, Job, RunMissing, attend, end_run, run_shard
 from runware_flow.errors import ClientStateError, DeclarationError, RunwareError
 from runware_flow.graph.shares import ShareMachine, WindowTurns
 from runware_flow.journal.address import DatabaseAddress
@@ -246,7 +246,7 @@ class _ClusterRun:
             await self._state.watch.admitted()
             if len(self._pulled) >= _MOST_ITEMS:
                 self._wake()
-                await self._wait()
+                await self._changed.wait()
                 continue
             pulled = await source.pull()
             if pulled is None:
@@ -268,7 +268,7 @@ class _ClusterRun:
                     return
             worker = self._idlest()
             if worker is None or not (self._again or self._pulled):
-                await self._wait()
+                await self._changed.wait()
                 continue
             self._send(worker)
 
@@ -279,7 +279,7 @@ class _ClusterRun:
         self._is_draining = True
         self._wake_shares()
         while not all(worker.is_drained or worker.is_silent for worker in self._workers.values()):
-            await self._wait()
+            await self._changed.wait()
 
     def _idlest(self) -> _Worker | None:
         with_room = [worker for worker in self._workers.values() if worker.has_room]
@@ -541,17 +541,13 @@ class _ClusterRun:
         left = dict(self._out)
         report.note_running(0)
         for answer in answers.values():
-            if isinstance(answer, Left):
-                for position, outcome in answer.abandoned:
-                    pulled = left.pop(position, None)
-                    if pulled is not None:
-                        report.begin()
-                        report.abandon(BatchItem(pulled.position, pulled.item, pulled.key, outcome))
+            for position, outcome in () if isinstance(answer, BaseException) else answer:
+                pulled = left.pop(position, None)
+                if pulled is not None:
+                    report.begin()
+                    report.abandon(BatchItem(pulled.position, pulled.item, pulled.key, outcome))
 
-    # Who waits
-
-    async def _wait(self) -> None:
-        await self._changed.wait()
+    # What the tasks of the driver wait for
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, anyio.Event()

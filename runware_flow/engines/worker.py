@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = (
     "CONCURRENCY",
     "Job",
-    "Left",
     "Reply",
     "RunMissing",
     "ShardItem",
@@ -132,18 +131,6 @@ class Reply(NamedTuple):
     has_more: bool = False
 
 
-class Left(NamedTuple):
-    """What was in flight when a run was cancelled.
-
-    Attributes:
-        item_count: how many items.
-        abandoned: the first hundred of them, by position.
-    """
-
-    item_count: int
-    abandoned: list[tuple[int, Outcome[Any]]]
-
-
 class RunMissing(RunwareFlowError):
     """A worker has no such run: it is a new process, or has had no message from the driver for too long."""
 
@@ -197,7 +184,8 @@ class _WorkerRun:
         self.heard_at = time.monotonic()
         self.error: Exception | None = None
         self.ended = threading.Event()
-        self.left = Left(0, [])
+        self.abandoned: list[tuple[int, Outcome[Any]]] = []
+        """The first hundred items that were in flight when the run was cancelled, by position."""
         self._opened = threading.Event()
         self._job = job
         self._share = dict(share)
@@ -336,7 +324,7 @@ class _WorkerRun:
                 finally:
                     outbox.release()
         finally:
-            self.left = Left(report.abandoned_count, [(item.index, item.outcome) for item in report.abandoned])
+            self.abandoned = [(item.index, item.outcome) for item in report.abandoned]
             self._run = None
 
     async def _wait_for_end(self) -> None:
@@ -450,15 +438,15 @@ def run_shard(run_id: str, items: list[Pulled]) -> bytes:
     return pickle.dumps(run.work(items))
 
 
-async def end_run(run_id: str, is_cancelled: bool) -> Left:
-    """End a run, let what is in flight end or abandon it, and return what was abandoned."""
+async def end_run(run_id: str, is_cancelled: bool) -> list[tuple[int, Outcome[Any]]]:
+    """End a run, let what is in flight end or abandon it, and return the first items that were abandoned."""
     run = _RUNS.get(run_id)
     if run is None:
-        return Left(0, [])
+        return []
     run.leave(is_cancelled=is_cancelled, is_over=True)
     await anyio.to_thread.run_sync(run.ended.wait, abandon_on_cancel=True)
     del _RUNS[run_id]
-    return run.left
+    return run.abandoned
 
 
 def packed(outcome: Any) -> bytes:

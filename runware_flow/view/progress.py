@@ -66,6 +66,18 @@ class Stage:
         """Take such counts over."""
         self.running, self.ok, self.restored, self.failed, self.skipped, self.abandoned = counts
 
+    def settle(self, outcome: Outcome[Any], *, is_restored: bool = False) -> None:
+        """One more is over; `is_restored` says that its outcome is an earlier run's."""
+        if isinstance(outcome, Ok):
+            self.ok += 1
+            self.restored += is_restored
+        elif isinstance(outcome, Failed):
+            self.failed += 1
+        elif isinstance(outcome, Abandoned):
+            self.abandoned += 1
+        else:
+            self.skipped += 1
+
     @property
     def settled(self) -> int:
         """How many are over, however they ended."""
@@ -163,15 +175,7 @@ class ProgressBoard:
         """A node has its outcome; `is_restored` says that it is an earlier run's."""
         stage = self._stage(label)
         stage.running -= was_running
-        if isinstance(outcome, Ok):
-            stage.ok += 1
-            stage.restored += is_restored
-        elif isinstance(outcome, Failed):
-            stage.failed += 1
-        elif isinstance(outcome, Abandoned):
-            stage.abandoned += 1
-        else:
-            stage.skipped += 1
+        stage.settle(outcome, is_restored=is_restored)
 
     def counts(self) -> dict[str, StageCounts]:
         """The counts of each stage as plain data; may be called from another thread."""
