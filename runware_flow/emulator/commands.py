@@ -24,7 +24,6 @@ from runware_flow.emulator.service.kinds import KINDS
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
-    from runware_flow.emulator.network.faults import Fault
     from runware_flow.emulator.settings import Latency
 
 __all__ = ("emulate_command", "environment", "parse_answers", "parse_latency", "parse_models", "serve_command")
@@ -90,19 +89,13 @@ def environment(emulator: Emulator) -> dict[str, str]:
     return {f"RUNWARE_{name.upper()}": str(value) for name, value in emulator.client_options.items()}
 
 
-def serve_command(
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    latency: Latency = 0.05,
-    seed: int = 7,
-    faults: Iterable[Fault | str] = (),
-    backend: str = "asyncio",
-    **settings: Any,
-) -> int:
-    """Serve until SIGINT or SIGTERM, after one line of JSON on standard output that says where."""
+def serve_command(*, host: str = "127.0.0.1", port: int = 0, backend: str = "asyncio", **options: Any) -> int:
+    """Serve until SIGINT or SIGTERM, after one line of JSON on standard output that says where.
+
+    `options` are those of `Emulator`.
+    """
     try:
-        emulator = Emulator(host=host, port=port, latency=latency, seed=seed, faults=faults, **settings)
+        emulator = Emulator(host=host, port=port, **options)
         anyio.run(_serve, emulator, backend=backend)
     except (OSError, ValueError) as error:
         return _report_error(f"cannot serve on {host} port {port}: {error}")
@@ -118,22 +111,14 @@ async def _serve(emulator: Emulator) -> None:
                 return
 
 
-def emulate_command(
-    argv: Sequence[str],
-    *,
-    latency: Latency = 0.05,
-    seed: int = 7,
-    faults: Iterable[Fault | str] = (),
-    backend: str = "asyncio",
-    **settings: Any,
-) -> int:
+def emulate_command(argv: Sequence[str], **options: Any) -> int:
     """Start an emulator, run a command whose environment names it, and return the command's exit code.
 
     SIGINT and SIGTERM go to the command; the emulator stops when the command has ended. A command that a signal ended
-    gives 128 and the signal's number, one that cannot be started 127.
+    gives 128 and the signal's number, one that cannot be started 127. `options` are those of `Emulator`.
     """
     try:
-        with run_in_thread(backend=backend, latency=latency, seed=seed, faults=faults, **settings) as emulator:
+        with run_in_thread(**options) as emulator:
             process = subprocess.Popen(list(argv), env={**os.environ, **environment(emulator)})
             with _forwarding(process):
                 code = process.wait()

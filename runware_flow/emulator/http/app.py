@@ -8,20 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
 
 from runware_flow.emulator.http.body import BodyFirst
 from runware_flow.emulator.http.compatible import ChatEndpoint, MissingEndpoint, ModelsEndpoint
 from runware_flow.emulator.http.endpoints import Endpoints
 from runware_flow.emulator.http.origins import CorsSend, OriginPolicy
-from runware_flow.emulator.http.rest import RestEndpoint
+from runware_flow.emulator.http.rest import RestEndpoint, answer
 from runware_flow.emulator.http.websocket import serve_websocket
 from runware_flow.emulator.problems import Problem
 
 if TYPE_CHECKING:
     from starlette.routing import Router
+    from starlette.types import Receive, Scope, Send
 
-    from runware_flow.emulator.http.asgi import Receive, Scope, Send
     from runware_flow.emulator.http.driver import ServiceDriver
 
 __all__ = ("App", "create_app")
@@ -53,7 +52,8 @@ class App:
             if origin is not None and scope["type"] == "http":
                 send = CorsSend(send, origin).deliver
             if scope["type"] == "http" and scope["method"] == "OPTIONS":
-                await _answer(send, 204, b"", self._origins.preflight(headers))
+                await send({"type": "http.response.start", "status": 204, "headers": self._origins.preflight(headers)})
+                await send({"type": "http.response.body", "body": b""})
             elif scope["type"] == "websocket":
                 await serve_websocket(self._driver, scope, receive, send)
             else:
@@ -78,14 +78,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, why: str) -> None:
         await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": why})
         return
-    body = msgspec.json.encode({"errors": [Problem("forbidden", why).entry()]})
-    await _answer(send, 403, body, [(b"content-type", b"application/json")])
-
-
-async def _answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    headers = headers if status == 204 else [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await answer(send, 403, {"errors": [Problem("forbidden", why).entry()]})
 
 
 def create_app(driver: ServiceDriver, host: str) -> App:

@@ -13,7 +13,7 @@ from runware_flow.emulator.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runware_flow.emulator.http.asgi import Message, Receive, Send
+    from starlette.types import Message, Receive, Send
 
 __all__ = ("BodyFirst", "BodyReader", "read_body")
 

@@ -19,7 +19,8 @@ from runware_flow.emulator.service import chat
 from runware_flow.emulator.service.jobs import Frame
 
 if TYPE_CHECKING:
-    from runware_flow.emulator.http.asgi import Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
+
     from runware_flow.emulator.http.driver import ServiceDriver
     from runware_flow.emulator.service.jobs import Job
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -65,7 +66,8 @@ class InputReader:
         else:
             data = _decode_text(one)
         try:
-            return await anyio.to_thread.run_sync(_read, data, one.parameter, limiter=self._threads)
+            read = partial(read_picture, data, parameter=one.parameter)
+            return await anyio.to_thread.run_sync(read, limiter=self._threads)
         except Problem:
             if job.kind.task_type in _ANY_MEDIUM or job.kind.modality == "video":
                 return Recipe(process="stored", width=0, height=0, data=data, format=_sniff(data))
@@ -94,10 +96,6 @@ def _decode_text(one: Input) -> bytes:
         message = f"The value of '{one.parameter}' is no URL, UUID, data URI or base64 of a medium."
         raise Problem("invalidParameter", message, parameter=one.parameter, type="media")
     return data
-
-
-def _read(data: bytes, parameter: str) -> Recipe:
-    return read_picture(data, parameter=parameter)
 
 
 def _sniff(data: bytes) -> str:

@@ -16,7 +16,7 @@ from runware_flow.emulator.http.sockets import is_closed
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from runware_flow.emulator.http.asgi import Message, Send
+    from starlette.types import Message, Send
 
 __all__ = ("CorsSend", "OriginPolicy", "parse_origin")
 

@@ -22,6 +22,7 @@ from runware_flow.emulator.network.relay import Relay
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup, TaskStatus
+    from hypercorn.config import Config
 
     from runware_flow.emulator.http.app import App
     from runware_flow.emulator.network.faults import FaultBook
@@ -38,7 +39,7 @@ class Server:
         self._app = app
         self._listener = listener
         self._faults = faults
-        self._max_message_bytes = max_message_bytes
+        self._config = _make_config(max_message_bytes)
         self._library = ""
         self._stop = anyio.Event()
         self._idle = anyio.Event()
@@ -138,23 +139,27 @@ class Server:
 
     async def _open_connection(self, accepted: socket.socket) -> Any:
         """Put Hypercorn's protocols for the running event loop on a socket."""
-        config, application = _config(self._max_message_bytes), _wrap(self._app)
+        from hypercorn.app_wrappers import ASGIWrapper
+        from hypercorn.typing import ConnectionState, LifespanState
+
+        app: Any = self._app  # Hypercorn has types of its own for what ASGI says
+        application, state = ASGIWrapper(app), ConnectionState(LifespanState())
         if self._library == "trio":
             import trio
             from hypercorn.trio.tcp_server import TCPServer as TrioServer
 
             stream: Any = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
-            return TrioServer(application, config, self._context, _state(), stream)
+            return TrioServer(application, self._config, self._context, state, stream)
         import asyncio
 
         from hypercorn.asyncio.tcp_server import TCPServer
 
         loop = asyncio.get_running_loop()
         reader, writer = await asyncio.open_connection(sock=accepted)
-        return TCPServer(application, loop, config, self._context, _state(), reader, writer)
+        return TCPServer(application, loop, self._config, self._context, state, reader, writer)
 
 
-def _config(max_message_bytes: int) -> Any:
+def _make_config(max_message_bytes: int) -> Config:
     from hypercorn.config import Config
 
     config = Config()
@@ -164,15 +169,3 @@ def _config(max_message_bytes: int) -> Any:
     config.websocket_max_message_size = max_message_bytes
     config.include_server_header = False
     return config
-
-
-def _wrap(app: Any) -> Any:
-    from hypercorn.app_wrappers import ASGIWrapper
-
-    return ASGIWrapper(app)
-
-
-def _state() -> Any:
-    from hypercorn.typing import ConnectionState, LifespanState
-
-    return ConnectionState(LifespanState())

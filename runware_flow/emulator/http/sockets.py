@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runware_flow.emulator.http.asgi import Send
+    from starlette.types import Send
 
 __all__ = ("close_connection", "cut", "cut_connection", "is_closed")
 

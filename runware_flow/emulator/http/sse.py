@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
@@ -17,29 +17,20 @@ from runware_flow.emulator.service.jobs import Frame
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runware_flow.emulator.http.asgi import Send
+    from starlette.types import Send
+
     from runware_flow.emulator.http.driver import ServiceDriver
+    from runware_flow.emulator.service.chat import ChatEvents
     from runware_flow.emulator.service.jobs import Job
     from runware_flow.emulator.settings import Settings
 
-__all__ = ("Events", "stream_text")
+__all__ = ("stream_text",)
 
 
-class Events(Protocol):
-    """How another API writes the events of a text task."""
-
-    def deltas(self, job: Job, events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Return its events for the words of the answer."""
-        ...
-
-    def ending(self, job: Job, events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Return its events for the end of the answer."""
-        ...
-
-
-async def stream_text(driver: ServiceDriver, job: Job, send: Send, written_as: Events | None = None) -> None:
+async def stream_text(driver: ServiceDriver, job: Job, send: Send, written_as: ChatEvents | None = None) -> None:
     """Send a text task's answer word by word, spread over the time the task takes, then why it ended, usage and cost.
 
+    The events are those of `/v1`, or those of chat completions if `written_as` makes them.
     A task that fails does so in the middle of its text. A client that leaves ends the stream; the task is billed.
     """
     fields = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
@@ -47,7 +38,7 @@ async def stream_text(driver: ServiceDriver, job: Job, send: Send, written_as: E
     slot = job.slots[0]
     events = list(_deltas(job)) if slot.item is not None else []
     if written_as is not None:
-        events = list(written_as.deltas(job, iter(events)))
+        events = list(written_as.deltas(job, events))
     if slot.problem is not None:
         events = events[: len(events) // 2]
     writer = _Writer(driver, send)

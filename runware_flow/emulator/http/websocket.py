@@ -18,8 +18,8 @@ from runware_flow.emulator.service.jobs import Frame
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
+    from starlette.types import Receive, Scope, Send
 
-    from runware_flow.emulator.http.asgi import Receive, Scope, Send
     from runware_flow.emulator.http.driver import ServiceDriver
     from runware_flow.emulator.service.sessions import Session
 

@@ -41,6 +41,19 @@ class Recipe:
     data: bytes = b""
     format: str = "PNG"
 
+    def derived(self, process: str, *, width: int = 0, height: int = 0, detail: str = "") -> Recipe:
+        """Return the recipe of what a process makes from this; of the same size, unless one is given."""
+        size = (width or self.width, height or self.height)
+        return Recipe(
+            process=process,
+            width=size[0],
+            height=size[1],
+            prompt=self.prompt,
+            seed=self.seed,
+            source=self,
+            detail=detail,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Medium:

@@ -13,7 +13,7 @@ from runware_flow.emulator.problems import Problem
 from runware_flow.emulator.service.kinds import KINDS, price
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from runware_flow.emulator.service.jobs import Job
     from runware_flow.emulator.service.models import Models
@@ -106,7 +106,7 @@ class ChatEvents:
         self._created = created
         self._with_usage = with_usage
 
-    def deltas(self, job: Job, events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def deltas(self, job: Job, events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Return the chunks of the answer: who speaks, then the words."""
         yield self._chunk(job, {"role": "assistant", "content": ""})
         for event in events:

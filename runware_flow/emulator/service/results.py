@@ -219,15 +219,8 @@ def _upscale(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) 
     if isinstance(width, int) and isinstance(height, int):
         factor = min(width / source.width, height / source.height)
     factor = min(factor, 4096 / source.width, 4096 / source.height)
-    return Recipe(
-        process="resized",
-        width=max(1, round(source.width * factor)),
-        height=max(1, round(source.height * factor)),
-        prompt=source.prompt,
-        seed=source.seed,
-        source=source,
-        detail=source.detail,
-    )
+    width, height = max(1, round(source.width * factor)), max(1, round(source.height * factor))
+    return source.derived("resized", width=width, height=height, detail=source.detail)
 
 
 def _derive(process: str) -> Callable[[Job, Slot, list[Recipe], Settings], Recipe]:
@@ -241,29 +234,14 @@ def _derive(process: str) -> Callable[[Job, Slot, list[Recipe], Settings], Recip
             only_mask = settings.get("returnOnlyMask") or job.task.get("returnOnlyMask")
             rgba = as_list(settings.get("rgba") or job.task.get("rgba"))
             chosen, detail = "mask" if only_mask else "cutout", ",".join(map(str, rgba))
-        return Recipe(
-            process=chosen,
-            width=source.width,
-            height=source.height,
-            prompt=source.prompt,
-            seed=source.seed,
-            source=source,
-            detail=detail,
-        )
+        return source.derived(chosen, detail=detail)
 
     return make
 
 
 def _vectorize(job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
     source = recipes[0] if recipes else _image(job, slot, recipes, settings)
-    return Recipe(
-        process="vector",
-        width=source.width,
-        height=source.height,
-        prompt=source.prompt,
-        seed=source.seed,
-        source=source,
-    )
+    return source.derived("vector")
 
 
 def _caption(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) -> dict[str, Any]:

@@ -34,27 +34,22 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 _AIR = re.compile(r"[a-zA-Z0-9_.-]+:[a-zA-Z0-9_./-]+@[a-zA-Z0-9_.-]+")
 _LEGACY_NAMES = frozenset(
-    {"inputImage", "inputImages", "seedImage", "maskImage", "referenceImages", "guideImage", "frameImages", "rgba"}
-    | {"postProcessMask", "returnOnlyMask", "alphaMatting", "preProcessorType", "lowThresholdCanny", "checkNSFW"}
-    | {"highThresholdCanny", "includeHandsAndFaceOpenPose", "dryRun", "vae", "photoMaker", "usePromptWeighting"}
-    | {"ipAdapters", "embeddings", "checkNsfw", "inputVideo", "alphaMattingForegroundThreshold"}
-    | {"alphaMattingBackgroundThreshold", "alphaMattingErodeSize", "confidence", "maxDetections", "maskPadding"}
-    | {
-        "puLID",
-        "controlnet",
-        "inputAudios",
-        "inputMedia",
-        "maskBlur",
-        "prompts",
-        "referenceVoices",
-        "referenceVideos",
-        "audioSettings",
-        "speech",
-        "style",
-        "returnBase64",
-    }
+    (
+        *("alphaMatting", "alphaMattingBackgroundThreshold", "alphaMattingErodeSize"),
+        *("alphaMattingForegroundThreshold", "audioSettings", "checkNsfw", "checkNSFW", "confidence", "controlnet"),
+        *("dryRun", "embeddings", "frameImages", "guideImage", "highThresholdCanny", "includeHandsAndFaceOpenPose"),
+        *("inputAudios", "inputImage", "inputImages", "inputMedia", "inputVideo", "ipAdapters"),
+        *("lowThresholdCanny", "maskBlur", "maskImage", "maskPadding", "maxDetections", "photoMaker"),
+        *("postProcessMask", "preProcessorType", "prompts", "puLID", "referenceImages", "referenceVideos"),
+        *("referenceVoices", "returnBase64", "returnOnlyMask", "rgba", "seedImage", "speech", "style"),
+        *("usePromptWeighting", "vae"),
+    )
 )
 """Flat names of the older API, still taken [doc]."""
+_INSTEAD_OF_INPUTS = (
+    *("frameImages", "inputAudios", "inputMedia", "referenceVideos", "inputImage", "inputImages", "inputVideo"),
+    *("seedImage", "referenceImages", "positivePrompt"),
+)
 
 
 def is_uuid(value: Any) -> bool:
@@ -125,30 +120,16 @@ def _check_names(task: Mapping[str, Any], kind: Kind, models: Models) -> None:
 
 
 def _check_required(task: Mapping[str, Any], kind: Kind, schema: dict[str, Any] | None) -> None:
-    legacy = {
-        "positivePrompt": ()
-        if kind.task_type != "videoInference"
-        else ("frameImages", "inputs", "inputAudios", "speech"),
-        "inputs": (
-            "frameImages",
-            "inputAudios",
-            "inputMedia",
-            "referenceVideos",
-            "inputImage",
-            "inputImages",
-            "inputVideo",
-            "seedImage",
-            "referenceImages",
-            "positivePrompt",
-        ),
-    }
+    instead: dict[str, tuple[str, ...]] = {"inputs": _INSTEAD_OF_INPUTS}
+    if kind.task_type == "videoInference":
+        instead["positivePrompt"] = ("frameImages", "inputs", "inputAudios", "speech")
     required = list((schema or {}).get("required", ()))
     if schema is None and kind.task_type in {"caption", "upscale", "removeBackground", "imageMasking"}:
         required.append("inputs")
     for name in required:
         if name in {"model", "taskType", "taskUUID", "width", "height"} or task.get(name) is not None:
             continue
-        if any(other in task for other in legacy.get(name, ())):
+        if any(other in task for other in instead.get(name, ())):
             continue
         code = f"missing{name[0].upper()}{name[1:]}"
         raise Problem(code, f"Missing value for '{name}' parameter.", parameter=name)
