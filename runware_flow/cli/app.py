@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from runware_flow.cli.cache import cache_app
-from runware_flow.cli.journal import JOURNAL_NAME, FlowName, JournalArgument, journal_app, read_journal
+from runware_flow.cli.journal import (
+    JOURNAL_NAME,
+    FlowName,
+    JournalArgument,
+    complete_path,
+    journal_app,
+    read_journal,
+)
 from runware_flow.cli.models import models_app
 from runware_flow.cli.terminal import echo
 from runware_flow.view.terminal import visible
 
-if TYPE_CHECKING:
-    from runware_flow.flow.flow import Flow
-
 __all__ = ("app",)
 
-Backend: TypeAlias = Literal["asyncio", "trio"]
+Backend: TypeAlias = Annotated[Literal["asyncio", "trio"], typer.Option(help="The event loop.")]
 
 ProgressKind: TypeAlias = Literal["auto", "rich", "json", "off"]
+
+Port: TypeAlias = Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)]
 
 
 def _python_files(incomplete: str) -> list[str]:
     """Complete FILE."""
-    folder, name = Path(incomplete).parent, Path(incomplete).name
-    if incomplete.endswith("/"):
-        folder, name = Path(incomplete), ""
-    found = [path for path in folder.glob(f"{name}*") if path.suffix == ".py" or path.is_dir()]
-    return sorted(f"{path}/" if path.is_dir() else str(path) for path in found)
+    return [path for path in complete_path(incomplete) if path.endswith((".py", "/"))]
 
 
 Target: TypeAlias = Annotated[
@@ -49,6 +51,10 @@ ItemsFile: TypeAlias = Annotated[
 
 Limit: TypeAlias = Annotated[int | None, typer.Option(help="Read at most this many items.", min=1)]
 
+LatencyText: TypeAlias = Annotated[
+    str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
+]
+Seed: TypeAlias = Annotated[int, typer.Option(help="What random choices start from.")]
 Origins: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -121,7 +127,7 @@ app.add_typer(cache_app, name="cache")
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for the pictures and the report.")] = Path("out"),
-    backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
+    backend: Backend = "asyncio",
 ) -> None:
     """Make, enlarge and describe six pictures on the emulator.
 
@@ -148,11 +154,9 @@ def demo(
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 0,
-    latency: Annotated[
-        str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
-    ] = "0.05",
-    seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
+    port: Port = 0,
+    latency: LatencyText = "0.05",
+    seed: Seed = 7,
     capacity: Annotated[
         int | None, typer.Option(help="Tasks it takes on at the same time; one more is refused with 429.", min=0)
     ] = None,
@@ -163,7 +167,7 @@ def serve(
         ),
     ] = "unknown",
     fault: Faults = None,
-    backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
+    backend: Backend = "asyncio",
     api_key: Annotated[str, typer.Option(help="The key it takes; without it a new one is made.", metavar="KEY")] = "",
     allow_origin: Origins = None,
     answer: Answers = None,
@@ -182,11 +186,9 @@ def serve(
     """
     from runware_flow.emulator.commands import serve_command
 
-    taken, faults = _latency(latency), _faults(fault)
-    settings: dict[str, Any] = {"seed": seed, "capacity": capacity, "closed_task": closed_task}
-    settings |= {"api_key": api_key, "allow_origin": allow_origin or (), "allow_host": allow_host or ()}
-    settings |= _scripted(answer, model)
-    raise typer.Exit(serve_command(host=host, port=port, latency=taken, faults=faults, backend=backend, **settings))
+    options = _emulator_options(latency, seed, fault, allow_origin, answer, model)
+    options |= {"capacity": capacity, "closed_task": closed_task, "api_key": api_key, "allow_host": allow_host or ()}
+    raise typer.Exit(serve_command(host=host, port=port, backend=backend, **options))
 
 
 @app.command(
@@ -195,10 +197,8 @@ def serve(
 )
 def emulate(
     command: typer.Context,
-    latency: Annotated[
-        str, typer.Option(help="Seconds a task takes: 0.05, a range such as 0.5..3, or by task type: caption=0.1,*=0.5")
-    ] = "0.05",
-    seed: Annotated[int, typer.Option(help="What random choices start from.")] = 7,
+    latency: LatencyText = "0.05",
+    seed: Seed = 7,
     fault: Faults = None,
     allow_origin: Origins = None,
     answer: Answers = None,
@@ -218,9 +218,8 @@ def emulate(
 
     if not command.args:
         raise typer.BadParameter("name the command to run: runware-flow emulate -- python examples/poster.py")
-    taken, faults = _latency(latency), _faults(fault)
-    settings: dict[str, Any] = {"seed": seed, "allow_origin": allow_origin or (), **_scripted(answer, model)}
-    raise typer.Exit(emulate_command(command.args, latency=taken, faults=faults, **settings))
+    options = _emulator_options(latency, seed, fault, allow_origin, answer, model)
+    raise typer.Exit(emulate_command(command.args, **options))
 
 
 @app.command()
@@ -228,7 +227,7 @@ def collect(
     journal: JournalArgument,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each task that still runs.", min=0.0)] = 30.0,
     flow: FlowName = None,
-    backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
+    backend: Backend = "asyncio",
 ) -> None:
     """Fetch what a run had sent and not received.
 
@@ -265,7 +264,7 @@ def run(
     port: Annotated[int, typer.Option(help="The port of the page; 0 takes a free one.", min=0, max=65535)] = 0,
     progress: Annotated[ProgressKind, typer.Option(help="What is shown on standard error.")] = "auto",
     is_json: Annotated[bool, typer.Option("--json", help="Print the outcome of each node as JSON.")] = False,
-    backend: Annotated[Backend, typer.Option(help="The event loop.")] = "asyncio",
+    backend: Backend = "asyncio",
 ) -> None:
     """Run the flow, or the batch, in a Python file.
 
@@ -301,15 +300,19 @@ def run(
         shown = page = open_live_page(port)
     options["progress"] = shown
     if isinstance(found, Batch):
-        from runware_flow.cli.batch import read_items, run_batch_command
+        from runware_flow.cli.batch import run_batch_command
 
-        if items is None:
-            raise UsageError(f"the Batch {found.name!r} needs items: --items FILE, a .csv, a .jsonl or a text")
-        made, name = read_items(items, key=key, limit=limit)
-        if journal is not None:
-            options["journal"] = journal
-        batch = found.overridden(name, **options)
-        code = run_batch_command(batch, made, report=report, journal=journal, is_json=is_json, backend=backend)
+        code = run_batch_command(
+            found,
+            items=items,
+            key=key,
+            limit=limit,
+            report=report,
+            journal=journal,
+            is_json=is_json,
+            backend=backend,
+            options=options,
+        )
     elif items is not None or key is not None or limit is not None:
         raise UsageError(f"--items, --key and --limit are for a Batch, and {target} is the Flow {found.name!r}")
     else:
@@ -352,12 +355,13 @@ def plan(
       runware-flow plan posters.py:batch --items rows.csv
     """
     from runware_flow.cli.plan import plan_batch_command, plan_command
-    from runware_flow.cli.program import UsageError, find_target
+    from runware_flow.cli.program import UsageError, find_flow, find_target
 
     if items is None:
         if limit is not None:
             raise UsageError("--limit is for the --items of a Batch")
-        text = plan_command(_flow(target, param), journal=journal, prices=prices, mermaid=mermaid, is_json=is_json)
+        flow = find_flow(target, param or ())
+        text = plan_command(flow, journal=journal, prices=prices, mermaid=mermaid, is_json=is_json)
     else:
         from runware_flow.batch.batch import Batch
 
@@ -391,9 +395,12 @@ def report(
       runware-flow report postgresql://me@db.example/posters --flow posters
     """
     from runware_flow.cli.program import beside
-    from runware_flow.cli.report import report_command
+    from runware_flow.runner.journal_report import journal_report
+    from runware_flow.runner.report import check_target, write_report
 
-    echo(report_command(journal, out or beside(journal, ".html"), flow=flow, files=files or ()))
+    page = out or beside(journal, ".html")
+    check_target(page)
+    echo(write_report(journal_report(journal, page, flow=flow, files=files or ()), page))
 
 
 @app.command(no_args_is_help=True)
@@ -445,7 +452,7 @@ def view(
     journal: JournalArgument,
     flow: FlowName = None,
     files: Files = None,
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 0,
+    port: Port = 0,
 ) -> None:
     """Serve a page about a journal on 127.0.0.1.
 
@@ -461,34 +468,30 @@ def view(
     raise typer.Exit(view_command(journal, flow=flow, files=files or (), port=port))
 
 
-def _flow(target: str, params: list[str] | None) -> Flow:
-    from runware_flow.cli.program import find_flow
-
-    return find_flow(target, params or ())
-
-
-def _faults(texts: list[str] | None) -> list[Any]:
+def _emulator_options(
+    latency: str,
+    seed: int,
+    faults: list[str] | None,
+    origins: list[str] | None,
+    answers: list[str] | None,
+    models: list[str] | None,
+) -> dict[str, Any]:
+    """Read the options that `serve` and `emulate` share."""
+    from runware_flow.emulator.commands import parse_answers, parse_latency, parse_models
     from runware_flow.emulator.network.faults import parse_fault
 
     try:
-        return [parse_fault(text) for text in texts or ()]
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _scripted(answers: list[str] | None, models: list[str] | None) -> dict[str, Any]:
-    from runware_flow.emulator.commands import parse_answers, parse_models
-
-    try:
-        return {"answers": parse_answers(answers or ()), "models": parse_models(models or ())}
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def _latency(text: str) -> Any:
-    from runware_flow.emulator.commands import parse_latency
-
-    try:
-        return parse_latency(text)
+        taken = parse_latency(latency)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither seconds (0.05) nor a range (0.5..3)") from None
+        raise typer.BadParameter(f"{latency!r} is neither seconds (0.05) nor a range (0.5..3)") from None
+    try:
+        return {
+            "latency": taken,
+            "seed": seed,
+            "faults": [parse_fault(text) for text in faults or ()],
+            "allow_origin": origins or (),
+            "answers": parse_answers(answers or ()),
+            "models": parse_models(models or ()),
+        }
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

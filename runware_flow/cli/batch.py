@@ -15,10 +15,10 @@ from runware_flow.cli.terminal import echo, echo_json, say
 from runware_flow.errors import FlowFailed
 from runware_flow.files import local_path
 from runware_flow.graph.fingerprint import item_key
-from runware_flow.graph.outcomes import Failed
+from runware_flow.graph.outcomes import Failed, Ok
 from runware_flow.interrupts import Interrupts
 from runware_flow.types import Result
-from runware_flow.view.progress import money
+from runware_flow.view.progress import cost_text
 from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from runware_flow.batch.batch import Batch
     from runware_flow.batch.item import BatchItem
     from runware_flow.batch.report import BatchOutcomes, BatchReport
+    from runware_flow.graph.outcomes import Outcome
+    from runware_flow.journal.address import JournalAddress
 
 __all__ = ("read_items", "run_batch_command")
 
@@ -140,21 +142,34 @@ class _Command:
 
 
 def run_batch_command(
-    batch: Batch[Any, Any, Any], items: Any, *, report: Path | None, journal: object, is_json: bool, backend: str
+    batch: Batch[Any, Any, Any],
+    *,
+    items: Path | None,
+    key: str | None,
+    limit: int | None,
+    report: Path | None,
+    journal: JournalAddress | None,
+    is_json: bool,
+    backend: str,
+    options: dict[str, Any],
 ) -> int:
-    """Run a batch and say what came of it; returns the exit code."""
-    command = _Command(batch, items, is_json=is_json)
+    """Run a batch on the items of a file, and say what came of it; returns the exit code."""
+    if items is None:
+        raise UsageError(f"the Batch {batch.name!r} needs items: --items FILE, a .csv, a .jsonl or a text")
+    read, name = read_items(items, key=key, limit=limit)
+    if journal is not None:
+        options["journal"] = journal
+    command = _Command(batch.overridden(name, **options), read, is_json=is_json)
     with command.interrupts:
         anyio.run(command.main, backend=backend)
     if command.report is None:
         return 130
     told = command.report
-    cost = "unknown cost" if told.cost is None else money(told.cost)
     if not is_json:
         echo(
             visible(
                 f"{batch.name}: {told.ok_count} ok, {told.restored_count} of them restored from the journal,"
-                f" {told.failed_count} failed; {cost}"
+                f" {told.failed_count} failed; {cost_text(told.cost)}"
             )
         )
     if report is not None:
@@ -181,10 +196,10 @@ def _place(item: BatchItem[Any, Any]) -> str:
     return str(item.index) if item.key.startswith(item_key(item.input)) else item.key
 
 
-def _text(outcome: Any) -> str:
+def _text(outcome: Outcome[Any]) -> str:
     if isinstance(outcome, Failed):
         return f"failed: {outcome.error}"
-    if type(outcome).__name__ != "Ok":
+    if not isinstance(outcome, Ok):
         return str(outcome)
     value: Any = outcome.value
     if isinstance(value, Result):
@@ -192,8 +207,8 @@ def _text(outcome: Any) -> str:
     return " ".join(str(value).split())[:300]
 
 
-def _as_json(outcome: Any) -> dict[str, Any]:
-    if type(outcome).__name__ == "Ok":
+def _as_json(outcome: Outcome[Any]) -> dict[str, Any]:
+    if isinstance(outcome, Ok):
         return {"state": "ok", "value": _plain(outcome.value)}
     return {"state": type(outcome).__name__.lower(), "error": _text(outcome)}
 

@@ -10,7 +10,7 @@ import typer
 from runware_flow.cli.terminal import echo
 from runware_flow.journal.address import JournalAddress, address_of
 
-__all__ = ("JOURNAL_NAME", "FlowName", "JournalArgument", "journal_app", "read_journal")
+__all__ = ("JOURNAL_NAME", "FlowName", "JournalArgument", "complete_path", "journal_app", "read_journal")
 
 JOURNAL_NAME = "FILE|URL"
 
@@ -30,8 +30,8 @@ def read_journal(text: str) -> JournalAddress:
         raise UsageError(str(error)) from None
 
 
-def _files(incomplete: str) -> list[str]:
-    """Complete the path of a journal."""
+def complete_path(incomplete: str) -> list[str]:
+    """Complete the path of a file."""
     folder, name = Path(incomplete).parent, Path(incomplete).name
     if incomplete.endswith("/"):
         folder, name = Path(incomplete), ""
@@ -42,7 +42,7 @@ JournalArgument: TypeAlias = Annotated[
     Any,
     typer.Argument(
         parser=read_journal,
-        autocompletion=_files,
+        autocompletion=complete_path,
         help="The journal of runs or batches: a file, or a postgresql:// URL.",
         metavar="JOURNAL",
     ),

@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -76,7 +76,7 @@ def find_target(target: str, params: Sequence[str] = ()) -> Flow | Batch[Any, An
         if params:
             kind = type(found).__name__
             raise UsageError(f"--param is for a function that builds a flow, and {path} has the {kind} {found.name!r}")
-        return cast("Flow | Batch[Any, Any, Any]", found)
+        return found
     return _build(found, path, params)
 
 
@@ -140,8 +140,9 @@ def _choose(module: ModuleType, path: Path, name: str) -> Any:
                 raise UsageError(f"{path} has no {name!r}; {_offer(names)}")
             found = getattr(found, part)
         return _checked(found, path, name)
-    if _is_flow_or_builder(names.get("flow")):
-        return names["flow"]
+    flow = names.get("flow")
+    if isinstance(flow, Flow) or inspect.isfunction(flow):
+        return flow
     flows = {id(value): key for key, value in names.items() if isinstance(value, Flow)}
     if not flows:
         flows = {id(value): key for key, value in names.items() if _builds_flow(value, module)}
@@ -150,7 +151,7 @@ def _choose(module: ModuleType, path: Path, name: str) -> Any:
     if flows:
         listed = ", ".join(flows.values())
         raise UsageError(f"{path} has several flows ({listed}): name one, as in {path}:{next(iter(flows.values()))}")
-    batches = [key for key, value in names.items() if _is_batch(value)]
+    batches = [key for key, value in names.items() if isinstance(value, Batch)]
     if len(batches) > 1:
         raise UsageError(f"{path} has several batches ({', '.join(batches)}): name one, as in {path}:{batches[0]}")
     if batches:
@@ -161,16 +162,8 @@ def _choose(module: ModuleType, path: Path, name: str) -> Any:
     )
 
 
-def _is_batch(value: object) -> bool:
-    return isinstance(value, Batch)
-
-
-def _is_target(value: object) -> bool:
+def _is_target(value: object) -> TypeGuard[Flow | Batch[Any, Any, Any]]:
     return isinstance(value, (Flow, Batch))
-
-
-def _is_flow_or_builder(value: object) -> bool:
-    return isinstance(value, Flow) or inspect.isfunction(value)
 
 
 def _builds_flow(value: object, module: ModuleType) -> bool:

@@ -21,7 +21,7 @@ from runware_flow.journal.store import journal_named
 from runware_flow.runner.interrupted import left_behind
 from runware_flow.runner.report import check_target
 from runware_flow.types import MediaResult
-from runware_flow.view.progress import duration, money
+from runware_flow.view.progress import cost_text, duration
 from runware_flow.view.terminal import visible
 
 if TYPE_CHECKING:
@@ -179,7 +179,6 @@ def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | No
     said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no nodes"
     restored = sum(row.restored for row in rows)
     said += f", {restored} of them restored from the journal" if restored else ""
-    cost = "unknown cost" if result.cost is None else money(result.cost)
     used = {number for row in rows for number in row.after}
     last = [row for number, row in enumerate(rows) if number not in used and row.state == "ok"]
     for row in last[:_SHOWN_RESULTS]:
@@ -188,7 +187,7 @@ def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | No
             echo(f"{visible(row.place)}: {visible(shown)}")
     if len(last) > _SHOWN_RESULTS:
         echo(f"... and {len(last) - _SHOWN_RESULTS} more")
-    echo(f"{visible(flow.name)}: {result.end} in {duration(result.seconds or 0.0)}; {said}; {cost}")
+    echo(f"{visible(flow.name)}: {result.end} in {duration(result.seconds or 0.0)}; {said}; {cost_text(result.cost)}")
     if report is not None:
         echo(f"report: {report}")
 

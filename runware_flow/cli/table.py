@@ -14,7 +14,7 @@ from runware_flow.files import local_path
 from runware_flow.journal import Journal
 from runware_flow.runner.journal_report import read_story
 from runware_flow.view.gallery import gallery_of
-from runware_flow.view.progress import money
+from runware_flow.view.progress import cost_text
 from runware_flow.view.table import COLUMNS, key_of, table_of
 from runware_flow.view.terminal import visible
 
@@ -46,9 +46,8 @@ def flows_command(journal: JournalAddress) -> None:
     with Journal(journal) as reader:
         summaries = [(name, reader.summary(flow=name)) for name in reader.flows()]
     for name, summary in summaries:
-        cost = "unknown cost" if summary.cost is None else money(summary.cost)
         counts = f"{summary.done_count} done, {summary.failed_count} failed, {summary.open_count} open"
-        echo(visible(f"{name}  {counts}, {cost}"))
+        echo(visible(f"{name}  {counts}, {cost_text(summary.cost)}"))
 
 
 def list_command(journal: JournalAddress, *, failed: bool, flow: str | None) -> None:
@@ -58,12 +57,11 @@ def list_command(journal: JournalAddress, *, failed: bool, flow: str | None) -> 
     for row in rows:
         if failed and row["state"] != "failed":
             continue
-        cost = "unknown cost" if row["cost"] is None else money(row["cost"])
         about = " ".join(row["input"].split())
         about = about if len(about) <= _INPUT_LETTERS else about[: _INPUT_LETTERS - 3] + "..."
         why = f"  {row['error']}" if row["error"] else ""
         of = f"{row['flow']}  " if has_several else ""
-        echo(visible(f"{of}{row['key']}  {row['state']}  {cost}  {about}{why}"))
+        echo(visible(f"{of}{row['key']}  {row['state']}  {cost_text(row['cost'])}  {about}{why}"))
 
 
 def show_command(journal: JournalAddress, key: str, *, flow: str | None) -> None:
@@ -82,7 +80,7 @@ def show_command(journal: JournalAddress, key: str, *, flow: str | None) -> None
         raise UsageError(f"several flows have an item {key!r}: name one of {', '.join(map(repr, flows))} with --flow")
     for number in items[0].rows:
         row = story.rows[number]
-        cost = "" if row.task_uuid is None else ", unknown cost" if row.cost is None else f", {money(row.cost)}"
+        cost = "" if row.task_uuid is None else f", {cost_text(row.cost)}"
         model = f", {row.model}" if row.model else ""
         echo(visible(f"{row.place}: {row.state}{cost}{model}"))
         for name, text in (

@@ -20,6 +20,7 @@ __all__ = (
     "SharedStages",
     "Stage",
     "StageCounts",
+    "cost_text",
     "duration",
     "expected_counts",
     "is_shown",
@@ -386,6 +387,11 @@ def _width(fan: NodeSpec) -> int | None:
 def money(usd: float) -> str:
     """USD as people write them, with four places; what these would hide is `<$0.0001`."""
     return "<$0.0001" if 0 < usd < 0.0001 else f"${usd:.4f}"
+
+
+def cost_text(usd: float | None) -> str:
+    """The same, or `unknown cost` for `None`."""
+    return "unknown cost" if usd is None else money(usd)
 
 
 def pictures_line(done: int, total: int) -> str:
