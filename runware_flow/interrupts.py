@@ -11,10 +11,12 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
-import anyio.lowlevel
+
+from runware_flow.lifetime import call_soon_of_here
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -64,7 +66,7 @@ class Interrupts:
         self.presses = 0
         self._signals = signals or (signal.SIGINT,)
         self._before: dict[int, Any] = {}
-        self._call: Callable[[], None] | None = None
+        self._call: Callable[[], object] | None = None
         self._last = 0.0
 
     def __enter__(self) -> Self:
@@ -86,9 +88,7 @@ class Interrupts:
     @contextmanager
     def on_press(self, callback: Callable[[], object]) -> Generator[None]:
         """Call `callback` on the running event loop at each press, also at one that came before; for a `with` block."""
-        token: Any = anyio.lowlevel.current_token().native_token
-        schedule = token.run_sync_soon if hasattr(token, "run_sync_soon") else token.call_soon_threadsafe
-        self._call = lambda: schedule(callback)
+        self._call = partial(call_soon_of_here(), callback)
         if self.presses:
             self._call()
         try:

@@ -43,6 +43,7 @@ __all__ = (
     "HostedBlock",
     "Worker",
     "Workers",
+    "call_soon_of_here",
     "on_asyncio",
     "open_task_group",
     "stray_cancels",
@@ -117,6 +118,17 @@ def on_asyncio() -> bool:
     import asyncio
 
     return anyio.get_cancelled_exc_class() is asyncio.CancelledError
+
+
+def call_soon_of_here() -> Callable[[Callable[[], object]], object]:
+    """Return the function that has the running event loop call another one, from any thread or signal handler."""
+    if on_asyncio():
+        import asyncio
+
+        return asyncio.get_running_loop().call_soon_threadsafe
+    import trio
+
+    return trio.lowlevel.current_trio_token().run_sync_soon
 
 
 @contextmanager
@@ -239,7 +251,7 @@ class Workers:
     def __init__(self, on_failure: Callable[[BaseException], None] | None = None) -> None:
         """Args: on_failure: called, in the event loop, with what a worker raised; no worker may fail without it."""
         self._on_failure = on_failure
-        self._token: Any = _native_token()
+        self._call_soon = call_soon_of_here()
         self._running: set[Worker] = set()
         self._is_stopped = False
         self.failure: BaseException | None = None
@@ -278,10 +290,7 @@ class Workers:
     def stop_from_anywhere(self) -> None:
         """The same from another thread, or from a finalizer."""
         with suppress(RuntimeError):  # the event loop has ended, and with it the workers
-            if hasattr(self._token, "run_sync_soon"):
-                self._token.run_sync_soon(self.stop)
-            else:
-                self._token.call_soon_threadsafe(self.stop)
+            self._call_soon(self.stop)
 
     async def wait_ended(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Wait until all workers have ended, also in a cancelled scope; tell whether they have, in that time."""
@@ -300,16 +309,6 @@ class Workers:
         """A worker has ended."""
         self._running.discard(worker)
         _RUNNING.discard(worker)
-
-
-def _native_token() -> Any:
-    if on_asyncio():
-        import asyncio
-
-        return asyncio.get_running_loop()
-    import trio
-
-    return trio.lowlevel.current_trio_token()
 
 
 @bordered
