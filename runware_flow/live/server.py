@@ -28,15 +28,14 @@ from runware_flow.view.live_feed import Feed
 from runware_flow.view.report import page_policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable
     from pathlib import Path
 
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import Router
 
     from runware_flow.view.report import Report
-
-    Handler = Callable[[Request], Awaitable[Response]]
 
 __all__ = ("LiveServer", "LiveSource")
 
@@ -152,6 +151,7 @@ class LiveServer:
         from hypercorn.config import Config
 
         serve: Any = importlib.import_module("hypercorn.asyncio").serve
+        self._router = self._make_router()
         config = Config()
         config.bind = [f"fd://{self._socket.detach()}"]
         config.errorlog = _LOGGER
@@ -163,6 +163,19 @@ class LiveServer:
             tasks.start_soon(self._look)
             await serve(self._guard, config, shutdown_trigger=self._closing.wait, mode="asgi")
             tasks.cancel_scope.cancel()
+
+    def _make_router(self) -> Router:
+        from starlette.routing import Route, Router
+
+        routes = [
+            Route("/", self._page),
+            Route("/events", self._events),
+            Route("/picture/{row:int}.{place:int}", self._picture),
+            Route("/file/{row:int}.{place:int}", self._file),
+            Route("/stop", self._stop_run, methods=["POST"]),
+            Route("/mark", self._mark, methods=["POST"]),
+        ]
+        return Router(routes=routes, redirect_slashes=False)
 
     async def _look(self) -> None:
         """Render what is new while it is read; without a reader, only take it in."""
@@ -196,37 +209,23 @@ class LiveServer:
     async def _guard(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer only the page's owner, by the rules above."""
         from starlette.responses import PlainTextResponse
-        from starlette.routing import Route, Router
 
         if scope["type"] != "http":
             return
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         token, _, rest = scope["path"].lstrip("/").partition("/")
-        answer: Any = None
+        # Browsers send no Origin with the GET of a page that the user opens.
+        origins = (None, f"http://{host}") if scope["method"] in ("GET", "HEAD") else (f"http://{host}",)
+        answer: Any = self._router
         if host not in self._hosts:
             answer = PlainTextResponse("this server answers only to its own name", 421)
         elif not secrets.compare_digest(token.encode(), self._token.encode()):
             answer = PlainTextResponse("not found", 404)
-        elif (
-            origin != f"http://{host}"
-            if scope["method"] not in ("GET", "HEAD")
-            else origin not in (None, f"http://{host}")
-        ):
+        elif origin not in origins:
             answer = PlainTextResponse("the request came from another page", 403)
-        if answer is None:
+        else:
             scope = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode(), "root_path": ""}
-            answer = Router(
-                routes=[
-                    Route("/", self._page),
-                    Route("/events", self._events),
-                    Route("/picture/{row:int}.{place:int}", self._picture),
-                    Route("/file/{row:int}.{place:int}", self._file),
-                    Route("/stop", self._stop_run, methods=["POST"]),
-                    Route("/mark", self._mark, methods=["POST"]),
-                ],
-                redirect_slashes=False,
-            )
 
         async def send_guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
