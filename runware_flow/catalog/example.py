@@ -40,11 +40,10 @@ def example_program(
     if task_type in ("training", "tools"):  # nothing is known of what their inputs hold
         return None
     name = TASK_TYPES[task_type].__name__
-    lines = [f"{_python_name('model')}={air!r},".replace("'", '"')]
+    lines = [_argument("model", air)]
     for wire in sorted(schema["required"], key=list(schema["properties"]).index):
-        value, comment = _value(wire, task_type, schema, limits, makes_video)
         if wire not in ("model", "taskType", "taskUUID"):
-            lines.append(f"{_python_name(wire)}={_spell(value)},{f'  {comment}' if comment else ''}")
+            lines.append(_argument(wire, *_value(wire, task_type, schema, limits, makes_video)))
     if not any(one in schema["required"] for one in ("inputs", "messages", "prompt", "speech", "positivePrompt")):
         lines.insert(1, _prompt_or_input(task_type, schema, makes_video))
     lines.sort(key=_reading_order)
@@ -71,9 +70,8 @@ def _reading_order(line: str) -> int:
 def _prompt_or_input(task_type: str, schema: Mapping[str, Any], makes_video: bool) -> str:
     """What a model that insists on nothing is best asked with."""
     if "positivePrompt" in schema["properties"]:
-        return f"positive_prompt={_spell(_PROMPTS.get(task_type, 'A lighthouse'))},"
-    value, comment = _inputs(task_type, makes_video)
-    return f"inputs={_spell(value)},  {comment}"
+        return _argument("positivePrompt", _PROMPTS.get(task_type, "A lighthouse"))
+    return _argument("inputs", *_inputs(task_type, makes_video))
 
 
 def _value(
@@ -110,10 +108,6 @@ def _inputs(task_type: str, makes_video: bool) -> tuple[Any, str]:
     return ({"video": "film.mp4"} if makes_video else {"image": "photo.jpg"}), _COMMENT
 
 
-def _python_name(wire: str) -> str:
-    return _PYTHON_NAMES.get(wire, wire)
-
-
-def _spell(value: Any) -> str:
-    """A literal with the quotation marks that formatters use; texts, lists and dicts of JSON are Python too."""
-    return json.dumps(value)
+def _argument(wire: str, value: Any, comment: str = "") -> str:
+    """One line of the call. Texts, numbers, lists and dicts of JSON are Python too."""
+    return f"{_PYTHON_NAMES.get(wire, wire)}={json.dumps(value)},{f'  {comment}' if comment else ''}"

@@ -99,22 +99,8 @@ _STOP_WORDS = frozenset(
     {"a", "an", "and", "by", "for", "from", "in", "into", "model", "models", "my", "of", "the", "with"}
 )
 _ENDINGS = (
-    "ization",
-    "ation",
-    "ings",
-    "ing",
-    "ers",
-    "er",
-    "ors",
-    "or",
-    "ions",
-    "ion",
-    "als",
-    "al",
-    "es",
-    "ed",
-    "e",
-    "s",
+    *("ization", "ation", "ings", "ing", "ers", "er", "ors", "or"),
+    *("ions", "ion", "als", "al", "es", "ed", "e", "s"),
 )
 _MEDIA = "text|images?|pictures?|videos?|audio|speech|3d|svg|vectors?|music"
 _CONVERSION = re.compile(rf"\b({_MEDIA})[ -](?:to|2)[ -]({_MEDIA})\b")

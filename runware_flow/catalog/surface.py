@@ -139,8 +139,7 @@ def _from_limits(name: str, facts: Mapping[str, Any]) -> Parameter:
 
 def _unite(parameter: Parameter, member: Mapping[str, Any]) -> None:
     for variant in member.get("anyOf", (member,)):
-        values: list[Any] = variant.get("enum", [variant["const"]] if "const" in variant else [])
-        if values:
+        if values := _values([variant]):
             parameter.types.update(map(_json_type, values))
             parameter.values += [value for value in values if value not in parameter.values]
         elif variant["type"] == "array" and variant.get("items", {}).get("type") == "string":

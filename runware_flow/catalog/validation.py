@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from runware_flow.catalog.data_files import read
+from runware_flow.catalog.data_files import schemas
 from runware_flow.errors import RunwareError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ class Validator:
 @cache
 def utility_schema(task_type: str) -> dict[str, Any] | None:
     """The bundled schema of a utility's request (`modelSearch`, ...); None for other task types. Reads the catalog."""
-    found: dict[str, Any] = json.loads(read("schemas.json"))["utilityParams"]
+    found: dict[str, Any] = schemas()["utilityParams"]
     return next((one for one in found.values() if one["properties"]["taskType"].get("const") == task_type), None)
 
 

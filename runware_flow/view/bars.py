@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 __all__ = ("bars",)
 
 
-def bars(board: ProgressBoard, *, height: int = 24, pulse: float | None = None) -> RenderableType:
+def bars(board: ProgressBoard, *, height: int = 24) -> RenderableType:
     """Draw a bar for each stage, and a line for the run; stages that are over give way where the height is short.
 
     Args:
         board: what to show.
         height: lines that there are.
-        pulse: seconds, for the bars of stages whose number is not known; by default the board's time.
     """
-    time = board.seconds if pulse is None else pulse
     stages = board.rows()
     room = max(1, height - 4)
     shown = stages
@@ -43,13 +41,13 @@ def bars(board: ProgressBoard, *, height: int = 24, pulse: float | None = None) 
         expand=True,
     )
     for stage in shown:
-        table.add_row(Text(visible(stage.label)), _bar(stage, board, time), _count(stage), _notes(board, stage))
+        table.add_row(Text(visible(stage.label)), _bar(stage, board), _count(stage), _notes(board, stage))
     hidden = len(stages) - len(shown)
     more = [Text(f"and {hidden} more stages", style="dim")] if hidden else []
     return Group(table, *more, _Footer(board))
 
 
-def _bar(stage: Stage, board: ProgressBoard, time: float) -> ProgressBar:
+def _bar(stage: Stage, board: ProgressBoard) -> ProgressBar:
     is_over = board.end is not None
     total = stage.total if stage.total is not None else (stage.settled or 1) if is_over else None
     style = "red" if stage.failed else "green"
@@ -57,7 +55,7 @@ def _bar(stage: Stage, board: ProgressBoard, time: float) -> ProgressBar:
         total=total if total != 0 else 1,
         completed=stage.settled if total != 0 else 1,
         pulse=total is None and stage.running > 0,
-        animation_time=time,
+        animation_time=board.seconds,
         complete_style="yellow" if stage.failed else "cyan",
         finished_style=style,
     )

@@ -297,14 +297,9 @@ def _medium(kind: str, result: Any, file: MediumFile, alt: str) -> str:
         if target:
             return f'<a class=open href="{escape(target)}" target=_blank rel="noreferrer noopener">{image}</a>'
         return f'<a class=open href="#lightbox">{image}</a>'
-    if kind == "video" and file.file:
+    if kind in ("video", "audio") and file.file:
         return (
-            f'<video controls preload=metadata src="{escape(file.file)}" aria-label="{escape(alt[:300])}"></video>'
-            f'<a class=dim href="{escape(file.file)}" target=_blank>{name}</a>'
-        )
-    if kind == "audio" and file.file:
-        return (
-            f'<audio controls preload=metadata src="{escape(file.file)}" aria-label="{escape(alt[:300])}"></audio>'
+            f'<{kind} controls preload=metadata src="{escape(file.file)}" aria-label="{escape(alt[:300])}"></{kind}>'
             f'<a class=dim href="{escape(file.file)}" target=_blank>{name}</a>'
         )
     if file.file:

@@ -52,6 +52,14 @@ class JournalLine(msgspec.Struct):
     cost: float | None = None
     unknown_count: int = 0
 
+    def add(self, cost: float | None, *, may_be_billed: bool) -> None:
+        """Count one more task; `may_be_billed`: without a cost, whether it may have one."""
+        self.count += 1
+        if cost is not None:
+            self.cost = round((self.cost or 0.0) + cost, 6)
+        elif may_be_billed:
+            self.unknown_count += 1
+
 
 def summarise_journal(entries: Iterable[JournalEntry]) -> JournalStory:
     """Read all entries; of a node with several requests, the last one counts."""
@@ -119,11 +127,7 @@ class _JournalStoryBuilder:
         line = self._receipt.setdefault(
             (box.id, task_type, entry.model), JournalLine(stage_of(entry.path), task_type, entry.model)
         )
-        line.count += 1
-        if entry.cost is not None:
-            line.cost = round((line.cost or 0.0) + entry.cost, 6)
-        elif entry.state != "failed":
-            line.unknown_count += 1
+        line.add(entry.cost, may_be_billed=entry.state != "failed")
 
     def build(self) -> JournalStory:
         rows = list(self._rows.values())

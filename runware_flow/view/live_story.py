@@ -147,11 +147,7 @@ class LiveStory:
             return
         key = (stage_of(event.path), event.task_type or "", event.model)
         line = self._receipt.setdefault(key, JournalLine(*key))
-        line.count += 1
-        if event.cost is not None:
-            line.cost = round((line.cost or 0.0) + event.cost, 6)
-        elif not isinstance(event.outcome, Failed):
-            line.unknown_count += 1
+        line.add(event.cost, may_be_billed=not isinstance(event.outcome, Failed))
 
     def shape(self) -> Shape:
         """The boxes so far; of very many, those that look alike are one."""
