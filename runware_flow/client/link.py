@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -37,9 +37,13 @@ if TYPE_CHECKING:
     Fail = Callable[[Iterable[TaskId], Exception], None]
     Leave = Callable[[Iterable[TaskId]], None]
 
-__all__ = ("ExchangeLink", "Link", "SocketLink")
+    class Lost(Protocol):
+        """Notes why a connection is lost, and ends it."""
 
-T = TypeVar("T")
+        def __call__(self, error: Exception, *, in_reading: bool) -> None: ...
+
+
+__all__ = ("ExchangeLink", "Link", "SocketLink")
 
 
 class Link(Protocol):
@@ -156,7 +160,7 @@ class SocketLink:
         with anyio.CancelScope() as self._scope:
             try:
                 async with AsyncExitStack() as stack:
-                    connection = await _translate(self._enter, stack)
+                    connection = await self._enter(stack)
                     is_open = True
                     self._outbox.clear()
                     self._largest, self._is_too_large, self._is_reply_too_large = (0, ()), False, False
@@ -177,44 +181,54 @@ class SocketLink:
             report(events.ConnectionRefused(now, failure or "connection refused", jitter))
 
     async def _enter(self, stack: AsyncExitStack) -> Connection:
-        connecting = self._connector(
-            self._url, headers=self._headers, max_frame_bytes=MAX_FRAME_BYTES, connect_timeout=CONNECT_TIMEOUT
-        )
-        return await stack.enter_async_context(connecting)
+        try:
+            connecting = self._connector(
+                self._url, headers=self._headers, max_frame_bytes=MAX_FRAME_BYTES, connect_timeout=CONNECT_TIMEOUT
+            )
+            return await stack.enter_async_context(connecting)
+        except TransportError:
+            raise
+        except Exception as error:
+            raise _of_connector(error) from error
 
     async def _converse(self, connection: Connection, report: Report, leave: Leave) -> str:
         """Read and write until the connection is lost; returns why it was."""
         reasons: list[str] = []
         async with open_task_group() as workers:
 
-            async def write() -> None:
-                try:
-                    while True:
-                        taken = await self._outbox.take()
-                        leave(_submitted(taken))
-                        for entries in bundle(taken, by_lane=False):
-                            data = encode_frame([entry.body for entry in entries])
-                            if len(data) > self._largest[0]:
-                                self._largest = (len(data), _ids(entries))
-                            await _translate(connection.send, data)
-                except TransportError as error:
-                    self._is_too_large = self._is_too_large or error.kind == "too-large"
-                    reasons.append(error.message)
-                    workers.cancel_scope.cancel()
-
-            workers.start_soon(write)
-            try:
-                while True:
-                    data = await _translate(connection.receive)
-                    report(self._frame_event(self._api_key.redact_bytes(data)))
-            except TransportError as error:
-                # Without a close code it is a message of the peer's that is too large.
-                if error.kind == "too-large" and error.close_code is None:
-                    self._is_reply_too_large = True
-                self._is_too_large = self._is_too_large or (error.kind == "too-large" and error.close_code is not None)
-                reasons.append(error.message)
+            def lost(error: Exception, *, in_reading: bool) -> None:
+                failure = error if isinstance(error, TransportError) else _of_connector(error)
+                if failure.kind == "too-large":
+                    # Without a close code it is a message of the peer's that is too large.
+                    is_reply = in_reading and failure.close_code is None
+                    self._is_reply_too_large = self._is_reply_too_large or is_reply
+                    self._is_too_large = self._is_too_large or not is_reply
+                reasons.append(failure.message)
                 workers.cancel_scope.cancel()
+
+            workers.start_soon(self._write, connection, leave, lost)
+            while not reasons:
+                try:
+                    data = await connection.receive()
+                except Exception as error:  # noqa: BLE001  # whatever it is, it ends the connection
+                    lost(error, in_reading=True)
+                else:
+                    report(self._frame_event(self._api_key.redact_bytes(data)))
         return reasons[0]
+
+    async def _write(self, connection: Connection, leave: Leave, lost: Lost) -> None:
+        while True:
+            taken = await self._outbox.take()
+            leave(_submitted(taken))
+            for entries in bundle(taken, by_lane=False):
+                data = encode_frame([entry.body for entry in entries])
+                if len(data) > self._largest[0]:
+                    self._largest = (len(data), _ids(entries))
+                try:
+                    await connection.send(data)
+                except Exception as error:  # noqa: BLE001  # whatever it is, it ends the connection
+                    lost(error, in_reading=False)
+                    return
 
     def _frame_event(self, data: bytes) -> events.FrameReceived | events.FrameUnreadable:
         try:
@@ -223,15 +237,9 @@ class SocketLink:
             return events.FrameUnreadable(self._clock(), str(error))
 
 
-async def _translate(function: Callable[..., Awaitable[T]], *args: Any) -> T:
-    """Call a connector, which may be a user's that does not know our error."""
-    try:
-        return await function(*args)
-    except TransportError:
-        raise
-    except Exception as error:
-        message = f"the connector failed: {type(error).__name__}: {error}"
-        raise TransportError(message, kind="lost", sent=True) from error
+def _of_connector(error: Exception) -> TransportError:
+    """The error of a connector that does not know ours, such as a user's."""
+    return TransportError(f"the connector failed: {type(error).__name__}: {error}", kind="lost", sent=True)
 
 
 def _ids(entries: Iterable[Outgoing]) -> tuple[TaskId, ...]:

@@ -211,7 +211,12 @@ class TrioConnection:
         if len(frame) > self._max_frame_bytes:
             raise failures.frame_too_large(self._address, len(frame), self._max_frame_bytes)
         text = as_text(frame)
-        async with self._sending:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._sending.acquire_nowait()  # most often it is free, and `acquire` would take a turn of the loop
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
             websocket = self._check()
             was_open = websocket.closed is None
             try:
@@ -223,6 +228,8 @@ class TrioConnection:
             except BaseException:
                 self._broken = True
                 raise
+        finally:
+            self._sending.release()
 
     async def receive(self) -> bytes:
         with self._receiving:
