@@ -178,9 +178,10 @@ class Durations:
             duration = lower + (upper - lower) * (self._count * _GOLDEN % 1.0)
             self._bracketed.append(duration)
         else:
-            fitting = (seen for seen in reversed(self._bracketed) if seen <= upper)
-            duration = next(fitting, 0.0)
-            if not duration:
+            for duration in reversed(self._bracketed):
+                if duration <= upper:
+                    break
+            else:
                 self._count += 1
                 duration = upper * (0.75 + 0.25 * (self._count * _GOLDEN % 1.0))
         recent, ordered = self._recent, self.ordered

@@ -206,7 +206,8 @@ def _has_payload(raw: bytes) -> bool:
         found = _decode_members(raw)
     except salvage.UNREADABLE:
         return True  # a name that is no UTF-8 is none of the ids
-    return any(name not in _NO_PAYLOAD and value != _NULL for name, value in found.items())
+    others = found.keys() - _NO_PAYLOAD
+    return bool(others) and any(found[name] != _NULL for name in others)
 
 
 def _decode_odd_item(raw: bytes) -> Item | None:
