@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.graph.declaration import SENDS, NodeKind
 from runware_flow.graph.fingerprint import fingerprint
+from runware_flow.graph.prices import micro_usd
 from runware_flow.journal.store import Begin
 from runware_flow.journal.values import decode_item, decode_value, is_still_true
 from runware_flow.runner.media_digests import media_digests
@@ -122,7 +123,7 @@ class Restorer:
     def book(self, accounts: Accounts) -> None:
         """Count what the item bought in earlier runs."""
         for stage, task_type, model, cost in self._bought:
-            accounts.add(stage, task_type, model, cost, may_be_billed=True)
+            accounts.add(stage, task_type, model, micro_usd(cost), may_be_billed=True)
 
     def _put(self, value: Any) -> None:
         self._values.append(value)

@@ -31,7 +31,7 @@ def fingerprint(wire: Mapping[str, Any], media: Iterable[tuple[str, str]] = ()) 
         64 hexadecimal digits (SHA-256 of the canonical JSON).
     """
     asked = {name: value for name, value in wire.items() if name not in _VOLATILE}
-    extra = sorted(media)
+    extra = sorted(media) if media else None
     return hashlib.sha256(_encoder.encode([asked, extra] if extra else asked)).hexdigest()
 
 

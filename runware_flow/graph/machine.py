@@ -639,12 +639,12 @@ class FlowMachine:
         if fan.plan.outer:
             self._wait_outside(run)
         step = fan.plan.steps[0]
-        if isinstance(item, Failed):
-            self._fail(run, step, item.error)
-        elif isinstance(item, Abandoned):
-            self._settle(run, step, ABANDONED, item)
-        else:
+        if not isinstance(item, (Failed, Abandoned)):
             self._settle_ok(run, step, item)
+        elif isinstance(item, Failed):
+            self._fail(run, step, item.error)
+        else:
+            self._settle(run, step, ABANDONED, item)
         return run
 
     def _offer(self, fan: FanRun) -> None:

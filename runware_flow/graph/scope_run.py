@@ -189,8 +189,11 @@ class ScopeRun:
         self.records[slot] = record
 
     def record(self, slot: int) -> Any:
-        """Return what the shell knows of the node's request, or `None`."""
-        return None if self.records is None else self.records.get(slot)
+        """Return what the shell knows of the node's request, or `None`; its path is worked out here if it has none."""
+        record = None if self.records is None else self.records.get(slot)
+        if record is not None and not record.path:
+            record.path = self.path(self.plan.steps[slot])
+        return record
 
 
 class FanRun:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from runware_flow.graph.prices import micro_usd
 from runware_flow.runner.records import ReceiptLine
 
 __all__ = ("Accounts",)
@@ -28,23 +27,22 @@ class Accounts:
         self._whole = whole
         self._entries: dict[tuple[str, str, str | None], _Entry] = {}
 
-    def add(self, stage: str, task_type: str, model: str | None, cost: float | None, *, may_be_billed: bool) -> None:
+    def add(self, stage: str, task_type: str, model: str | None, amount: int | None, *, may_be_billed: bool) -> None:
         """Count one settled request.
 
         Args:
-            cost: USD; `None` is unknown.
+            amount: its cost in micro-USD; `None` is unknown.
             may_be_billed: without a cost, whether it may have one: a request that the service says has failed is free.
         """
         entry = self._entries.setdefault((stage, task_type, model), _Entry())
         entry.count += 1
-        amount = micro_usd(cost)
         if amount is not None:
             entry.known_count += 1
             entry.micro_usd += amount
         elif may_be_billed:
             entry.unknown_count += 1
         if self._whole is not None:
-            self._whole.add(stage, task_type, model, cost, may_be_billed=may_be_billed)
+            self._whole.add(stage, task_type, model, amount, may_be_billed=may_be_billed)
 
     def absorb(self, other: Accounts) -> None:
         """Add all that another run bought."""

@@ -152,7 +152,8 @@ class Admission:
         if not permit.is_open:
             return
         permit.is_open = False
-        self._limits.give_back(permit.need.limits)
+        if permit.need.limits:
+            self._limits.give_back(permit.need.limits)
         if permit.slot is not None:
             permit.slot.close()
         if self._line:

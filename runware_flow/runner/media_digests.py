@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 from runware_flow.wire.pixels import Pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 __all__ = ("media_digests",)
 
 
-def media_digests(request: Any) -> Iterator[tuple[str, str]]:
+def media_digests(request: Any) -> Iterable[tuple[str, str]]:
     """Pair the place of each local medium of a prepared request with a hash of what it is.
 
     Bytes, and the pixels of pictures in memory, are hashed. A file is identified by its path, size and time of change,
     so that a large one is not read twice.
     """
-    for medium in getattr(request, "local_media", ()):
+    media = getattr(request, "local_media", ())
+    return _digests(media) if media else ()
+
+
+def _digests(media: Iterable[Any]) -> Iterator[tuple[str, str]]:
+    for medium in media:
         place = ".".join(str(part) for part in medium.path)
         source = medium.source
         if isinstance(source, bytes):

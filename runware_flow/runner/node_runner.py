@@ -9,6 +9,7 @@ from runware_flow.client.cost_tracker import CostTracker, current_cost_tracker
 from runware_flow.graph.attempts import Attempts, RetryBudget, what_follows
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned
+from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.scope_run import SETTLED
 from runware_flow.runner.attempt_state import AttemptState
 from runware_flow.runner.cancels import check_cancel
@@ -296,14 +297,12 @@ class NodeRunner:
             await self.choices.note_contests(run, step, None if key is None else key.fingerprint)
         kept = await ledger.find_call(key, args)
         if kept.is_known and kept.has_requests:
-            self._accounts.add(step.spec.path, _FUNCTION, None, kept.cost, may_be_billed=True)
+            self._accounts.add(step.spec.path, _FUNCTION, None, micro_usd(kept.cost), may_be_billed=True)
         return kept
 
     def _book(self, step: Step, cost_tracker: CostTracker) -> None:
         """Count what a function has bought, for this run and for the function that this run is inside of."""
-        amount = cost_tracker.micro_usd()
-        cost = None if amount is None else amount / 1_000_000
-        self._accounts.add(step.spec.path, _FUNCTION, None, cost, may_be_billed=True)
+        self._accounts.add(step.spec.path, _FUNCTION, None, cost_tracker.micro_usd(), may_be_billed=True)
         if (outer := current_cost_tracker.get()) is not None:
             outer.absorb(cost_tracker)
 

@@ -19,7 +19,7 @@ from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.plan import NO_ROLE
 from runware_flow.graph.policies import is_verdict, never_left
-from runware_flow.graph.prices import total_micro_usd
+from runware_flow.graph.prices import micro_usd, total_micro_usd
 from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.media_digests import media_digests
 from runware_flow.runner.recorded_choices import RecordedChoices
@@ -82,6 +82,8 @@ class RequestRunner:
         self.choices = None if ledger is None else RecordedChoices(machine, ledger, self._client)
         self._single_flight = single_flight
         self._keeps_results = ledger is not None or single_flight is not None
+        self._has_budget = run_admission.has_budget
+        self._balance = run_admission.balance
         self._parks = run_admission.has_windows
         """The client gives a task back that the service refuses, and does not wait for it."""
         self.refused: dict[tuple[ScopeRun, Step], AttemptState] = {}
@@ -113,7 +115,8 @@ class RequestRunner:
         attempt.task = task
         attempt.request = request = self.prepare(step.spec, task)
         record = self.record(attempt)
-        self.event_bus.note_request(run, step, request.wire)
+        if self.machine.watch:
+            self.event_bus.note_request(run, step, request.wire)
         sent_before = None
         if self._keeps_results or step.role is not NO_ROLE:
             value, sent_before = await self._look_up(attempt, record)
@@ -142,7 +145,8 @@ class RequestRunner:
         run, step = attempt.run, attempt.step
         if step.is_timed:
             check_deadline(step.spec, self.event_bus.time, attempt.request.task_id)
-        self.event_bus.node_started(run, step, attempt.number, attempt.record)
+        if self.machine.watch:
+            self.event_bus.node_started(run, step, attempt.number, attempt.record)
         attempt.is_sent = attempt.is_with_client = True
         if self._unaccepted and attempt.entry is not None:  # of an attempt before
             self._unaccepted.pop(attempt.entry.number, None)
@@ -209,7 +213,9 @@ class RequestRunner:
 
     def prepare(self, spec: NodeSpec, task: Any) -> Any:
         """Have the client complete a task of a node; it may not ask for more results than the node has."""
-        request = self._costed(self._client.prepare(task, include_cost=True))
+        request = self._client.prepare(task, include_cost=True)
+        if self._has_budget:
+            request = self._costed(request)
         if request.slots > 1 and not spec.keeps_all:
             raise DeclarationError(
                 f"{spec.describe()}, asks for {request.slots} results, but a node has one: use each instead of"
@@ -220,16 +226,17 @@ class RequestRunner:
 
     def _costed(self, request: Any) -> Any:
         """Under a budget each request asks for its cost, whatever the task says: an unknown cost cannot be limited."""
-        if self.run_admission.has_budget and not request.wire.get("includeCost", True):
+        if self._has_budget and not request.wire.get("includeCost", True):
             request.wire["includeCost"] = True
         return request
 
     def record(self, attempt: AttemptState) -> NodeRecord:
         """Begin what is known of a request, before it is looked up or sent."""
-        now, request = self.event_bus.time(), attempt.request
-        before: NodeRecord | None = attempt.run.record(attempt.step.slot)
+        run, step, request = attempt.run, attempt.step, attempt.request
+        now = self.event_bus.clock() - self.event_bus.start
+        before: NodeRecord | None = None if run.records is None else run.records.get(step.slot)
         return NodeRecord(
-            path=attempt.run.path(attempt.step),
+            path="" if self.ledger is None else run.path(step),  # only a journal needs it before the record is read
             fingerprint=fingerprint(request.wire, media_digests(request)),
             task_uuid=request.task_id,
             task_type=request.task_type,
@@ -294,13 +301,13 @@ class RequestRunner:
             error.results = list(results)
             results.append(Failed(error))
         record.cost, record.settled, record.is_restored = entry.cost, self.event_bus.time(), True
-        self._accounts.add(spec.path, record.task_type, record.model, record.cost, may_be_billed=True)
+        self._accounts.add(spec.path, record.task_type, record.model, micro_usd(record.cost), may_be_billed=True)
         return _value(spec, request, results)
 
     async def _admit(self, attempt: AttemptState, known_uuid: str | None) -> bool:
         """Get what a request needs before it may be sent; without it, the node is parked."""
-        if (balance := self.run_admission.balance) is not None:
-            balance.begin()
+        if self._balance is not None:
+            self._balance.begin()
         if attempt.step.is_timed:
             check_deadline(attempt.step.spec, self.event_bus.time)
         run, step, request = attempt.run, attempt.step, attempt.request
@@ -452,23 +459,25 @@ class RequestRunner:
             return
         # A cancelled attempt stays sent, so that its node is abandoned as one that may be billed.
         attempt.is_sent = error is None and results is None and attempt.may_have_arrived
-        record.settled = self.event_bus.time()
+        record.settled = self.event_bus.clock() - self.event_bus.start
         amount = total_micro_usd([getattr(result, "cost", None) for result in results or ()])
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
         is_judged = isinstance(error, RunwareError) and is_verdict(error)
-        if amount is not None and (error is None or is_judged):
+        if error is not None and not is_judged:
+            amount = None
+        if amount is not None:
             record.cost = amount / 1_000_000
         is_free = not results and (is_judged or _is_unsent(attempt, error))
         path = attempt.step.spec.path
-        self._accounts.add(path, record.task_type, record.model, record.cost, may_be_billed=not is_free)
-        task_uuid = None if self.ledger is None else record.task_uuid
-        self.run_admission.settle(
-            attempt.permit,
-            record.cost,
-            may_be_billed=not is_free,
-            task_uuid=task_uuid,
-            has_ended=bool(results) and (error is None or is_judged),
-        )
+        self._accounts.add(path, record.task_type, record.model, amount, may_be_billed=not is_free)
+        if attempt.permit is not None and attempt.permit.reservation is not None:
+            self.run_admission.settle(
+                attempt.permit,
+                record.cost,
+                may_be_billed=not is_free,
+                task_uuid=None if self.ledger is None else record.task_uuid,
+                has_ended=bool(results) and (error is None or is_judged),
+            )
 
 
 def _is_unsent(attempt: AttemptState, error: Exception | None) -> bool:
