@@ -61,7 +61,14 @@ RETRYABLE: frozenset[ErrorCode] = frozenset({"provider", "timeout", "connection"
 
 
 class RunwareFlowError(Exception):
-    """The root of everything that this library raises."""
+    """The root of everything that this library raises. Pickled and copied with its attributes and notes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self._plain())
+
+    def _plain(self) -> dict[str, Any]:
+        """Its attributes, as far as they can be pickled."""
+        return vars(self)
 
 
 class RunwareError(RunwareFlowError):
@@ -122,10 +129,6 @@ class RunwareError(RunwareFlowError):
         self.problem_type = problem_type
         self.request_id = request_id
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        context = {name: value for name, value in self.__dict__.items() if name != "message"}
-        return _restore, (type(self), self.message, context)
-
     def __repr__(self) -> str:
         known = {"raw_code": self.raw_code, "parameter": self.parameter, "task_uuid": self.task_uuid}
         extras = "".join(f", {name}={value!r}" for name, value in known.items() if value is not None)
@@ -170,9 +173,6 @@ class TooFewSucceeded(RunwareFlowError):
         super().__init__(message)
         self.errors = list(errors)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), str(self), {"errors": self.errors})
-
 
 class BudgetExceeded(RunwareFlowError):
     """A task was not sent, because it would not fit into the budget, whatever the tasks in flight cost.
@@ -194,10 +194,6 @@ class BudgetExceeded(RunwareFlowError):
         self.spent = spent
         self.left = left
         self.need = need
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        context = {name: getattr(self, name) for name in ("node", "limit", "spent", "left", "need")}
-        return _restore, (type(self), str(self), context)
 
 
 class FlowFailed(RunwareFlowError):
@@ -245,14 +241,15 @@ class FlowFailed(RunwareFlowError):
         """The first line of the text."""
         return str(self).partition("\n")[0]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        plain = ("path", "where", "task_type", "model", "task_uuid", "attempt")
-        context = {"result": None, "node": self.label, **{name: getattr(self, name) for name in plain}}
-        return _restore, (type(self), str(self), context)
+    def _plain(self) -> dict[str, Any]:
+        return {**vars(self), "result": None, "node": self.label}
 
 
-def _restore(kind: type[Any], message: str, context: dict[str, Any]) -> Any:
-    return kind(message, **context)
+def _restore(kind: type[RunwareFlowError], args: tuple[Any, ...], attributes: dict[str, Any]) -> RunwareFlowError:
+    error = kind.__new__(kind)  # its `__init__` may take anything
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 def is_runware_error(error: object) -> TypeGuard[RunwareError]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import pytest
 
 from runware_flow import create_runware_error
 from runware_flow.errors import (
+    BudgetExceeded,
+    FlowFailed,
+    JournalError,
     RunwareError,
     RunwareTimeoutError,
+    TooFewSucceeded,
     is_runware_error,
     stable_code,
 )
@@ -68,10 +73,29 @@ def test_runware_error_pickles_with_all_its_fields():
         problem_type="https://x#late",
         request_id="R1",
     )
-    copy = pickle.loads(pickle.dumps(error))
-    assert type(copy) is RunwareTimeoutError
-    assert copy.__dict__ == error.__dict__
-    assert isinstance(copy, TimeoutError)
+    made = pickle.loads(pickle.dumps(error))
+    assert type(made) is RunwareTimeoutError
+    assert vars(made) == vars(error)
+    assert isinstance(made, TimeoutError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunwareError("no", code="provider", task_uuid="u"),
+        TooFewSucceeded("both failed", errors=[]),
+        BudgetExceeded("too dear", node="art", limit=1.0, spent=0.9, left=0.1),
+        FlowFailed("art failed", result=None, node="art", path="art"),
+        JournalError("gone"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_error_with_a_note_is_pickled_and_copied_with_it(error):
+    error.add_note("in item 7")
+    for made in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(made) is type(error)
+        assert str(made) == str(error)
+        assert vars(made) == vars(error)
 
 
 def test_create_runware_error_derives_the_code():

@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from runware_flow.cache.store import Cache, Cached, read_cache
+from runware_flow.cache.store import Cache, Cached, CacheStore, read_cache
 from runware_flow.errors import RunwareError
 from runware_flow.graph.caching import seconds_to_live
 from runware_flow.graph.scope_run import SETTLED
@@ -73,16 +73,17 @@ class ResultCache:
     result and noting the node that does (`SingleFlight.find`).
     """
 
-    def __init__(self, store: Any, client: object) -> None:
+    def __init__(self, store: CacheStore, client: object) -> None:
         self._store = store
         self._client = client
         self._leads: dict[str, _Leader] = {}
-        self._kept_count = 0
+        self.kept_count = 0
+        """How many results were kept so far; a lookup that found none is repeated if the number has changed."""
         self._has_warned = False
 
     async def find(self, key: str, result_type: type[Result]) -> list[Any] | None:
         """Return the cached results of a request, unless their files no longer exist."""
-        answer: Cached | None = await anyio.to_thread.run_sync(self._store.get, key)
+        answer = await anyio.to_thread.run_sync(self._store.get, key)
         if answer is None:
             return None
         try:
@@ -142,7 +143,7 @@ class ResultCache:
                 self._has_warned = True
                 _LOGGER.warning("a result could not be kept in the cache: %s", str(error) or type(error).__name__)
             return
-        self._kept_count += 1
+        self.kept_count += 1
 
     async def _download(self, key: str, results: list[Any]) -> tuple[str | None, ...]:
         if not isinstance(self._store, Cache) or not self._store.keep_media or not isinstance(self._client, FileClient):
@@ -187,11 +188,6 @@ class ResultCache:
         del self._leads[key]
         for single_flight, run, step in lead.waiting:
             single_flight.wake(run, step)
-
-    @property
-    def kept_count(self) -> int:
-        """How many results were kept so far; a lookup that found none is repeated if the number has changed."""
-        return self._kept_count
 
 
 class _Leader:

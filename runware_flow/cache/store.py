@@ -8,7 +8,7 @@ import re
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -18,7 +18,7 @@ from runware_flow.files import local_path, make_private_folder, open_private_fil
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ("Cache", "CacheStore", "Cached", "is_cache_store", "read_cache")
+__all__ = ("Cache", "CacheStore", "Cached", "read_cache")
 
 _FORMAT = 1
 _KEY = re.compile("[0-9a-f]{64}")
@@ -48,6 +48,7 @@ class Cached(msgspec.Struct, frozen=True):
     files: tuple[str | None, ...] = ()
 
 
+@runtime_checkable
 class CacheStore(Protocol):
     """Keeps answers. Its methods block, may be called from several threads, processes and machines at once."""
 
@@ -62,11 +63,6 @@ class CacheStore(Protocol):
     def drop(self, key: str) -> None:
         """Forget an answer, if there is one."""
         ...
-
-
-def is_cache_store(value: object) -> bool:
-    """Tell whether `value` has the methods of a `CacheStore`."""
-    return all(callable(getattr(value, name, None)) for name in ("get", "put", "drop"))
 
 
 class Cache:
@@ -194,13 +190,13 @@ def _decode(content: bytes) -> Cached | None:
     return file.answer if file.format == _FORMAT else None
 
 
-def read_cache(value: Any) -> Any:
+def read_cache(value: Any) -> CacheStore | None:
     """Return the store that a `cache=` names.
 
     Raises:
         ValueError: it names none.
     """
-    if value is None or is_cache_store(value):
+    if value is None or isinstance(value, CacheStore):
         return value
     if value != "" and (isinstance(value, str) or hasattr(value, "__fspath__")):
         return Cache(os.fspath(value))

@@ -1,6 +1,6 @@
 """The emulator: the service on this machine, with real HTTP, WebSocket and pictures, and with faults on request.
 
-Floor 6. It shares no code with the client side of this library (catalog data apart), so that a misunderstanding of the
+It shares no code with the client side of this library (catalog data apart), so that a misunderstanding of the
 protocol cannot hide by being on both sides.
 """
 
