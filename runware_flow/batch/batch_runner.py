@@ -187,16 +187,16 @@ class BatchRunner:
 
     async def _run(self, work: Work) -> BatchItem[Any, Any] | None:
         """Run an item to its outcome; `None` if it is another process's before that."""
-        with self._watch.item(work.pulled) as told:
+        with self._watch.item(work.pulled) as outcomes:
             if self._leases is None:
                 item = await self._runner.run(work)
-                told.append(item.outcome)
+                outcomes.append(item.outcome)
                 return item
             found: list[BatchItem[Any, Any]] = []
             with self._leases.hold(work):
                 found.append(await self._runner.run(work))
             if found and not is_lost(found[0]):
-                told.append(found[0].outcome)
+                outcomes.append(found[0].outcome)
                 self._leases.end(work, found[0])
                 return found[0]
         self._leases.leave(work)

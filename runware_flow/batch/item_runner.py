@@ -255,7 +255,7 @@ class ItemRunner:
         )
         runner.origin = work.origin
         work.machine = runner.machine
-        told = None if work.pulled is NO_ITEM else self._around.watch.follow(runner.event_bus, work.pulled)
+        reader = None if work.pulled is NO_ITEM else self._around.watch.follow(runner.event_bus, work.pulled)
         try:
             async with open_task_group() as workers:
                 runner.task_group = workers
@@ -263,7 +263,7 @@ class ItemRunner:
                 await runner.wait_for_end()
         finally:
             work.accounts.absorb(runner.accounts)
-            del told
+            del reader  # the event bus holds it weakly
         return runner.machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
 

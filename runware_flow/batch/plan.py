@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ("BatchPlan", "plan_batch")
 
 
+N = TypeVar("N", int, float)
+
+
 class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a batch would send, as a sample of its items says. `print(plan)` shows it.
 
@@ -38,18 +41,13 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tasks_of_one(self) -> tuple[int, int | None]:
         """How many tasks one item sends: the lowest and the highest of the sample; `None` is not known."""
-        most: int | None = 0
-        for plan in self.sample:
-            most = None if most is None or plan.most is None else max(most, plan.most)
-        return min((plan.least for plan in self.sample), default=0), most
+        return min((plan.least for plan in self.sample), default=0), _highest([plan.most for plan in self.sample], 0)
 
     @property
     def cost_of_one(self) -> Cost:
         """USD for one item: the lowest and the highest of the sample."""
-        high: float | None = 0.0
-        for plan in self.sample:
-            high = None if high is None or plan.cost.high is None else max(high, plan.cost.high)
-        return Cost(min((plan.cost.low for plan in self.sample), default=0.0), high)
+        highs = [plan.cost.high for plan in self.sample]
+        return Cost(min((plan.cost.low for plan in self.sample), default=0.0), _highest(highs, 0.0))
 
     @property
     def cost(self) -> Cost:
@@ -90,6 +88,11 @@ class BatchPlan(msgspec.Struct, frozen=True, kw_only=True):
                 f"no price is known for {named}: give prices=, or a journal that has finished requests of them"
             )
         return "\n".join(lines)
+
+
+def _highest(values: Sequence[N | None], default: N) -> N | None:
+    known = [value for value in values if value is not None]
+    return max(known, default=default) if len(known) == len(values) else None
 
 
 def plan_batch(

@@ -144,14 +144,14 @@ class BatchWatch:
     def item(self, pulled: Pulled) -> Generator[list[Any]]:
         """Count an item that runs inside the block, which appends its outcome."""
         self._items.running += 1
-        told: list[Any] = []
+        outcomes: list[Any] = []
         try:
-            yield told
+            yield outcomes
         finally:
             self._items.running -= 1
-            if not told and self._by_item is not None:
+            if not outcomes and self._by_item is not None:
                 self._by_item.pop(pulled.position, None)
-            self.settled(told[0] if told else Abandoned(None, may_be_billed=True))
+            self.settled(outcomes[0] if outcomes else Abandoned(None, may_be_billed=True))
 
     def settled(self, outcome: Outcome[Any], *, is_restored: bool = False) -> None:
         """Count an item that has ended."""

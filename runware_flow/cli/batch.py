@@ -164,31 +164,31 @@ def run_batch_command(
         anyio.run(command.main, backend=backend)
     if command.report is None:
         return 130
-    told = command.report
+    result = command.report
     if not is_json:
         echo(
             visible(
-                f"{batch.name}: {told.ok_count} ok, {told.restored_count} of them restored from the journal,"
-                f" {told.failed_count} failed; {cost_text(told.cost)}"
+                f"{batch.name}: {result.ok_count} ok, {result.restored_count} of them restored from the journal,"
+                f" {result.failed_count} failed; {cost_text(result.cost)}"
             )
         )
     if report is not None:
-        echo(f"report: {told.html(report)}")
+        echo(f"report: {result.html(report)}")
     for line in command.failures:
         say(line)
-    if told.failed_count > len(command.failures):
+    if result.failed_count > len(command.failures):
         where = (
             "--report FILE lists them all"
             if journal is None
             else f"`runware-flow journal ls {journal} --failed` lists them"
         )
-        say(f"{told.failed_count - len(command.failures)} more failed: {where}")
+        say(f"{result.failed_count - len(command.failures)} more failed: {where}")
     if command.interrupts.presses:
         return 130
     if command.failure is not None:
         say(str(command.failure))
         return 1
-    return 1 if told.failed_count else 0
+    return 1 if result.failed_count else 0
 
 
 def _place(item: BatchItem[Any, Any]) -> str:

@@ -333,10 +333,10 @@ def _parameter_row(parameter: dict[str, Any]) -> list[str]:
     values = [str(value) for value in parameter["values"]]
     more = f", and {len(values) - _LONGEST_LIST} more" if len(values) > _LONGEST_LIST else ""
     listed = "one of " + ", ".join(values[:_LONGEST_LIST]) + more if values else ""
-    said = "; ".join(
+    described = "; ".join(
         filter(None, (listed, parameter["range"], parameter["note"] if "." in parameter["name"] else None))
     )
-    return ["*" if parameter["required"] else "", parameter["name"], parameter["type"], said]
+    return ["*" if parameter["required"] else "", parameter["name"], parameter["type"], described]
 
 
 def _print_changes(changes: RegistryChanges) -> None:

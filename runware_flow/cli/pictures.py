@@ -30,14 +30,13 @@ _TELLING_SECONDS = 2.0
 class PicturesLine:
     """Tells how far the pictures of a report are: a line every two seconds, and the last one if there was another."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._next = clock() + _TELLING_SECONDS
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _TELLING_SECONDS
         self._has_told = False
 
     def report(self, done: int, total: int) -> None:
         """Say it if it is time."""
-        now = self._clock()
+        now = time.monotonic()
         if now >= self._next or (self._has_told and done == total):
             self._next = now + _TELLING_SECONDS
             self._has_told = True

@@ -176,9 +176,9 @@ def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | No
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.state] = counts.get(row.state, 0) + 1
-    said = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no nodes"
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no nodes"
     restored = sum(row.restored for row in rows)
-    said += f", {restored} of them restored from the journal" if restored else ""
+    summary += f", {restored} of them restored from the journal" if restored else ""
     used = {number for row in rows for number in row.after}
     last = [row for number, row in enumerate(rows) if number not in used and row.state == "ok"]
     for row in last[:_SHOWN_RESULTS]:
@@ -187,7 +187,9 @@ def _summarise(flow: Flow, result: RunResult, rows: list[Row], report: Path | No
             echo(f"{visible(row.place)}: {visible(shown)}")
     if len(last) > _SHOWN_RESULTS:
         echo(f"... and {len(last) - _SHOWN_RESULTS} more")
-    echo(f"{visible(flow.name)}: {result.end} in {duration(result.seconds or 0.0)}; {said}; {cost_text(result.cost)}")
+    echo(
+        f"{visible(flow.name)}: {result.end} in {duration(result.seconds or 0.0)}; {summary}; {cost_text(result.cost)}"
+    )
     if report is not None:
         echo(f"report: {report}")
 

@@ -625,8 +625,8 @@ def pack_job(spec: BatchSpec, journal: PostgresStore, run_id: str, name: str) ->
     budget = read_budget(spec.settings.budget)
     if budget is not None:  # what is spent of it is in the journal
         budget = Budget(budget.usd, prices=budget.prices)
-    told = spec.settings.progress
-    progress = "events" if callable(told) else "counts" if told else ""
+    wanted = spec.settings.progress
+    progress = "events" if callable(wanted) else "counts" if wanted else ""
     settings = msgspec.structs.replace(spec.settings, journal=None, progress=None, budget=budget)
     sent = spec._replace(key=None, settings=settings)
     try:

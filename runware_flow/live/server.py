@@ -247,8 +247,8 @@ class LiveServer:
     async def _events(self, request: Request) -> Response:
         from starlette.responses import StreamingResponse
 
-        asked = request.headers.get("last-event-id") or request.query_params.get("from", "")
-        version = int(asked) if asked.isdecimal() and len(asked) < 10 else 0
+        seen = request.headers.get("last-event-id") or request.query_params.get("from", "")
+        version = int(seen) if seen.isdecimal() and len(seen) < 10 else 0
         return StreamingResponse(self._feed_events(version), media_type="text/event-stream")
 
     async def _feed_events(self, version: int) -> AsyncGenerator[bytes]:
@@ -260,9 +260,9 @@ class LiveServer:
             while True:
                 news, is_over = self._news, self._stop.is_set()
                 if self._feed.version != version:
-                    told = self._feed.since(version)
-                    version = told["version"]
-                    body = msgspec.json.encode(told)
+                    changes = self._feed.since(version)
+                    version = changes["version"]
+                    body = msgspec.json.encode(changes)
                     yield b"id: %d\nevent: change\ndata: %b\n\n" % (version, body)
                 if is_over:
                     yield b"event: end\ndata: {}\n\n"
@@ -312,10 +312,10 @@ class LiveServer:
             if len(body) > _MOST_BODY:
                 return PlainTextResponse("too much", 413)
         try:
-            asked = msgspec.json.decode(body, type=_Marks)
+            marks = msgspec.json.decode(body, type=_Marks)
         except (msgspec.MsgspecError, ValueError):
             return PlainTextResponse("not understood", 400)
-        change = partial(self._source.mark, asked.nodes, is_marked=asked.marked)
+        change = partial(self._source.mark, marks.nodes, is_marked=marks.marked)
         return await self._carry_out(anyio.to_thread.run_sync(change))
 
     async def _carry_out(self, change: Awaitable[None]) -> Response:

@@ -9,13 +9,15 @@
 
 `>>` puts in an event at once; `<<` says which command is expected next. Nothing is compared before `check`, which
 prints the whole transcript with the places where it differs, so that a failure is read like a log. A playbook that is
-used as a context manager is checked at the end of its block. Works for any machine with `handle(event) -> commands`.
+used as a context manager is checked at the end of its block. `ANY`, which is `unittest.mock`'s, equals everything.
+Works for any machine with `handle(event) -> commands`.
 """
 
 from __future__ import annotations
 
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from unittest.mock import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,21 +35,6 @@ class Machine(Protocol[EventT_contra]):
     def handle(self, event: EventT_contra, /) -> Sequence[Any]:
         """Handle an event; return the commands that follow."""
         ...
-
-
-class _Anything:
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __repr__(self) -> str:
-        return "ANY"
-
-
-ANY: Any = _Anything()
-"""Equals everything: for the parts of a command that do not matter to a test."""
 
 
 class Playbook(Generic[EventT]):

@@ -83,6 +83,6 @@ class _Footer:
         self._board = board
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        name, said = self._board.footer(options.max_width)
+        name, facts = self._board.footer(options.max_width)
         style = {"done": "green", "failed": "bold red"}.get(self._board.end or "", "bold")
-        yield Text.assemble((name, style), "  ", said, no_wrap=True, overflow="ellipsis")
+        yield Text.assemble((name, style), "  ", facts, no_wrap=True, overflow="ellipsis")

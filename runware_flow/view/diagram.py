@@ -59,8 +59,8 @@ def _write(
             lines.append(f"{indent}end")
             continue
         known = None if figures is None else figures.get(box.id)
-        said = [box.label, *(known.words() if known is not None else (box.detail,))]
-        text = _label(said)
+        words = [box.label, *(known.words() if known is not None else (box.detail,))]
+        text = _label(words)
         opening, closing = ("[", "]") if box.kind in ("task", "function") else ("([", "])")
         lines.append(f'{indent}{box.id}{opening}"{text}"{closing}')
 

@@ -277,16 +277,16 @@ def _cell(cell: Cell, item: GalleryItem, rows: Sequence[Row], files: Mapping[tup
 
 
 def _why(row: Row, title: str) -> str:
-    told = f"<p class=s-{row.state}>{row.state}</p>"
+    state = f"<p class=s-{row.state}>{row.state}</p>"
     if row.error is not None and row.state == "failed":
         message = str(row.error) or type(row.error).__name__
-        asked = row.prompt[:_TITLE_LETTERS] if row.prompt != title else ""
-        prompt = f"<p class=dim>Prompt: {escape(asked)}</p>" if asked else ""
+        prompted = row.prompt[:_TITLE_LETTERS] if row.prompt != title else ""
+        prompt = f"<p class=dim>Prompt: {escape(prompted)}</p>" if prompted else ""
         return (
-            f"{told}<p class=why>{escape(message[:_TEXT_LETTERS])}</p>{prompt}"
+            f"{state}<p class=why>{escape(message[:_TEXT_LETTERS])}</p>{prompt}"
             f"<p class=dim>{escape(advice_for(row.error))}</p>"
         )
-    return f"{told}<p class=dim>{escape(row.because[:_TEXT_LETTERS])}</p>" if row.because else told
+    return f"{state}<p class=dim>{escape(row.because[:_TEXT_LETTERS])}</p>" if row.because else state
 
 
 def _medium(kind: str, result: Any, file: MediumFile, alt: str) -> str:

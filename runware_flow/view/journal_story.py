@@ -162,7 +162,7 @@ class _JournalStoryBuilder:
 
 
 def _row_of(entry: JournalEntry, box: str) -> Row:
-    told = summarise_request({**entry.request, "taskType": entry.task_type, "model": entry.model})
+    request = summarise_request({**entry.request, "taskType": entry.task_type, "model": entry.model})
     row = Row(
         box=box,
         flow=entry.flow,
@@ -177,7 +177,7 @@ def _row_of(entry: JournalEntry, box: str) -> Row:
         fingerprint=entry.fingerprint,
         task_type=entry.task_type,
         model=entry.model,
-        prompt=told.prompt,
+        prompt=request.prompt,
         error=entry.error,
     )
     if entry.task_uuid is not None:

@@ -83,11 +83,11 @@ def _small_card(item: GalleryItem, rows: Sequence[Row], files: Mapping[tuple[int
                 media.append(_small_medium(kind, address, f"{cell.label}: {item.title}", border))
             text = rows[number].text if rows[number].state == "ok" and rows[number].text else text
     state = "" if item.state == "ok" else f"<b>{item.state}</b> "
-    said = f"<br/><i>{escape(text[:_CAPTION_LETTERS])}</i>" if text else ""
+    caption = f"<br/><i>{escape(text[:_CAPTION_LETTERS])}</i>" if text else ""
     return (
         f"<figure style='margin:0;max-width:{_SIDE * 2 + 6}px'><div style='display:flex;flex-wrap:wrap;gap:4px'>"
         f"{''.join(media)}</div><figcaption style='font-size:smaller'>{state}"
-        f"{escape(item.title[:_CAPTION_LETTERS])}{said}</figcaption></figure>"
+        f"{escape(item.title[:_CAPTION_LETTERS])}{caption}</figcaption></figure>"
     )
 
 
@@ -118,6 +118,6 @@ def board_bundle(board: ProgressBoard) -> dict[str, str]:
         for stage in board.rows()
     )
     head = "".join(f"<th>{word}</th>" for word in ("stage", "", "done", ""))
-    said = escape("  ".join([duration(board.seconds), *board.totals()]))
-    caption = f"<caption style='text-align:left'><b>{escape(board.name)}</b> {said}</caption>"
+    facts = escape("  ".join([duration(board.seconds), *board.totals()]))
+    caption = f"<caption style='text-align:left'><b>{escape(board.name)}</b> {facts}</caption>"
     return {"text/html": f"<table>{caption}<tr>{head}</tr>{rows}</table>", "text/plain": board.line()}

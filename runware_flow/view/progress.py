@@ -123,9 +123,9 @@ class SharedStages:
         """The counts of all workers together."""
         total: dict[str, StageCounts] = {}
         for worker in dict.fromkeys([*self._reported, *self._delivered]):
-            told, delivered = self._reported.get(worker, {}), self._delivered.get(worker, {})
-            for label in dict.fromkeys([*told, *delivered]):
-                pairs = zip(told.get(label, _NONE), delivered.get(label, _NONE), strict=True)
+            reported, delivered = self._reported.get(worker, {}), self._delivered.get(worker, {})
+            for label in dict.fromkeys([*reported, *delivered]):
+                pairs = zip(reported.get(label, _NONE), delivered.get(label, _NONE), strict=True)
                 most = cast("StageCounts", tuple(max(pair) for pair in pairs))
                 total[label] = _added(total.get(label, _NONE), most)
         return total
@@ -312,8 +312,8 @@ class ProgressBoard:
         if len(name) > columns // 3:
             name = name[: max(1, columns // 3 - 1)] + "…"
         room = columns - len(name) - 2
-        said = "  ".join([time, *self.totals(room - len(time) - 2)])
-        return name, said if len(said) <= room else "  ".join(self.totals(room))
+        facts = "  ".join([time, *self.totals(room - len(time) - 2)])
+        return name, facts if len(facts) <= room else "  ".join(self.totals(room))
 
     def snapshot(self) -> dict[str, Any]:
         """The same as plain data: what a line of `progress="json"` holds."""

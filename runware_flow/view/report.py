@@ -255,9 +255,7 @@ def _tile(name: str, value: str, tone: str, state: str) -> str:
 
 
 def _tone(state: str) -> str:
-    return {"done": "ok", "failed": "failed", "running": "running"}.get(
-        state, "abandoned" if state != "journal" else ""
-    )
+    return {"done": "ok", "failed": "failed", "running": "running", "journal": ""}.get(state, "abandoned")
 
 
 def _failures(report: Report) -> str:
@@ -279,10 +277,10 @@ def _failures(report: Report) -> str:
 
 def _failure(report: Report, numbers: list[int], error: Exception) -> str:
     row = report.rows[numbers[0]]
-    told = (
+    code = (
         f"{error.code}" + (f" ({error.raw_code})" if error.raw_code else "") if isinstance(error, RunwareError) else ""
     )
-    kind = told or type(error).__name__
+    kind = code or type(error).__name__
     message = str(error) or type(error).__name__
     times = "" if len(numbers) == 1 else f" and {len(numbers) - 1:,} others"
     link = getattr(error, "documentation", None)

@@ -39,14 +39,14 @@ def summarise_request(task: Any) -> RequestSummary:
 
     task_type = read("task_type", "taskType")
     model = read("model", "model")
-    asked = (
+    prompts = (
         read("positive_prompt", "positivePrompt"),
         _last_message(read("messages", "messages")),
         _member(read("speech", "speech"), "text"),
         read("prompt", "prompt") if task_type == "promptEnhance" else None,  # a caption's is the same for all pictures
     )
     return RequestSummary(
-        next((text for text in asked if isinstance(text, str) and text), "")[:TEXT_LIMIT],
+        next((text for text in prompts if isinstance(text, str) and text), "")[:TEXT_LIMIT],
         task_type if isinstance(task_type, str) and task_type else None,
         model if isinstance(model, str) else None,
     )

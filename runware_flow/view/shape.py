@@ -130,8 +130,8 @@ def _origins(spec: NodeSpec) -> Iterable[NodeSpec]:
 def _detail(spec: NodeSpec) -> str:
     if spec.kind is not NodeKind.TASK:
         return "" if spec.kind is NodeKind.BUILD else _WORDS.get(spec.kind, spec.kind.value)
-    told = summarise_request(spec.work)
-    return " · ".join(part for part in (told.task_type, told.model) if part)
+    request = summarise_request(spec.work)
+    return " · ".join(part for part in (request.task_type, request.model) if part)
 
 
 def _width(spec: NodeSpec) -> int | None:

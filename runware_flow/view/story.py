@@ -133,10 +133,10 @@ class _StoryBuilder:
         elif isinstance(outcome, Abandoned):
             row.may_be_billed = outcome.may_be_billed
             row.task_uuid = row.task_uuid or outcome.task_uuid
-        told, row.uses = self._summary(run, step)
-        row.prompt = told.prompt
-        row.task_type = row.task_type or told.task_type
-        row.model = row.model or told.model
+        request, row.uses = self._summary(run, step)
+        row.prompt = request.prompt
+        row.task_type = row.task_type or request.task_type
+        row.model = row.model or request.model
         return row
 
     def _box(self, step: Step) -> str:

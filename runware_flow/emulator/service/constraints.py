@@ -92,10 +92,10 @@ def check_range(name: str, value: Any, limit: Mapping[str, Any], *, loose: bool)
 
 def _check_number(name: str, value: float, limit: Mapping[str, Any], span: tuple[Any, Any, Any]) -> None:
     low, high, step = span
-    said = [f"at least {low}"] if low is not None else []
-    said += [f"at most {high}"] if high is not None else []
+    limits = [f"at least {low}"] if low is not None else []
+    limits += [f"at most {high}"] if high is not None else []
     if (low is not None and value < low) or (high is not None and value > high):
-        raise invalid(name, f"It must be {' and '.join(said)}.", type=limit.get("type", "number"))
+        raise invalid(name, f"It must be {' and '.join(limits)}.", type=limit.get("type", "number"))
     if step and value % step:
         raise invalid(name, f"It must be a multiple of {step}.", type=limit.get("type", "number"))
 
