@@ -410,7 +410,8 @@ def render_operations() -> str:
 def render_narrow(summary: str, group: str, about: str, surfaces: dict[str, tuple[str, list[Parameter]]]) -> str:
     """The source of a module whose tasks are narrower than those of `runware_flow.tasks`.
 
-    What all structs of one task type share is declared once, in a base of theirs.
+    What all structs of one task type share is declared once, in a base of theirs; one that takes all that the task type
+    takes is a subclass of its struct.
 
     Args:
         summary: of the module.
@@ -422,6 +423,7 @@ def render_narrow(summary: str, group: str, about: str, surfaces: dict[str, tupl
     imports = task_imports(
         task_types,
         "from typing import Any, ClassVar, Literal\n",
+        "from runware_flow import tasks",
         "from runware_flow.types import UNSET, Result, Task, UnsetType",
     )
     module = Module(summary, imports, noqa="PYI051, TC003", borrows=True)
@@ -436,6 +438,8 @@ def render_narrow(summary: str, group: str, about: str, surfaces: dict[str, tupl
     for key, (task_type, parameters) in surfaces.items():
         base = base_name(task_type, group) if shared[task_type] else ""
         own = [parameter for parameter in parameters if parameter not in shared[task_type]]
+        if parameters == task_surface(task_type, catalog.schemas(), catalog.limits()):
+            base, own = f"tasks.{TASKS[task_type][0]}", []
         text = f"{TASKS[task_type][1]} {about} `{key}`."
         name = pascal_case(key)
         module.classes.append(task_class(module, name, task_type, text, own, base=base, **{group: key}))

@@ -10,30 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+from runware_flow import tasks
 from runware_flow.results import (
     CaptionResult,
     ControlNetPreprocessResult,
-    ImageMaskingResult,
-    PromptEnhanceResult,
     RemoveBackgroundResult,
-    ToolsResult,
     TrainingResult,
     UpscaleResult,
-    VectorizeResult,
 )
 from runware_flow.tasks import (
     WIRE_NAMES,
     CaptionInputs,
     ControlNetPreprocessInputs,
     ControlNetPreprocessSettings,
-    ImageMaskingInputs,
-    ImageMaskingSettings,
     RemoveBackgroundInputs,
     RemoveBackgroundSettings,
     UpscaleInputs,
     UpscaleSettings,
     Value,
-    VectorizeInputs,
 )
 from runware_flow.types import UNSET, Task, UnsetType
 
@@ -190,130 +184,22 @@ class ControlnetPreprocess(Task[ControlNetPreprocessResult], kw_only=True, renam
     """Settings of the model. Taken by 2 of 12 models; top level in 2025 API. [doc-2025-10]"""
 
 
-class Masking(Task[ImageMaskingResult], kw_only=True, rename=WIRE_NAMES):
-    """Find things in an image and give a mask of them. The operation `masking`. Delivery: sync or async; the
-    service's own default is sync.
-    """
+class Masking(tasks.ImageMasking, kw_only=True, rename=WIRE_NAMES):
+    """Find things in an image and give a mask of them. The operation `masking`."""
 
-    task_type: ClassVar[str] = "imageMasking"
-    result_type = ImageMaskingResult
     operation: ClassVar[str] = "masking"
 
-    model: str
-    """The model: an AIR (`source:id@version`), or the slug of one of the 15 that the catalog knows for this."""
 
-    inputs: ImageMaskingInputs | Mapping[str, Value]
-    """The media to work on."""
+class PromptEnhance(tasks.PromptEnhance, kw_only=True, rename=WIRE_NAMES):
+    """Write better versions of a prompt. The operation `prompt-enhance`."""
 
-    webhook_url: str | UnsetType = UNSET
-    """Where the service posts each finished result."""
-
-    include_cost: bool | UnsetType = UNSET
-    """Whether each result tells its cost in USD. Default False. [doc]"""
-
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """How the results come; the client sets it unless told. Default sync. [doc]"""
-
-    upload_endpoint: str | UnsetType = UNSET
-    """Where the service puts the bytes of each result, by HTTP PUT."""
-
-    ttl: int | UnsetType = UNSET
-    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
-
-    output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Whether results come as a URL or as data. Default URL. [doc]"""
-
-    output_format: Literal["JPG", "PNG", "WEBP"] | str | UnsetType = UNSET
-    """The file format of the results. Default JPG. [doc]"""
-
-    routing: Mapping[str, Any] | UnsetType = UNSET
-    """How the service routes the task; it documents no contents."""
-
-    settings: ImageMaskingSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Settings of the model."""
-
-
-class PromptEnhance(Task[PromptEnhanceResult], kw_only=True, rename=WIRE_NAMES):
-    """Write better versions of a prompt. The operation `prompt-enhance`. Delivery: sync or async; the service's
-    own default is sync.
-    """
-
-    task_type: ClassVar[str] = "promptEnhance"
-    result_type = PromptEnhanceResult
     operation: ClassVar[str] = "prompt-enhance"
 
-    prompt: str
-    """What to work from. 1 to 300 characters. [doc]"""
 
-    model: str | UnsetType = UNSET
-    """The model: an AIR (`source:id@version`), or the slug of one."""
+class RemoveBackground(tasks.RemoveBackground, kw_only=True, rename=WIRE_NAMES):
+    """Cut the subject of an image or a video out of its background. The operation `remove-background`."""
 
-    webhook_url: str | UnsetType = UNSET
-    """Where the service posts each finished result."""
-
-    include_cost: bool | UnsetType = UNSET
-    """Whether each result tells its cost in USD. Default False. [doc]"""
-
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """How the results come; the client sets it unless told. Default sync. [doc]"""
-
-    routing: Mapping[str, Any] | UnsetType = UNSET
-    """How the service routes the task; it documents no contents."""
-
-    prompt_max_length: int | UnsetType = UNSET
-    """The length of each version. 12 to 400; tokens; required in 2025 docs; 3p min 5 default 200. [doc-2025-10]"""
-
-    prompt_versions: int | UnsetType = UNSET
-    """How many results to make. 1 to 5; default 1; required in 2025 docs. [doc-2025-10]"""
-
-
-class RemoveBackground(Task[RemoveBackgroundResult], kw_only=True, rename=WIRE_NAMES):
-    """Cut the subject of an image or a video out of its background. The operation `remove-background`. Delivery:
-    sync or async; the service's own default is sync.
-    """
-
-    task_type: ClassVar[str] = "removeBackground"
-    result_type = RemoveBackgroundResult
     operation: ClassVar[str] = "remove-background"
-
-    model: str
-    """The model: an AIR (`source:id@version`), or the slug of one of the 13 that the catalog knows for this."""
-
-    inputs: RemoveBackgroundInputs | Mapping[str, Value]
-    """The media to work on."""
-
-    webhook_url: str | UnsetType = UNSET
-    """Where the service posts each finished result."""
-
-    include_cost: bool | UnsetType = UNSET
-    """Whether each result tells its cost in USD. Default False. [doc]"""
-
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """How the results come; the client sets it unless told. Default sync. [doc]"""
-
-    upload_endpoint: str | UnsetType = UNSET
-    """Where the service puts the bytes of each result, by HTTP PUT."""
-
-    ttl: int | UnsetType = UNSET
-    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
-
-    output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Whether results come as a URL or as data. Default URL. [doc]"""
-
-    output_format: Literal["JPG", "PNG", "WEBP", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """The file format of the results. Default PNG. [doc]"""
-
-    output_quality: int | UnsetType = UNSET
-    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
-
-    routing: Mapping[str, Any] | UnsetType = UNSET
-    """How the service routes the task; it documents no contents."""
-
-    settings: RemoveBackgroundSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Settings of the model. Taken by 2 of 13 models; RemBG only. [doc-2025-10]"""
-
-    provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Settings of the model's provider, under the provider's name. Taken by 1 of 13 models."""
 
 
 class RemoveBackgroundImage(Task[RemoveBackgroundResult], kw_only=True, rename=WIRE_NAMES):
@@ -443,78 +329,10 @@ class Training(Task[TrainingResult], kw_only=True, rename=WIRE_NAMES):
     """Whether each result tells its cost in USD. Default False. [doc]"""
 
 
-class Upscale(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
-    """Enlarge an image or a video. The operation `upscale`. Delivery: sync or async; the service's own default
-    is sync.
-    """
+class Upscale(tasks.Upscale, kw_only=True, rename=WIRE_NAMES):
+    """Enlarge an image or a video. The operation `upscale`."""
 
-    task_type: ClassVar[str] = "upscale"
-    result_type = UpscaleResult
     operation: ClassVar[str] = "upscale"
-
-    model: str
-    """The model: an AIR (`source:id@version`), or the slug of one of the 15 that the catalog knows for this."""
-
-    inputs: UpscaleInputs | Mapping[str, Value]
-    """The media to work on."""
-
-    webhook_url: str | UnsetType = UNSET
-    """Where the service posts each finished result."""
-
-    include_cost: bool | UnsetType = UNSET
-    """Whether each result tells its cost in USD. Default False. [doc]"""
-
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """How the results come; the client sets it unless told. Default sync. [doc]"""
-
-    upload_endpoint: str | UnsetType = UNSET
-    """Where the service puts the bytes of each result, by HTTP PUT."""
-
-    ttl: int | UnsetType = UNSET
-    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
-
-    output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Whether results come as a URL or as data. Default URL. [doc]"""
-
-    output_format: Literal["JPG", "PNG", "WEBP", "MP4", "WEBM", "MOV"] | str | UnsetType = UNSET
-    """The file format of the results. Default JPG. [doc]"""
-
-    output_quality: int | UnsetType = UNSET
-    """The quality of lossy compression. 20 to 99; default 95. [doc]"""
-
-    routing: Mapping[str, Any] | UnsetType = UNSET
-    """How the service routes the task; it documents no contents."""
-
-    upscale_factor: float | UnsetType = UNSET
-    """By how much to enlarge each side. Taken by 10 of 15 models; required in 2025 docs, optional in 1.8.0; 4
-    only on some models; free number on four. [doc-2025-10]
-    """
-
-    target_megapixels: int | UnsetType = UNSET
-    """The size to enlarge to. Megapixels; taken by 1 of 15 models. [sdk-types-1.8.0]"""
-
-    width: int | UnsetType = UNSET
-    """The width of what is made, in pixels. Taken by 2 of 15 models. [sdk-types-1.8.0]"""
-
-    height: int | UnsetType = UNSET
-    """The height of what is made, in pixels. Taken by 2 of 15 models. [sdk-types-1.8.0]"""
-
-    resolution: Literal["240p", "360p", "480p", "540p", "720p", "1080p", "2k", "4k"] | str | UnsetType = UNSET
-    """The size of what is made, as a preset such as `1K` or `720p`, instead of width and height. Taken by 2 of
-    15 models. [sdk-types-1.8.0]
-    """
-
-    fps: float | UnsetType = UNSET
-    """The frame rate of the video. Frames a second; taken by 4 of 15 models. [sdk-types-1.8.0]"""
-
-    settings: UpscaleSettings | Mapping[str, Any] | UnsetType = UNSET
-    """Settings of the model. Taken by 9 of 15 models; availability per model. [doc-2025-10]"""
-
-    positive_prompt: str | UnsetType = UNSET
-    """What to make. Taken by 1 of 15 models."""
-
-    provider_settings: Mapping[str, Any] | UnsetType = UNSET
-    """Settings of the model's provider, under the provider's name. Taken by 1 of 15 models."""
 
 
 class UpscaleImage(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
@@ -642,90 +460,16 @@ class UpscaleVideo(Task[UpscaleResult], kw_only=True, rename=WIRE_NAMES):
     """What to make. Taken by 1 of 7 models."""
 
 
-class Vectorize(Task[VectorizeResult], kw_only=True, rename=WIRE_NAMES):
-    """Make an SVG from an image or a prompt. The operation `vectorize`. Delivery: sync or async; the service's
-    own default is sync.
-    """
+class Vectorize(tasks.Vectorize, kw_only=True, rename=WIRE_NAMES):
+    """Make an SVG from an image or a prompt. The operation `vectorize`."""
 
-    task_type: ClassVar[str] = "vectorize"
-    result_type = VectorizeResult
     operation: ClassVar[str] = "vectorize"
 
-    model: str
-    """The model: an AIR (`source:id@version`), or the slug of one of the 6 that the catalog knows for this."""
 
-    webhook_url: str | UnsetType = UNSET
-    """Where the service posts each finished result."""
-
-    include_cost: bool | UnsetType = UNSET
-    """Whether each result tells its cost in USD. Default False. [doc]"""
-
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """How the results come; the client sets it unless told. Default sync. [doc]"""
-
-    upload_endpoint: str | UnsetType = UNSET
-    """Where the service puts the bytes of each result, by HTTP PUT."""
-
-    ttl: int | UnsetType = UNSET
-    """How long the result's URL lives. At least 60; seconds; only with URL output. [doc]"""
-
-    output_type: Literal["URL", "base64Data", "dataURI"] | str | Sequence[str] | UnsetType = UNSET
-    """Whether results come as a URL or as data. Default URL. [doc]"""
-
-    output_format: Literal["SVG"] | str | UnsetType = UNSET
-    """The file format of the results. Default SVG. [doc]"""
-
-    routing: Mapping[str, Any] | UnsetType = UNSET
-    """How the service routes the task; it documents no contents."""
-
-    inputs: VectorizeInputs | Mapping[str, Value] | UnsetType = UNSET
-    """The media to work on. Taken by 4 of 6 models; image to SVG models. [sdk-types-1.8.0]"""
-
-    positive_prompt: str | UnsetType = UNSET
-    """What to make. Taken by 4 of 6 models; text to vector models. [sdk-types-1.8.0]"""
-
-    width: int | UnsetType = UNSET
-    """The width of what is made, in pixels. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
-
-    height: int | UnsetType = UNSET
-    """The height of what is made, in pixels. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
-
-    settings: Mapping[str, Any] | UnsetType = UNSET
-    """Settings of the model. Taken by 4 of 6 models. [sdk-types-1.8.0]"""
-
-
-class Tools(Task[ToolsResult], kw_only=True, rename=WIRE_NAMES):
+class Tools(tasks.Tools, kw_only=True, rename=WIRE_NAMES):
     """Process media without a generative model. The operation `tools`."""
 
-    task_type: ClassVar[str] = "tools"
-    result_type = ToolsResult
     operation: ClassVar[str] = "tools"
-
-    model: str
-    """The model: an AIR (`source:id@version`), or the slug of one."""
-
-    inputs: Mapping[str, Value]
-    """The media to work on."""
-
-    settings: Mapping[str, Any] | UnsetType = UNSET
-    """Settings of the model."""
-
-    output_format: (
-        Literal["MP4", "WEBM", "MOV", "MKV", "MP3", "WAV", "AAC", "FLAC", "OGG", "PNG", "JPG", "WEBP"] | str | UnsetType
-    ) = UNSET
-    """The file format of the results."""
-
-    ttl: int | UnsetType = UNSET
-    """How long the result's URL lives. At least 60; seconds. [doc]"""
-
-    webhook_url: str | UnsetType = UNSET
-    """Where the service posts each finished result."""
-
-    include_cost: bool | UnsetType = UNSET
-    """Whether each result tells its cost in USD. Default False. [doc]"""
-
-    delivery_method: Literal["sync", "async"] | str | UnsetType = UNSET
-    """How the results come; the client sets it unless told."""
 
 
 OPERATIONS: dict[str, type[Task[Any]]] = {
