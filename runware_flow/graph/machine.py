@@ -727,7 +727,7 @@ class FlowMachine:
         del fan.live[run.index]
         if fan.is_ended:
             self._finish_fan(fan)
-        else:
+        elif not fan.is_queued:
             self._offer(fan)
 
     # Nodes that choose

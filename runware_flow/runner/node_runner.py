@@ -12,11 +12,12 @@ from runware_flow.graph.outcomes import Abandoned
 from runware_flow.graph.prices import micro_usd
 from runware_flow.graph.scope_run import SETTLED
 from runware_flow.runner.attempt_state import AttemptState
+from runware_flow.runner.blocking import is_debugging
 from runware_flow.runner.cancels import check_cancel
 from runware_flow.runner.hedge import send_hedged
 from runware_flow.runner.request_runner import HELD, PARKED, RequestRunner
 from runware_flow.runner.timing import check_deadline, in_time
-from runware_flow.runner.user_code import call, check_value, pick
+from runware_flow.runner.user_code import call, call_watched, is_no_value, pick, wrong_value
 
 if TYPE_CHECKING:
     from runware_flow.cache.single_flight import SingleFlight
@@ -63,6 +64,7 @@ class NodeRunner:
         self._run_admission = run_admission
         self._ledger = ledger
         self._single_flight = single_flight
+        self._call_function = call_watched if is_debugging() else call
         self._retries = RetryBudget() if retries is None else retries
         self._attempts: dict[tuple[ScopeRun, Step], Attempts] = {}
         """Of the nodes that have begun and whose policy needs more than the number of attempts."""
@@ -277,7 +279,10 @@ class NodeRunner:
         began = clock() - start
         token = current_cost_tracker.set(cost_tracker)
         try:
-            value = await (in_time(step.spec, began, call, work, args) if step.is_timed else call(work, args))
+            if step.is_timed:
+                value: object = await in_time(step.spec, began, self._call_function, work, args)
+            else:
+                value = await self._call_function(work, args)
         except BaseException as error:
             check_cancel(error, step.spec)
             raise
@@ -286,7 +291,8 @@ class NodeRunner:
             run.note_times(step.slot, began, clock() - start)
             if cost_tracker.count:
                 self._book(step, cost_tracker)
-        check_value(value, step.spec)
+        if is_no_value(type(value)):
+            raise wrong_value(value, step.spec)
         return value
 
     async def _find_call(self, ledger: Ledger, attempt: AttemptState, work: Step, args: list[Any]) -> Call:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from runware_flow.errors import DeclarationError
 from runware_flow.graph.declaration import NodeKind, is_node, is_node_type
-from runware_flow.runner.blocking import is_debugging, watch_steps
+from runware_flow.runner.blocking import watch_steps
 from runware_flow.types import Task
 from runware_flow.wire.codec import is_mapping
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.plan import Step
 
-__all__ = ("build", "call", "check_value", "pick", "task_of")
+__all__ = ("build", "call", "call_watched", "is_no_value", "pick", "task_of", "wrong_value")
 
 
 def task_of(work: Step, args: list[Any]) -> Any:
@@ -29,27 +29,33 @@ def task_of(work: Step, args: list[Any]) -> Any:
 def call(step: Step, args: list[Any]) -> Awaitable[Any]:
     """Call the async function of a node; what it returns is to be awaited by the caller, without a frame of ours."""
     working: Awaitable[Any] = step.work(*args)
-    if is_debugging() and inspect.iscoroutine(working):
-        return watch_steps(working, step.spec.describe())
     return working
 
 
-def check_value(value: object, spec: NodeSpec) -> None:
-    """Check what an async function has returned.
-
-    Raises:
-        DeclarationError: it is a task or a node, which only a builder may return.
-    """
-    if _is_refused(type(value)):
-        raise _wrong_value(value, spec)
+def call_watched(step: Step, args: list[Any]) -> Awaitable[Any]:
+    """The same in Python's development mode, in which each step of the function is watched."""
+    working: Awaitable[Any] = step.work(*args)
+    return watch_steps(working, step.spec.describe()) if inspect.iscoroutine(working) else working
 
 
-def _is_refused_type(kind: type[object]) -> bool:
+def _is_no_value(kind: type[object]) -> bool:
     return issubclass(kind, Task) or is_node_type(kind)
 
 
-_is_refused = cast("Callable[[type[object]], bool]", lru_cache(maxsize=256)(_is_refused_type))
-"""The same, found out once for all the values of a type."""
+is_no_value = cast("Callable[[type[object]], bool]", lru_cache(maxsize=256)(_is_no_value))
+"""Whether only a builder may return such objects: tasks and nodes. Found out once for each type."""
+
+
+def wrong_value(value: object, spec: NodeSpec) -> DeclarationError:
+    """The error for an async function that returned a task or a node."""
+    if is_node(value):
+        return DeclarationError(
+            f"the function of {spec.describe()}, returned {value!r}: nodes are declared before the run"
+        )
+    return DeclarationError(
+        f"the function of {spec.describe()}, is async but returned a task, which is not sent: make it a plain `def`,"
+        " or await the task in it with `current_run().client.run(task)`"
+    )
 
 
 def pick(step: Step, args: list[Any]) -> Any:
@@ -92,17 +98,6 @@ def _wrong_task(task: Any, spec: NodeSpec) -> DeclarationError:
     else:
         what = f"{name}: return a task or a dict with wire names; for a plain value, use pick"
     return DeclarationError(f"the builder of {spec.describe()}, returned {what}")
-
-
-def _wrong_value(value: object, spec: NodeSpec) -> DeclarationError:
-    if is_node(value):
-        return DeclarationError(
-            f"the function of {spec.describe()}, returned {value!r}: nodes are declared before the run"
-        )
-    return DeclarationError(
-        f"the function of {spec.describe()}, is async but returned a task, which is not sent: make it a plain `def`,"
-        " or await the task in it with `current_run().client.run(task)`"
-    )
 
 
 def _note(error: Exception, note: str) -> None:

@@ -98,7 +98,7 @@ def test_cancel_reaches_the_function_and_leaves_it(run):
 def test_nodes_are_watched_in_development_mode_alone(run, monkeypatch, is_on):
     clock = Clock()
     monkeypatch.setattr(blocking.watch_steps, "__kwdefaults__", {"clock": clock})
-    monkeypatch.setattr("runware_flow.runner.user_code.is_debugging", lambda: is_on)
+    monkeypatch.setattr("runware_flow.runner.node_runner.is_debugging", lambda: is_on)
     flow = Flow("blocks")
     node = flow.then(lambda_free(clock))
 
