@@ -468,14 +468,7 @@ class _ClusterRun:
                     job = self._job
                     continue
                 job = None
-                self._shares.note(worker.address, offered, reply.in_use)
-                if worker.share != offered[CONCURRENCY]:
-                    worker.share = offered[CONCURRENCY]
-                    self._wake_shares()
-                worker.in_use = reply.in_use[CONCURRENCY]
-                running = sum(other.in_use for other in self._workers.values())
-                self._state.report.note_running(running)
-                self._state.watch.note_running(running)
+                self._note_use(worker, offered, reply.in_use)
                 self._receive(worker, reply)
                 worker.is_drained = is_draining and not reply.has_more
                 self._wake()
@@ -487,6 +480,17 @@ class _ClusterRun:
                 )
                 with anyio.move_on_after(_SETTLED_SECONDS if is_quiet else _UNSETTLED_SECONDS):
                     await changed.wait()
+
+    def _note_use(self, worker: _Worker, offered: dict[str, int], in_use: dict[str, int]) -> None:
+        """A worker has taken its share, and says how much of it is in use."""
+        self._shares.note(worker.address, offered, in_use)
+        if worker.share != offered[CONCURRENCY]:
+            worker.share = offered[CONCURRENCY]
+            self._wake_shares()
+        worker.in_use = in_use[CONCURRENCY]
+        running = sum(other.in_use for other in self._workers.values())
+        self._state.report.note_running(running)
+        self._state.watch.note_running(running)
 
     def _receive(self, worker: _Worker, reply: Reply) -> None:
         """Take what a worker tells of its nodes."""

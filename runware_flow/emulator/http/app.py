@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from runware_flow.emulator.http.body import BodyFirst
-from runware_flow.emulator.http.compatible import ChatEndpoint, MissingEndpoint, ModelsEndpoint
+from runware_flow.emulator.http.compatible import ChatEndpoint
 from runware_flow.emulator.http.endpoints import Endpoints
 from runware_flow.emulator.http.origins import CorsSend, OriginPolicy
 from runware_flow.emulator.http.rest import RestEndpoint, answer
@@ -91,8 +91,11 @@ def create_app(driver: ServiceDriver, host: str) -> App:
     routes = [
         *(Route(path, RestEndpoint(driver)) for path in ("/v1", "/v1/")),
         Route("/v1/chat/completions", ChatEndpoint(driver)),
-        Route("/v1/models", ModelsEndpoint(driver)),
-        *(Route(f"/v1/{name}", MissingEndpoint()) for name in ("responses", "messages", "decisions")),
+        Route("/v1/models", endpoints.models),
+        *(
+            Route(f"/v1/{name}", endpoints.missing, methods=["GET", "POST"])
+            for name in ("responses", "messages", "decisions")
+        ),
         Route("/__emulator__/log", endpoints.log),
         Route("/schemas/registry.json", endpoints.registry),
         Route("/schemas/resolve/{model:path}", endpoints.resolve),

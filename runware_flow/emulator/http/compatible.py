@@ -1,4 +1,4 @@
-"""The OpenAI-compatible APIs: chat completions and the list of models; other paths get an error that says so.
+"""The OpenAI-compatible API of chat completions.
 
 The same models, the same scripted answers, the same log and the same account as with text tasks.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runware_flow.emulator.http.driver import ServiceDriver
     from runware_flow.emulator.service.jobs import Job
 
-__all__ = ("ChatEndpoint", "MissingEndpoint", "ModelsEndpoint")
+__all__ = ("ChatEndpoint",)
 
 
 class ChatEndpoint:
@@ -82,27 +82,3 @@ class ChatEndpoint:
         entry = reply.frame.errors[0]
         status = http_status(entry["code"])
         raise Problem(entry["code"], entry["message"], parameter=entry.get("parameter"), status=status)
-
-
-class ModelsEndpoint:
-    """An ASGI application for `GET /v1/models`: a bare list, and no key is needed (a guess)."""
-
-    def __init__(self, driver: ServiceDriver) -> None:
-        self._service = driver.service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        body = msgspec.json.encode(chat.list_models(self._service.models, self._service.settings))
-        await answer(send, 200, body)
-
-
-class MissingEndpoint:
-    """An ASGI application for what the service has and the emulator has not."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Say that it is not there; with 404, after which no client tries again."""
-        message = (
-            f"The emulator has no {scope['path']}: it answers /v1 and /v1/chat/completions."
-            " The service itself has this endpoint."
-        )
-        await answer(send, 404, chat.chat_error(Problem("notImplemented", message, status=404)))

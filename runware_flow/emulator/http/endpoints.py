@@ -14,6 +14,7 @@ from runware_flow.emulator.http.body import read_body
 from runware_flow.emulator.http.content import Content
 from runware_flow.emulator.http.schemas import request_schema, response_schema
 from runware_flow.emulator.problems import Problem
+from runware_flow.emulator.service import chat
 from runware_flow.emulator.service.search import architecture
 from runware_flow.emulator.service.serverless import Serverless, problem_document
 
@@ -113,6 +114,18 @@ class Endpoints:
                 await anyio.sleep(max(0.0, ready_at - time.monotonic()))
         task = self._apps.get(app_id, str(body["taskId"]), environment, time.monotonic(), _clock())
         return 200 if action == "invoke-sync" and task["status"] != "pending" else 202, task
+
+    async def models(self, _request: Request) -> Response:
+        """The language models, as OpenAI-compatible APIs list them; no key is needed (a guess)."""
+        return _json(chat.list_models(self._service.models, self._service.settings))
+
+    async def missing(self, request: Request) -> Response:
+        """What the service has and the emulator has not; 404, after which no client tries again."""
+        message = (
+            f"The emulator has no {request.url.path}: it answers /v1 and /v1/chat/completions."
+            " The service itself has this endpoint."
+        )
+        return _json(chat.chat_error(Problem("notImplemented", message, status=404)), 404)
 
     async def log(self, _request: Request) -> Response:
         """Everything that `emulator.log` has, for other processes."""

@@ -149,6 +149,7 @@ def _errors(problem: Problem) -> dict[str, Any]:
 
 
 async def answer(send: Send, status: int, body: dict[str, Any] | bytes, **headers: str) -> None:
+    """Send a whole answer: JSON, or bytes of another `content_type`."""
     raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
     kind = headers.pop("content_type", "application/json")
     fields = [(b"content-type", kind.encode()), (b"content-length", str(len(raw)).encode())]

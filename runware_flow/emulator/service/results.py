@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runware_flow.emulator.jsonvalues import as_list, as_object
@@ -61,16 +62,16 @@ def produce(job: Job, recipes: list[Recipe], media_store: MediaStore, settings: 
     makers: dict[str, Callable[[Job, Slot, list[Recipe], Settings], dict[str, Any] | Recipe]] = {
         "imageInference": _image,
         "upscale": _upscale,
-        "removeBackground": _derive("cutout"),
-        "imageMasking": _derive("mask"),
-        "controlNetPreprocess": _derive("guide"),
+        "removeBackground": partial(_derive, "cutout"),
+        "imageMasking": partial(_derive, "mask"),
+        "controlNetPreprocess": partial(_derive, "guide"),
         "vectorize": _vectorize,
         "caption": _caption,
         "textInference": _text,
         "promptEnhance": _enhance,
-        "videoInference": _file("film"),
-        "audioInference": _file("tone"),
-        "3dInference": _file("solid"),
+        "videoInference": partial(_file, "film"),
+        "audioInference": partial(_file, "tone"),
+        "3dInference": partial(_file, "solid"),
         "tools": _tool,
         "training": _training,
         "imageUpload": _store,
@@ -206,11 +207,11 @@ def _whole(size: int) -> int:
     return min(2048, max(128, size // 16 * 16))
 
 
-def _upscale(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) -> Recipe:
+def _upscale(job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
     """Enlarge by the factor; at most 4096 x 4096, for which a larger input is shrunk first [doc]."""
     source = _main_picture(job, recipes)
     if job.kind.modality == "video":
-        return replace(_file("film")(job, _slot, recipes, _settings), prompt=source.prompt)
+        return replace(_file("film", job, slot, recipes, settings), prompt=source.prompt)
     factor = float(job.task.get("upscaleFactor") or 2)
     megapixels = job.task.get("targetMegapixels")
     if isinstance(megapixels, int | float) and megapixels > 0:
@@ -223,20 +224,17 @@ def _upscale(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) 
     return source.derived("resized", width=width, height=height, detail=source.detail)
 
 
-def _derive(process: str) -> Callable[[Job, Slot, list[Recipe], Settings], Recipe]:
-    def make(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) -> Recipe:
-        source = _main_picture(job, recipes)
-        if job.kind.modality == "video":
-            return replace(_file("film")(job, _slot, recipes, _settings), prompt=source.prompt)
-        chosen, detail = process, str(job.task.get("preProcessorType") or job.task.get("model")).rpartition("@")[2]
-        settings = as_object(job.task.get("settings"))
-        if process == "cutout":
-            only_mask = settings.get("returnOnlyMask") or job.task.get("returnOnlyMask")
-            rgba = as_list(settings.get("rgba") or job.task.get("rgba"))
-            chosen, detail = "mask" if only_mask else "cutout", ",".join(map(str, rgba))
-        return source.derived(chosen, detail=detail)
-
-    return make
+def _derive(process: str, job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
+    source = _main_picture(job, recipes)
+    if job.kind.modality == "video":
+        return replace(_file("film", job, slot, recipes, settings), prompt=source.prompt)
+    detail = str(job.task.get("preProcessorType") or job.task.get("model")).rpartition("@")[2]
+    if process == "cutout":
+        given = as_object(job.task.get("settings"))
+        rgba = as_list(given.get("rgba") or job.task.get("rgba"))
+        process = "mask" if given.get("returnOnlyMask") or job.task.get("returnOnlyMask") else "cutout"
+        detail = ",".join(map(str, rgba))
+    return source.derived(process, detail=detail)
 
 
 def _vectorize(job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
@@ -253,11 +251,11 @@ def _caption(job: Job, _slot: Slot, recipes: list[Recipe], _settings: Settings) 
     return {"text": texts.describe(source)}
 
 
-def _text(job: Job, slot: Slot, _recipes: list[Recipe], _settings: Settings) -> dict[str, Any]:
+def _text(job: Job, slot: Slot, _recipes: list[Recipe], settings: Settings) -> dict[str, Any]:
     """Text, why it ended, and the usage when asked for; no id of its own, whatever numberResults is [sdk]."""
-    said = texts.answer(job.task, slot.index, _settings.answers)
+    said = texts.answer(job.task, slot.index, settings.answers)
     item: dict[str, Any] = {"text": said.text, "finishReason": said.finish_reason}
-    if job.task.get("includeUsage") is True or _settings.usage == "always":
+    if job.task.get("includeUsage") is True or settings.usage == "always":
         item["usage"] = said.usage
     return item
 
@@ -268,31 +266,29 @@ def _enhance(job: Job, slot: Slot, _recipes: list[Recipe], settings: Settings) -
     return {"text": texts.enhance(str(job.task["prompt"]), slot.index, limit, settings.seed)}
 
 
-def _file(process: str) -> Callable[[Job, Slot, list[Recipe], Settings], Recipe]:
-    def make(job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
-        duration = job.task.get("duration")
-        sound = as_object(job.task.get("audioSettings"))
-        seconds = duration if isinstance(duration, int | float) else 2
-        return Recipe(
-            process=process,
-            width=int(job.task.get("width") or 320),
-            height=int(job.task.get("height") or 180),
-            prompt=str(job.task.get("positivePrompt") or ""),
-            seed=_seed(job, slot, settings),
-            source=recipes[0] if recipes else None,
-            detail=f"{seconds},{sound.get('sampleRate') or 8000},{sound.get('channels') or 1}",
-        )
-
-    return make
+def _file(process: str, job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
+    duration = job.task.get("duration")
+    sound = as_object(job.task.get("audioSettings"))
+    seconds = duration if isinstance(duration, int | float) else 2
+    return Recipe(
+        process=process,
+        width=int(job.task.get("width") or 320),
+        height=int(job.task.get("height") or 180),
+        prompt=str(job.task.get("positivePrompt") or ""),
+        seed=_seed(job, slot, settings),
+        source=recipes[0] if recipes else None,
+        detail=f"{seconds},{sound.get('sampleRate') or 8000},{sound.get('channels') or 1}",
+    )
 
 
 def _tool(job: Job, slot: Slot, recipes: list[Recipe], settings: Settings) -> Recipe:
     """What a conversion makes, by the format that was asked for: a still, a sound or a film."""
     asked = str(job.task.get("outputFormat") or "MP4").upper()
     if asked in ("PNG", "JPG", "WEBP"):
-        made = _file("generated")(job, slot, recipes, settings)
+        made = _file("generated", job, slot, recipes, settings)
         return replace(made, source=recipes[0] if recipes and recipes[0].width else None, prompt="")
-    return _file("tone" if asked in ("MP3", "WAV", "AAC", "FLAC", "OGG") else "film")(job, slot, recipes, settings)
+    process = "tone" if asked in ("MP3", "WAV", "AAC", "FLAC", "OGG") else "film"
+    return _file(process, job, slot, recipes, settings)
 
 
 def _training(_job: Job, _slot: Slot, _recipes: list[Recipe], _settings: Settings) -> Recipe:
