@@ -184,7 +184,10 @@ class ItemRunner:
             raise ClientStateError("this batch has no client: call batch.run(items, client), or set RUNWARE_API_KEY")
         self._around.report.work()
         is_short = is_chain(plan) and not self._around.watch.wants_events
-        outcome = await (self._walk if is_short else self._spread)(work, plan)
+        await (self._walk if is_short else self._spread)(work, plan)
+        assert work.machine is not None
+        assert isinstance(work.node, Node)
+        outcome = work.machine.root.outcome(work.node.spec.slot)
         assert outcome is not None
         return outcome
 
@@ -200,7 +203,7 @@ class ItemRunner:
                 " for many results, many.gather()"
             )
 
-    async def _walk(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
+    async def _walk(self, work: Work, plan: ScopePlan) -> None:
         """Run a chain of nodes without a runner: there is never more than one to run."""
         around = self._around
         # A chain has one node to run at a time, and perhaps a second request for it.
@@ -238,9 +241,9 @@ class ItemRunner:
                 single_flight.close(is_over=True)
             around.watch.item_left(machine.root, work.pulled)
             await node_runner.end()
-        return machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
-    async def _spread(self, work: Work, plan: ScopePlan) -> Outcome[Any] | None:
+    async def _spread(self, work: Work, plan: ScopePlan) -> None:
+        """Run nodes that may run beside each other, or whose events are wanted."""
         around = self._around
         runner = Runner(
             work.flow.declaration,
@@ -264,7 +267,6 @@ class ItemRunner:
         finally:
             work.accounts.absorb(runner.accounts)
             del reader  # the event bus holds it weakly
-        return runner.machine.root.outcome(cast("Node[Any]", work.node).spec.slot)
 
 
 class _ItemClock:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Router
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from runware_flow.view.report import Report
 
@@ -206,7 +207,7 @@ class LiveServer:
                 self._news.set()
                 self._news = anyio.Event()
 
-    async def _guard(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer only the page's owner, by the rules above."""
         from starlette.responses import PlainTextResponse
 
@@ -217,7 +218,7 @@ class LiveServer:
         token, _, rest = scope["path"].lstrip("/").partition("/")
         # Browsers send no Origin with the GET of a page that the user opens.
         origins = (None, f"http://{host}") if scope["method"] in ("GET", "HEAD") else (f"http://{host}",)
-        answer: Any = self._router
+        answer: ASGIApp = self._router
         if host not in self._hosts:
             answer = PlainTextResponse("this server answers only to its own name", 421)
         elif not secrets.compare_digest(token.encode(), self._token.encode()):
@@ -227,7 +228,7 @@ class LiveServer:
         else:
             scope = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode(), "root_path": ""}
 
-        async def send_guarded(message: Any) -> None:
+        async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], *_headers()]}
             await send(message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runware_flow.graph.declaration import PURE, NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Outcome
@@ -34,7 +34,7 @@ _RATE_SECONDS = 15.0
 _LINE_STAGES = 6
 """How many stages a plain line names."""
 
-StageCounts: TypeAlias = tuple[int, int, int, int, int, int]
+StageCounts: TypeAlias = tuple[int, ...]
 """Nodes of a stage: running, ok, restored (of those that are ok), failed, skipped, abandoned."""
 _NONE: StageCounts = (0, 0, 0, 0, 0, 0)
 
@@ -126,13 +126,12 @@ class SharedStages:
             reported, delivered = self._reported.get(worker, {}), self._delivered.get(worker, {})
             for label in dict.fromkeys([*reported, *delivered]):
                 pairs = zip(reported.get(label, _NONE), delivered.get(label, _NONE), strict=True)
-                most = cast("StageCounts", tuple(max(pair) for pair in pairs))
-                total[label] = _added(total.get(label, _NONE), most)
+                total[label] = _added(total.get(label, _NONE), tuple(map(max, pairs)))
         return total
 
 
 def _added(one: StageCounts, other: StageCounts) -> StageCounts:
-    return cast("StageCounts", tuple(a + b for a, b in zip(one, other, strict=True)))
+    return tuple(a + b for a, b in zip(one, other, strict=True))
 
 
 class ProgressBoard:
