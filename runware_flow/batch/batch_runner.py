@@ -29,16 +29,16 @@ __all__ = ("BatchRunner", "FailurePolicy")
 _ITEMS_AT_ONCE = 64
 """Items that are looked up in a journal together, at most."""
 _ITEMS_A_TURN = 16
-"""Items that a worker finishes before it lets others in, should none of them wait for anything."""
-
-
+"""Items that a worker finishes before it lets other tasks run, should none of them wait for anything."""
 _UNFINISHED = 4
-"""Times `concurrency` items may be unfinished, those included that wait for a send window."""
+"""The most unfinished items, as a multiple of `concurrency`; those included that wait for a send window."""
 
 
 class BatchRunner:
-    """As many workers as there is work for, and one unfinished item each: `concurrency`, not counting those whose item
-    waits for a send window, and four times that with them. So a model that refuses tasks does not hold up another one.
+    """Starts workers as there is work for them; each works on one item at a time.
+
+    `concurrency` of them are active. A worker whose item waits for a send window is suspended and another one is
+    started, up to four times `concurrency` in all, so that a model that refuses tasks does not hold up another one.
 
     A worker without work pulls an item. With a journal it pulls as many as there is room for, and looks them all up
     before it runs one of those that are not finished and leaves the others to more workers.
@@ -62,13 +62,14 @@ class BatchRunner:
         self._policy = FailurePolicy(outbox, settings, tolerance)
         self._watch = watch
         self._leases = leases
-        self._elsewhere: list[Work] = []
-        """Items that other processes have; no more than these work on at once."""
+        self._leased_elsewhere: list[Work] = []
+        """Items that other processes have; there are no more than those processes work on at once."""
         self._is_waiting = False
-        self._count = 0
-        self._run_count = 0
-        self._away_count = 0
-        self._returning: deque[anyio.Event] = deque()
+        self.worker_count = 0
+        """How many items are worked on, at most."""
+        self._active_count = 0
+        self._suspended_count = 0
+        self._resuming: deque[anyio.Event] = deque()
         self._todo: deque[Work] = deque()
         self._open_count = 0
         self._is_stopped = False
@@ -83,7 +84,7 @@ class BatchRunner:
                 await self._watch.finish("failed")
                 return
             async with anyio.create_task_group() as self._workers:
-                self._hire(self._workers)
+                self._start_worker(self._workers)
                 await self._source.attend(lambda: self.resize(self.concurrency))
             self._policy.end()
             await self._watch.finish(self._how_it_ended())
@@ -109,81 +110,77 @@ class BatchRunner:
         self._is_stopped = True
         self._source.stop()
 
-    @property
-    def running_count(self) -> int:
-        """How many items are worked on, at most."""
-        return self._count
-
     def resize(self, concurrency: int) -> None:
         """Work on that many items from now on; where they are more, as they end."""
         self.concurrency = concurrency
         if self._workers is not None:
             self._is_over = self._source.is_over
-            self._let_return()
-            self._hire(self._workers)
+            self._resume_suspended()
+            self._start_worker(self._workers)
 
-    def _hire(self, workers: TaskGroup) -> None:
-        if self._count - self._away_count < self.concurrency and self._count < _UNFINISHED * self.concurrency:
-            self._count += 1
+    def _start_worker(self, workers: TaskGroup) -> None:
+        if self.worker_count < self._most_unfinished:
+            self.worker_count += 1
             workers.start_soon(self._work, workers)
 
     async def _work(self, workers: TaskGroup) -> None:
         turn = _ITEMS_A_TURN
-        while not self._is_crowded and (self._todo or await self._look_for_work(workers)):
+        while not self._has_too_many_workers and (self._todo or await self._look_for_work(workers)):
             if self._is_stopped:
                 break  # what was not begun is left to the next run
             if not self._todo:
                 continue
-            if self._run_count >= self.concurrency:
-                break  # items that are back from their wait come first, and their workers go on with this one
+            if self._active_count >= self.concurrency:
+                break  # suspended items come first; their workers go on with this one
             work = self._todo.popleft()
             self._begin(work)
-            self._run_count += 1
+            self._active_count += 1
             try:
                 item = await self._run(work)
             finally:
-                self._run_count -= 1
-                self._let_return()
+                self._active_count -= 1
+                self._resume_suspended()
             if item is not None:
                 self._settle(item, work, workers)
             turn -= 1
             if not turn:
                 turn = _ITEMS_A_TURN
                 await anyio.lowlevel.checkpoint()
-        self._count -= 1
+        self.worker_count -= 1
 
     @property
-    def _is_crowded(self) -> bool:
-        """Whether there are more workers than there should be: `concurrency` is smaller, or items came back."""
-        return self._count - self._away_count > self.concurrency or self._run_count >= self.concurrency
+    def _has_too_many_workers(self) -> bool:
+        """Whether a worker is to end: `concurrency` is smaller now, or suspended items are active again."""
+        return self.worker_count - self._suspended_count > self.concurrency or self._active_count >= self.concurrency
 
-    async def step_aside(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Let another item be worked on while one waits for a send window, and come back when `wait` is over and
-        there is a place again. A cancel ends either wait.
+    async def suspend(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait for a send window while another item is worked on.
+
+        Returns when `wait` is over and one more worker may be active. A cancel ends either wait.
         """
-        self._away_count += 1
-        self._run_count -= 1
-        is_back = anyio.Event()
+        self._suspended_count += 1
+        self._active_count -= 1
+        is_resumed = anyio.Event()
         try:
-            self._let_return()
+            self._resume_suspended()
             if self._workers is not None and not self._is_stopped and (self._todo or not self._is_over):
-                self._hire(self._workers)
+                self._start_worker(self._workers)
             await wait()
-            if self._run_count >= self.concurrency:
-                self._returning.append(is_back)
-                await is_back.wait()
+            if self._active_count >= self.concurrency:
+                self._resuming.append(is_resumed)
+                await is_resumed.wait()
         finally:
-            self._away_count -= 1
-            if is_back in self._returning:
-                self._returning.remove(is_back)
-            if not is_back.is_set():
-                self._run_count += 1
+            self._suspended_count -= 1
+            if is_resumed in self._resuming:
+                self._resuming.remove(is_resumed)
+            if not is_resumed.is_set():
+                self._active_count += 1
 
-    def _let_return(self) -> None:
-        """Give the places that are free to the items that came back first."""
-        while self._returning and self._run_count < self.concurrency:
-            self._run_count += 1
-            self._returning.popleft().set()
+    def _resume_suspended(self) -> None:
+        """Let those whose wait was over first be active, as far as there is room."""
+        while self._resuming and self._active_count < self.concurrency:
+            self._active_count += 1
+            self._resuming.popleft().set()
 
     async def _run(self, work: Work) -> BatchItem[Any, Any] | None:
         """Run an item to its outcome; `None` if it is another process's before that."""
@@ -213,7 +210,7 @@ class BatchRunner:
     def _leave(self, work: Work) -> None:
         """Leave an item to the process that has it; it is looked at again later."""
         self._open_count -= 1
-        self._elsewhere.append(work)
+        self._leased_elsewhere.append(work)
 
     async def _look_for_work(self, workers: TaskGroup) -> bool:
         """Pull items and restore those that are finished; tells whether there may be more."""
@@ -225,7 +222,7 @@ class BatchRunner:
         if not works:
             return await self._wait_for_others()
         if self._has_room and not self._is_over:
-            self._hire(workers)
+            self._start_worker(workers)
         if runner.has_journal:
             done, works = await runner.restore(works)
             for item, work in done:
@@ -237,9 +234,9 @@ class BatchRunner:
             works = await self._take(self._leases, works, workers)
         self._todo += works
         for _ in works[1:]:
-            self._hire(workers)
+            self._start_worker(workers)
         if works and self._has_room and not self._is_over:  # what was finished on record has left room
-            self._hire(workers)
+            self._start_worker(workers)
         return True
 
     async def _pull(self, works: list[Work]) -> None:
@@ -257,16 +254,16 @@ class BatchRunner:
 
     def _look_elsewhere(self) -> list[Work]:
         """Take up, now and then, the items that other processes had."""
-        if self._leases is None or not self._elsewhere or not self._leases.may_look():
+        if self._leases is None or not self._leased_elsewhere or not self._leases.may_look():
             return []
         self._leases.note_look()
-        works, self._elsewhere = self._elsewhere, []
+        works, self._leased_elsewhere = self._leased_elsewhere, []
         self._open_count += len(works)
         return works
 
     async def _wait_for_others(self) -> bool:
         """Wait for the items that other processes have, if nothing else is left; tells whether there are any."""
-        if self._leases is None or not self._elsewhere or self._is_waiting or self._is_stopped:
+        if self._leases is None or not self._leased_elsewhere or self._is_waiting or self._is_stopped:
             return False
         self._is_waiting = True
         try:
@@ -290,8 +287,12 @@ class BatchRunner:
 
     @property
     def _has_room(self) -> bool:
-        most = min(self.concurrency + self._away_count, _UNFINISHED * self.concurrency)
-        return self._open_count < most
+        return self._open_count < self._most_unfinished
+
+    @property
+    def _most_unfinished(self) -> int:
+        """How many items may be unfinished now, which is also how many workers there may be."""
+        return min(self.concurrency + self._suspended_count, _UNFINISHED * self.concurrency)
 
     def _settle(self, item: BatchItem[Any, Any], work: Work, workers: TaskGroup) -> None:
         self._open_count -= 1

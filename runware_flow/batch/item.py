@@ -49,7 +49,7 @@ class BatchItem(msgspec.Struct, Generic[A, T], frozen=True):
 
     @property
     def error(self) -> Exception | None:
-        """Why there is none."""
+        """The error of an outcome that failed; `None` otherwise."""
         outcome = self.outcome
         return outcome.error if isinstance(outcome, Failed) else None
 

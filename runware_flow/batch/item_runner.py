@@ -85,7 +85,7 @@ class ItemRunner:
         self._deadline = deadline
         self._shared: tuple[Any, ...] = ()
         self._is_checked = False
-        self.step_aside: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
+        self.suspend: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]] | None = None
         """Waits with what is given while another item is worked on."""
 
     async def share(self, builder: Callable[[Flow], Node[Any]]) -> None:
@@ -231,8 +231,8 @@ class ItemRunner:
                 if (job := machine.take()) is not None:
                     await perform(job[0], job[1], context)
                     around.watch.node_settled(job[0], job[1])
-                elif run_admission.waits_for_window and self.step_aside is not None:
-                    await self.step_aside(pauses.wait_due)
+                elif run_admission.waits_for_window and self.suspend is not None:
+                    await self.suspend(pauses.wait_due)
                 else:
                     await pauses.wait_due()
         finally:

@@ -177,7 +177,7 @@ class Outbox(Generic[A, T]):
         self._failure: tuple[str, Exception] | None = None
 
     async def room(self) -> None:
-        """Wait while there are as many unread outcomes as may be."""
+        """Wait while as many outcomes are unread as may be."""
         while len(self._unread) >= self._bound and not self._is_left:
             if self._room.is_set():
                 self._room = anyio.Event()

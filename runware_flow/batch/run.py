@@ -141,7 +141,7 @@ async def open_run(
         )
         runner = ItemRunner(context, spec.builder, spec.deadline)
         batch_runner = BatchRunner(runner, state.source, state.outbox, settings, state.tolerance, watch, leases)
-        runner.step_aside = batch_runner.step_aside
+        runner.suspend = batch_runner.suspend
         async with open_task_group() as workers:
             watch.begin(workers, batch_runner.stop)
             workers.start_soon(_work, batch_runner, spec.shared, admission, leases)

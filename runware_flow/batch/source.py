@@ -46,7 +46,7 @@ class BatchSource:
         self.total: int | None = len(given) if has_method(given, "__len__") and not is_made else None
         """How many items there are, where the source has a length."""
 
-    async def attend(self, hire: Callable[[], None]) -> None:
+    async def attend(self, start_worker: Callable[[], None]) -> None:
         """Start workers as items come. Nothing to do here: the workers that wait for the next item are enough."""
 
     async def pull(self) -> Pulled | None:
@@ -93,8 +93,7 @@ class BatchSource:
 class FedSource:
     """A source that is given its items, with their positions and keys, from elsewhere. It is used by a `BatchRunner`.
 
-    It does not let anyone wait for the next item: a worker that finds none leaves, and another one is hired once there
-    are items again.
+    No worker waits for the next item: one that finds none ends, and another is started once there are items again.
     """
 
     is_async = False
@@ -124,12 +123,12 @@ class FedSource:
         self._is_over = True
         self._fed.set()
 
-    async def attend(self, hire: Callable[[], None]) -> None:
-        """Let a worker be hired whenever items have come, until the source is stopped."""
+    async def attend(self, start_worker: Callable[[], None]) -> None:
+        """Have a worker started whenever items have come, until the source is stopped."""
         while not self._is_over:
             await self._fed.wait()
             self._fed = anyio.Event()
-            hire()
+            start_worker()
 
     async def aclose(self) -> None:
         """Nothing is to be closed."""

@@ -143,11 +143,11 @@ def _meant(model: str) -> str:
     return f" (is it {' or '.join(like)}?)" if like else ""
 
 
-# What is asked
+# Requests
 
 
 def _run(request: Callable[[Client], Awaitable[Any]], *, needs_key: bool = False) -> Any:
-    """Ask a client that lives as long as the question; what is public needs no key, so any will do for it."""
+    """Make a request with a client of its own. What is public needs no key, so any text will do as one."""
     from runware_flow.client.client import Client
 
     async def main() -> Any:
@@ -286,7 +286,7 @@ def _plain(parameter: Parameter, creator: str) -> dict[str, Any]:
     }
 
 
-# What is shown
+# Output
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:

@@ -206,7 +206,7 @@ class _WorkerRun:
     def in_use(self) -> dict[str, int]:
         """What this run has in use, by limit."""
         run = self._run
-        return {} if run is None else {CONCURRENCY: run.runner.running_count, **run.admission.in_use()}
+        return {} if run is None else {CONCURRENCY: run.runner.worker_count, **run.admission.in_use()}
 
     def reply(self, in_use: dict[str, int], most_events: int) -> Reply:
         """Return the state of the run, with some of its events."""

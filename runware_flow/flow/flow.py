@@ -220,7 +220,7 @@ class Flow:
         *before, work = given
         if not before and isinstance(work, (Task, Mapping)):
             return Node(self.declaration, add_task(self.declaration, work, policy, caller(), fallback, several=False))
-        return declare_call(self.declaration, tuple(before), work, policy, fallback, verb="then")
+        return declare_call(self.declaration, tuple(before), work, policy, fallback)
 
     @overload
     def join(self, a: Node[A], b: Node[B], /) -> Join[A, B]: ...

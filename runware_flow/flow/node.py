@@ -79,7 +79,7 @@ class Node(NodeReference[T_co]):
             fallback: called when all attempts have failed; see `Flow.then`.
             **policy: see `PolicyOptions`.
         """
-        return declare_call(self.declaration, (self,), builder, policy, fallback, verb="then")
+        return declare_call(self.declaration, (self,), builder, policy, fallback)
 
     @overload
     def map(
@@ -244,7 +244,7 @@ class Join(Generic[*Ts]):
         **policy: Unpack[PolicyOptions],
     ) -> Node[R | S]:
         """Add a node that follows all of them; the builder is called with their results, in order. See `Node.then`."""
-        return declare_call(self.declaration, self._nodes, builder, policy, fallback, verb="then")
+        return declare_call(self.declaration, self._nodes, builder, policy, fallback)
 
     def pick(self, function: Callable[[Unpack[Ts]], R], /, *, label: str | None = None) -> Node[R]:
         """Add a step whose result is `function(...)` of their results, in order; see `Node.pick`."""
@@ -532,19 +532,17 @@ class ManyJoin(Generic[A, B]):
 
 
 def declare_call(
-    declaration: Declaration, nodes: tuple[Any, ...], work: Any, policy: PolicyOptions, fallback: Any, *, verb: str
+    declaration: Declaration, nodes: tuple[Any, ...], work: Any, policy: PolicyOptions, fallback: Any
 ) -> Node[Any]:
-    """Add a node that is called with the results of `nodes`."""
+    """Add a node that is called with the results of `nodes`: what `then` does, of a flow, a node or several nodes."""
     where = caller()
     if is_node(work):
-        raise DeclarationError(f"{verb}, declared at {where}, got nodes only: give a builder as the last argument")
+        raise DeclarationError(f"then, declared at {where}, got nodes only: give a builder as the last argument")
     if len(nodes) > 6:
-        raise DeclarationError(
-            f"{verb}, declared at {where}, takes up to 6 nodes, not {len(nodes)}: use map and gather"
-        )
-    require(declaration, nodes, where, verb=verb)
+        raise DeclarationError(f"then, declared at {where}, takes up to 6 nodes, not {len(nodes)}: use map and gather")
+    require(declaration, nodes, where, verb="then")
     specs = [node.spec for node in nodes]
-    return Node(declaration, add_call(declaration, specs, work, policy, fallback, where, verb=verb))
+    return Node(declaration, add_call(declaration, specs, work, policy, fallback, where, verb="then"))
 
 
 def add_call(

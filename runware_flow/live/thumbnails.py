@@ -59,7 +59,7 @@ class Thumbnails:
             fetched = await _fetch(getattr(result, "reference", ""))
             if fetched is None:
                 return None
-        return await anyio.to_thread.run_sync(_politely, path, result, fetched, limiter=self._workers)
+        return await anyio.to_thread.run_sync(_make_at_low_priority, path, result, fetched, limiter=self._workers)
 
 
 @functools.cache
@@ -74,8 +74,8 @@ def placeholder() -> bytes:
     return content.getvalue()
 
 
-def _politely(path: Path | None, result: Any, content: bytes | None) -> bytes | None:
-    """Make it in a thread that gives way to the run, where the system can tell threads apart."""
+def _make_at_low_priority(path: Path | None, result: Any, content: bytes | None) -> bytes | None:
+    """Make a thumbnail in this thread, which gives way to the run from now on (on Linux, where a thread can)."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
