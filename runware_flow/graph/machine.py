@@ -61,6 +61,7 @@ from runware_flow.graph.scope_run import (
 if TYPE_CHECKING:
     from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.declaration import NodeSpec
+    from runware_flow.graph.outcomes import Outcome
     from runware_flow.graph.plan import ScopePlan, Step
 
 __all__ = ("Chosen", "Decision", "FlowMachine")
@@ -115,8 +116,9 @@ class FlowMachine:
             as in any cancel, fan-outs whose sources to close, and nodes that were parked or ready and are skipped.
         failure: the first node that failed for good, while failures stop the run.
         stopped: why nothing new is started any more, or `None`.
-        waiting: the nodes that are parked, with the error of their last attempt.
-        tried: nodes that are ready, or run, after an attempt that failed, with its error.
+        waiting: the nodes that are parked, with what they end as if they are not sent any more: the error of their last
+            attempt, or `Abandoned` if the service may have their request; without either they are skipped.
+        tried: the same of nodes that are ready, or run, after an attempt.
         is_recorded: choices are written down before their nodes settle; `decisions` are those that wait for that.
         has_past: an earlier run may have made them: none is made before the shell has looked. `inquiries` are those
             that it has still to look up, beside those that it looks up as it sends something for them.
@@ -173,8 +175,8 @@ class FlowMachine:
         self.stopped: Skipped | None = None
         self.ok_count = self.failed_count = self.skipped_count = self.abandoned_count = 0
         self.active: dict[FanRun, None] = {}
-        self.waiting: dict[tuple[ScopeRun, Step], Exception | None] = {}
-        self.tried: dict[tuple[ScopeRun, Step], Exception] = {}
+        self.waiting: dict[tuple[ScopeRun, Step], Exception | Abandoned | None] = {}
+        self.tried: dict[tuple[ScopeRun, Step], Exception | Abandoned] = {}
         self.is_recorded = False
         self.chosen: dict[tuple[ScopeRun, Step], Chosen] = {}
         self.decisions: list[Decision] = []
@@ -278,32 +280,32 @@ class FlowMachine:
             self.tried.pop((run, step), None)
         self._settle(run, step, ABANDONED, Abandoned(task_uuid, may_be_billed))
 
-    def park(self, run: ScopeRun, step: Step, error: Exception | None = None) -> None:
+    def park(self, run: ScopeRun, step: Step, last: Exception | Abandoned | None = None) -> None:
         """A running node has to wait for something other than a value, such as a limit, and gives its slot back.
 
         Args:
-            error: how its last attempt failed, if that is why it waits. If the run stops before the next attempt, that
-                is its outcome; a node that was never tried is skipped then. In a run that has stopped already, that
-                is so at once.
+            last: how its last attempt failed, if that is why it waits; or that the service may have its request. If
+                nothing is sent for it any more, that is its outcome; a node that was never tried is skipped then. In
+                a run that has stopped already, that is so at once.
         """
         self.in_flight -= 1
         if self.tried:
             tried = self.tried.pop((run, step), None)
-            error = tried if error is None else error
+            last = tried if last is None else last
         if self.stopped is not None:
-            self._settle_parked(run, step, error)
+            self._settle(run, step, *_end_of(last, self.stopped))
             return
         run.cells[step.slot] = WAITING
-        self.waiting[run, step] = error
+        self.waiting[run, step] = last
         if step.role.serves_choice:
             self._let_go_parked(run, step)
 
     def unpark(self, run: ScopeRun, step: Step) -> None:
         """A parked node need not wait any more: it is ready again. Does nothing if it has settled meanwhile."""
         if (run, step) in self.waiting:
-            error = self.waiting.pop((run, step))
-            if error is not None:
-                self.tried[run, step] = error
+            last = self.waiting.pop((run, step))
+            if last is not None:
+                self.tried[run, step] = last
             run.cells[step.slot] = READY
             self._ready.append((run, step))
 
@@ -472,21 +474,14 @@ class FlowMachine:
             if step.is_pure and run.cells[step.slot] == READY:
                 self._ready.append((run, step))
             else:
-                self._settle_parked(run, step, self.tried.pop((run, step), None))
+                self._settle(run, step, *_end_of(self.tried.pop((run, step), None), skipped))
         waiting, self.waiting = self.waiting, {}
         for (run, step), last in waiting.items():
-            self._settle_parked(run, step, last)
+            self._settle(run, step, *_end_of(last or self.held.pop((run, step), None), skipped))
         for fan in list(self.active):
             if not fan.is_ended:
                 fan.problem_outcome = skipped
                 self._end_fan(fan)
-
-    def _settle_parked(self, run: ScopeRun, step: Step, last: Exception | None) -> None:
-        assert self.stopped is not None
-        if last is None:
-            self._settle(run, step, SKIPPED, self.stopped)
-        else:
-            self._settle(run, step, FAILED, Failed(last))
 
     def _settle(self, run: ScopeRun, step: Step, cell: int, outcome: Any) -> None:
         """Give a node its outcome, or if `cell` is OK, its value, and do everything that follows from it."""
@@ -1069,12 +1064,9 @@ class FlowMachine:
             self.held[run, step] = outcome
             if not self._is_wanted(run, step):  # the choice was made meanwhile
                 self._leave_out(run, step, Skipped(f"{run.place(step)} was not chosen"))
-        elif isinstance(outcome, Failed):
-            self._settle(run, step, FAILED, outcome)
-        elif outcome is not None:
-            self._settle(run, step, ABANDONED, outcome)
         else:
-            self._settle(run, step, SKIPPED, self.stopped or Skipped(f"{run.place(step)} was not chosen"))
+            otherwise = self.stopped or Skipped(f"{run.place(step)} was not chosen")
+            self._settle(run, step, *_end_of(outcome, otherwise))
 
     def _must_make_room(self, run: ScopeRun, step: Step) -> bool:
         """Tell whether a held node ends at once: others wait for that, among which the chosen ones may be."""
@@ -1208,23 +1200,24 @@ class FlowMachine:
         """End a node that has just been parked if nothing needs it any more."""
         if self._is_wanted(run, step):
             return
-        last = self.waiting.pop((run, step))
-        if last is None:
-            self._settle(run, step, SKIPPED, Skipped(f"nothing needs {run.place(step)} any more"))
-        else:
-            self._settle(run, step, FAILED, Failed(last))
+        skipped = Skipped(f"nothing needs {run.place(step)} any more")
+        self._settle(run, step, *_end_of(self.waiting.pop((run, step)), skipped))
 
     def _leave_out(self, run: ScopeRun, step: Step, because: Skipped) -> None:
         if run.cells[step.slot] in (READY, WAITING):
             self.dropped.append((run, step))
         last = self.waiting.pop((run, step), None) or self.tried.pop((run, step), None)  # of one between two attempts
         held = self.held.pop((run, step), None)
-        if held is not None:
-            self._settle_one(run, step, FAILED if isinstance(held, Failed) else ABANDONED, held)
-        elif last is None:
-            self._settle_one(run, step, SKIPPED, because)
-        else:
-            self._settle_one(run, step, FAILED, Failed(last))
+        self._settle_one(run, step, *_end_of(held or last, because))
+
+
+def _end_of(last: Exception | Failed | Abandoned | None, otherwise: Skipped) -> tuple[int, Outcome[Any]]:
+    """Return how a node ends that is not sent any more: as it was before it waited, else as skipped."""
+    if last is None:
+        return SKIPPED, otherwise
+    if isinstance(last, Abandoned):
+        return ABANDONED, last
+    return FAILED, last if isinstance(last, Failed) else Failed(last)
 
 
 def _before(run: ScopeRun, step: Step) -> list[tuple[ScopeRun, Step]]:

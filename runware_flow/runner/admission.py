@@ -12,7 +12,7 @@ An `Admission` is shared by all that share limits: the one machine of a run, or 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runware_flow.client.send_windows import SlotWaiter, window_of
 from runware_flow.client.wake_event import WakeEvent
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.budget import Reservation
     from runware_flow.graph.limits import Ticket
     from runware_flow.graph.machine import FlowMachine
+    from runware_flow.graph.outcomes import Abandoned
     from runware_flow.graph.plan import Step
     from runware_flow.graph.scope_run import ScopeRun
     from runware_flow.runner.balance import BalanceWarning
@@ -55,6 +56,14 @@ class Permit:
         self.slot = slot
         self.is_open = True
         self.reservation: Reservation | None = None
+
+
+class _Reserved(NamedTuple):
+    """What the budget keeps for a refused task; if that is in doubt, an earlier send of it may have arrived."""
+
+    reservation: Reservation
+    is_in_doubt: bool
+    task_uuid: str | None
 
 
 class Admission:
@@ -267,7 +276,7 @@ class RunAdmission:
         self._models: dict[tuple[ScopeRun, Step], str | None] = {}
         """The models whose windows they wait for, of nodes with a ticket."""
         self._granted: dict[tuple[ScopeRun, Step], Permit] = {}
-        self._reserved: dict[tuple[ScopeRun, Step], Reservation] = {}
+        self._reserved: dict[tuple[ScopeRun, Step], _Reserved] = {}
         """What the budget keeps for nodes whose tasks were refused."""
         self._has_saved = False
         """Whether a node of this machine may wait for the budget."""
@@ -294,16 +303,31 @@ class RunAdmission:
             del self._models[run, step]
         permit = self._granted.pop((run, step), None) if self._granted else None
         if permit is not None and self._reserved:
-            permit.reservation = self._reserved.pop((run, step), None)
+            permit.reservation = self._take_reserved(run, step)
         return permit
 
-    def refused(self, run: ScopeRun, step: Step, permit: Permit, number: int | None) -> None:
-        """Park a node whose task the service has refused to take, until it may be sent again."""
+    def refused(
+        self,
+        run: ScopeRun,
+        step: Step,
+        permit: Permit,
+        number: int | None,
+        in_doubt: Abandoned | None = None,
+        *,
+        task_uuid: str | None = None,
+    ) -> None:
+        """Park a node whose task the service has refused to take, until it may be sent again.
+
+        Args:
+            number: its turn.
+            in_doubt: how the node ends if it is not sent again, since an earlier send of its task may have arrived.
+            task_uuid: under which the task may be collected later; `None` without a journal.
+        """
         reservation, permit.reservation = permit.reservation, None
         if reservation is not None:
-            self._reserved[run, step] = reservation
+            self._reserved[run, step] = _Reserved(reservation, in_doubt is not None, task_uuid)
         self._admission.give_back(permit)
-        self._machine.park(run, step)
+        self._machine.park(run, step, in_doubt)
         if (run, step) in self._machine.waiting:
             self._models[run, step] = permit.need.model
             self._tickets[run, step] = self._admission.wait(permit.need, (self, run, step), number)
@@ -311,10 +335,15 @@ class RunAdmission:
             self.release(run, step)
 
     def release(self, run: ScopeRun, step: Step) -> None:
-        """Give back what the budget keeps for a node whose task was refused, and is not sent again."""
-        if self._reserved and (reservation := self._reserved.pop((run, step), None)) is not None:
+        """A node whose task was refused is not sent again: the budget keeps its cost only if it is in doubt."""
+        if self._reserved and (reserved := self._reserved.pop((run, step), None)) is not None:
             assert self._admission.account is not None
-            self._admission.account.end(reservation, None, may_be_billed=False, task_uuid=None)
+            reservation, is_in_doubt, task_uuid = reserved
+            self._admission.account.end(reservation, None, may_be_billed=is_in_doubt, task_uuid=task_uuid)
+
+    def _take_reserved(self, run: ScopeRun, step: Step) -> Reservation | None:
+        reserved = self._reserved.pop((run, step), None) if self._reserved else None
+        return None if reserved is None else reserved.reservation
 
     def admit(
         self, run: ScopeRun, step: Step, request: PreparedTask | None, known_uuid: str | None = None
@@ -336,7 +365,7 @@ class RunAdmission:
         if self._machine.may_send(run, step) and admission.has_room(need):
             if admission.account is None or request is None:
                 return admission.take(need)
-            reservation = self._reserved.pop((run, step), None) if self._reserved else None
+            reservation = self._take_reserved(run, step)
             if reservation is None:
                 reservation = self._reserve(admission.account, run, step, request, known_uuid)
             if reservation is None:
@@ -441,8 +470,8 @@ class RunAdmission:
 
     def forget(self, run: ScopeRun, step: Step) -> None:
         """Let a node that is not needed any more leave the queue, or give back the permit that it was granted."""
-        self.give_back(self.restore(run, step))
         self.release(run, step)
+        self.give_back(self.restore(run, step))
 
     def close(self) -> None:
         """The run has stopped: leave the queue, and give back granted permits. May be called twice."""

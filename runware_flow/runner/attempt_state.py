@@ -70,6 +70,11 @@ class AttemptState:
         if self.on_activity is not None:
             self.on_activity()
 
+    def note_refused(self, *, may_have_arrived: bool) -> None:
+        """The service has refused to take the request; an earlier send of it may have arrived."""
+        self.was_sent_before = self.was_sent_before or may_have_arrived
+        self.is_sent, self.is_with_client = self.was_sent_before, False
+
     @property
     def may_have_arrived(self) -> bool:
         """Whether the service may have the request: from before, or since it has left the client.

@@ -52,9 +52,8 @@ class Hedge:
             try:
                 results = await request_runner.perform(attempt)
             except TaskRefused as refused:
-                attempt.is_sent = refused.may_have_arrived
-                is_free = not attempt.was_sent_before and not refused.may_have_arrived
-                if attempt is not first and is_free:  # not worth waiting for; the first is sent again
+                attempt.note_refused(may_have_arrived=refused.may_have_arrived)
+                if attempt is not first and not attempt.was_sent_before:  # the first is sent again
                     await request_runner.fail_entry(attempt, refused.error)
                 raise
             first.paid = results or None  # a cancel looks at the first

@@ -158,11 +158,14 @@ class RequestRunner:
         except TaskRefused as refused:
             permit, attempt.permit = attempt.permit, None
             assert permit is not None
-            attempt.is_sent = attempt.is_with_client = False
-            attempt.was_sent_before = attempt.was_sent_before or refused.may_have_arrived
+            attempt.note_refused(may_have_arrived=refused.may_have_arrived)
             attempt.turn = refused.number if attempt.turn is None else attempt.turn
             self.refused[run, step] = attempt
-            self.run_admission.refused(run, step, permit, attempt.turn)
+            task_uuid = attempt.request.task_id
+            in_doubt = Abandoned(task_uuid, may_be_billed=True) if attempt.was_sent_before else None
+            self.run_admission.refused(
+                run, step, permit, attempt.turn, in_doubt, task_uuid=None if self.ledger is None else task_uuid
+            )
             self.event_bus.node_refused(run, step, refused.error)
             return PARKED
         return _value(step.spec, attempt.request, results)
@@ -444,6 +447,7 @@ class RequestRunner:
         So nothing asks for it later, and no budget keeps anything for it, unless a run sends it after all.
         """
         for attempt in self.refused.values():
+            self.book(attempt, None)  # if it is in doubt; its row stays open
             self._note_unaccepted(attempt)
         entries = list(self._unaccepted.values())
         self.refused.clear()

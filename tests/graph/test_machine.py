@@ -327,6 +327,31 @@ def test_park_then_stop_skips_what_was_never_sent_and_fails_what_had_failed():
     assert machine.in_flight == 0
 
 
+@pytest.mark.parametrize("when", ["parked", "ready", "parked after", "not needed", "aborted"])
+def test_park_what_the_service_may_have_is_abandoned_if_it_is_not_sent_again(when):
+    world = World()
+    node = world.node(name="node")
+    if when == "not needed":
+        world.race(node, world.node(name="other"))
+    machine = world.machine(concurrency=2)
+    job = machine.take()
+    in_doubt = Abandoned("an id", may_be_billed=True)
+    if when == "parked after":
+        machine.stop("stopped")
+    machine.park(*job, in_doubt)
+    if when == "ready":
+        machine.unpark(*job)
+    if when == "not needed":
+        machine.succeed(*machine.take(), "value")
+    elif when == "aborted":
+        machine.abort("cancelled")
+    else:
+        machine.stop("stopped")
+    assert machine.is_finished
+    assert machine.root.outcome(job[1].slot) == in_doubt
+    assert machine.abandoned_count == 1
+
+
 @pytest.mark.parametrize("when", ["ready", "parked again", "running", "parked after"])
 def test_park_what_had_failed_keeps_its_error_until_it_settles(when):
     world = World()

@@ -8,6 +8,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 import anyio
 import pytest
 from service import Service, art
+from virtual_time import run_in_virtual_time
 from waiting import cancel_when, wait_until
 
 from runware_flow import (
@@ -20,7 +21,9 @@ from runware_flow import (
     NodeRefused,
     NodeStarted,
     RunwareError,
+    Skipped,
 )
+from runware_flow.client.refusal import TaskRefused
 from runware_flow.emulator import Emulator
 from runware_flow.journal import Journal, collect
 from runware_flow.journal.costs import read_past
@@ -272,3 +275,77 @@ def test_request_that_has_left_when_it_is_cancelled_stays_open(run, path, transp
         assert read_states(path) == [("open", None)]
 
     run(main)
+
+
+# Refused, but an earlier send was not answered: the service may have accepted that
+
+
+def refuses_in_doubt(*, is_in_doubt):
+    """A service that refuses what is `refused`, after a send of it that was not answered."""
+    error = RunwareError("too much", code="rateLimit", raw_code="rateLimitExceeded")
+
+    def answer(request, count):
+        is_refused = request.wire["positivePrompt"] == "refused"
+        return TaskRefused(error, may_have_arrived=is_in_doubt) if is_refused else None
+
+    return Service(answer)
+
+
+@pytest.mark.parametrize("is_in_doubt", [True, False])
+@pytest.mark.parametrize("is_cancelled", [True, False])
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_request_in_doubt_that_is_given_up_is_abandoned_and_its_cost_stays_reserved(
+    run, path, is_cancelled, is_in_doubt, has_journal
+):
+    async def main():
+        budget = Budget(1.0, prices={"imageInference": 0.01})
+        flow = Flow("given up", journal=path if has_journal else None)
+        refused = flow.then(art("refused"))
+        with anyio.CancelScope() as scope:
+            async with flow.start(refuses_in_doubt(is_in_doubt=is_in_doubt), budget=budget) as started:
+                await wait_for_refusal(started)
+                assert budget.reserved == 0.01
+                if is_cancelled:
+                    scope.cancel()
+                started.stop()
+                await started.wait()
+        outcome = started.result.outcome(refused)
+        assert isinstance(outcome, Abandoned if is_in_doubt else Skipped)
+        assert getattr(outcome, "may_be_billed", False) is is_in_doubt
+        assert (budget.reserved, budget.spent) == (0.01 if is_in_doubt else 0, 0)
+        assert started.result.cost == (None if is_in_doubt else 0)
+        if has_journal:
+            assert len(read_past(path, "given up").may_be_billed) == is_in_doubt
+            assert [entry.state for entry in entries(path).values()] == ["open" if is_in_doubt else "abandoned"]
+        if has_journal and is_in_doubt:  # the next run asks for it, and what was reserved is spent
+            again = Service()
+            assert (await flow.execute(again, budget=budget)).cost == pytest.approx(0.0012)
+            assert again.sent_before == ["yes"]
+            assert (budget.reserved, budget.spent) == (0, 0.0012)
+
+    run(main)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_request_in_doubt_that_loses_a_race_or_passes_its_deadline_stays_reserved(backend, path):
+    async def main():
+        budget = Budget(1.0, prices={"imageInference": 0.01})
+        is_refused = anyio.Event()
+
+        async def other():
+            await is_refused.wait()
+            return "other"
+
+        flow = Flow("given up", journal=path, on_error="continue")
+        lost = flow.then(art("refused"))
+        flow.race(lost, flow.then(other))
+        late = flow.then(art("refused"), deadline=1.0)
+        async with flow.start(refuses_in_doubt(is_in_doubt=True), budget=budget) as started:
+            await wait_for_refusal(started)
+            is_refused.set()
+            await started.wait()
+        assert isinstance(started.result.outcome(lost), Abandoned)
+        assert "deadline" in str(started.result.outcome(late).error)
+        assert (budget.reserved, started.result.cost) == (0.02, None)
+
+    run_in_virtual_time(backend, main)
