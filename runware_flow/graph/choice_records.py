@@ -64,7 +64,8 @@ class Likeness(NamedTuple):
         winner_count: how many winners there are to be.
         place: that of the contestant in question; -1 if that does not matter.
         lead_places: which contestants have a first request that is their own; `None` if that does not matter.
-        names: the first requests of contestants that can be made by now, by place.
+        names: the first requests of contestants that can be made by now, by place; of a `first`, whose contestants have
+            no places, with -1.
         requests: what is sent for the first node of a fallback, as far as it can be made by now.
     """
 
@@ -129,13 +130,18 @@ def _best(
         return _distance(record, likeness), _misfit(record, fingerprint, likeness), record.path != path
 
     for one in sorted(same, key=fit):
-        mine = (*_distance(one, likeness), one.path != path)
-        if mine == (0, -len(_answered(one) or ()), False):
+        mine = _rank(one, path, likeness)
+        if mine == (0, -len(_answered(one) or ()), False, False, False):
             return one
-        others = [(*_distance(one, rival), one.path != where) for where, rival in rivals() if _is_alike(one, rival)]
+        others = [_rank(one, where, rival) for where, rival in rivals() if _is_alike(one, rival)]
         if all(other >= mine for other in others):
             return one
     return None
+
+
+def _rank(record: ChoiceRecord, path: str, likeness: Likeness) -> tuple[int, int, bool, bool, bool]:
+    """Say how badly a record fits a choice; the least is best."""
+    return *_distance(record, likeness), *_miscount(record, likeness), record.path != path
 
 
 def _answered(record: ChoiceRecord) -> frozenset[str] | None:
@@ -164,7 +170,8 @@ def _is_alike(record: ChoiceRecord, rival: Likeness) -> bool:
 def _distance(record: ChoiceRecord, likeness: Likeness) -> tuple[int, int]:
     """Count the contestants that ask for something else, and, below zero, the requests that the fallback answered."""
     names = [contestant.fingerprint for contestant in record.contestants]
-    misses = sum(names[place : place + 1] not in ([name], [None]) for place, name in likeness.names)
+    placed = [(place, name) for place, name in likeness.names if place >= 0]
+    misses = sum(names[place : place + 1] not in ([name], [None]) for place, name in placed)
     return misses, -len(likeness.requests & (_answered(record) or frozenset()))
 
 
@@ -175,10 +182,15 @@ def _is_moved(record: ChoiceRecord, path: str) -> bool:
 
 def _misfit(record: ChoiceRecord, fingerprint: str, likeness: Likeness) -> tuple[bool, ...]:
     names = [contestant.fingerprint for contestant in record.contestants]
-    more, places = len(record.winners) - likeness.winner_count, likeness.lead_places
+    places = likeness.lead_places
     has_places = places is None or places == tuple(place for place, name in enumerate(names) if name is not None)
     has_place = likeness.place < 0 or names[likeness.place : likeness.place + 1] == [fingerprint]
-    return more < 0, more > 0, not has_places, not has_place
+    return *_miscount(record, likeness), not has_places, not has_place
+
+
+def _miscount(record: ChoiceRecord, likeness: Likeness) -> tuple[bool, bool]:
+    more = len(record.winners) - likeness.winner_count
+    return more < 0, more > 0
 
 
 def _has(record: ChoiceRecord, fingerprint: str | None) -> bool:

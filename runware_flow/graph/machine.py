@@ -1151,7 +1151,7 @@ class FlowMachine:
     def _let_go(self, run: ScopeRun, step: Step) -> None:
         """Skip, or drop, what only `step` needed, which is decided now."""
         because = Skipped(f"{run.place(step)} was decided without it")
-        todo = _before(run, step)
+        todo = self._needed_by(run, step)
         while todo:
             around, one = todo.pop()
             cell = around.cells[one.slot]
@@ -1164,7 +1164,17 @@ class FlowMachine:
                 self._leave_out(around, one, because)
             elif step.kind is NodeKind.RACE:
                 self.dropped.append((around, one))
-            todo.extend(_before(around, one))
+            todo.extend(self._needed_by(around, one))
+
+    def _needed_by(self, run: ScopeRun, step: Step) -> list[tuple[ScopeRun, Step]]:
+        """Return what a step waited for; of a fan-out that something else collects too, the nodes in its items."""
+        found = _before(run, step)
+        if step.spec.of is None:
+            return found
+        fan_run = run.values[found[0][1].slot]
+        if not isinstance(fan_run, FanRun) or not self._is_wanted(*found[0]):
+            return found
+        return [(item, item.plan.steps[step.spec.of.slot]) for item in fan_run.live.values()]
 
     def _is_wanted(self, run: ScopeRun, step: Step) -> bool:
         cells = run.cells

@@ -79,16 +79,22 @@ class RecordedChoices:
             if choice.kind is NodeKind.FALLBACK and place != 0:
                 continue  # equal fallbacks of several nodes do not tell which choice it was
             tells = is_lead or (choice.kind is NodeKind.FALLBACK and fingerprint is not None)
-            await self.look_up_choice(around, choice, (contest, fingerprint) if tells else None)
+            firsts = [one.step for one in step.role.contests if one.step.kind is NodeKind.FIRST and one.hops == hops]
+            await self.look_up_choice(around, choice, (contest, fingerprint) if tells else None, firsts)
 
     async def look_up_choice(
-        self, around: ScopeRun, choice: Step, known_by: tuple[Contest, str | None] | None = None
+        self,
+        around: ScopeRun,
+        choice: Step,
+        known_by: tuple[Contest, str | None] | None = None,
+        firsts: Sequence[Step] = (),
     ) -> None:
         """Look up what an earlier run chose, and tell the machine.
 
         Args:
             known_by: the contestant that is about to be sent, with the fingerprint of its first request; without it,
                 the first requests that can be made by now are used.
+            firsts: each `first` among whose contestants that one is.
         """
         machine, ledger = self._machine, self._ledger
         if (around, choice) in machine.chosen:
@@ -110,7 +116,7 @@ class RecordedChoices:
             for contest, name in leads:
                 places = contest.place, contest.lead_places
                 mine = likeness if contest.place < 0 else likeness._replace(place=places[0], lead_places=places[1])
-                rivals = partial(self._rivals, around, choice)
+                rivals = partial(self._rivals, around, choice, firsts, name)
                 found = ledger.record_of_choice(records, kind, path, name, mine, rivals)
                 if found is not None:
                     break
@@ -235,18 +241,23 @@ class RecordedChoices:
                 requests.add(self._name_by_now(run, run.plan.steps[spec.slot]))
         return Likeness(names=tuple(names), requests=frozenset(one for one in requests if one is not None))
 
-    def _rivals(self, around: ScopeRun, choice: Step) -> list[tuple[str, Likeness]]:
+    def _rivals(
+        self, around: ScopeRun, choice: Step, firsts: Sequence[Step], name: str | None
+    ) -> list[tuple[str, Likeness]]:
         """Return the other choices of the same kind and scope that have not been made, each with its path."""
-        if choice.kind is NodeKind.FIRST:
-            return []
-        return [
-            (around.path(step), self._likeness(around, step))
-            for step in around.plan.steps
-            if step.kind is choice.kind
-            and step is not choice
+        is_first = choice.kind is NodeKind.FIRST
+        others = firsts if is_first else [step for step in around.plan.steps if step.kind is choice.kind]
+        open_ones = [
+            step
+            for step in others
+            if step is not choice
             and around.cells[step.slot] < SETTLED
             and (around, step) not in self._machine.chosen
         ]
+        if is_first:
+            names = () if name is None else ((-1, name),)
+            return [(around.path(step), Likeness(step.work, names=names)) for step in open_ones]
+        return [(around.path(step), self._likeness(around, step)) for step in open_ones]
 
     def _senders_before(self, fallback: Step) -> list[NodeSpec]:
         found = self._before_fallback.get(fallback)

@@ -62,7 +62,7 @@ CASES = [
     Case("reject:nth=2,code=rateLimitExceeded,status=429", "pause"),
     Case("fail:nth=2", "provider", failing=1),
     Case("fail:nth=2,shape=item", "provider", failing=1),
-    Case("never:nth=2", "timeout", failing=1, timeout=0.5),
+    Case("never:nth=2", "timeout", failing=1, timeout=1.0),
     Case("slow:nth=2,seconds=0.3", "pause"),
     Case("kill:nth=2", "pause", SOCKET),
     Case("kill:every=3", "pause", SOCKET),

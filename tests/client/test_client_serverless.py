@@ -134,7 +134,7 @@ def test_invoke_beyond_its_timeout_can_be_asked_for_later(run, open_client):
         async with open_client(latency=60.0) as (_, client):
             await client.invoke("my-app", {"n": 0}, wait=False)  # connects, however busy the machine is
             with pytest.raises(RunwareTimeoutError, match="get_task") as caught:
-                await client.invoke("my-app", {"n": 1}, timeout=0.5)
+                await client.invoke("my-app", {"n": 1}, timeout=1.0)
             assert isinstance(caught.value, TimeoutError)
             task = await client.get_task("my-app", caught.value.task_uuid)
             assert task.id == caught.value.task_uuid

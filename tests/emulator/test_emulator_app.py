@@ -170,7 +170,7 @@ def test_websocket_silence_closes_the_connection(run) -> None:
     from websockets.exceptions import ConnectionClosedOK
 
     async def main() -> None:
-        async with Emulator(idle_timeout=0.1) as emulator, open_socket(emulator) as client:
+        async with Emulator(idle_timeout=0.5) as emulator, open_socket(emulator) as client:
             with pytest.raises(ConnectionClosedOK):
                 await client.receive()
 

@@ -84,3 +84,17 @@ def test_request_that_several_contestants_need_knows_of_their_choice():
     plan = compile_plan(world.declaration)
     places = [[one.place for one in plan.steps[spec.slot].role.contests] for spec in (shared, left, right)]
     assert places == [[-1], [0], [1]]
+
+
+def test_first_leaves_a_record_to_another_one_among_the_same_items_that_wants_as_many_as_won():
+    records = [ChoiceRecord(1, "first", "first", (Contestant("x", "aa"), Contestant("y", "bb")), (1, 0))]
+
+    def find_first(path, count, rivals):
+        found = find_record(records, "first", path, "aa", set(), Likeness(count), lambda: rivals)
+        return None if found is None else found.number
+
+    both = Likeness(2, names=((-1, "aa"),))
+    assert find_first("first", 1, [("first-2", both)]) is None
+    assert find_first("first-2", 2, [("first", Likeness(1, names=((-1, "aa"),)))]) == 1
+    assert find_first("first", 1, []) == 1
+    assert find_first("first", 1, [("first-2", Likeness(2, names=((-1, "cc"),)))]) == 1

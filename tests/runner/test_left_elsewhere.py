@@ -8,6 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from service import Service, art
+from waiting import cancel_when
 
 from runware_flow import Batch, Flow, FlowFailed, JournalError
 
@@ -99,9 +100,8 @@ def test_async_generator_left_early_abandons_and_does_not_affect_its_consumer(ru
             return "went on"
 
         assert await consume() == "went on"
-        with anyio.fail_after(5):
-            while not await runs_through(journal):  # noqa: ASYNC110  # a journal is no event source
-                await anyio.sleep(0.05)
+        while not await runs_through(journal):  # noqa: ASYNC110  # a journal is no event source
+            await anyio.sleep(0.05)
         assert service.count <= 2
 
     run(main)
@@ -141,9 +141,10 @@ def lambda_of(value):
 
 def test_start_body_cancelled_stops_the_run_before_it_waits(run):
     async def main():
-        cleaned = []
+        began, cleaned = [], []
 
         async def forever():
+            began.append(True)
             try:
                 await anyio.sleep_forever()
             finally:
@@ -151,7 +152,7 @@ def test_start_body_cancelled_stops_the_run_before_it_waits(run):
 
         flow = Flow()
         flow.then(forever)
-        with anyio.move_on_after(0.05) as scope:
+        async with cancel_when(lambda: began) as scope:
             async with flow.start() as started:
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
@@ -163,12 +164,15 @@ def test_start_body_cancelled_stops_the_run_before_it_waits(run):
 
 def test_start_cancelled_while_it_waits_for_the_end_stops_the_run(run):
     async def main():
+        began = []
+
         async def forever():
+            began.append(True)
             await anyio.sleep_forever()
 
         flow = Flow()
         flow.then(forever)
-        with anyio.move_on_after(0.05) as scope:
+        async with cancel_when(lambda: began) as scope:
             async with flow.start() as started:
                 pass
         assert scope.cancelled_caught

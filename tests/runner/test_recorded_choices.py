@@ -273,7 +273,7 @@ def fallen_back(path, label=None, above=False):
     flow = Flow("fallback", journal=path)
     if above:
         flow.then(art("second"))
-    node = flow.then(lambda: art("first"), fallback=lambda: art("second"), timeout=0.05, label=label)
+    node = flow.then(lambda: art("first"), fallback=lambda: art("second"), timeout=0.5, label=label)
     return flow, node
 
 
@@ -860,5 +860,31 @@ def test_race_whose_contestants_send_in_items_alone_keeps_its_record_as_it_is_re
             flow, won = declare(label, *others)
             assert (await flow.execute(again))[won] == first
             assert len(again.sent) == sent
+
+    run(main)
+
+
+def test_first_that_was_not_decided_does_not_take_the_record_of_another_one_when_they_change_places(run, path):
+    """Both have the same items; the slow one lost a race before it had its winners, so that it has no record."""
+
+    def declare(*order):
+        flow = Flow("answered", journal=path)
+        items = flow.map(["a", "b", "c"], art)
+        items.gather()
+        made = {}
+        for name in order:
+            made[name] = items.first(2) if name == "quick" else items.then(lambda image: art("slow")).first(1)
+        followed = made["quick"].then(lambda images: art(" ".join(image.image_url for image in images)))
+        flow.race(made["slow"], made["quick"].pick(len))
+        return flow, followed
+
+    async def main():
+        flow, followed = declare("quick", "slow")
+        before = (await flow.execute(Scripted(slow=60, **{"a": 0.05})))[followed]
+        for order in (("quick", "slow"), ("slow", "quick")):
+            again = Scripted(slow=60)
+            flow, followed = declare(*order)
+            assert (await flow.execute(again))[followed] == before
+            assert again.prompts == [], order
 
     run(main)

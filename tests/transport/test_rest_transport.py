@@ -219,11 +219,11 @@ def test_timeout_while_connecting_is_not_sent(run: Run) -> None:
 @pytest.mark.parametrize("path", ["wait", "slow-body"])
 def test_timeout_while_waiting_may_have_been_sent(run: Run, peer: HttpPeer, path: str) -> None:
     async def main() -> TransportError:
-        return await failure(peer.url(path), timeout=0.2)
+        return await failure(peer.url(path), timeout=0.5)
 
     error = run(main)
     assert (error.kind, error.sent) == ("timeout", True)
-    assert str(error) == f"127.0.0.1:{peer.port} did not reply within 0.2 s."
+    assert str(error) == f"127.0.0.1:{peer.port} did not reply within 0.5 s."
 
 
 def test_timeout_in_the_queue_for_a_connection_is_not_sent(run: Run, peer: HttpPeer) -> None:
