@@ -250,9 +250,7 @@ class RecordedChoices:
         open_ones = [
             step
             for step in others
-            if step is not choice
-            and around.cells[step.slot] < SETTLED
-            and (around, step) not in self._machine.chosen
+            if step is not choice and around.cells[step.slot] < SETTLED and (around, step) not in self._machine.chosen
         ]
         if is_first:
             names = () if name is None else ((-1, name),)

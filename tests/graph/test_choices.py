@@ -32,6 +32,10 @@ def settle(driver, path):
     driver.settle(place)
 
 
+def running(driver):
+    return sorted(step.spec.path for _, step in driver.running)
+
+
 # Races
 
 
@@ -142,6 +146,28 @@ def test_race_lost_by_a_fan_out_ends_its_source_and_its_items():
     assert driver.outcomes()["fan/two", (0,)] == "Skipped"
     assert isinstance(outcome(driver, items), Skipped)
     assert names(driver) == ["fast", "fan/one"]
+
+
+@pytest.mark.parametrize("kind", [NodeKind.FIRST, NodeKind.GATHER])
+def test_race_lets_go_what_only_its_losers_needed_in_items_that_are_collected_elsewhere(kind):
+    world = World()
+    one = world.node(world.fan(width=2), name="one")
+    two = world.node(one, name="two")
+    everything = world.gather(one)
+    quick = world.node(name="quick")
+    race = world.race(world.gather(two, kind), quick)
+    driver = Driver(world, world.machine(concurrency=6))
+    start_all(driver)
+    driver.settle(names(driver).index("fan/one"))
+    start_all(driver)
+    assert running(driver) == ["fan/one", "fan/two", "quick"]
+    settle(driver, "quick")
+    assert running(driver) == ["fan/one"]  # nothing waits for `two` any more
+    driver.finish()
+    assert outcome(driver, race) == Ok(("quick",))
+    assert len(outcome(driver, everything).value) == 2
+    assert driver.outcomes()["fan/two", (0,)] == "Abandoned"
+    assert driver.outcomes()["fan/two", (1,)] == "Skipped"
 
 
 def test_race_loser_that_parks_meanwhile_is_not_tried_again():

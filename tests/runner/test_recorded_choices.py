@@ -880,7 +880,7 @@ def test_first_that_was_not_decided_does_not_take_the_record_of_another_one_when
 
     async def main():
         flow, followed = declare("quick", "slow")
-        before = (await flow.execute(Scripted(slow=60, **{"a": 0.05})))[followed]
+        before = (await flow.execute(Scripted(slow=60, a=0.05)))[followed]
         for order in (("quick", "slow"), ("slow", "quick")):
             again = Scripted(slow=60)
             flow, followed = declare(*order)
