@@ -215,7 +215,11 @@ def live(
     ):
         assert process.stdout is not None
         try:
-            assert process.stdout.readline() == "started\n", "the client did not start"
+            if process.stdout.readline() != "started\n":
+                process.kill()
+                process.wait()
+                errors.seek(0)
+                raise AssertionError(f"the client did not start: {errors.read()}")
             if seconds is not None:
                 try:
                     process.wait(seconds)
@@ -230,8 +234,7 @@ def live(
             said = errors.read()
             if is_cut and "connectionFailed" in said:
                 return None
-            sys.stderr.write(said)
-            raise AssertionError("the client failed")
+            raise AssertionError(f"the client failed with status {process.returncode}: {said}")
     done: dict[str, Any] = json.loads(told)
     return done
 

@@ -373,8 +373,12 @@ class RequestRunner:
         return results
 
     async def _collect(self, attempt: AttemptState) -> list[Any]:
-        """Ask for what an earlier run may have sent; send it, under its taskUUID, only if the service has no trace."""
-        if attempt.request.wire.get("deliveryMethod") == "async":
+        """Ask for what may have been sent before; send it, under its taskUUID, only if the service has no trace.
+
+        An async request of this run is sent again as it is: the service refuses a copy.
+        """
+        is_earlier = attempt.entry is not None and attempt.entry.advice.action == "collect"
+        if is_earlier and attempt.request.wire.get("deliveryMethod") == "async":
             try:
                 return await self._call(attempt, sent_before="yes")
             except RunwareError as error:

@@ -408,11 +408,11 @@ class Tracker:
         What may be sent twice is refused by it; if the service has it all the same, its acknowledgement is on the way,
         or the next send is answered with `conflictTaskUUID`. A sync task may be at work: it is polled.
         """
-        sent = [entry for entry in self.entries.values() if entry.state is TaskState.SENT and not entry.confirmed]
-        for entry in sent:
+        for entry in list(self.entries.values()):
+            if entry.state is not TaskState.SENT or entry.confirmed:
+                continue
             if entry.resends_freely:
-                entry.has_history = True
-                entry.has_left = entry.has_left or len(sent) > 1
+                entry.has_history = entry.has_left = True
                 self.refused(entry, own_error(error, entry), at)
             elif at - entry.sent_at < self.options.ack_timeout:
                 entry.went_down = True
