@@ -77,6 +77,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     """How many results are expected."""
     local_media: tuple[LocalMedia, ...] = ()
+    was_looked_up: bool = False
+    """The registry decided something: the model was named by its slug, or the task type was left out."""
     is_journalled: bool = False
     """Its taskUUID is on record for it, so that `conflictTaskUUID` means that the service has it."""
     course: Course = msgspec.field(default_factory=Course)
@@ -107,6 +109,9 @@ def prepare(
     """
     try:
         wire, local_media = to_wire(task)
+        named: object = wire.get("model")
+        is_air = not isinstance(named, str) or (":" in named and "@" in named)
+        was_looked_up = not is_air or "taskType" not in wire
         wire = catalog.resolve(wire, registry)
         task_type: str = wire.pop("taskType")
         check_names(wire, task_type, catalog.known_inputs(task_type))
@@ -128,6 +133,7 @@ def prepare(
             delivery=chosen,
             slots=slots_of(wire),
             local_media=take_in(local_media) if local_media else (),
+            was_looked_up=was_looked_up,
         )
     except RunwareError as error:
         add_documentation(error, registry=registry)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow.catalog.documentation import add_documentation
 from runware_flow.client.http.content import Content
-from runware_flow.client.http.registry import RegistryKeeper, consults_registry
+from runware_flow.client.http.registry import RegistryKeeper
 from runware_flow.client.http.schemas import SchemaKeeper
 from runware_flow.client.http.serverless import Apps
 from runware_flow.client.http.web import Web
@@ -57,18 +57,19 @@ class Services:
         self, task: Task[Any] | Mapping[str, Any], *, delivery: DeliveryMethod | None = None, streams: bool = False
     ) -> Prepared:
         """Complete a task with the registry at hand; fetch a newer one only for a model that this one lacks."""
-        if consults_registry(task):
-            self._check_open()
-            self.registry.freshen(self.workers)
         try:
-            return prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
+            prepared = prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
         except RunwareError as error:
             if error.raw_code != "unknownModel":
                 raise
             self._check_open()
             if not await self.registry.look_again(self.workers):
                 raise
-        return prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
+            return prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
+        if prepared.was_looked_up:
+            self._check_open()
+            self.registry.freshen(self.workers)
+        return prepared
 
     async def check(self, prepared: Prepared) -> None:
         """Check a request against the schema of its model."""

@@ -162,10 +162,9 @@ def decode_items(frame: bytes, raws: Sequence[Raw]) -> tuple[Item, ...]:
     try:
         heads = _decode_heads(frame).data
     except salvage.UNREADABLE:
-        found = [decode_item(bytes(raw)) for raw in raws]
-    else:
-        found = [_read_item(head, bytes(raw)) for head, raw in zip(heads, raws, strict=True)]
-    return tuple([item for item in found if item is not None])
+        return tuple([item for raw in raws if (item := decode_item(bytes(raw))) is not None])
+    pairs = zip(heads, raws, strict=True)
+    return tuple([item for head, raw in pairs if (item := _read_item(head, bytes(raw))) is not None])
 
 
 def _read_item(head: _Head, raw: bytes) -> Item | None:

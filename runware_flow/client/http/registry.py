@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -11,17 +11,13 @@ from runware_flow import catalog
 from runware_flow.catalog import Registry
 from runware_flow.client.http.shared_fetch import SharedFetch
 from runware_flow.errors import RunwareError
-from runware_flow.types import Task
-from runware_flow.wire.codec import is_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from runware_flow.client.http.web import Web
     from runware_flow.client.log import Log
     from runware_flow.lifetime import Workers
 
-__all__ = ("FIRST_FETCH_SECONDS", "REGISTRY_TTL", "RegistryKeeper", "consults_registry")
+__all__ = ("FIRST_FETCH_SECONDS", "REGISTRY_TTL", "RegistryKeeper")
 
 REGISTRY_TTL = 300.0
 """Seconds for which a registry is taken as fresh, as in the official clients (protocol facts, section 9.1)."""
@@ -33,19 +29,6 @@ _PAUSE = 30.0
 """Seconds after which a fetch that failed, or that did not bring a model that was looked for, may be repeated."""
 
 _FETCH_TIMEOUT = 30.0
-
-
-def consults_registry(task: Task[Any] | Mapping[str, Any]) -> bool:
-    """Tell whether the registry decides anything about a task: the model of a slug, or a task type that is left out."""
-    if isinstance(task, Task):
-        model: object = getattr(task, "model", None)
-    elif not is_mapping(task):
-        return False  # it is refused before anything is asked
-    elif "taskType" in task:
-        model = task.get("model")
-    else:
-        return True
-    return isinstance(model, str) and not (":" in model and "@" in model)
 
 
 class RegistryKeeper:
