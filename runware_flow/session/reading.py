@@ -143,7 +143,7 @@ def _read_usual(tracker: Tracker, frame: Frame, at: float) -> Frame:
         elif item.status in PENDING and entry.asking is Lane.POLL and entry.result_slots.slots == 1:
             polled_at = entry.polled_at
             tracker.found_running(entry, item, at)
-        elif item.status is None and item.progress is None and is_one_each and entry.state is TaskState.SENT:
+        elif item.status is None and is_one_each and entry.state is TaskState.SENT and item.phase == "accepted":
             tracker.found_accepted(entry, at)
         else:
             rest.append(item)

@@ -5,9 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from session_conversation import SESSION, done, frame, item, options, problem, processing, sync_task, task, welcome
+from session_conversation import (
+    SESSION,
+    done,
+    frame,
+    image,
+    item,
+    options,
+    problem,
+    processing,
+    sync_task,
+    task,
+    welcome,
+)
 
 from runware_flow.session import reading
 from runware_flow.session.commands import Command, Lane, Log, Send, SetTimer
@@ -16,34 +28,26 @@ from runware_flow.session.machine import SessionMachine
 
 TASKS = ("t1", "t2", "t3", "t4", "t5", "t6")
 PUSHED = ("t5", "t6")
-ANSWERS = st.sampled_from(
-    ["running", "running", "further", "queued", "unknown", "failed", "done", "nothing", "slot", "twice", "accepted"]
-)
+
+
+def items_of(task_id: str, number: int) -> dict[str, list[dict[str, Any]]]:
+    """What the service may say of one task, by kind."""
+    first, second = f"{task_id}-{number}", f"{task_id}-{number}-again"
+    return {
+        "running": [processing(task_id)],
+        "further": [processing(task_id, progress=number % 100)],
+        "queued": [item(task_id, status="queued")],
+        "accepted": [item(task_id)],
+        "done": [done(task_id, first)],
+        "pushed": [image(task_id, first)],  # as sync results come, without a status
+        "slot": [done(task_id, f"{task_id}-slot"), processing(task_id)],  # of a task of two results, one is ready
+        "twice": [done(task_id, first), done(task_id, second, resultIndex=3)],
+    }
+
+
+PROBLEMS = {"unknown": "taskNotFound", "failed": "providerError"}
+ANSWERS = st.sampled_from(["running", *items_of("", 0), *PROBLEMS, "nothing"])
 ROUNDS = st.lists(st.tuples(*(ANSWERS for _ in TASKS), st.floats(0.0, 0.6)), max_size=12)
-
-
-def answers(task_id: str, kind: str, number: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What the service says of one task that was polled: items and errors."""
-    match kind:
-        case "running":
-            return [processing(task_id)], []
-        case "further":
-            return [processing(task_id, progress=number % 100)], []
-        case "queued":
-            return [item(task_id, status="queued")], []
-        case "done":
-            return [done(task_id, f"{task_id}-{number}")], []
-        case "slot":  # of a task of two results, one is ready
-            return [done(task_id, f"{task_id}-slot"), processing(task_id)], []
-        case "twice":
-            return [done(task_id, f"{task_id}-{number}"), done(task_id, f"{task_id}-{number}-again", resultIndex=3)], []
-        case "accepted":
-            return [item(task_id)], []
-        case "unknown":
-            return [], [problem("taskNotFound", task_id)]
-        case "failed":
-            return [], [problem("providerError", task_id)]
-    return [], []
 
 
 def play(rounds: list[tuple[Any, ...]]) -> list[list[str]]:
@@ -85,14 +89,14 @@ def play(rounds: list[tuple[Any, ...]]) -> list[list[str]]:
         problems: list[dict[str, Any]] = []
         for task_id, kind in zip(TASKS, kinds, strict=True):
             if task_id in polled or task_id in PUSHED:
-                of_task = answers(task_id, kind, number)
-                items += of_task[0]
-                problems += of_task[1]
+                items += items_of(task_id, number).get(kind, [])
+                problems += [problem(PROBLEMS[kind], task_id)] if kind in PROBLEMS else []
         if items or problems:
             handle(FrameReceived(now, frame(*items, errors=problems)))
     return told
 
 
+@example([(*("nothing" for _ in TASKS[1:]), "pushed", 0.1)])
 @given(ROUNDS)
 def test_what_most_frames_say_changes_what_it_changes_when_it_is_read_part_by_part(rounds: list[Any]) -> None:
     shortly = play(rounds)
