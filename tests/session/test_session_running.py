@@ -26,8 +26,8 @@ from runware_flow.session.commands import Command, Lane, Log, Send, SetTimer
 from runware_flow.session.events import ConnectionOpened, ConnectRequested, FrameReceived, TaskSubmitted, TimerFired
 from runware_flow.session.machine import SessionMachine
 
-TASKS = ("t1", "t2", "t3", "t4", "t5", "t6")
-PUSHED = ("t5", "t6")
+TASKS = ("t1", "t2", "t3", "t4", "t5", "t6", "t7")
+PUSHED = ("t5", "t6", "t7")
 
 
 def items_of(task_id: str, number: int) -> dict[str, list[dict[str, Any]]]:
@@ -41,6 +41,8 @@ def items_of(task_id: str, number: int) -> dict[str, list[dict[str, Any]]]:
         "done": [done(task_id, first)],
         "pushed": [image(task_id, first)],  # as sync results come, without a status
         "slot": [done(task_id, f"{task_id}-slot"), processing(task_id)],  # of a task of two results, one is ready
+        "both": [item(task_id), image(task_id, first)],
+        "odd": [item(task_id, status="processing", error={"code": "providerError"})],
         "twice": [done(task_id, first), done(task_id, second, resultIndex=3)],
     }
 
@@ -78,6 +80,7 @@ def play(rounds: list[tuple[Any, ...]]) -> list[list[str]]:
     handle(TaskSubmitted(0.3, sync_task("t4", sent_before="yes")))
     handle(TaskSubmitted(0.3, sync_task("t5")))
     handle(TaskSubmitted(0.3, sync_task("t6", slots=2)))
+    handle(TaskSubmitted(0.3, task("t7", task_type="modelSearch")))
     handle(FrameReceived(0.35, frame(*(item(name) for name in TASKS[:3]))))
     now = 0.35
     for number, (*kinds, wait) in enumerate(rounds):
