@@ -43,11 +43,12 @@ def items_of(task_id: str, number: int) -> dict[str, list[dict[str, Any]]]:
         "slot": [done(task_id, f"{task_id}-slot"), processing(task_id)],  # of a task of two results, one is ready
         "both": [item(task_id), image(task_id, first)],
         "odd": [item(task_id, status="processing", error={"code": "providerError"})],
+        "refused": [item(task_id)],  # and an error beside it
         "twice": [done(task_id, first), done(task_id, second, resultIndex=3)],
     }
 
 
-PROBLEMS = {"unknown": "taskNotFound", "failed": "providerError"}
+PROBLEMS = {"unknown": "taskNotFound", "failed": "providerError", "refused": "invalidModel"}
 ANSWERS = st.sampled_from(["running", *items_of("", 0), *PROBLEMS, "nothing"])
 ROUNDS = st.lists(st.tuples(*(ANSWERS for _ in TASKS), st.floats(0.0, 0.6)), max_size=12)
 
