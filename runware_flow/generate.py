@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from runware_flow import catalog
 from runware_flow.catalog.description import describe, describe_facts
-from runware_flow.catalog.surface import Parameter, narrow_surface, operation_surface, task_surface
+from runware_flow.catalog.surface import (
+    Parameter,
+    narrow_surface,
+    operation_surface,
+    parameter_from_limits,
+    task_surface,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -185,9 +191,7 @@ def members_type(module: Module, owner: str, name: str, members: dict[str, Any],
     lines = [f"class {type_name}(TypedDict, total=False):"]
     lines.append(docstring(f"Known members of `{name}` of `{owner}`, by wire name; the service may take others."))
     for member, facts in members.items():
-        parameter = Parameter(
-            name=member, types=set(facts["type"].split("|")), values=list(facts["enum"] or ()), facts=facts
-        )
+        parameter = parameter_from_limits(member, facts)
         lines += [
             "",
             f"    {member}: {annotation(module, type_name, parameter)}",

@@ -1,7 +1,7 @@
 """The parameters of a task type: the union over every model, architecture and operation in the catalog.
 
-The generator turns it into structs; nothing else at run time needs it. Facts about a parameter (bounds, default, note,
-source) come from `limits.json`, its types and its allowed values from the schemas as well.
+The generator turns it into structs, and `runware-flow models show` lists it. Facts about a parameter (bounds, default,
+note, source) come from `limits.json`, its types and its allowed values from the schemas as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ("Parameter", "members_of", "narrow_surface", "operation_surface", "surface", "task_surface")
+__all__ = (
+    "Parameter",
+    "members_of",
+    "narrow_surface",
+    "operation_surface",
+    "parameter_from_limits",
+    "surface",
+    "task_surface",
+)
 
 _IDS = frozenset({"taskType", "taskUUID"})
 _VIDEO_FORMATS = frozenset({"MP4", "WEBM", "MOV"})
@@ -87,7 +95,7 @@ def members_of(parameter: Parameter, creator: str = "") -> list[Parameter]:
     members: dict[str, Any] = parameter.facts.get("items") or {}
     own = {name: facts for name, facts in members.items() if creator and name.startswith(f"{creator}.")}
     prefix = f"{parameter.name}{'[]' if 'array' in parameter.types else ''}."
-    return [_from_limits(prefix + name, facts) for name, facts in (own or members).items()]
+    return [parameter_from_limits(prefix + name, facts) for name, facts in (own or members).items()]
 
 
 def _values(members: Iterable[Mapping[str, Any]]) -> list[Any]:
@@ -105,7 +113,7 @@ def surface(
     A parameter is required only if all of `models` (of `others`, if there are no models) and the limits say so.
     """
     models, others = list(models), list(others)
-    parameters = {name: _from_limits(name, facts) for name, facts in limits.items()}
+    parameters = {name: parameter_from_limits(name, facts) for name, facts in limits.items()}
     for schema in (*models, *others):
         for name, member in schema["properties"].items():
             parameter = parameters.setdefault(name, Parameter(name=name, is_required=True))
@@ -127,7 +135,8 @@ def _makes_video(schema: Mapping[str, Any]) -> bool:
     return bool(_VIDEO_FORMATS & set(schema["properties"].get("outputFormat", {}).get("enum", ())))
 
 
-def _from_limits(name: str, facts: Mapping[str, Any]) -> Parameter:
+def parameter_from_limits(name: str, facts: Mapping[str, Any]) -> Parameter:
+    """A parameter, or a member of one, as its entry in `limits.json` has it."""
     return Parameter(
         name=name,
         types=set(facts["type"].split("|")),

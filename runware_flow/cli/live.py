@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runware_flow.cli.program import UsageError
 from runware_flow.cli.terminal import echo, say
@@ -46,7 +46,7 @@ def view_command(journal: JournalAddress, *, flow: str | None, files: Sequence[P
     try:
         from runware_flow.live.journal_page import JournalPage
 
-        page: Any = JournalPage(journal, flow=flow, files=files, port=port)
+        page = JournalPage(journal, flow=flow, files=files, port=port)
     except ModuleNotFoundError as error:
         raise UsageError(_NEEDS) from error
     page.start()

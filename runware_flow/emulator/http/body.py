@@ -73,31 +73,20 @@ class BodyReader:
         return b"".join(self._chunks)
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes | Problem | None:
-    """Read the whole body of a request; None if the client left in the middle of it."""
-    problem: Problem | None = None
-    reader: BodyReader | None = None
-    try:
-        reader = BodyReader(headers.get(b"content-encoding", b"").decode("latin-1"), limit)
-    except Problem as refused:
-        problem = refused
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes | None:
+    """Read the whole body of a request; None if the client left in the middle of it.
+
+    Raises:
+        Problem: as `BodyReader` does; what follows is still to be read (see `BodyFirst`).
+    """
+    reader = BodyReader(headers.get(b"content-encoding", b"").decode("latin-1"), limit)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        if problem is None and reader is not None:
-            try:
-                reader.feed(message.get("body", b""))
-            except Problem as refused:
-                problem = refused  # what follows is read and dropped: the client reads no answer before it has sent all
+        reader.feed(message.get("body", b""))
         if not message.get("more_body"):
-            break
-    if problem is not None or reader is None:
-        return problem
-    try:
-        return reader.finish()
-    except Problem as refused:
-        return refused
+            return reader.finish()
 
 
 class BodyFirst:

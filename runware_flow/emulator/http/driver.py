@@ -118,17 +118,7 @@ class ServiceDriver:
                 self.service.make_items(job, recipes, time.monotonic())
             if job.renderings:
                 for rendering in job.renderings:
-                    if rendering.field == "detections":
-                        await self._detect(rendering)
-                        continue
-                    data = await self.open_medium(rendering.medium)
-                    encoded = (
-                        as_data_uri(data, rendering.medium.content_type)
-                        if rendering.as_data_uri
-                        else base64.b64encode(data).decode()
-                    )
-                    if rendering.slot.item is not None:
-                        rendering.slot.item[rendering.field] = encoded
+                    await self._render(rendering)
                 job.renderings = []
                 self.service.finish(job, time.monotonic())
         except Problem as problem:
@@ -139,10 +129,18 @@ class ServiceDriver:
             self.service.fail(job, failure, time.monotonic())
         self._wake.set()
 
-    async def _detect(self, rendering: Rendering) -> None:
-        recipe, item = rendering.medium.recipe, rendering.slot.item
-        if recipe is not None and item is not None:
-            item["detections"] = await anyio.to_thread.run_sync(find_subjects, recipe, limiter=self._threads)
+    async def _render(self, rendering: Rendering) -> None:
+        medium, item = rendering.medium, rendering.slot.item
+        if item is None:
+            return
+        if rendering.field == "detections":
+            if medium.recipe is not None:
+                item["detections"] = await anyio.to_thread.run_sync(find_subjects, medium.recipe, limiter=self._threads)
+            return
+        data = await self.open_medium(medium)
+        item[rendering.field] = (
+            as_data_uri(data, medium.content_type) if rendering.as_data_uri else base64.b64encode(data).decode()
+        )
 
     async def open_medium(self, medium: Medium) -> bytes:
         """Return the bytes of a medium, drawing it in a thread the first time."""

@@ -102,8 +102,6 @@ class Endpoints:
             raise Problem("resourceNotFound", "There is nothing here.", status=404)
         limit = self._service.settings.max_frame_bytes
         raw = await read_body(dict(request.scope["headers"]), request.receive, limit)
-        if isinstance(raw, Problem):
-            raise raw
         try:
             body = msgspec.json.decode(raw or b"")
         except (msgspec.DecodeError, RecursionError) as error:

@@ -95,7 +95,11 @@ class RestEndpoint:
 
 async def read_post(service: Service, scope: Scope, receive: Receive, send: Send) -> bytes | Problem | None:
     """Read and log a POST; `None` if there is nothing more to answer: the client left, or a fault has answered."""
-    raw = await read_body(dict(scope["headers"]), receive, service.settings.max_frame_bytes)
+    raw: bytes | Problem | None
+    try:
+        raw = await read_body(dict(scope["headers"]), receive, service.settings.max_frame_bytes)
+    except Problem as refused:
+        raw = refused
     if raw is None:
         return None
     service.log.posts += 1
