@@ -18,6 +18,8 @@ from postgres_server import PostgresServer
 from service import Service, art, caption
 
 from runware_flow import Batch, Flow, JournalError
+from runware_flow.cli.journal import read_journal
+from runware_flow.cli.program import UsageError
 from runware_flow.emulator import run_in_thread
 from runware_flow.emulator.commands import environment as environment_of
 from runware_flow.journal import Journal, collect
@@ -199,16 +201,26 @@ def test_command_without_psycopg_names_the_extra(tmp_path):
         ("postgresql://me:x/S3cret@h/x", "a slash in a password is %2F"),
     ],
 )
-def test_url_that_cannot_be_a_journal_is_wrong_usage_that_shows_no_password(tmp_path, named, sentence):
-    for command in (("report", named), ("journal", "salvage", named), ("run", "x.py", "--journal", named)):
-        code, out, error = call(tmp_path, *command)
-        assert (code, out) == (2, "")
-        assert sentence in error
-        assert len(error.splitlines()) == 1
-        assert "S3cret" not in error
+def test_url_that_cannot_be_a_journal_is_one_line_that_shows_no_password(tmp_path, monkeypatch, named, sentence):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as refused:
+        read_journal(named)
     with pytest.raises(JournalError) as caught, Journal(named):
         pass
-    assert "S3cret" not in str(caught.value)
+    assert sentence in str(refused.value)
+    for error in (refused.value, caught.value):
+        assert len(str(error).splitlines()) == 1
+        assert "S3cret" not in str(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("report",), ("journal", "salvage"), ("run", "x.py", "--journal")])
+def test_url_that_cannot_be_a_journal_is_wrong_usage_of_each_command(tmp_path, command):
+    code, out, error = call(tmp_path, *command, "mysql://me:S3cret@h/x")
+    assert (code, out) == (2, "")
+    assert "this one is named by a mysql:// URL" in error
+    assert len(error.splitlines()) == 1
+    assert "S3cret" not in error
     assert list(tmp_path.iterdir()) == []
 
 

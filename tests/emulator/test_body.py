@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 import zlib
 from contextlib import contextmanager, suppress
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anyio
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("watched")
 LIMIT = 2**20
 
 
+@cache
 def bomb(layers: int) -> bytes:
     """Return 96 MiB of nothing, packed once (94 KB) or twice (under 1 KB)."""
     packer, parts = zlib.compressobj(9, zlib.DEFLATED, 31), []
