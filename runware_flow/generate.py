@@ -432,7 +432,9 @@ def render_narrow(summary: str, group: str, about: str, surfaces: dict[str, tupl
     )
     module = Module(summary, imports, noqa="PYI051, TC003", borrows=True)
     shared: dict[str, list[Parameter]] = {}
+    every: dict[str, list[Parameter]] = {}
     for task_type in dict.fromkeys(task_types):
+        every[task_type] = task_surface(task_type, catalog.schemas(), catalog.limits())
         first, *others = [parameters for kind, parameters in surfaces.values() if kind == task_type]
         shared[task_type] = [one for one in first if others and all(one in other for other in others)]
         if shared[task_type]:
@@ -442,7 +444,7 @@ def render_narrow(summary: str, group: str, about: str, surfaces: dict[str, tupl
     for key, (task_type, parameters) in surfaces.items():
         base = base_name(task_type, group) if shared[task_type] else ""
         own = [parameter for parameter in parameters if parameter not in shared[task_type]]
-        if parameters == task_surface(task_type, catalog.schemas(), catalog.limits()):
+        if parameters == every[task_type]:
             base, own = f"tasks.{TASKS[task_type][0]}", []
         text = f"{TASKS[task_type][1]} {about} `{key}`."
         name = pascal_case(key)
