@@ -355,6 +355,8 @@ class RequestRunner:
                 results = await function(attempt)
         except RunwareError as error:
             error.results = error.results or list(attempt.arrived)
+            if isinstance(error, RunwareTimeoutError):
+                error.may_be_billed = attempt.may_have_arrived
             await self.fail_entry(attempt, error)
             if not error.results:
                 raise

@@ -329,7 +329,7 @@ def test_timeout_of_a_task_leaves_the_cost_unknown(run):
         result = await flow.execute(service)
         error = result.outcome(node).error
         assert isinstance(error, RunwareTimeoutError)
-        assert error.task_uuid == service.sent[0].task_id
+        assert (error.task_uuid, error.may_be_billed) == (service.sent[0].task_id, True)
         assert len(service.sent) == 1
         assert result.cost is None
 

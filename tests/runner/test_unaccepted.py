@@ -222,6 +222,20 @@ def read_states(path):
         return [(entry.state, entry.cost) for entry in journal.entries() if entry.task_uuid]
 
 
+def test_time_out_of_a_request_that_waits_for_a_connection_says_that_it_is_not_billed(run, path):
+    async def main():
+        flow = Flow("given up", journal=path, on_error="continue")
+        node = flow.then(art("waits"), timeout=0.1)
+        with full_port() as port:
+            async with Client(**of_port(port), transport="websocket") as client:
+                error = (await flow.execute(client)).outcome(node).error
+        assert isinstance(error, TimeoutError)
+        assert not error.may_be_billed
+        assert read_states(path) == [("abandoned", 0.0)]
+
+    run(main)
+
+
 @pytest.mark.parametrize("transport", ["websocket", "rest"])
 def test_request_that_waits_for_a_connection_when_it_is_cancelled_costs_nothing(run, path, transport):
     async def main():
