@@ -231,10 +231,11 @@ def _read_answer(tracker: Tracker, entry: Entry, parts: list[Part], event: Excha
 
 def _is_about_poll(error: ErrorItem, event: ExchangeFinished) -> bool:
     """Whether an error in the reply to the poll of one task speaks of the poll, and not of what became of the task."""
-    if event.status in (401, 402, 403):
+    code = stable_code(error.code, event.status, error.message)
+    if event.status in (401, 403) and code == "auth":
         return True
     is_nameless = any(told.task_id is None for told in event.frame.errors)
-    return event.status >= 400 and is_nameless and stable_code(error.code, event.status, error.message) in REFUSALS
+    return event.status >= 400 and is_nameless and code in REFUSALS
 
 
 def _poll_silence(

@@ -81,7 +81,7 @@ def settled(play):
     ("status", "body", "told"),
     [
         (401, b'{"errors":[{"code":"tokenRevoked","message":"no"}]}', ("auth", "tokenRevoked")),
-        (402, b'{"errors":[{"code":"insufficientCredits","taskUUID":"t1"}]}', ("quota", "insufficientCredits")),
+        (402, b'{"errors":[{"code":"insufficientCredits"}]}', ("quota", "insufficientCredits")),
         (403, b"<html>", ("auth", None)),
         (400, b'{"errors":[{"code":"invalidRequest","message":"no"}]}', ("validation", "invalidRequest")),
         (407, b"", None),
@@ -98,6 +98,15 @@ def test_refusal_of_a_poll_says_nothing_of_the_task(status, body, told):
         play >> finished(moment(play), decode_reply(status, body), status, Lane.POLL)
     assert settled(play)[2:] == (True, False)
     assert told is None or settled(play)[:2] == told
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(402, "insufficientCredits"), (403, "contentPolicyViolation"), (400, "invalidSeedImage")]
+)
+def test_failure_of_the_task_itself_in_the_answer_to_a_poll_is_a_verdict(status, code):
+    play = accepted()
+    play >> finished(0.2, reply(status, errors=[problem(code)]), status, Lane.POLL)
+    assert settled(play)[1:] == (code, False, True)
 
 
 @pytest.mark.parametrize("is_acknowledged", [True, False])
