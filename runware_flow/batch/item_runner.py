@@ -272,11 +272,21 @@ class ItemRunner:
 class _ItemClock:
     """Stands where a run has its `EventBus`: it has the time since the item began, from which its policies count."""
 
-    __slots__ = ("clock", "node_delta", "node_progress", "node_refused", "node_started", "note_request", "start")
+    __slots__ = (
+        "clock",
+        "is_read",
+        "node_delta",
+        "node_progress",
+        "node_refused",
+        "node_started",
+        "note_request",
+        "start",
+    )
 
     def __init__(self, watch: BatchWatch) -> None:
         self.clock = anyio.current_time
         self.start = self.clock()
+        self.is_read = watch.counts_nodes
         self.node_started = watch.node_started
         self.node_refused = watch.node_refused
         self.node_progress = self.node_delta = self.note_request = watch.node_progress

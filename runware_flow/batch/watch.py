@@ -195,6 +195,11 @@ class BatchWatch:
         """Whether the callable is given the events of nodes, for which each item needs an `EventBus`."""
         return self._reader is not None
 
+    @property
+    def counts_nodes(self) -> bool:
+        """Whether the starts and ends of nodes are counted."""
+        return self._board is not None
+
     def time(self) -> float:
         """Seconds since the start of the batch."""
         return anyio.current_time() - self._start

@@ -66,6 +66,7 @@ class EventBus:
 
     Attributes:
         clock, start: the clock of the event loop, and what it showed when the run began.
+        is_read: there are readers, or a board that counts.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class EventBus:
         self.start = self.clock()
         self._events: list[weakref.ref[EventStream]] = []
         self._completions: list[weakref.ref[CompletionStream[Any]]] = []
+        self.is_read = False
         self._waiting_count = 0
         self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
         self._refused: set[tuple[ScopeRun, Step]] = set()
@@ -96,7 +98,7 @@ class EventBus:
     def count_on(self, board: ProgressBoard) -> None:
         """Count starts and settles on a board, by a direct call for each: nothing is kept or waited for."""
         self._board = board
-        self._machine.watch = True
+        self._machine.watch = self.is_read = True
 
     def time(self) -> float:
         """Seconds since the start of the run."""
@@ -115,13 +117,13 @@ class EventBus:
     def add_reader(self, reader: EventStream) -> None:
         """Put events into a reader from here on, as long as it is referenced."""
         self._events.append(weakref.ref(reader, self._forget))
-        self._machine.watch = True
+        self._machine.watch = self.is_read = True
 
     def open_completions(self, many: ManyReference[Any], find: Callable[[], FanRun]) -> CompletionStream[Any]:
         """Begin a reader of the outcomes of one step of a fan-out."""
         reader: CompletionStream[Any] = CompletionStream(many, self._machine.concurrency, find, self._admit)
         self._completions.append(weakref.ref(reader, self._forget))
-        self._machine.watch = True
+        self._machine.watch = self.is_read = True
         if self._is_finished:
             reader.is_over = True
         return reader
@@ -135,7 +137,7 @@ class EventBus:
         self._events = [reference for reference in self._events if reference() is not None]
         self._completions = [reference for reference in self._completions if reference() is not None]
         if not self._events and not self._completions and self._board is None:
-            self._machine.watch = False
+            self._machine.watch = self.is_read = False
             self._machine.settled.clear()
             self._begun.clear()
             self._refused.clear()

@@ -60,6 +60,7 @@ class NodeRunner:
         self._machine = machine
         self._accounts = accounts
         self._event_bus = event_bus
+        self._clock, self._start = event_bus.clock, event_bus.start
         self._pauses = pauses
         self._run_admission = run_admission
         self._ledger = ledger
@@ -85,7 +86,6 @@ class NodeRunner:
 
         What it was admitted with is given back before what follows from it begins, however it ended.
         """
-        refused = self._request_runner.refused
         goes_on = True
         while goes_on:
             goes_on = False
@@ -99,6 +99,7 @@ class NodeRunner:
                 elif step.is_called_at_once and self._ledger is None:
                     value = await self._run_function(run, step, step, number, args, CostTracker())
                 else:
+                    refused = self._request_runner.refused
                     attempt = refused.pop((run, step), None) if refused else None
                     attempt = attempt or AttemptState(run, step, number)
                     value = await self._run_work(attempt, args)
@@ -273,10 +274,9 @@ class NodeRunner:
             DeclarationError: it returned what only a builder may return.
             Exception: whatever it raises.
         """
-        if self._machine.watch:
+        if self._event_bus.is_read:
             self._event_bus.node_started(run, step, number)
-        clock, start = self._event_bus.clock, self._event_bus.start
-        began = clock() - start
+        began = self._clock() - self._start
         token = current_cost_tracker.set(cost_tracker)
         try:
             if step.is_timed:
@@ -288,7 +288,7 @@ class NodeRunner:
             raise
         finally:
             current_cost_tracker.reset(token)
-            run.note_times(step.slot, began, clock() - start)
+            run.note_times(step.slot, began, self._clock() - self._start)
             if cost_tracker.count:
                 self._book(step, cost_tracker)
         if is_no_value(type(value)):

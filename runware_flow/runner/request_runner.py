@@ -115,7 +115,7 @@ class RequestRunner:
         attempt.task = task
         attempt.request = request = self.prepare(step.spec, task)
         record = self.record(attempt)
-        if self.machine.watch:
+        if self.event_bus.is_read:
             self.event_bus.note_request(run, step, request.wire)
         sent_before = None
         if self._keeps_results or step.role is not NO_ROLE:
@@ -145,7 +145,7 @@ class RequestRunner:
         run, step = attempt.run, attempt.step
         if step.is_timed:
             check_deadline(step.spec, self.event_bus.time, attempt.request.task_id)
-        if self.machine.watch:
+        if self.event_bus.is_read:
             self.event_bus.node_started(run, step, attempt.number, attempt.record)
         attempt.is_sent = attempt.is_with_client = True
         if self._unaccepted and attempt.entry is not None:  # of an attempt before

@@ -77,8 +77,10 @@ class RunResult:
         if problem is not None:
             raise _not_available(many.spec, problem)
         slot = many.spec.slot
-        if len(many.fans) == 1 and all(run.cells[slot] == OK for run in fan.items):
-            return [run.values[slot] for run in fan.items]
+        if len(many.fans) == 1:
+            values = [run.values[slot] for run in fan.items if run.cells[slot] == OK]
+            if len(values) == len(fan.items):
+                return values
         return [_value_of(outcome, spec, index) for index, spec, outcome in self._items(many, fan)]
 
     def _items(self, many: ManyReference[Any], fan: FanRun) -> Iterator[tuple[int, NodeSpec, Outcome[Any] | None]]:

@@ -304,8 +304,8 @@ class Runner:
                 continue
             if (self._parked or self._worker_count < self.settings.concurrency) and machine.has_work:
                 self._call_worker()
-            perform = self._contest if job[1].role.may_lose else self._perform
-            await perform(job[0], job[1], context)
+            run, step = job
+            await (self._contest if step.role.may_lose else self._perform)(run, step, context)
             if machine.waiting and not self._has_keeper:
                 self._call_keeper()
             if machine.has_changes:

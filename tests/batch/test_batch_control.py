@@ -16,6 +16,7 @@ from runware_flow.graph.events import NodeSettled, RunFinished
 from runware_flow.journal import Journal
 from runware_flow.journal.sqlite import SqliteStore
 from runware_flow.tasks import ImageInference
+from runware_flow.view.progress import ProgressBoard
 
 
 def poster(flow: Flow, prompt: str) -> Node:
@@ -236,6 +237,26 @@ def test_statistics_and_progress_start_where_the_journal_left_off(run, path, cap
             ("imageInference", "upscale", "caption"), 10
         )
 
+    run(main)
+
+
+def test_progress_counts_the_start_of_each_node(run, monkeypatch):
+    started = []
+    start = ProgressBoard.start
+
+    def note_start(board, label):
+        started.append(label)
+        start(board, label)
+
+    async def shorten(caption):
+        return caption.text[:5]
+
+    async def main():
+        batch = Batch(lambda flow, prompt: poster(flow, prompt).then(shorten), progress="json")
+        await batch.collect(prompts(3), Service())
+        assert sorted(started) == sorted(["imageInference", "upscale", "caption", "shorten"] * 3)
+
+    monkeypatch.setattr(ProgressBoard, "start", note_start)
     run(main)
 
 
