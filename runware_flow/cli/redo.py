@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from runware_flow.cli.program import UsageError
 from runware_flow.cli.terminal import echo
 from runware_flow.journal import Journal
-from runware_flow.journal.redo import find_nodes, mark_nodes
+from runware_flow.journal.redo import find_nodes, mark_nodes, void_answers
 from runware_flow.runner.journal_report import check_flow
 from runware_flow.view.progress import money
 from runware_flow.view.terminal import visible
@@ -25,6 +25,8 @@ def redo_command(
 ) -> None:
     """Mark items, or one node of them, and say what they cost the last time; or take the marks back.
 
+    What failed has no mark: the next run tries it again, and no fallback answers for it without that.
+
     Raises:
         UsageError: a key fits nothing, or several items, or items of several flows; then nothing is marked.
     """
@@ -39,11 +41,13 @@ def redo_command(
         raise UsageError(f"several items begin with {', '.join(map(repr, found.ambiguous))}: give more letters")
     for key, flows in found.shared.items():
         raise UsageError(f"several flows have an item {key!r}: name one of {', '.join(map(repr, flows))} with --flow")
-    if found.failed:
-        failed = ", ".join(map(visible, found.failed))
+    if found.failures:
+        count = void_answers(journal, found.failures) if is_marked else 0
+        failed = ", ".join(dict.fromkeys(visible(path) for _, path in found.failures))
+        anew = f", and decides anew what had answered for that ({count} choices)" if count else ""
         echo(
-            f"{failed} failed: the next run with {journal} tries again without a mark, unless a fallback, a race or a"
-            " first has answered the failure"
+            f"{failed} failed: the next run with {journal} tries again{anew}. A race or a first that has its winners"
+            " does not need it"
         )
         if not found.nodes:
             return

@@ -51,6 +51,18 @@ class ChoiceRecord(msgspec.Struct, frozen=True):
     contestants: tuple[Contestant, ...]
     winners: tuple[int, ...]
 
+    @property
+    def answered(self) -> frozenset[str] | None:
+        """The requests that a `node_fallback` has answered; `None` if the record does not tell."""
+        if self.kind != "node_fallback" or len(self.contestants) == _FALLBACK_PLACES:
+            return None
+        found = {one.fingerprint for one in self.contestants[_FALLBACK_PLACES:]}
+        return frozenset(one for one in found if one is not None)
+
+    def is_void_fallback_of(self, fingerprint: str | None) -> bool:
+        """Tell whether it says that the `fallback=` of a node with this request had its turn, but does not count."""
+        return self.kind == "fallback" and not self.winners and self.contestants[0].fingerprint == fingerprint
+
     def winning_keys(self, count: int) -> tuple[str, ...]:
         """The keys of the first so many winners; fewer if there are not so many."""
         keys = [self.contestants[place].key for place in self.winners[:count]]
@@ -102,7 +114,7 @@ def find_record(
         if same:
             return _best(same, path, fingerprint, likeness, rivals)
     # By its path alone only what no fingerprint tells: else a choice declared above others would take theirs.
-    own = [one for one in free if (fingerprint is None or _has(one, None)) and _answered(one) is None]
+    own = [one for one in free if (fingerprint is None or _has(one, None)) and one.answered is None]
     if likeness.lead_places == ():
         own = [one for one in own if all(contestant.fingerprint is None for contestant in one.contestants)]
     there = [one for one in own if one.path == path] or [one for one in own if _has(one, None) and _is_moved(one, path)]
@@ -131,7 +143,7 @@ def _best(
 
     for one in sorted(same, key=fit):
         mine = _rank(one, path, likeness)
-        if mine == (0, -len(_answered(one) or ()), False, False, False):
+        if mine == (0, -len(one.answered or ()), False, False, False):
             return one
         others = [_rank(one, where, rival) for where, rival in rivals() if _is_alike(one, rival)]
         if all(other >= mine for other in others):
@@ -144,24 +156,16 @@ def _rank(record: ChoiceRecord, path: str, likeness: Likeness) -> tuple[int, int
     return *_distance(record, likeness), *_miscount(record, likeness), record.path != path
 
 
-def _answered(record: ChoiceRecord) -> frozenset[str] | None:
-    """What a fallback has answered; `None` if the record does not tell."""
-    if record.kind != "node_fallback" or len(record.contestants) == _FALLBACK_PLACES:
-        return None
-    found = {one.fingerprint for one in record.contestants[_FALLBACK_PLACES:]}
-    return frozenset(one for one in found if one is not None)
-
-
 def _fits(record: ChoiceRecord, fingerprint: str, likeness: Likeness) -> bool:
     # Several fallbacks may follow one request, and each answer what followed it for its own node.
-    answered = _answered(record)
+    answered = record.answered
     if answered is None:
         return _has(record, fingerprint)
     return fingerprint in answered or not answered.isdisjoint(likeness.requests)
 
 
 def _is_alike(record: ChoiceRecord, rival: Likeness) -> bool:
-    answered = _answered(record)
+    answered = record.answered
     if answered is None:
         return any(_has(record, name) for _, name in rival.names)
     return not answered.isdisjoint(rival.requests)
@@ -172,7 +176,7 @@ def _distance(record: ChoiceRecord, likeness: Likeness) -> tuple[int, int]:
     names = [contestant.fingerprint for contestant in record.contestants]
     placed = [(place, name) for place, name in likeness.names if place >= 0]
     misses = sum(names[place : place + 1] not in ([name], [None]) for place, name in placed)
-    return misses, -len(likeness.requests & (_answered(record) or frozenset()))
+    return misses, -len(likeness.requests & (record.answered or frozenset()))
 
 
 def _is_moved(record: ChoiceRecord, path: str) -> bool:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from runware_flow.graph.choice_records import ChoiceKind
     from runware_flow.graph.declaration import NodeSpec
     from runware_flow.graph.outcomes import Outcome
-    from runware_flow.graph.plan import ScopePlan, Step
+    from runware_flow.graph.plan import Contest, ScopePlan, Step
 
 __all__ = ("Chosen", "Decision", "FlowMachine")
 
@@ -767,10 +767,15 @@ class FlowMachine:
     def _decide_unless(self, run: ScopeRun, step: Step) -> None:
         [(around, one)] = _before(run, step)
         cell, outcome = around.cells[one.slot], around.values[one.slot]
-        if cell >= SETTLED and self._chosen(run, _fallback_after(step)) is not None and outcome is not self.stopped:
+        fallback = _fallback_after(step)
+        chosen = self._chosen(run, fallback)
+        if chosen is not None and cell == OK and self._has_changed(run, fallback, chosen):
+            self._void(run, fallback, chosen)
+            chosen = None
+        if cell >= SETTLED and chosen is not None and outcome is not self.stopped:
             self._settle(run, step, OK, outcome)  # the fallback has answered in an earlier run
         elif cell == OK:
-            if self._has_looked(run, _fallback_after(step)):
+            if self._has_looked(run, fallback):
                 self._settle(run, step, SKIPPED, Skipped(f"{around.place(one)} succeeded"))
         elif cell == FAILED and may_fall_back(outcome.error, sends=one.kind in SENDS):
             self._settle(run, step, OK, outcome)
@@ -929,6 +934,37 @@ class FlowMachine:
         if chosen is not None and place == 1 and chosen.record.contestants[1].fingerprint != fingerprint:
             self._void(run, step, chosen)  # what had answered is not there any more
             self._decide_fallback(run, step)
+
+    def note_fallback_before(self, run: ScopeRun, step: Step, contest: Contest, fingerprint: str) -> None:
+        """The request of a node before a fallback is known.
+
+        If it is none of those that the fallback has answered, nothing before the fallback has failed in this run, and
+        the fallback has been changed since, it is decided anew: what had answered is not there, and nothing needs it.
+        """
+        around, fallback = run.above(contest.hops), contest.step
+        chosen = self._chosen(around, fallback)
+        if chosen is None or not self._has_changed(around, fallback, chosen):
+            return
+        answered = chosen.record.answered
+        if answered is not None and fingerprint not in answered and self._may_succeed(around, fallback, (run, step)):
+            self._void(around, fallback, chosen)
+
+    def _has_changed(self, run: ScopeRun, fallback: Step, chosen: Chosen) -> bool:
+        """Tell whether a fallback is known to be another one than that which answered."""
+        before, now = chosen.record.contestants[1].fingerprint, self.leads.get((run, fallback), {}).get(1)
+        return before is not None and now is not None and before != now
+
+    def _may_succeed(self, run: ScopeRun, fallback: Step, place: tuple[ScopeRun, Step]) -> bool:
+        """Tell whether all before a fallback has succeeded but what waits for a node at this place."""
+        todo = _before(run, fallback)[:1]
+        while todo:
+            around, one = todo.pop()
+            cell = around.cells[one.slot]
+            if cell != OK and (around, one) != place:
+                if cell > MAX_WAITS:
+                    return False
+                todo += _before(around, one)
+        return True
 
     def know_choice(self, run: ScopeRun, step: Step, record: ChoiceRecord | None) -> None:
         """The shell has looked up whether an earlier run made this choice."""

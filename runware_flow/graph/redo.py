@@ -10,7 +10,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ("PaidRecord", "Selection", "select")
+    from runware_flow.graph.choice_records import ChoiceRecord
+
+__all__ = ("PaidRecord", "Selection", "has_answered", "select")
 
 _KEYED = re.compile(r"^[^/\[]*\[([^\]]*)\]")
 _SHORTEST_KEY = 6
@@ -40,7 +42,8 @@ class Selection(msgspec.Struct):
     Attributes:
         nodes: to mark, each by its flow and its path.
         missing: keys that fit nothing.
-        failed: keys of which nothing but failures is there; the next run tries these again without a mark.
+        failures: nodes that failed, each by its flow and its path; see `has_answered`.
+        failed: keys of which nothing but failures is there.
         ambiguous: keys that fit several items.
         shared: keys that items of several flows have, with the names of these flows.
         tasks: how many of the nodes are requests.
@@ -49,6 +52,7 @@ class Selection(msgspec.Struct):
     """
 
     nodes: list[tuple[str, str]] = []
+    failures: list[tuple[str, str]] = []
     missing: list[str] = []
     failed: list[str] = []
     ambiguous: list[str] = []
@@ -88,6 +92,7 @@ def select(records: Iterable[PaidRecord], keys: Sequence[str], node: str | None 
             continue
         if not mine:
             (chosen.failed if fitting else chosen.missing).append(key)
+        chosen.failures += [(record.flow, record.path) for record in fitting if record.is_failed]
         for record in mine:
             chosen.nodes.append((record.flow, record.path))
             if record.is_task:
@@ -95,6 +100,24 @@ def select(records: Iterable[PaidRecord], keys: Sequence[str], node: str | None 
                 chosen.cost = round(chosen.cost + (record.cost or 0.0), 6)
                 chosen.unknown_count += record.cost is None
     return chosen
+
+
+def has_answered(choice: ChoiceRecord, choice_item: str, item: str, fingerprint: str) -> bool:
+    """Tell whether a choice keeps a node that failed from being tried again, since a fallback has answered for it.
+
+    A race or a `first` that has its winners needs no other contestant, so it keeps them.
+
+    Args:
+        choice_item, item: the items of the choice and of the node.
+        fingerprint: of the node's request.
+    """
+    places = slice(1) if choice.kind in ("answered", "fallback") else slice(None)
+    return (
+        choice.kind not in ("race", "first")
+        and choice.winners != ()
+        and (f"{choice_item}[".startswith(f"{item}[") or item.startswith(f"{choice_item}["))  # around or inside it
+        and any(one.fingerprint == fingerprint for one in choice.contestants[places])
+    )
 
 
 def _name(path: str) -> str:

@@ -20,7 +20,7 @@ from runware_flow.errors import JournalError
 from runware_flow.graph.budget import Elsewhere
 from runware_flow.graph.resume import Advice, Claims
 from runware_flow.journal.address import DatabaseAddress, load_psycopg
-from runware_flow.journal.rows import FOUND, INSERTED, SETTLED, RowStore
+from runware_flow.journal.rows import FOUND, INSERTED, KEEPS_MARK, SETTLED, RowStore
 from runware_flow.journal.store import (
     Abandon,
     Begin,
@@ -109,7 +109,8 @@ _SPEND = f"""WITH added AS (SELECT flow, given.micro_usd - coalesce(greatest(nod
         FROM unnest(?::bigint[], ?::bigint[]) AS given (id, micro_usd) JOIN node USING (id) ORDER BY id
         FOR UPDATE OF node)
     {_ADD_SPENT.format(spent=_SPENT_BY_OUTCOMES)}"""
-_SETTLE = f"""UPDATE node SET ({SETTLED}) = (SELECT {", ".join("given." + name for name in SETTLED.split(", "))})
+_SETTLE = f"""UPDATE node SET ({SETTLED}) = (SELECT {KEEPS_MARK.format("given.state")},
+        given.settled_at, given.micro_usd, given.items, given.error)
     FROM unnest(?::bigint[], ?::int[], ?::float8[], ?::bigint[], ?::bytea[], ?::bytea[]) AS given (id, {SETTLED})
     WHERE node.id = given.id"""
 _TAKE = """INSERT INTO lease (owner, expires_at, flow, item, number)
@@ -226,7 +227,7 @@ class DatabaseRows:
     paid, tells_price = PAID_THERE, TELLS_PRICE_THERE
     pairs = "SELECT pair->>0, pair->>1 FROM json_array_elements(?::json) AS pair"
     is_earlier = False
-    has_places = True
+    has_places = has_choices = True
 
     def __init__(self, address: DatabaseAddress, *, is_read_only: bool = True) -> None:
         self._address = address

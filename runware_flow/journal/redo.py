@@ -1,4 +1,4 @@
-"""Marks finished nodes of a journal to be made again by the next run, and removes the marks. Blocks."""
+"""Marks nodes of a journal to be made again by the next run, and removes the marks. Blocks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runware_flow.graph.redo import PaidRecord, Selection, select
+from runware_flow.graph.redo import PaidRecord, Selection, has_answered, select
 from runware_flow.journal.opening import open_to_change
 from runware_flow.journal.reader import Journal
-from runware_flow.journal.rows import STATES
+from runware_flow.journal.rows import STATES, choice_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from runware_flow.journal.address import DatabaseAddress
 
-__all__ = ("find_nodes", "mark_nodes")
+__all__ = ("find_nodes", "mark_nodes", "void_answers")
 
 
 def find_nodes(
@@ -62,3 +62,33 @@ def mark_nodes(
     with open_to_change(journal) as rows:
         query = f"UPDATE node SET state = {now} WHERE state = {then} AND (flow, path) IN ({rows.pairs}){newer}"
         return int(rows.execute(query, (msgspec.json.encode(nodes).decode(),)).rowcount)
+
+
+def void_answers(journal: str | PathLike[str] | DatabaseAddress, nodes: Sequence[tuple[str, str]]) -> int:
+    """Void what keeps nodes that failed, by flow and path, from being tried again; returns how many choices that is.
+
+    The next run tries these nodes again, and decides anew what waited for them. What their fallbacks have made is on
+    record, and is not bought again if the nodes fail again. The choices cannot be restored.
+
+    Raises:
+        JournalError: there is no journal, a run has its file, or it cannot be written.
+    """
+    with open_to_change(journal) as rows:
+        if not nodes or not rows.has_choices:
+            return 0
+        query = f"""SELECT DISTINCT flow, item, fingerprint FROM node
+            WHERE state = {STATES.index("failed")} AND (flow, path) IN ({rows.pairs})"""
+        failed = rows.execute(query, (msgspec.json.encode(nodes).decode(),)).fetchall()
+        numbers: list[int] = []
+        for name in sorted({flow for flow, _, _ in failed}):
+            query = "SELECT item, id, kind, path, contestants, winners FROM choice WHERE flow = ? ORDER BY id"
+            for item, *columns in rows.execute(query, (name,)).fetchall():
+                choice = choice_record(*columns)
+                if any(
+                    flow == name and has_answered(choice, item, of or "", bytes(fingerprint).hex())
+                    for flow, of, fingerprint in failed
+                ):
+                    numbers.append(choice.number)
+        for number in numbers:
+            rows.execute("UPDATE choice SET winners = ? WHERE id = ?", (b"[]", number))
+        return len(numbers)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = (
     "FOUND",
     "INSERTED",
+    "KEEPS_MARK",
     "SETTLED",
     "STATES",
     "Known",
@@ -64,6 +65,8 @@ FOUND = """name, flow, item, fingerprint, id, attempt, state, task_uuid, ordinal
 INSERTED = """name, flow, item, fingerprint, path, ordinal, attempt, hedge, task_uuid, task_type, model, request, state,
     asked_at, settled_at, items, micro_usd"""
 SETTLED = "state, settled_at, micro_usd, items, error"
+KEEPS_MARK = f"CASE node.state WHEN {STATES.index('redo')} THEN node.state ELSE {{}} END"
+"""The state after a request is settled: two processes may settle it, and it may be marked for redo between the two."""
 
 _Found: TypeAlias = tuple[
     int,

@@ -21,7 +21,7 @@ from runware_flow.journal.address import DatabaseAddress, address_of
 from runware_flow.journal.media import MediaFolder, sync_folder
 from runware_flow.journal.migration import FIRST_SCHEMA, copy_rows, has_unknown_items
 from runware_flow.journal.place import network_file_system
-from runware_flow.journal.rows import FOUND, INSERTED, SETTLED, STATES, RowStore, items_of
+from runware_flow.journal.rows import FOUND, INSERTED, KEEPS_MARK, SETTLED, STATES, RowStore, items_of
 from runware_flow.journal.store import NoJournal
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ COLUMNS = """id, name, flow, item, path, fingerprint, ordinal, attempt, hedge, l
     request, state, asked_at, settled_at, micro_usd, items, error"""
 _FIND = f"SELECT {FOUND} FROM node WHERE name IN (SELECT value FROM json_each(?)) ORDER BY id"
 _INSERT = f"INSERT INTO node ({INSERTED}) VALUES ({', '.join('?' * 17)})"
-_SETTLE = f"UPDATE node SET ({SETTLED}) = (?, ?, ?, ?, ?) WHERE id = ?"
+_SETTLE = f"UPDATE node SET ({SETTLED}) = ({KEEPS_MARK.format('?')}, ?, ?, ?, ?) WHERE id = ?"
 _KNOWN = (*SCHEMA, *FIRST_SCHEMA, *PLACE_SCHEMA, *CHOICE_SCHEMA)
 _KNOWN_SCHEMA = frozenset(" ".join(statement.split()) for statement in _KNOWN)
 """All that a journal may have in its schema. A journal may come from elsewhere, and a view, a trigger, a generated
@@ -341,6 +341,7 @@ class FileRows:
             try:
                 self.is_earlier = is_earlier(self._connection)
                 self.has_places = _has_table(self._connection, "place")
+                self.has_choices = _has_table(self._connection, "choice")
             except BaseException:
                 self._connection.close()
                 raise

@@ -295,10 +295,13 @@ class ChangedRows(Protocol):
 
     Attributes:
         pairs: SQL for the pairs of texts in a JSON array of arrays, which is its one value.
+        has_choices: there is a table of choices.
     """
 
     @property
     def pairs(self) -> str: ...
+    @property
+    def has_choices(self) -> bool: ...
 
     def execute(self, query: str, values: Sequence[Any] = ()) -> Any:
         """Run a statement with `?` for its values."""

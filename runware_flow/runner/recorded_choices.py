@@ -81,6 +81,8 @@ class RecordedChoices:
             tells = is_lead or (choice.kind is NodeKind.FALLBACK and fingerprint is not None)
             firsts = [one.step for one in step.role.contests if one.step.kind is NodeKind.FIRST and one.hops == hops]
             await self.look_up_choice(around, choice, (contest, fingerprint) if tells else None, firsts)
+            if choice.kind is NodeKind.FALLBACK and fingerprint is not None:
+                machine.note_fallback_before(run, step, contest, fingerprint)
 
     async def look_up_choice(
         self,
@@ -123,6 +125,9 @@ class RecordedChoices:
             if not leads and not any(machine.leads.get((around, choice), {}).values()):
                 likeness = Likeness(count, lead_places=None if has_leads else ())
                 found = ledger.record_of_choice(records, kind, path, None, likeness)
+        if found is not None and choice.kind is NodeKind.FALLBACK:
+            name = self._name_by_now(around, around.plan.steps[choice.spec.deps[1].slot])
+            machine.note_lead(around, choice, 1, name)
         machine.know_choice(around, choice, found)
 
     async def write_choice(self, decision: Decision) -> None:
@@ -143,6 +148,8 @@ class RecordedChoices:
         records = await ledger.choices(run.item())
         first = self.name_of(run, step, args) if records else None
         is_chosen = ledger.record_of_choice(records, "fallback", run.path(step), first, Likeness()) is not None
+        if not is_chosen and any(one.is_void_fallback_of(first) for one in records):
+            return False  # a user has asked for the node itself
         fingerprint = self.name_of(run, fallback, args)
         if fingerprint is None:
             return False

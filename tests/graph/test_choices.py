@@ -9,6 +9,7 @@ from flow_world import Boom, Driver, World
 
 from runware_flow.errors import TooFewSucceeded
 from runware_flow.graph.answered import was_answered
+from runware_flow.graph.choice_records import ChoiceRecord, Contestant
 from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok, Skipped
 from runware_flow.graph.scope_run import FanRun
@@ -451,6 +452,48 @@ def test_fallback_that_a_race_leaves_out_while_it_is_looked_up_ends_with_all_tha
     assert machine.is_finished
     assert not machine.is_deciding
     assert machine.root.outcome(race.slot) == Ok("value")
+
+
+@pytest.mark.parametrize("now", ["instead", "other"])
+@pytest.mark.parametrize("fingerprint", ["answered", "new"])
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_fallback_that_was_changed_holds_back_only_what_it_has_answered(now, fingerprint, has_failed):
+    world = World()
+    before, beside = world.node(name="before"), world.node(name="beside")
+    fallback = world.fallback(world.node(before, beside, name="node"))
+    machine = world.machine()
+    machine.is_recorded = machine.has_past = True
+    steps = machine.root.plan.steps
+    step = steps[fallback.slot]
+    contestants = tuple(Contestant(None, name) for name in (None, "instead", "answered"))
+    place = machine.take()
+    machine.note_lead(machine.root, step, 1, now)
+    machine.know_choice(machine.root, step, ChoiceRecord(7, "node_fallback", "fallback", contestants, (1,)))
+    other = machine.take()
+    if has_failed:
+        machine.fail(*other, Boom())
+    else:
+        machine.succeed(*other, "beside")
+    [contest] = [one for one in steps[before.slot].role.contests if one.step is step]
+    machine.note_fallback_before(*place, contest, fingerprint)
+    is_held = machine.is_held(*place)
+    assert is_held is not (now == "other" and fingerprint == "new" and not has_failed)
+    assert [decision.choice.winners for decision in machine.decisions] == ([] if is_held else [()])
+
+
+def test_fallback_that_was_changed_is_not_begun_if_its_node_has_succeeded():
+    world = World()
+    node = world.node(name="node")
+    fallback = world.fallback(node)
+    machine = world.machine()
+    machine.is_recorded = machine.has_past = True
+    step = machine.root.plan.steps[fallback.slot]
+    machine.note_lead(machine.root, step, 1, "other")
+    contestants = tuple(Contestant(None, name) for name in ("node", "instead"))
+    machine.know_choice(machine.root, step, ChoiceRecord(7, "node_fallback", "fallback", contestants, (1,)))
+    machine.succeed(*machine.take(), "value")
+    assert machine.take() is None
+    assert machine.root.outcome(fallback.slot) == Ok("value")
 
 
 # Failures that were answered

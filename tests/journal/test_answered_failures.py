@@ -8,6 +8,7 @@ from service import Service, art
 
 from runware_flow import Failed, Flow, FlowFailed, Retry, RunwareError
 from runware_flow.journal import Journal
+from runware_flow.journal.redo import void_answers
 
 BROKEN = RunwareError("broken", code="provider", raw_code="inferenceError")
 
@@ -188,6 +189,96 @@ def test_failure_is_tried_again_once_what_answered_it_has_failed(run, journal):
     sent, _ = execute(run, journal, edited)
     assert sent == ["both imageInference(a) imageInference(outer)", "outer"]
     assert execute(run, journal, edited)[0] == []
+
+
+def chain_in_items(flow, instead):
+    outer = flow.then(art("outer"))
+    many = flow.map(["a", "b"], art)
+    return many.pipe(
+        lambda item: flow.join(item, outer).then(both).then(lambda image: art(image.image_url)).fallback(art(instead))
+    )
+
+
+def function_in_items(flow, instead):
+    outer = flow.then(art("outer"))
+    return flow.map(["a", "b"], art).join(outer).pick(lambda _, image: image).fallback(art(instead))
+
+
+@pytest.mark.parametrize("shape", [chain_in_items, function_in_items])
+def test_fallback_that_was_changed_and_not_reached_is_not_taken_once_the_node_succeeds(run, journal, shape):
+    many = []
+
+    def declare(instead):
+        return lambda flow: many.append(shape(flow, instead))
+
+    execute(run, journal, declare("instead"), "outer")
+    sent, end = execute(run, journal, declare("other"), "outer", "other", concurrency=1)
+    assert (sent, isinstance(end, FlowFailed)) == (["other"], True)  # that of the second item was not reached
+    sent, end = execute(run, journal, declare("other"))
+    assert "other" not in sent
+    assert all("(outer)" in image.image_url for image in end[many[-1]])
+    assert execute(run, journal, declare("other"))[0] == []
+
+
+def test_fallback_that_was_changed_is_taken_as_long_as_what_it_answers_is_on_record_as_failed(run, journal):
+    def declare(instead):
+        return lambda flow: flow.join(flow.then(art("one")), flow.then(art("two"))).then(both).fallback(art(instead))
+
+    execute(run, journal, declare("instead"), "one", concurrency=1)
+    assert execute(run, journal, declare("other"))[0] == ["other"]
+
+
+def fallback_of_the_node(flow):
+    flow.then(art("outer")).then(lambda image: art("after")).fallback(art("instead"))
+
+
+def keyword_of_the_node(flow):
+    flow.then(lambda: art("outer"), fallback=lambda: art("instead"))
+
+
+def fallback_of_first(flow):
+    flow.map(["outer a", "outer b"], art).first(1).fallback(art("instead"))
+
+
+def redo_failures(journal):
+    """Ask for all nodes that failed, as `runware-flow redo` does."""
+    with Journal(journal) as reader:
+        return void_answers(journal, [(entry.flow, entry.path) for entry in reader.entries(state="failed")])
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [*SHAPES, fallback_of_the_node, keyword_of_the_node, fallback_of_first],
+    ids=lambda declare: declare.__name__,
+)
+def test_redo_of_an_answered_failure_tries_the_node_again_and_buys_no_answer_again(run, journal, declare):
+    sent, _ = execute(run, journal, declare, "outer")
+    outer = sorted(prompt for prompt in sent if prompt.startswith("outer"))
+    assert outer
+    assert execute(run, journal, declare)[0] == []
+    assert redo_failures(journal) > 0
+    sent, end = execute(run, journal, declare, "outer")  # they fail again
+    assert (sent, isinstance(end, FlowFailed)) == (outer, False)
+    assert execute(run, journal, declare)[0] == []
+    assert redo_failures(journal) > 0
+    sent, _ = execute(run, journal, declare)  # they succeed
+    assert set(sent) & set(outer)
+    assert "instead" not in sent
+    assert execute(run, journal, declare)[0] == []
+
+
+def test_redo_of_an_answered_failure_leaves_other_items_and_races_alone(run, journal):
+    def declare(flow):
+        many = flow.map(["a", "b"], art)
+        many.pipe(lambda item: item.then(lambda image: art(f"outer {image.image_url}")).fallback(art("instead")))
+        flow.race(flow.then(art("outer")), flow.then(art("quick")))
+
+    execute(run, journal, declare, "outer")
+    with Journal(journal) as reader:
+        failed = {one.request["positivePrompt"]: (one.flow, one.path) for one in reader.entries(state="failed")}
+    assert void_answers(journal, [failed["outer"]]) == 0
+    assert void_answers(journal, [failed["outer imageInference(a)"]]) == 1
+    assert execute(run, journal, declare)[0] == ["outer imageInference(a)"]
 
 
 def test_failure_that_nothing_answers_is_tried_again(run, journal):

@@ -296,6 +296,23 @@ def test_history_that_another_process_has_changed_is_read_again(store):
     assert (again.advice.action, again.advice.attempt, again.slot) == ("buy", 2, entries[7].slot)
 
 
+def test_mark_for_redo_stays_if_another_process_settles_the_request_after_it(store):
+    """As `collect` does that asked for it before a run had settled it."""
+    [entry] = store.apply([begin(0, "uuid")])
+    settle = Settle(entry.number, 2.0, is_done=True, items=(b"{}",), cost=0.1)
+    store.apply([settle])
+    rows = (
+        FileRows(store.path, is_read_only=False)
+        if isinstance(store, SqliteStore)
+        else DatabaseRows(store.address, is_read_only=False)
+    )
+    with closing(rows):
+        rows.execute("UPDATE node SET state = 4 WHERE id = ?", (entry.number,))
+        store.apply([settle])
+        [row] = rows.execute("SELECT state, micro_usd FROM node").fetchall()
+    assert tuple(row) == (4, 100_000)
+
+
 def test_of_what_is_unfinished_only_what_is_asked_for_is_read(store):
     entries = store.apply([begin(number, f"uuid-{number}") for number in range(6)])
     store.apply([Abandon((entries[1].number, entries[2].number), 2.0)])

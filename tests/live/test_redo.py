@@ -10,7 +10,8 @@ from service import Service, art, caption, fails, upscale
 from runware_flow import Batch, Flow, JournalError
 from runware_flow.cli.program import UsageError
 from runware_flow.cli.redo import redo_command
-from runware_flow.graph.redo import PaidRecord, select
+from runware_flow.graph.choice_records import ChoiceRecord, Contestant
+from runware_flow.graph.redo import PaidRecord, has_answered, select
 from runware_flow.graph.resume import Claims, History, RequestRecord, advise
 from runware_flow.journal.reader import Journal
 from runware_flow.journal.redo import find_nodes, mark_nodes
@@ -125,9 +126,24 @@ def test_redo_of_what_failed_says_that_the_next_run_tries_it_anyway(tmp_path, ca
     anyio.run(lambda: batch.collect(["poster 1"], service))
     redo_command(journal, ["poster 1"], node=None, is_marked=True)
     told = capsys.readouterr().out
-    assert told.startswith(
-        f"poster 1 failed: the next run with {journal} tries again without a mark, unless a fallback"
-    )
+    assert f"poster 1]/art failed: the next run with {journal} tries again. A race or a first" in told
+
+
+def test_redo_of_a_failure_that_a_fallback_has_answered_tries_it_again(journal, capsys):
+    def run(*broken):
+        service = Fresh(fails(*broken))
+        flow = Flow("single", journal=journal)
+        flow.then(art("a kite"), label="art").fallback(art("a boat"))
+        anyio.run(flow.execute, service)
+        return [one.wire["positivePrompt"] for one in service.sent]
+
+    assert run("a kite") == ["a kite", "a boat"]
+    assert run() == []
+    redo_command(journal, ["art"], node=None, is_marked=False)
+    assert run() == []
+    redo_command(journal, ["art"], node=None, is_marked=True)
+    assert "tries again, and decides anew what had answered for that (1 choices)" in capsys.readouterr().out
+    assert run() == ["a kite"]
 
 
 def test_a_journal_that_a_run_has_is_not_marked(tmp_path):
@@ -203,6 +219,30 @@ def test_database_is_marked_while_runs_use_it_and_the_next_of_them_buys_anew_onc
     anyio.run(main)
 
 
+@pytest.mark.parametrize(
+    ("kind", "contestants", "winners", "where", "answers"),
+    [
+        ("answered", ["node"], [0], "[a]", True),
+        ("answered", ["other", "node"], [0], "[a]", False),
+        ("fallback", ["node", "other"], [1], "[a]", True),
+        ("fallback", ["other", "node"], [1], "[a]", False),
+        ("node_fallback", [None, "other", "node"], [1], "[a]", True),
+        ("node_fallback", [None, "other", "node"], [1], "[a][b]", True),
+        ("node_fallback", [None, "other", "node"], [1], "", True),
+        ("node_fallback", [None, "other", "node"], [1], "[ab]", False),
+        ("node_fallback", [None, "other", "node"], [], "[a]", False),
+        ("race", ["node", "other"], [1], "[a]", False),
+        ("first", ["node", "other"], [1], "", False),
+    ],
+)
+def test_choices_that_answered_for_a_node_are_those_of_fallbacks_around_it_or_inside(
+    kind, contestants, winners, where, answers
+):
+    named = tuple(Contestant(None, name) for name in contestants)
+    choice = ChoiceRecord(1, kind, "path", named, tuple(winners))
+    assert has_answered(choice, where, "[a]", "node") is answers
+
+
 def test_selection_counts_the_last_record_of_a_path():
     records = [
         PaidRecord("a[k]/art", is_task=True, cost=0.1),
@@ -214,4 +254,5 @@ def test_selection_counts_the_last_record_of_a_path():
     found = select(records, ["k", "x", "y", "f"])
     assert (found.nodes, found.missing, found.tasks) == ([("", "a[k]/art"), ("", "a[k]/save"), ("", "x")], ["y"], 2)
     assert found.failed == ["f"], "the next run tries it again by itself"
+    assert found.failures == [("", "a[f]/art")]
     assert (found.cost, found.unknown_count) == (0.2, 1)
