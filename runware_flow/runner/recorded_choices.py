@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import msgspec
 
 from runware_flow.errors import JournalError, RunwareError
@@ -207,7 +208,7 @@ class RecordedChoices:
             is_answered, known = was_answered(run, step, machine.stopped), self._answered.get((run, step))
             if is_answered and known is None:
                 names = self._names_of(run, step)
-                if any(names):
+                if any(names) and not await self._is_noted(run, step, names[0]):
                     contestants = tuple(Contestant(None, name) for name in names)
                     changes.append((run.item(), ChoiceRecord(0, "answered", run.path(step), contestants, (0,))))
             elif is_answered is False and known is not None:
@@ -215,6 +216,16 @@ class RecordedChoices:
         if changes:
             with suppress(JournalError):  # then they are tried again
                 await self._ledger.decide_all(changes)
+
+    async def _is_noted(self, run: ScopeRun, step: Step, name: str | None) -> bool:
+        """Tell whether it is on record that a failure was answered, though this run did not need to know."""
+        ledger = self._ledger
+        if not ledger.has_past:
+            return False
+        records: tuple[ChoiceRecord, ...] = ()
+        with anyio.CancelScope(shield=True):
+            records = await ledger.choices(run.item())
+        return ledger.record_of_choice(records, "answered", run.path(step), name, Likeness()) is not None
 
     def name_of(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
         """Return what the request of a node, or its call, would be known by; `None` if it cannot be known."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import anyio
 import pytest
 from service import Service, art
@@ -317,3 +320,25 @@ def test_failure_is_tried_again_if_the_run_ended_before_it_was_answered(run, tmp
         assert last.sent == []
 
     run(main)
+
+
+def test_finished_program_notes_no_answered_failure_twice(run, tmp_path):
+    def declare(flow):
+        items = flow.map(["a", "b"], art)
+        piped = items.pipe(
+            lambda one: (
+                one.pick(lambda image: ["k"])
+                .map(lambda _: art("broken"))
+                .settled()
+                .then(lambda outcomes: art("after"))
+                .fallback(art("instead"))
+            )
+        )
+        piped.first(1)
+
+    counts, path = [], tmp_path / "run.sqlite"
+    for _ in range(3):
+        execute(run, path, declare, "broken")
+        with closing(sqlite3.connect(path)) as connection:
+            counts += connection.execute("SELECT count(*) FROM choice WHERE kind = 'answered'").fetchone()
+    assert counts[0] == counts[1] == counts[2] > 0
