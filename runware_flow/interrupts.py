@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 
-from runware_flow.lifetime import call_soon_of_here
+from runware_flow.lifetime import thread_safe_call_soon
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -88,7 +88,7 @@ class Interrupts:
     @contextmanager
     def on_press(self, callback: Callable[[], object]) -> Generator[None]:
         """Call `callback` on the running event loop at each press, also at one that came before; for a `with` block."""
-        self._call = partial(call_soon_of_here(), callback)
+        self._call = partial(thread_safe_call_soon(), callback)
         if self.presses:
             self._call()
         try:

@@ -22,7 +22,6 @@ import contextvars
 import os
 import weakref
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 import anyio
@@ -43,10 +42,10 @@ __all__ = (
     "HostedBlock",
     "Worker",
     "Workers",
-    "call_soon_of_here",
     "on_asyncio",
     "open_task_group",
     "stray_cancels",
+    "thread_safe_call_soon",
 )
 
 T = TypeVar("T")
@@ -120,7 +119,7 @@ def on_asyncio() -> bool:
     return anyio.get_cancelled_exc_class() is asyncio.CancelledError
 
 
-def call_soon_of_here() -> Callable[[Callable[[], object]], object]:
+def thread_safe_call_soon() -> Callable[[Callable[[], object]], object]:
     """Return the function that has the running event loop call another one, from any thread or signal handler."""
     if on_asyncio():
         import asyncio
@@ -164,27 +163,25 @@ class Event(Protocol):
 class EventLoop:
     """The running event loop, for an object that belongs to it; which library it is of is found out once.
 
-    AnyIO's functions find that out again at each call, which costs more than what they do.
+    AnyIO's functions find out the library at each call, which costs more than the call itself.
 
     Attributes:
         time: the clock of the loop, `anyio.current_time` of it.
         new_event: makes an event of the loop's library. It is for tasks of this loop alone.
     """
 
-    __slots__ = ("_current", "_here", "new_event", "time")
+    __slots__ = ("_current", "_loop", "_process", "new_event", "time")
 
     time: Callable[[], float]
     new_event: Callable[[], Event]
 
     def __init__(self) -> None:
         """Raises: RuntimeError: no event loop runs here."""
+        self._process = os.getpid()
         if on_asyncio():
             import asyncio
 
-            loop = asyncio.get_running_loop()
-            # Without the method around it, which is one call more each time.
-            is_usual = getattr(loop.time, "__func__", None) is asyncio.BaseEventLoop.time
-            self.time = monotonic if is_usual else loop.time
+            self.time = asyncio.get_running_loop().time
             self.new_event = asyncio.Event
             self._current: Callable[[], object] = asyncio.get_running_loop
         else:
@@ -192,14 +189,13 @@ class EventLoop:
 
             self.time = trio.lowlevel.current_clock().current_time
             self.new_event = trio.Event
-            # A process that was forked has the token too.
-            self._current = lambda: (trio.lowlevel.current_trio_token(), os.getpid())
-        self._here = self._current()
+            self._current = trio.lowlevel.current_trio_token
+        self._loop = self._current()
 
     def is_here(self) -> bool:
         """Tell whether the caller runs in this event loop: in its thread, and in its process."""
         try:
-            return self._current() == self._here
+            return self._current() is self._loop and os.getpid() == self._process
         except RuntimeError:  # none runs here; asyncio says so in a process that was forked
             return False
 
@@ -251,7 +247,7 @@ class Workers:
     def __init__(self, on_failure: Callable[[BaseException], None] | None = None) -> None:
         """Args: on_failure: called, in the event loop, with what a worker raised; no worker may fail without it."""
         self._on_failure = on_failure
-        self._call_soon = call_soon_of_here()
+        self._call_soon = thread_safe_call_soon()
         self._running: set[Worker] = set()
         self._is_stopped = False
         self.failure: BaseException | None = None

@@ -26,8 +26,8 @@ class Secret:
 
     def redact_bytes(self, data: bytes) -> bytes:
         """The same for bytes, as a peer sent them."""
-        key = self._bytes
-        return data.replace(key, b"<api key>") if key and key in data else data
+        is_there = self._bytes and self._bytes in data
+        return data.replace(self._bytes, b"<api key>") if is_there else data
 
     def __repr__(self) -> str:
         return "Secret(...)"

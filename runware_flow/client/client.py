@@ -244,6 +244,7 @@ class Client(Utilities):
             RunwareError: the task, or one of its results, failed; `.results` holds the finished ones.
             RunwareTimeoutError: `timeout` has passed; the task may still finish, and be billed.
         """
+        self._here()
         prepared = await self._services.prepare(task, delivery=delivery)
         return await self._perform(
             prepared, timeout=timeout, on_result=on_result, on_progress=on_progress, validate=validate
@@ -283,6 +284,7 @@ class Client(Utilities):
         Raises:
             RunwareError: also `validation`, before anything is sent: the task asks for several results.
         """
+        self._here()
         prepared = await self._services.prepare(task, delivery=delivery)
         requests.check_single(prepared)
         return (await self._perform(prepared, timeout=timeout, on_progress=on_progress, validate=validate))[0]
@@ -329,6 +331,7 @@ class Client(Utilities):
         delivery: DeliveryMethod | None,
         validate: bool | None,
     ) -> AsyncGenerator[Delivery[Any]]:
+        self._here()
         prepared = await self._services.prepare(task, delivery=delivery)
         driver, submitted = await self._submit(prepared, timeout, validate)
         try:
@@ -367,8 +370,8 @@ class Client(Utilities):
         """
 
         async def start(stack: ExitStack) -> tuple[TextStream, Worker]:
-            prepared = await self._services.prepare(task, streams=True)
             self._here()
+            prepared = await self._services.prepare(task, streams=True)
             return await self._start_stream(stack, prepared, timeout, validate)
 
         return StreamBlock(start)

@@ -189,12 +189,11 @@ class Delivery(Generic[R]):
 
     def _raise_failure(self) -> None:
         """Raise the error that this task ended with, if it did."""
-        error = self._parked or self._error or self._failure
-        if error is None:
-            return
-        if isinstance(error, RunwareError):
-            error.results = self.results
-        raise error
+        for error in (self._parked, self._error, self._failure):
+            if isinstance(error, RunwareError):
+                error.results = self.results
+            if error is not None:
+                raise error
 
     # What the session driver calls. Synchronous: no await lies between an event and its effect.
 
@@ -206,7 +205,8 @@ class Delivery(Generic[R]):
             self._outcomes.append(Ok(result))
         elif delivered.error is not None:
             failure = self._document(delivered.error)
-            self._failure = self._failure or failure
+            if self._failure is None:
+                self._failure = failure
             self._outcomes.append(Failed(failure))
         self._positions.append(delivered.position)
         if not self._waits_until_settled:
@@ -259,7 +259,7 @@ class Delivery(Generic[R]):
             self._changed.set()
 
     def _begin_wait(self, *, until_settled: bool) -> Event:
-        """Give the event that the only reader waits for; it is taken back with `self._changed = None`."""
+        """Return a new event for the only reader to wait for; the caller resets `_changed` afterwards."""
         if self._changed is not None:
             raise anyio.BusyResourceError("reading")
         if self._is_late:

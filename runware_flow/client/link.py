@@ -4,7 +4,7 @@ A link carries out, and decides nothing: what happened goes back to the session 
 same four verbs; `open`, `close` and `send` only note what is wanted, the workers in `run` do it.
 
 A server that repeats the API key (in the message of an error, say) is not believed to have meant it: what comes in is
-redacted before anybody else reads it.
+redacted before anything else reads it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from runware_flow.wire.frames import decode_frame, decode_reply, encode_frame
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from types import TracebackType
 
     from runware_flow.lifetime import Event, EventLoop
     from runware_flow.secret import Secret
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     Fail = Callable[[Iterable[TaskId], Exception], None]
     Leave = Callable[[Iterable[TaskId]], None]
 
-    class Lost(Protocol):
-        """Notes why a connection is lost, and ends it."""
+    class EndConnection(Protocol):
+        """Notes why a connection cannot go on, and ends it."""
 
         def __call__(self, error: Exception, *, in_reading: bool) -> None: ...
 
@@ -97,11 +98,14 @@ class Outbox:
         self._entries = [entry for entry in self._entries if entry.task_id != task_id]
 
     async def take(self) -> list[Outgoing]:
-        """Wait until something is there, give all callers that are ready one turn to join it, and take all."""
+        """Wait until something is there, and take all.
+
+        If the first is a task to be submitted, other callers that are ready get one turn to submit theirs with it.
+        """
         while not self._entries:
             self._arrived = self._new_event()
             await self._arrived.wait()
-        if self._entries[0].lane is Lane.SUBMIT:  # callers submit one by one; what else is due comes together
+        if self._entries[0].lane is Lane.SUBMIT:
             await anyio.lowlevel.checkpoint()
         taken, self._entries = self._entries, []
         return taken
@@ -185,18 +189,33 @@ class SocketLink:
             connecting = self._connector(
                 self._url, headers=self._headers, max_frame_bytes=MAX_FRAME_BYTES, connect_timeout=CONNECT_TIMEOUT
             )
-            return await stack.enter_async_context(connecting)
+            connection = await connecting.__aenter__()
         except TransportError:
             raise
         except Exception as error:
             raise _of_connector(error) from error
+
+        async def leave(
+            kind: type[BaseException] | None, body_error: BaseException | None, traceback: TracebackType | None
+        ) -> bool | None:
+            try:
+                return await connecting.__aexit__(kind, body_error, traceback)
+            except TransportError:
+                raise
+            except Exception as error:
+                if error is body_error:
+                    raise
+                raise _of_connector(error) from error
+
+        stack.push_async_exit(leave)
+        return connection
 
     async def _converse(self, connection: Connection, report: Report, leave: Leave) -> str:
         """Read and write until the connection is lost; returns why it was."""
         reasons: list[str] = []
         async with open_task_group() as workers:
 
-            def lost(error: Exception, *, in_reading: bool) -> None:
+            def end_connection(error: Exception, *, in_reading: bool) -> None:
                 failure = error if isinstance(error, TransportError) else _of_connector(error)
                 if failure.kind == "too-large":
                     # Without a close code it is a message of the peer's that is too large.
@@ -206,17 +225,17 @@ class SocketLink:
                 reasons.append(failure.message)
                 workers.cancel_scope.cancel()
 
-            workers.start_soon(self._write, connection, leave, lost)
+            workers.start_soon(self._write, connection, leave, end_connection)
             while not reasons:
                 try:
-                    data = await connection.receive()
+                    data = self._api_key.redact_bytes(await connection.receive())
                 except Exception as error:  # noqa: BLE001  # whatever it is, it ends the connection
-                    lost(error, in_reading=True)
+                    end_connection(error, in_reading=True)
                 else:
-                    report(self._frame_event(self._api_key.redact_bytes(data)))
+                    report(self._frame_event(data))
         return reasons[0]
 
-    async def _write(self, connection: Connection, leave: Leave, lost: Lost) -> None:
+    async def _write(self, connection: Connection, leave: Leave, end_connection: EndConnection) -> None:
         while True:
             taken = await self._outbox.take()
             leave(_submitted(taken))
@@ -227,7 +246,7 @@ class SocketLink:
                 try:
                     await connection.send(data)
                 except Exception as error:  # noqa: BLE001  # whatever it is, it ends the connection
-                    lost(error, in_reading=False)
+                    end_connection(error, in_reading=False)
                     return
 
     def _frame_event(self, data: bytes) -> events.FrameReceived | events.FrameUnreadable:

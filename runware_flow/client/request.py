@@ -110,8 +110,8 @@ def prepare(
     try:
         wire, local_media = to_wire(task)
         named: object = wire.get("model")
-        is_air = not isinstance(named, str) or (":" in named and "@" in named)
-        was_looked_up = not is_air or "taskType" not in wire
+        has_slug = isinstance(named, str) and not (":" in named and "@" in named)
+        was_looked_up = has_slug or "taskType" not in wire
         wire = catalog.resolve(wire, registry)
         task_type: str = wire.pop("taskType")
         check_names(wire, task_type, catalog.known_inputs(task_type))
@@ -216,7 +216,7 @@ def _meant(name: str, known: frozenset[str]) -> str | None:
 def _choose_delivery(wire: dict[str, Any], task_type: str, delivery: Delivery | None) -> Delivery:
     """Write the delivery into the request, for task types that have one; give it, or the service's default."""
     if task_type in UTILITIES:
-        return delivery_of(wire)
+        return delivery_of({"taskType": task_type, **wire})
     chosen = delivery or wire.get("deliveryMethod") or "async"
     if chosen not in ("sync", "async"):
         way_out = "use client.stream() for it" if chosen == "stream" else "choose 'sync' or 'async'"

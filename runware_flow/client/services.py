@@ -32,7 +32,6 @@ class Services:
 
     def __init__(self, settings: Settings, check_open: Callable[[], object]) -> None:
         self.settings = settings
-        self._check_open = check_open
         self.web = Web(settings)
         self.log = Log((settings.log_sink or print_entry) if settings.debug else None)
         self.registry = RegistryKeeper(f"{settings.schemas_base_url.rstrip('/')}/registry.json", self.web, self.log)
@@ -56,18 +55,19 @@ class Services:
     async def prepare(
         self, task: Task[Any] | Mapping[str, Any], *, delivery: DeliveryMethod | None = None, streams: bool = False
     ) -> Prepared:
-        """Complete a task with the registry at hand; fetch a newer one only for a model that this one lacks."""
+        """Complete a task with the registry at hand, and let that be refreshed beside it if it was needed.
+
+        Only for a model that this one lacks a newer one is waited for.
+        """
         try:
             prepared = prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
         except RunwareError as error:
             if error.raw_code != "unknownModel":
                 raise
-            self._check_open()
             if not await self.registry.look_again(self.workers):
                 raise
             return prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
         if prepared.was_looked_up:
-            self._check_open()
             self.registry.freshen(self.workers)
         return prepared
 

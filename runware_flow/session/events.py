@@ -75,11 +75,6 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """It does not wait for its model's send window: if there is no room, or the service refuses it, it is forgotten,
     and its caller told so; see `Refused`."""
 
-    @property
-    def is_read_only(self) -> bool:
-        """Whether the task changes nothing at the service and buys nothing."""
-        return self.task_type in READ_ONLY
-
 
 class TaskSubmitted(msgspec.Struct, frozen=True):
     """A caller wants a task done."""

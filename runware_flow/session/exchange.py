@@ -37,9 +37,9 @@ _PERSISTENCE = 10
 
 
 def unreadable(event: ExchangeFinished) -> str | None:
-    """Say what came where the reply to a POST is none of the service's: cut off half-way, or the page of a portal.
+    """Say why a reply below 400 cannot be read (cut short, or the page of a portal); `None` if it can.
 
-    It says nothing of what became of the request, as if no reply had come.
+    Such a reply says nothing of the request: it is handled like a POST without a reply.
     """
     errors = event.frame.errors
     is_unreadable = event.status < 400 and len(errors) == 1 and errors[0].code == UNREADABLE

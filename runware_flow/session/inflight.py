@@ -13,7 +13,7 @@ repeatedly said that it knows no such task is it sent again, under the same task
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -132,9 +132,9 @@ class Entry:
     """The error of the last attempt to send or poll it."""
     poll_bytes: bytes | None = None
     """The JSON of its `getResponse`, once it was polled."""
-    is_read_only: bool = False
+    is_read_only: bool = field(kw_only=True)
     """Whether it changes nothing at the service and buys nothing."""
-    resends_freely: bool = False
+    resends_freely: bool = field(kw_only=True)
     """Whether sending it again can buy nothing twice.
 
     An async task sent again under the same taskUUID is refused with `conflictTaskUUID` if the service has it.

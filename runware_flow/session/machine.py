@@ -128,16 +128,6 @@ class SessionMachine:
             models=tracker.windows.statistics(),
         )
 
-    def may_be_billed(self, task_id: TaskId) -> bool:
-        """Whether a task in flight may have reached the service and costs something; False for ids not in flight.
-
-        True as soon as it was given to the transport, although it may still wait there.
-        """
-        entry = self._tracker.entries.get(task_id)
-        if entry is None or entry.is_read_only:
-            return False
-        return entry.sends > 0 or entry.submission.sent_before != "no"
-
     def pending_at(self, task_id: TaskId) -> float | None:
         """When the service last said that it still works on a task in flight; `None` if it has not, and for others."""
         entry = self._tracker.entries.get(task_id)
@@ -251,10 +241,10 @@ class SessionMachine:
 
     def _frame_received(self, event: FrameReceived) -> None:
         self._frames += 1
-        was_open = self._link.state is LinkState.OPEN
+        was_open = self._link.is_open
         error = self._link.received(event.frame, event.at)
         self._dropped += read_frame(self._tracker, event.frame, event.at)
-        is_open = self._link.state is LinkState.OPEN
+        is_open = self._link.is_open
         if error is not None:
             self._tracker.fail_all(error)
         elif is_open and not was_open:
@@ -303,7 +293,7 @@ class SessionMachine:
         if self._outgoing:
             self._commands.append(Send(tuple(self._outgoing)))
             self._outgoing.clear()
-        due = min(self._task_timers.next_at, self._link_timers.next_at, self._tracker.next_at)
+        due = min(self._task_timers.next_at, self._link_timers.next_at, self._tracker.next_due())
         if due != self._timer:
             self._timer = due
             self._commands.append(SetTimer(None if due == inf else due))

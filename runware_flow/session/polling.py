@@ -33,7 +33,7 @@ _GOLDEN = 0.6180339887
 """Its multiples, without their whole parts, are spread evenly over [0, 1), however many there are."""
 
 LONGEST_HOLD = 60.0
-"""A `Retry-After` that asks for more holds back no poll, and no second send of what may have arrived, for longer.
+"""The longest time, in seconds, for which a `Retry-After` holds back polls, and second sends of what may have arrived.
 
 Results may be ready. What was refused waits as long as the service asks, see `window`.
 """

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runware_flow.session.tracker import Tracker
     from runware_flow.types import TaskId
 
-__all__ = ("Part", "group", "is_busy", "may_be_of", "read_frame", "read_parts", "read_webhook")
+__all__ = ("REFUSALS", "Part", "group", "is_busy", "may_be_of", "read_frame", "read_parts", "read_webhook")
 
 Part: TypeAlias = Item | ErrorItem
 
@@ -124,32 +124,32 @@ def read_frame(tracker: Tracker, frame: Frame, at: float) -> int:
 def _read_usual(tracker: Tracker, frame: Frame, at: float) -> Frame:
     """Read what most frames say, in as few steps as it can be done; give the rest of the frame.
 
-    That is: a task was accepted, a task of one result still runs or has its result. The outcome is the same as that of
-    `read_parts`.
+    That is: a task was accepted, a task of one result still runs or has its result. `read_parts` would do the same, but
+    count each answer to a poll as a reply, where this counts the frame as one.
     """
+    if frame.errors or len({item.task_id for item in frame.items}) < len(frame.items):
+        return frame  # what a frame says of one task is read together
     entries = tracker.entries
     rest: list[Item] = []
-    polled_at: float | None = None
-    # Two items of one task are read together.
-    is_one_each = not frame.errors and len({item.task_id for item in frame.items}) == len(frame.items)
+    is_reply = False
     for item in frame.items:
         entry = None if item.task_id is None else entries.get(item.task_id)
         if entry is None or item.error is not None or item.task_type in _QUESTIONS or entry.is_read_only:
             rest.append(item)
-        elif item.is_result and is_one_each and entry.result_slots.slots == 1:
-            if entry.asking is Lane.POLL:
-                polled_at = entry.polled_at
+            continue
+        is_polled = entry.asking is Lane.POLL
+        if entry.polled_at is not None and is_polled and not is_reply:
+            is_reply = True
+            tracker.poller.answered(at, entry.polled_at)
+        if item.is_result and entry.result_slots.slots == 1:
             tracker.found_done(entry, item, at)
-        elif item.status in PENDING and entry.asking is Lane.POLL and entry.result_slots.slots == 1:
-            polled_at = entry.polled_at
+        elif is_polled and item.status in PENDING and entry.result_slots.slots == 1:
             tracker.found_running(entry, item, at)
-        elif item.status is None and is_one_each and entry.state is TaskState.SENT and item.phase == "accepted":
+        elif item.status is None and entry.state is TaskState.SENT and item.phase == "accepted":
             tracker.found_accepted(entry, at)
         else:
             rest.append(item)
-    if polled_at is not None:
-        tracker.poller.answered(at, polled_at)
-    return frame if len(rest) == len(frame.items) else Frame(tuple(rest), frame.errors)
+    return frame if len(rest) == len(frame.items) else Frame(tuple(rest))
 
 
 def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:

@@ -23,7 +23,7 @@ class TimerQueue(Generic[K]):
     A replaced or dropped time stays in the heap until it comes up, or until such leftovers are the greater part.
 
     Attributes:
-        next_at: the earliest time; infinity if nothing is due ever. To be read only.
+        next_at: the earliest time; infinity if nothing is due ever. Read-only for callers.
     """
 
     __slots__ = ("_count", "_due", "_heap", "_left_over", "next_at")
@@ -64,7 +64,7 @@ class TimerQueue(Generic[K]):
         if key in self._due:
             del self._due[key]
             self._left_over += 1
-            if self._heap[0][2] == key:
+            if self._heap[0][2] == key or self._left_over > _FEW:
                 self._clean()
 
     def clear(self) -> None:

@@ -77,10 +77,19 @@ class Tracker:
         self._count += 1
         durations = self.poller.history.of((submission.task_type, submission.model))
         slots = ResultSlots(submission.slots)
-        entry = Entry(submission.task_id, submission, slots, window, durations, self._count, sent_at=at)
-        entry.is_let_go = submission.has_slot
-        entry.is_read_only = submission.task_type in READ_ONLY
-        entry.resends_freely = entry.is_read_only or submission.delivery == "async"
+        is_read_only = submission.task_type in READ_ONLY
+        entry = Entry(
+            submission.task_id,
+            submission,
+            slots,
+            window,
+            durations,
+            is_read_only=is_read_only,
+            resends_freely=is_read_only or submission.delivery == "async",
+            number=self._count,
+            is_let_go=submission.has_slot,
+            sent_at=at,
+        )
         self.entries[submission.task_id] = entry
         is_old = submission.sent_before == "yes"
         if is_old or (submission.sent_before == "maybe" and not entry.resends_freely):
@@ -169,8 +178,7 @@ class Tracker:
 
     # Time
 
-    @property
-    def next_at(self) -> float:
+    def next_due(self) -> float:
         """When a poll may leave, a reply is overdue, or a window may have room; infinity if nothing of this is due."""
         at = inf
         if self.is_open:
@@ -338,11 +346,11 @@ class Tracker:
         if self.suspects and entry.task_id != self._has_turn and self._next_suspect() is not None:
             return
         window = entry.window
-        if window.failure is not None and window.is_failing(at):
+        if window.is_failing(at):
             self._fail_refused(entry, at)
         elif entry.is_let_go:
             self.send(entry, at)
-        elif window.limit == inf or window.has_room(at):
+        elif window.has_room(at):
             window.in_flight += 1
             entry.is_let_go = True
             self.send(entry, at)
@@ -552,9 +560,8 @@ class Tracker:
         """The result of a task of one result is here."""
         entry.confirmed = True
         self.emit(Deliver(entry.task_id, 0, item=item))
-        if entry.error is None:
-            self.learn(entry, at)
-        self.settle(entry, entry.error)
+        self.learn(entry, at)
+        self.settle(entry, None)
 
     def found_running(self, entry: Entry, item: Item, at: float) -> None:
         """The answer to a poll of a task of one result: the service works on it."""

@@ -205,8 +205,7 @@ def _has_payload(raw: bytes) -> bool:
         found = _decode_members(raw)
     except salvage.UNREADABLE:
         return True  # a name that is no UTF-8 is none of the ids
-    others = found.keys() - _NO_PAYLOAD
-    return bool(others) and any(found[name] != _NULL for name in others)
+    return any(found[name] != _NULL for name in found.keys() - _NO_PAYLOAD)
 
 
 def _decode_odd_item(raw: bytes) -> Item | None:

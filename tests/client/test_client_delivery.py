@@ -68,3 +68,18 @@ def test_expiry_wakes_tasks_that_wait_for_the_end(run, delivery):
             delivery.expire()
 
     run(main)
+
+
+def test_exception_that_counts_as_false_is_raised_all_the_same(run, delivery):
+    class Problems(Exception):
+        """As an exception with a list of problems may be; it has none here."""
+
+        def __len__(self):
+            return 0
+
+    async def main():
+        delivery.settle(Problems())
+        with pytest.raises(Problems):
+            await delivery.wait_results()
+
+    run(main)

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import threading
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -17,6 +18,7 @@ from waiting import wait_until
 from runware_flow import Client, ClientStateError, RunwareError, RunwareTimeoutError
 from runware_flow.emulator import Emulator, run_in_thread
 from runware_flow.tasks import ImageInference
+from runware_flow.transport import open_websocket
 
 TASK = ImageInference(model="runware:400@1", positive_prompt="a kite", width=512, height=512)
 KEY = "rw-secret-0123456789"
@@ -174,6 +176,32 @@ def test_client_used_from_another_event_loop_of_its_thread_says_so():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_client_used_after_a_fork_between_two_runs_of_its_loop_says_so():
+    """Where no loop runs while the process forks, asyncio does not see in the child that it is one."""
+
+    async def use(client):
+        client.statistics()
+
+    with run_in_thread() as emulator, asyncio.Runner() as runner:
+        client = Client(**emulator.client_options)
+        runner.run(client.run(TASK))
+        said, says = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                runner.run(use(client))
+            except ClientStateError as error:
+                os.write(says, str(error).encode())
+            finally:
+                os._exit(0)
+        os.close(says)
+        assert b"process" in os.read(said, 1000)
+        os.close(said)
+        os.waitpid(child, 0)
+        runner.run(client.aclose())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_client_used_after_a_fork_says_so(run, open_pair):
     async def main():
         async with open_pair() as (_, client):
@@ -306,6 +334,44 @@ def test_client_connector_that_fails_in_its_own_way_fails_the_call_and_not_the_b
                 with pytest.raises(RunwareError, match="the tunnel is closed") as caught:
                     await client.run(TASK)
         assert caught.value.code == "connection"
+
+    run(main)
+
+
+@pytest.mark.parametrize("fault", ["gives text", "fails to close"])
+def test_client_connector_that_fails_once_in_its_own_way_costs_a_connection_and_no_call(run, fault):
+    async def main():
+        faults = []
+
+        class Connected:
+            def __init__(self, connection):
+                self.send = connection.send
+                self._connection = connection
+
+            async def receive(self):
+                frame = await self._connection.receive()
+                if faults == ["gives text"]:
+                    return frame.decode()
+                if faults:
+                    raise OSError("the tunnel is closed")
+                return frame
+
+        @asynccontextmanager
+        async def connector(url, **options):
+            async with open_websocket(url, **options) as connection:
+                yield Connected(connection)
+            if faults.pop() == "fails to close":
+                raise OSError("the tunnel is closed already")
+
+        async with Emulator() as emulator:
+            options = emulator.client_options
+            async with Client(**options, connector=connector, retry_delay=0.01) as client:
+                await client.run(TASK)
+                faults.append(fault)
+                assert (await client.run(TASK))[0].url
+                assert not faults
+                faults.append("none")
+            assert emulator.log.connections == 2
 
     run(main)
 

@@ -16,6 +16,7 @@ from runware_flow.errors import ClientStateError
 from runware_flow.secret import Secret
 from runware_flow.session.commands import Deliver, Lane, Settle
 from runware_flow.session.events import (
+    READ_ONLY,
     ConnectionOpened,
     ExchangeFinished,
     FrameReceived,
@@ -123,7 +124,7 @@ class SessionRules(RuleBasedStateMachine):
     def _check_account(self, task_id: str, settled: Settle) -> None:
         task, plan = self.world.submissions[task_id], self.world.plans[task_id]
         delivered = self.world.delivered.get(task_id, [])
-        if task.is_read_only:
+        if task.task_type in READ_ONLY:
             # Two lost answers in a row are an error: reading is repeated once, and the caller may repeat it at will.
             is_excused = self.has_lost and settled.error is not None and settled.error.raw_code == "timeout"
             assert is_excused or (settled.error is None and len(delivered) == 1)

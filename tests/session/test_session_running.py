@@ -48,7 +48,12 @@ def items_of(task_id: str, number: int) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-PROBLEMS = {"unknown": "taskNotFound", "failed": "providerError", "refused": "invalidModel"}
+PROBLEMS = {
+    "busy": "rateLimitExceeded",
+    "unknown": "taskNotFound",
+    "failed": "providerError",
+    "refused": "invalidModel",
+}
 ANSWERS = st.sampled_from(["running", *items_of("", 0), *PROBLEMS, "nothing"])
 ROUNDS = st.lists(st.tuples(*(ANSWERS for _ in TASKS), st.floats(0.0, 0.6)), max_size=12)
 

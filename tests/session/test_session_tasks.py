@@ -606,14 +606,6 @@ def test_reading_task_takes_whatever_comes_as_its_answer():
         play >> received(1.1, processing()) << Deliver("t1", 0, item=ANY) << Settle("t1")
 
 
-def test_may_be_billed_only_what_was_sent_and_buys():
-    play = opened()
-    machine = play.machine
-    play >> TaskSubmitted(1.0, task("a")) >> TaskSubmitted(1.0, sync_task("s", task_type="modelSearch"))
-    play >> ConnectionLost(1.1) >> TaskSubmitted(1.2, task("late"))
-    assert [machine.may_be_billed(task_id) for task_id in ("a", "s", "late", "gone")] == [True, False, False, False]
-
-
 def test_frames_that_come_while_closing_still_count():
     with polled() as play:
         play >> received(1.2, errors=[problem("unauthorized", None)]) << CloseConnection(ANY) << SetTimer(None)
@@ -621,7 +613,8 @@ def test_frames_that_come_while_closing_still_count():
 
 
 def test_task_moves_are_those_of_the_table():
-    entry = Entry(task().task_id, task(), ResultSlots(1), Window("runware:400@1", options()), Durations(1))
+    window, durations = Window("runware:400@1", options()), Durations(1)
+    entry = Entry(task().task_id, task(), ResultSlots(1), window, durations, is_read_only=False, resends_freely=True)
     with pytest.raises(ClientStateError, match="WAITING cannot take 'not acknowledged in time'"):
         entry.move("not acknowledged in time")
     assert {state for state, _ in TRANSITIONS} == set(TaskState)

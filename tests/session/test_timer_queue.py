@@ -57,3 +57,13 @@ def test_timer_queue_keys_that_come_and_go_behind_the_first_do_not_pile_up():
         timers.drop(f"key {number}")
     assert len(timers._heap) < 100
     assert timers.first == "first"
+
+
+def test_timer_queue_what_is_dropped_behind_the_first_does_not_stay():
+    timers: TimerQueue[int] = TimerQueue()
+    for number in range(1000):
+        timers.set(number, float(number))
+    for number in range(1, 1000):
+        timers.drop(number)
+    assert len(timers._heap) < 100
+    assert timers.next_at == 0.0
