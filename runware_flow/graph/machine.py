@@ -631,6 +631,7 @@ class FlowMachine:
         fan.open_count += 1
         fan.live[run.index] = run
         fan.items.append(run)
+        run.values[0] = item  # its key may be worked out before its node settles
         if fan.plan.outer:
             self._wait_outside(run)
         step = fan.plan.steps[0]

@@ -693,6 +693,27 @@ def test_node_that_several_contestants_need_is_not_sent_while_the_choice_is_look
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_item_whose_race_is_won_as_it_comes_has_the_same_key_in_the_next_run(path, backend):
+    def declare():
+        flow = Flow("raced", journal=path)
+        quick = flow.then(art("quick"))
+        items = quick.pick(lambda image: ["a", "b"]).map(art)
+        items.gather().then(lambda _: art("all"))  # so that a race does not leave the items out
+        items.pipe(lambda item: flow.race(item.then(caption), quick))
+        return flow
+
+    async def main():
+        for count in (4, 0):
+            service = Service()
+            await declare().execute(service)
+            assert len([one for one in service.sent if one.task_type == "imageInference"]) == count
+        with Journal(path) as journal:
+            assert len({entry.path.split("/")[0] for entry in journal.entries() if "[" in entry.path}) == 2
+
+    run_in_virtual_time(backend, main)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_choice_of_an_item_that_its_path_alone_tells_is_kept_as_its_items_are_relabelled(path, backend):
     def declare(label):
         flow = Flow("raced", journal=path)
