@@ -138,12 +138,13 @@ def _best(
     likeness: Likeness,
     rivals: Callable[[], Sequence[tuple[str, Likeness]]],
 ) -> ChoiceRecord | None:
-    def fit(record: ChoiceRecord) -> tuple[tuple[int, int], tuple[bool, ...], bool]:
-        return _distance(record, likeness), _misfit(record, fingerprint, likeness), record.path != path
+    def fit(record: ChoiceRecord) -> tuple[tuple[int, int], tuple[bool, ...], int, bool]:
+        misfit, unknown = _misfit(record, fingerprint, likeness), _count_unknown(record, likeness)
+        return _distance(record, likeness), misfit, unknown, record.path != path
 
     for one in sorted(same, key=fit):
         mine = _rank(one, path, likeness)
-        if mine == (0, -len(one.answered or ()), False, False, False):
+        if mine == (0, -len(one.answered or ()), False, False, 0, False):
             return one
         others = [_rank(one, where, rival) for where, rival in rivals() if _is_alike(one, rival)]
         if all(other >= mine for other in others):
@@ -151,9 +152,10 @@ def _best(
     return None
 
 
-def _rank(record: ChoiceRecord, path: str, likeness: Likeness) -> tuple[int, int, bool, bool, bool]:
+def _rank(record: ChoiceRecord, path: str, likeness: Likeness) -> tuple[int, int, bool, bool, int, bool]:
     """Say how badly a record fits a choice; the least is best."""
-    return *_distance(record, likeness), *_miscount(record, likeness), record.path != path
+    unknown = _count_unknown(record, likeness)
+    return *_distance(record, likeness), *_miscount(record, likeness), unknown, record.path != path
 
 
 def _fits(record: ChoiceRecord, fingerprint: str, likeness: Likeness) -> bool:
@@ -177,6 +179,15 @@ def _distance(record: ChoiceRecord, likeness: Likeness) -> tuple[int, int]:
     placed = [(place, name) for place, name in likeness.names if place >= 0]
     misses = sum(names[place : place + 1] not in ([name], [None]) for place, name in placed)
     return misses, -len(likeness.requests & (record.answered or frozenset()))
+
+
+def _count_unknown(record: ChoiceRecord, likeness: Likeness) -> int:
+    """Count the contestants whose first request is known by now, but not to the record.
+
+    It may be the record of that choice, but one that names these requests is before it, wherever it was made.
+    """
+    names = [contestant.fingerprint for contestant in record.contestants]
+    return sum(names[place : place + 1] == [None] for place, _ in likeness.names if place >= 0)
 
 
 def _is_moved(record: ChoiceRecord, path: str) -> bool:

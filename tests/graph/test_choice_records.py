@@ -98,3 +98,19 @@ def test_first_leaves_a_record_to_another_one_among_the_same_items_that_wants_as
     assert find_first("first-2", 2, [("first", Likeness(1, names=((-1, "aa"),)))]) == 1
     assert find_first("first", 1, []) == 1
     assert find_first("first", 1, [("first-2", Likeness(2, names=((-1, "cc"),)))]) == 1
+
+
+def test_race_takes_the_record_that_names_its_requests_and_not_one_at_its_path_that_does_not_know_them():
+    one, other = (Contestant(None, "aa"), Contestant(None, None)), (Contestant(None, None), Contestant(None, "aa"))
+    records = [race(1, "race", one), race(2, "race-2", other)]
+
+    def find_race(path, place, rivals=()):
+        likeness = Likeness(place=place, lead_places=(place,), names=((place, "aa"),))
+        found = find_record(records, "race", path, "aa", set(), likeness, lambda: rivals)
+        return None if found is None else found.number
+
+    assert find_race("race", 1, [("race-2", Likeness(names=((0, "aa"),)))]) == 2
+    assert find_race("race-2", 0, [("race", Likeness(names=((1, "aa"),)))]) == 1
+    del records[1]
+    assert find_race("race", 1, [("race-2", Likeness(names=((0, "aa"),)))]) is None  # it is the other one's
+    assert find_race("race", 1) == 1

@@ -909,3 +909,27 @@ def test_first_that_was_not_decided_does_not_take_the_record_of_another_one_when
             assert again.prompts == [], order
 
     run(main)
+
+
+def test_races_of_the_same_nodes_keep_their_own_records_when_they_change_places(run, path):
+    """Only one contestant has a request of its own, which two races have first and one has second."""
+
+    def declare(order):
+        flow = Flow("raced", journal=path)
+        first = flow.then(art("first"))
+        second = first.then(lambda image: art(f"of {image.image_url}"))
+        made = {}
+        for name in order:
+            contestants = {"one": (second, first), "nested": (made.get("one"), first), "turned": (first, second)}
+            made[name] = flow.race(*contestants[name])
+        return flow
+
+    async def main():
+        orders = [("one", "nested", "turned"), ("one", "turned", "nested"), ("turned", "one", "nested")]
+        await declare(orders[0]).execute(Scripted(of=60))
+        for order in orders:
+            again = Scripted(of=60)
+            await declare(order).execute(again)
+            assert again.prompts == [], order
+
+    run(main)
