@@ -477,7 +477,7 @@ class FlowMachine:
                 self._settle(run, step, *_end_of(self.tried.pop((run, step), None), skipped))
         waiting, self.waiting = self.waiting, {}
         for (run, step), last in waiting.items():
-            self._settle(run, step, *_end_of(last or self.held.pop((run, step), None), skipped))
+            self._settle(run, step, *_end_of(self.held.pop((run, step), None) if last is None else last, skipped))
         for fan in list(self.active):
             if not fan.is_ended:
                 fan.problem_outcome = skipped
@@ -1253,9 +1253,9 @@ class FlowMachine:
     def _leave_out(self, run: ScopeRun, step: Step, because: Skipped) -> None:
         if run.cells[step.slot] in (READY, WAITING):
             self.dropped.append((run, step))
-        last = self.waiting.pop((run, step), None) or self.tried.pop((run, step), None)  # of one between two attempts
-        held = self.held.pop((run, step), None)
-        self._settle_one(run, step, *_end_of(held or last, because))
+        # How the last attempt of one that is between two ended: an exception may count as false.
+        ends = [known.pop((run, step), None) for known in (self.held, self.waiting, self.tried)]
+        self._settle_one(run, step, *_end_of(next((end for end in ends if end is not None), None), because))
 
 
 def _end_of(last: Exception | Failed | Abandoned | None, otherwise: Skipped) -> tuple[int, Outcome[Any]]:

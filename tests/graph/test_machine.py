@@ -352,6 +352,27 @@ def test_park_what_the_service_may_have_is_abandoned_if_it_is_not_sent_again(whe
     assert machine.abandoned_count == 1
 
 
+@pytest.mark.parametrize("is_needed", [True, False])
+def test_park_an_error_that_counts_as_false_is_kept_like_any_other(is_needed):
+    class Problems(Exception):
+        def __len__(self):
+            return 0
+
+    world = World()
+    node = world.node(name="node")
+    if not is_needed:
+        world.race(node, world.node(name="other"))
+    machine = world.machine(concurrency=2)
+    job = machine.take()
+    error = Problems()
+    machine.park(*job, error)
+    if is_needed:
+        machine.stop("stopped")
+    else:
+        machine.succeed(*machine.take(), "value")
+    assert machine.root.outcome(job[1].slot) == Failed(error)
+
+
 @pytest.mark.parametrize("when", ["ready", "parked again", "running", "parked after"])
 def test_park_what_had_failed_keeps_its_error_until_it_settles(when):
     world = World()
