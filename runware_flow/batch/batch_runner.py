@@ -66,7 +66,7 @@ class BatchRunner:
         """Items that other processes have; there are no more than those processes work on at once."""
         self._is_waiting = False
         self.worker_count = 0
-        """How many items are worked on, at most."""
+        """How many workers there are, those whose item waits for a send window included."""
         self._active_count = 0
         self._suspended_count = 0
         self._resuming: deque[anyio.Event] = deque()
@@ -119,6 +119,7 @@ class BatchRunner:
             self._start_worker(self._workers)
 
     def _start_worker(self, workers: TaskGroup) -> None:
+        """Start one more, unless there are as many as there may be."""
         if self.worker_count < self._most_unfinished:
             self.worker_count += 1
             workers.start_soon(self._work, workers)

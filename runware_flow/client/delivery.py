@@ -158,11 +158,7 @@ class Delivery(Generic[R]):
                 return self._progress.pop(next(iter(self._progress)))
             if self._is_settled:
                 return None
-            changed = self._begin_wait(until_settled=False)
-            try:
-                await changed.wait()
-            finally:
-                self._changed = None
+            await self._wait_changed(until_settled=False)
 
     async def wait_results(self) -> list[R]:
         """Wait until nothing more will come, and return the results in the server's order.
@@ -179,11 +175,7 @@ class Delivery(Generic[R]):
     async def wait_settled(self) -> list[R]:
         """Do what `wait_results` does, for methods of the client, which are borders. A cancel ends the wait alone."""
         while not self._is_settled:
-            changed = self._begin_wait(until_settled=True)
-            try:
-                await changed.wait()
-            finally:
-                self._changed = None
+            await self._wait_changed(until_settled=True)
         self._raise_failure()
         return self._results()
 
@@ -209,8 +201,7 @@ class Delivery(Generic[R]):
                 self._failure = failure
             self._outcomes.append(Failed(failure))
         self._positions.append(delivered.position)
-        if not self._waits_until_settled:
-            self._wake()
+        self._notify()
 
     @unbordered
     def take_progress(self, reported: commands.Progress) -> None:
@@ -221,8 +212,7 @@ class Delivery(Generic[R]):
         self._progress[reported.status] = progress
         if len(self._progress) > _REMEMBERED_STAGES:
             del self._progress[next(iter(self._progress))]
-        if not self._waits_until_settled:
-            self._wake()
+        self._notify()
 
     @unbordered
     def refuse(self, error: RunwareError, number: int, *, may_have_arrived: bool) -> bool:
@@ -254,19 +244,25 @@ class Delivery(Generic[R]):
         self._is_late = True
         self._wake()
 
+    def _notify(self) -> None:
+        if not self._waits_until_settled:
+            self._wake()
+
     def _wake(self) -> None:
         if self._changed is not None:
             self._changed.set()
 
-    def _begin_wait(self, *, until_settled: bool) -> Event:
-        """Return a new event for the only reader to wait for; the caller resets `_changed` afterwards."""
+    async def _wait_changed(self, *, until_settled: bool) -> None:
         if self._changed is not None:
             raise anyio.BusyResourceError("reading")
         if self._is_late:
             raise self._too_late()
         self._waits_until_settled = until_settled
         self._changed = changed = self._new_event()
-        return changed
+        try:
+            await changed.wait()
+        finally:
+            self._changed = None
 
     def _too_late(self) -> RunwareTimeoutError:
         request = self.request

@@ -59,6 +59,11 @@ class Course(msgspec.Struct):
         """Note that a client has the request and reports when it leaves."""
         self.has_left = self.has_left or False
 
+    def note(self, pending_at: float | None) -> None:
+        """Keep the time at which the service last said that it works on the task; `None` changes nothing."""
+        if pending_at is not None:
+            self.pending_at = pending_at
+
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A request that is complete but for the local media, which need IO before it can be sent."""

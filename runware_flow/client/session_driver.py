@@ -93,8 +93,7 @@ class SessionDriver:
             self._expiries.drop(task_id)
             if self._tracing is not None:
                 self._tracing.withdrawn(task_id, is_late=delivery.is_late)
-            if (pending_at := self._machine.pending_at(task_id)) is not None:
-                delivery.request.course.pending_at = pending_at
+            delivery.request.course.note(self._machine.pending_at(task_id))
             self.handle(events.TaskWithdrawn(self._clock(), task_id))
             self._link.forget(task_id)
 
@@ -189,8 +188,7 @@ class SessionDriver:
             case commands.Settle(task_id, error, pending_at):
                 if (delivery := self._deliveries.pop(task_id, None)) is not None:
                     self._expiries.drop(task_id)
-                    if pending_at is not None:
-                        delivery.request.course.pending_at = pending_at
+                    delivery.request.course.note(pending_at)
                     delivery.settle(error)
             case commands.Send(entries):
                 self._link.send(entries)

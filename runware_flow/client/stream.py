@@ -334,7 +334,7 @@ async def _send(
             left = deadline - anyio.current_time()
             reply = await rest.stream(body, stream.take, timeout=left, on_begin=leave)
         except TransportError as failure:
-            return _failure(failure.message, task_uuid)
+            return _failure(failure.message, task_uuid, may_be_billed=failure.sent)
         if reply is None:
             return None
         error, has_too_much = _refusal(reply, task_uuid, redact)
@@ -365,14 +365,14 @@ def _refusal(reply: Reply, task_uuid: str, redact: Callable[[str], str]) -> tupl
     return unreadable, False
 
 
-def _failure(message: str, task_uuid: str) -> RunwareError:
+def _failure(message: str, task_uuid: str, *, may_be_billed: bool = True) -> RunwareError:
     return RunwareError(
         message,
         code="connection",
         raw_code="connectionLost",
         task_type="textInference",
         task_uuid=task_uuid,
-        may_be_billed=True,
+        may_be_billed=may_be_billed,
     )
 
 

@@ -68,7 +68,7 @@ __all__ = ("Chosen", "Decision", "FlowMachine")
 
 _KEPT_ERRORS = 16
 
-# Each look at a member of an Enum is a call of Python.
+# In Python 3.11 a look at a member of an Enum takes a call, and these are looked at for each node.
 _FAN = NodeKind.FAN
 _FIRST = NodeKind.FIRST
 _GATHER = NodeKind.GATHER
@@ -118,7 +118,7 @@ class FlowMachine:
         stopped: why nothing new is started any more, or `None`.
         waiting: the nodes that are parked, with what they end as if they are not sent any more: the error of their last
             attempt, or `Abandoned` if the service may have their request; without either they are skipped.
-        tried: the same of nodes that are ready, or run, after an attempt.
+        tried: the same for nodes that are ready or running again.
         is_recorded: choices are written down before their nodes settle; `decisions` are those that wait for that.
         has_past: an earlier run may have made them: none is made before the shell has looked. `inquiries` are those
             that it has still to look up, beside those that it looks up as it sends something for them.

@@ -59,7 +59,12 @@ class Permit:
 
 
 class _Reserved(NamedTuple):
-    """What the budget keeps for a refused task; if that is in doubt, an earlier send of it may have arrived."""
+    """The reservation of a refused task.
+
+    Attributes:
+        is_in_doubt: an earlier send of the task was not answered, so it may be billed.
+        task_uuid: under which it may be collected later; `None` without a journal.
+    """
 
     reservation: Reservation
     is_in_doubt: bool
@@ -319,7 +324,7 @@ class RunAdmission:
         """Park a node whose task the service has refused to take, until it may be sent again.
 
         Args:
-            number: its turn.
+            number: its place in the queue, from its first refusal; `None` for the last place.
             in_doubt: how the node ends if it is not sent again, since an earlier send of its task may have arrived.
             task_uuid: under which the task may be collected later; `None` without a journal.
         """
@@ -335,7 +340,7 @@ class RunAdmission:
             self.release(run, step)
 
     def release(self, run: ScopeRun, step: Step) -> None:
-        """A node whose task was refused is not sent again: the budget keeps its cost only if it is in doubt."""
+        """End the reservation of a refused task that is not sent again; one in doubt keeps its cost reserved."""
         if self._reserved and (reserved := self._reserved.pop((run, step), None)) is not None:
             assert self._admission.account is not None
             reservation, is_in_doubt, task_uuid = reserved

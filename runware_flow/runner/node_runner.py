@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ("NodeRunner",)
 
-# Each look at a member of an Enum is a call of Python.
+# In Python 3.11 a look at a member of an Enum takes a call, and these are looked at for each node.
 _CALL = NodeKind.CALL
 _PICK = NodeKind.PICK
 
@@ -60,7 +60,6 @@ class NodeRunner:
         self._machine = machine
         self._accounts = accounts
         self._event_bus = event_bus
-        self._clock, self._start = event_bus.clock, event_bus.start
         self._pauses = pauses
         self._run_admission = run_admission
         self._ledger = ledger
@@ -276,7 +275,7 @@ class NodeRunner:
         """
         if self._event_bus.is_read:
             self._event_bus.node_started(run, step, number)
-        began = self._clock() - self._start
+        began = self._event_bus.time()
         token = current_cost_tracker.set(cost_tracker)
         try:
             if step.is_timed:
@@ -288,7 +287,7 @@ class NodeRunner:
             raise
         finally:
             current_cost_tracker.reset(token)
-            run.note_times(step.slot, began, self._clock() - self._start)
+            run.note_times(step.slot, began, self._event_bus.time())
             if cost_tracker.count:
                 self._book(step, cost_tracker)
         if is_no_value(type(value)):

@@ -236,7 +236,7 @@ class RequestRunner:
     def record(self, attempt: AttemptState) -> NodeRecord:
         """Begin what is known of a request, before it is looked up or sent."""
         run, step, request = attempt.run, attempt.step, attempt.request
-        now = self.event_bus.clock() - self.event_bus.start
+        now = self.event_bus.time()
         before: NodeRecord | None = None if run.records is None else run.records.get(step.slot)
         return NodeRecord(
             path="" if self.ledger is None else run.path(step),  # only a journal needs it before the record is read
@@ -375,9 +375,10 @@ class RequestRunner:
         return results
 
     async def _collect(self, attempt: AttemptState) -> list[Any]:
-        """Ask for what may have been sent before; send it, under its taskUUID, only if the service has no trace.
+        """Get what may have been sent before, under its taskUUID.
 
-        An async request of this run is sent again as it is: the service refuses a copy.
+        A request of an earlier run is polled for, and sent only if the service has no trace of it. An async request of
+        this run is sent again: if the service has it, it refuses the copy.
         """
         is_earlier = attempt.entry is not None and attempt.entry.advice.action == "collect"
         if is_earlier and attempt.request.wire.get("deliveryMethod") == "async":
@@ -469,7 +470,7 @@ class RequestRunner:
             return
         # A cancelled attempt stays sent, so that its node is abandoned as one that may be billed.
         attempt.is_sent = error is None and results is None and attempt.may_have_arrived
-        record.settled = self.event_bus.clock() - self.event_bus.start
+        record.settled = self.event_bus.time()
         amount = total_micro_usd([getattr(result, "cost", None) for result in results or ()])
         # What the service itself says has failed is free; what we only stopped waiting for may not be.
         is_judged = isinstance(error, RunwareError) and is_verdict(error)

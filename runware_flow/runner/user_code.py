@@ -42,8 +42,9 @@ def _is_no_value(kind: type[object]) -> bool:
     return issubclass(kind, Task) or is_node_type(kind)
 
 
+# The cast is for mypy, which takes a type for unhashable.
 is_no_value = cast("Callable[[type[object]], bool]", lru_cache(maxsize=256)(_is_no_value))
-"""Whether only a builder may return such objects: tasks and nodes. Found out once for each type."""
+"""Tells whether only a builder may return objects of a type: tasks and nodes. Found out once for each type."""
 
 
 def wrong_value(value: object, spec: NodeSpec) -> DeclarationError:

@@ -13,6 +13,7 @@ import msgspec
 
 from runware_flow.errors import RunwareError, stable_code
 from runware_flow.session.commands import Lane, Log
+from runware_flow.session.events import ExchangeFailed
 from runware_flow.session.inflight import Entry, TaskState
 from runware_flow.session.reading import REFUSALS, Part, group, is_busy, may_be_of, read_parts
 from runware_flow.session.retry import backoff, spread
@@ -23,11 +24,11 @@ from runware_flow.wire.problems import to_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runware_flow.session.events import ExchangeFailed, ExchangeFinished
+    from runware_flow.session.events import ExchangeFinished
     from runware_flow.session.tracker import Tracker
     from runware_flow.types import TaskId
 
-__all__ = ("exchange_failed", "exchange_finished", "unreadable")
+__all__ = ("exchange_failed", "exchange_finished")
 
 BUSY = frozenset({429, 503})
 """The service has not accepted the request [doc]."""
@@ -36,7 +37,7 @@ _PERSISTENCE = 10
 """Failed asks in a row, three minutes by the usual backoff, before a task that may have arrived is given up."""
 
 
-def unreadable(event: ExchangeFinished) -> str | None:
+def _unreadable(event: ExchangeFinished) -> str | None:
     """Say why a reply below 400 cannot be read (cut short, or the page of a portal); `None` if it can.
 
     Such a reply says nothing of the request: it is handled like a POST without a reply.
@@ -46,8 +47,21 @@ def unreadable(event: ExchangeFinished) -> str | None:
     return errors[0].message if is_unreadable else None
 
 
-def exchange_finished(tracker: Tracker, event: ExchangeFinished) -> None:
-    """Apply the reply to one POST."""
+def exchange_finished(tracker: Tracker, event: ExchangeFinished, *, has_reached: bool) -> bool:
+    """Apply the reply to one POST; tell whether it is the service's.
+
+    Args:
+        has_reached: the service has answered a POST before.
+    """
+    if (reason := _unreadable(event)) is not None:
+        failed = ExchangeFailed(event.at, event.task_ids, event.lane, reason, sent=True)
+        exchange_failed(tracker, failed, has_reached=has_reached)
+        return False
+    _read_reply(tracker, event)
+    return True
+
+
+def _read_reply(tracker: Tracker, event: ExchangeFinished) -> None:
     if event.status < 400:
         tracker.poller.relieved(event.at)
     groups, errors = _by_task(tracker, event)

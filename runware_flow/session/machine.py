@@ -39,7 +39,7 @@ from runware_flow.session.events import (
     WebhookReceived,
     WindowsHeld,
 )
-from runware_flow.session.exchange import exchange_failed, exchange_finished, unreadable
+from runware_flow.session.exchange import exchange_failed, exchange_finished
 from runware_flow.session.link import Link, LinkDue, LinkState
 from runware_flow.session.reading import read_frame, read_webhook
 from runware_flow.session.timer_queue import TimerQueue
@@ -199,12 +199,8 @@ class SessionMachine:
                 self._dropped += read_webhook(self._tracker, event.frame, event.at)
             case ExchangeFinished():
                 self._frames += 1
-                if (reason := unreadable(event)) is not None:
-                    failed = ExchangeFailed(event.at, event.task_ids, event.lane, reason, sent=True)
-                    exchange_failed(self._tracker, failed, has_reached=self._has_reached)
-                    return
-                self._has_reached = True
-                exchange_finished(self._tracker, event)
+                is_reply = exchange_finished(self._tracker, event, has_reached=self._has_reached)
+                self._has_reached = self._has_reached or is_reply
             case ExchangeFailed():
                 exchange_failed(self._tracker, event, has_reached=self._has_reached)
             case ConnectRequested():

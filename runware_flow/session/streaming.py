@@ -115,6 +115,7 @@ class StreamMachine:
                 raw_code="streamTruncated",
                 task_type="textInference",
                 task_uuid=self._task_uuid,
+                may_be_billed=True,
             )
         self._release()
         return StreamResult(
@@ -214,4 +215,5 @@ class StreamMachine:
             raw_code="parseError",
             task_type="textInference",
             task_uuid=self._task_uuid,
+            may_be_billed=True,
         )

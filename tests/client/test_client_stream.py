@@ -99,7 +99,7 @@ def test_stream_that_breaks_off_raises_after_what_came(run, open_pair):
                 with pytest.raises(RunwareError):
                     await stream.result()
         assert words
-        assert caught.value.code == "connection"
+        assert (caught.value.code, caught.value.may_be_billed) == ("connection", True)
 
     run(main)
 
@@ -110,7 +110,7 @@ def test_stream_refused_is_the_services_error(run, open_pair):
             async with client.stream({"model": MODEL, "messages": []}) as stream:
                 with pytest.raises(RunwareError) as caught:
                     await stream.result()
-        assert caught.value.code == "validation"
+        assert (caught.value.code, caught.value.may_be_billed) == ("validation", False)
         assert caught.value.documentation
 
     run(main)

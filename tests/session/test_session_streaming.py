@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runware_flow.errors import RunwareError
+from runware_flow.graph.policies import is_verdict
 from runware_flow.secret import Secret
 from runware_flow.session import streaming
 from runware_flow.session.streaming import DeltaKind, StreamMachine
@@ -95,7 +96,7 @@ def test_stream_error_event_is_raised_with_the_pieces_before_it_kept(event):
 def test_stream_garbage_is_a_parse_error(event):
     with pytest.raises(RunwareError) as caught:
         play(b"data: " + event + b"\n\n")
-    assert caught.value.raw_code == "parseError"
+    assert (caught.value.raw_code, is_verdict(caught.value)) == ("parseError", False)
 
 
 @given(st.binary(max_size=200))
