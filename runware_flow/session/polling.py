@@ -57,8 +57,10 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The same for the first `min_samples` tasks of a kind, so that the others need not wait as long."""
     floor: float = 0.02
     """The shortest time between two frames of polls, and between two polls of a task."""
-    frame_rate: float = 24.0
+    frame_rate: float = 22.0
     """Frames of polls a second, if more than `burst` are due: a frame costs more than the polls in it."""
+    frames_a_result: float = 1 / 32
+    """Frames that may leave in addition for each result found: with many results a second, each of them pays a part."""
     burst: int = 6
     """How many frames may leave faster than that."""
     floor_share: float = 0.03
@@ -221,12 +223,14 @@ class Poller:
         self.policy = policy
         self.history = History(policy.samples)
         self.open_at = float("-inf")
-        """No ask may leave before."""
+        """No poll may leave before."""
         self.pressure = 1.0
         """By how much every interval is stretched."""
         self.rejected_batches = 0
+        self._refused_until = float("-inf")
         self._paid_until = float("-inf")
         self._held_until = float("-inf")
+        self._next_frame_at = float("-inf")
         self._changed_at = 0.0
         self._reply_time: float | None = None
 
@@ -253,7 +257,17 @@ class Poller:
         policy = self.policy
         self._paid_until = max(self._paid_until, at) + self.pressure / policy.frame_rate
         self._held_until = self._paid_until - policy.burst / policy.frame_rate
-        self.open_at = max(self.open_at, at + policy.floor * self.pressure, self._held_until)
+        self._next_frame_at = at + policy.floor * self.pressure
+        self.open_at = max(self._refused_until, self._next_frame_at, self._held_until)
+
+    def note_result(self) -> None:
+        """A poll found its task ready."""
+        policy = self.policy
+        credit = policy.frames_a_result * self.pressure / policy.frame_rate
+        self._paid_until -= credit
+        self._held_until -= credit
+        if self.open_at > self._refused_until:
+            self.open_at = max(self._refused_until, self._next_frame_at, self._held_until)
 
     def strained(self, at: float, retry_after: float | None) -> None:
         """The service said that it is overloaded (429, 503, `rateLimitExceeded`). A burst of refusals counts as one."""
@@ -261,7 +275,8 @@ class Poller:
             self.pressure = min(self.pressure * 2.0, self._SLOWEST)
             self._changed_at = at
         wait = 0.25 * self.pressure if retry_after is None else min(retry_after, LONGEST_HOLD)
-        self.open_at = max(self.open_at, at + wait)
+        self._refused_until = max(self._refused_until, at + wait)
+        self.open_at = max(self.open_at, self._refused_until)
 
     def relieved(self, at: float) -> None:
         """The service answered: with every second of answers the pressure falls."""

@@ -695,6 +695,7 @@ class Tracker:
             durations.record(exact, exact)
         elif entry.polled_at is not None:
             durations.record(entry.lower, entry.polled_at - entry.sent_at)
+            self.poller.note_result()
         if known < self.options.poll.min_samples <= len(durations.ordered):
             self._put_forward(durations, at)
 
