@@ -182,9 +182,9 @@ class Delivery(Generic[R]):
     def _raise_failure(self) -> None:
         """Raise the error that this task ended with, if it did."""
         for error in (self._parked, self._error, self._failure):
-            if isinstance(error, RunwareError):
-                error.results = self.results
             if error is not None:
+                if isinstance(error, RunwareError):
+                    error.results = self.results
                 raise error
 
     # What the session driver calls. Synchronous: no await lies between an event and its effect.
