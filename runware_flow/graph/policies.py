@@ -19,6 +19,7 @@ __all__ = (
     "Policy",
     "Retry",
     "is_verdict",
+    "may_be_collected",
     "may_fall_back",
     "may_try_again",
     "never_left",
@@ -170,6 +171,16 @@ def is_verdict(error: RunwareError) -> bool:
     if error.raw_code in _LOST or error.raw_code in _ACCEPTED:
         return False
     return error.code != "timeout" or "provider" in (error.raw_code or "").lower()
+
+
+def may_be_collected(error: RunwareError) -> bool:
+    """Tell whether a stream that failed may have left a text at the service, which can be asked for by its taskUUID.
+
+    So it is with a stream that broke off, and with any answer that is no verdict: the service goes on without a reader,
+    and bills the text. Not so if our own time is over, if the request never left, or if its reader left.
+    """
+    is_over = isinstance(error, RunwareTimeoutError) or error.code == "aborted"
+    return not is_over and not never_left(error) and not is_verdict(error)
 
 
 def may_try_again(error: Exception, *, sends: bool | None, on: tuple[str | type[Exception], ...] | None = None) -> bool:

@@ -18,7 +18,7 @@ from runware_flow.graph.caching import may_be_cached
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.outcomes import Abandoned, Failed, Ok
 from runware_flow.graph.plan import NO_ROLE
-from runware_flow.graph.policies import is_verdict, never_left
+from runware_flow.graph.policies import is_verdict, may_be_collected, never_left
 from runware_flow.graph.prices import micro_usd, total_micro_usd
 from runware_flow.journal.values import decode_error, decode_item
 from runware_flow.runner.media_digests import media_digests
@@ -333,14 +333,17 @@ class RequestRunner:
 
     def as_written(self, task: Any, request: Any, entry: Entry) -> Any:
         """Prepare a request under the id that the journal has for it."""
-        more: dict[str, Any] = {}
         if entry.advice.action == "collect" and request.wire.get("deliveryMethod") == "stream":
-            more["delivery"] = "sync"  # what was streamed cannot be asked for as a stream
-        if entry.task_uuid != request.task_id or more:
-            task = without_uuid(task)
-            request = self._client.prepare(task, include_cost=True, task_uuid=entry.task_uuid, **more)
+            request = self._as_sync(task, entry.task_uuid)
+        elif entry.task_uuid != request.task_id:
+            request = self._client.prepare(without_uuid(task), include_cost=True, task_uuid=entry.task_uuid)
             request = self._costed(request)
         return msgspec.structs.replace(request, is_journalled=True) if isinstance(request, Prepared) else request
+
+    def _as_sync(self, task: Any, task_uuid: str) -> Any:
+        """Prepare a request that was streamed, to ask for its text: that cannot be asked for as a stream."""
+        request = self._client.prepare(without_uuid(task), include_cost=True, task_uuid=task_uuid, delivery="sync")
+        return self._costed(request)
 
     async def perform(self, attempt: AttemptState) -> list[Any]:
         """Send a request or ask for it, and wait for its results; its outcome is in the journal, then booked."""
@@ -420,15 +423,45 @@ class RequestRunner:
             self.event_bus.node_progress(attempt.run, attempt.step, float(share))
 
     async def _read(self, attempt: AttemptState, options: dict[str, Any]) -> list[Any]:
-        """Read a text while it is written; its pieces are events."""
+        """Read a text while it is written; its pieces are events. If it breaks off, it is asked for by its taskUUID."""
         number = 1 if attempt.record is None else attempt.record.attempts
+        told: dict[str, list[str]] = {"text": [], "reasoning": []}
 
         def on_delta(kind: str, text: str) -> None:
             attempt.note_activity()
+            told[kind].append(text)
             self.event_bus.node_delta(attempt.run, attempt.step, number, kind, text)
 
         options.pop("sent_before", None)  # a stream cannot be polled
-        results: list[Any] = await self._client.perform_stream(attempt.request, on_delta, **options)
+        try:
+            results: list[Any] = await self._client.perform_stream(attempt.request, on_delta, **options)
+        except RunwareError as broken:
+            if not may_be_collected(broken):
+                raise
+            results = await self._collect_text(attempt, broken, options.get("timeout"))
+            for kind, whole in (("reasoning", results[0].reasoning_content), ("text", results[0].text)):
+                begun = "".join(told[kind])
+                if whole and len(whole) > len(begun) and whole.startswith(begun):
+                    on_delta(kind, whole[len(begun) :])
+        return results
+
+    async def _collect_text(self, attempt: AttemptState, broken: RunwareError, timeout: float | None) -> list[Any]:
+        """Poll for the text of a stream that broke off, which the service has finished and billed all the same.
+
+        It is only polled for: a request that the service does not know may be sent again by the next run alone.
+
+        Raises:
+            RunwareError: the service says that the task failed, or `broken`, if it has nothing of it.
+        """
+        attempt.was_sent_before = True
+        attempt.request = self._as_sync(attempt.task, attempt.request.task_id)
+        more: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
+        try:
+            results: list[Any] = await self._client.perform(attempt.request, sent_before="yes", **more)
+        except RunwareError as error:
+            if is_verdict(error) or isinstance(error, RunwareTimeoutError):
+                raise
+            raise broken from error
         return results
 
     async def fail_entry(self, attempt: AttemptState, error: RunwareError) -> None:

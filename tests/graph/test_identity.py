@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from runware_flow.errors import RunwareError
+from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.graph.fingerprint import Ordinals, fingerprint, item_key
-from runware_flow.graph.policies import NO_POLICY, Policy, may_try_again, read_policy
+from runware_flow.graph.policies import NO_POLICY, Policy, may_be_collected, may_try_again, read_policy
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -99,3 +99,20 @@ def test_may_try_again_a_function_is_the_users_own_code():
     assert not may_try_again(OSError(), sends=True)
     lost = RunwareError("lost", code="connection", raw_code="connectionLost")
     assert not may_try_again(lost, sends=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "may_be"),
+    [
+        (RunwareError("broke off", code="connection", raw_code="streamTruncated"), True),
+        (RunwareError("lost", code="connection", raw_code="connectionLost", may_be_billed=True), True),
+        (RunwareError("a gateway", code="serverError", status_code=502, may_be_billed=True), True),
+        (RunwareError("known", code="validation", raw_code="conflictTaskUUID"), True),
+        (RunwareError("no connection", code="connection", raw_code="connectionFailed"), False),
+        (RunwareError("left", code="aborted", raw_code="aborted"), False),
+        (RunwareError("failed", code="provider", raw_code="providerUnavailable"), False),
+        (RunwareTimeoutError("too late", code="timeout", may_be_billed=True), False),
+    ],
+)
+def test_stream_that_failed_is_asked_for_unless_the_service_judged_it_or_cannot_have_it(error, may_be):
+    assert may_be_collected(error) is may_be

@@ -112,3 +112,41 @@ def test_reader_merges_unread_pieces_and_loses_none(run):
         assert not reader._texts
 
     run(main)
+
+
+@pytest.mark.parametrize("has_journal", [True, False])
+@pytest.mark.parametrize("fault", ["truncate-stream:times=1", "kill-mid-frame:times=1", "reset:times=1"])
+def test_stream_that_breaks_off_is_polled_for_and_its_fallback_is_not_bought(run, tmp_path, fault, has_journal):
+    async def main():
+        async with Emulator(faults=[fault]) as emulator, Client(**emulator.client_options) as client:
+            flow = Flow("text", journal=tmp_path / "j.sqlite" if has_journal else None)
+            node = flow.then(ask, fallback=lambda: ask("a boat"))
+            async with flow.start(client) as started:
+                deltas = [event async for event in started.events() if isinstance(event, NodeDelta)]
+            [entry] = [entry for entry in emulator.log.tasks if entry.cost > 0]
+            result = started.result
+            assert len(emulator.log.tasks) == 1
+            assert result[node].task_uuid == entry.task_uuid
+            assert "".join(event.text for event in deltas if event.kind == "text") == result[node].text
+            assert {event.attempt for event in deltas} == {1}
+            assert result.cost == pytest.approx(entry.cost)
+
+    run(main)
+
+
+def test_stream_of_which_the_service_has_nothing_fails_with_its_own_error_and_is_not_sent_again(run, tmp_path):
+    async def main():
+        async with Emulator(faults=["http:times=1,status=502,body=text"]) as emulator:
+            async with Client(**emulator.client_options) as client:
+                flow = Flow("text", journal=tmp_path / "j.sqlite")
+                node = flow.then(ask())
+                with pytest.raises(FlowFailed) as caught:
+                    await flow.execute(client)
+                assert caught.value.__cause__.status_code == 502
+                assert caught.value.result.cost is None
+                assert not emulator.log.tasks
+                result = await flow.execute(client)
+                assert [entry.task_uuid for entry in emulator.log.tasks] == [result[node].task_uuid]
+                assert result[node].task_uuid == caught.value.task_uuid
+
+    run(main)
