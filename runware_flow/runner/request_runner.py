@@ -340,7 +340,7 @@ class RequestRunner:
             request = self._costed(request)
         return msgspec.structs.replace(request, is_journalled=True) if isinstance(request, Prepared) else request
 
-    def _as_sync(self, task: Any, task_uuid: str) -> Any:
+    def _as_sync(self, task: Any, task_uuid: str | None) -> Any:
         """Prepare a request that was streamed, to ask for its text: that cannot be asked for as a stream."""
         request = self._client.prepare(without_uuid(task), include_cost=True, task_uuid=task_uuid, delivery="sync")
         return self._costed(request)
