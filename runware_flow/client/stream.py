@@ -295,17 +295,18 @@ async def _read(
     prepared: Prepared,
     redact: Callable[[str], str],
 ) -> None:
-    task_uuid = prepared.task_id
-    error: Exception | None = _failure("the stream was left", task_uuid)
+    has_ended = False
+    error: Exception | None
     try:
         error = await _send(rest, body, stream, turn, timeout, prepared, redact)
+        has_ended = error is None
     except Exception as unexpected:  # noqa: BLE001  # of a user's HTTP client: it is raised in the readers
         error = unexpected
     except BaseException:
-        stream.end(_closed(task_uuid))
+        stream.end(_closed(prepared))
         raise
     finally:
-        turn.end(has_ended=error is None)
+        turn.end(has_ended=has_ended)
     stream.end(error)
 
 
@@ -334,7 +335,14 @@ async def _send(
             left = deadline - anyio.current_time()
             reply = await rest.stream(body, stream.take, timeout=left, on_begin=leave)
         except TransportError as failure:
-            return _failure(failure.message, task_uuid, may_be_billed=failure.sent)
+            return RunwareError(
+                failure.message,
+                code="connection",
+                raw_code="connectionLost",
+                task_type=prepared.task_type,
+                task_uuid=task_uuid,
+                may_be_billed=failure.sent,
+            )
         if reply is None:
             return None
         error, has_too_much = _refusal(reply, task_uuid, redact)
@@ -365,17 +373,12 @@ def _refusal(reply: Reply, task_uuid: str, redact: Callable[[str], str]) -> tupl
     return unreadable, False
 
 
-def _failure(message: str, task_uuid: str, *, may_be_billed: bool = True) -> RunwareError:
+def _closed(prepared: Prepared) -> RunwareError:
     return RunwareError(
-        message,
-        code="connection",
-        raw_code="connectionLost",
-        task_type="textInference",
-        task_uuid=task_uuid,
-        may_be_billed=may_be_billed,
+        "the stream was closed before its end",
+        code="aborted",
+        raw_code="aborted",
+        task_type=prepared.task_type,
+        task_uuid=prepared.task_id,
+        may_be_billed=bool(prepared.course.has_left),
     )
-
-
-def _closed(task_uuid: str) -> RunwareError:
-    message = "the stream was closed before its end"
-    return RunwareError(message, code="aborted", raw_code="aborted", task_type="textInference", task_uuid=task_uuid)

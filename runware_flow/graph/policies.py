@@ -186,12 +186,15 @@ def may_be_collected(error: RunwareError) -> bool:
 def may_try_again(error: Exception, *, sends: bool | None, on: tuple[str | type[Exception], ...] | None = None) -> bool:
     """Tell whether a failed attempt may be followed by another.
 
-    For a task (`buys`) another attempt is another purchase, so only a verdict of the service itself allows it: an error
-    that it named or a refusal to take the request (429, 503), and one that it calls retryable, or that is among `on`.
-    After a timeout of ours, a lost connection or a partial success the first purchase may still stand. A function is
-    the user's own code: it is called again after any exception of its own, or any that is among `on`, but after an
-    error of a request inside it only by the same rule. Of a download (`buys` is `None`) nothing is billed, so whatever
-    may pass is tried again.
+    Args:
+        error: how the attempt failed.
+        sends: what the node does. `True`: it sends a task, so another attempt is another purchase, and only a verdict
+            of the service itself allows it: an error that it named or a refusal to take the request (429, 503), and one
+            that it calls retryable, or that is among `on`. After a timeout of ours, a lost connection or a partial
+            success the first purchase may still stand. `False`: it calls a function of the user, which is called again
+            after any exception of its own, or any that is among `on`, but after an error of a request inside it only by
+            the same rule. `None`: it downloads, which costs nothing, so whatever may pass is tried again.
+        on: see `Retry.on`.
     """
     is_chosen = on is not None and _is_among(error, on)
     if sends is None:

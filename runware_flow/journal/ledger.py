@@ -117,19 +117,10 @@ class Ledger:
         """Tell whether there are results of a request, or one that may still have some. Sends nothing."""
         return self.has_past and (await self.find(key)).advice.action != "buy"
 
-    async def settle(
-        self, entry: Entry, results: list[Any], error: RunwareError | None = None, *, cost: float | None = None
-    ) -> None:
-        """Make the outcome durable; a cancel waits for that, since what came has been paid for.
-
-        Args:
-            cost: what was paid, where that is not the sum of the results' own costs.
-        """
-        change = settlement(entry.number, results, error)
-        if cost is not None:
-            change = msgspec.structs.replace(change, cost=cost)
+    async def settle(self, entry: Entry, results: list[Any], error: RunwareError | None = None) -> None:
+        """Make the outcome durable; a cancel waits for that, since what came has been paid for."""
         with anyio.CancelScope(shield=True):
-            await self._put(change)
+            await self._put(settlement(entry.number, results, error))
 
     async def abandon(
         self, *entries: Entry, is_hedge: bool = False, is_over: bool = False, is_free: bool = False

@@ -34,7 +34,7 @@ BUSY = frozenset({429, 503})
 """The service has not accepted the request [doc]."""
 
 _PERSISTENCE = 10
-"""Failed asks in a row, three minutes by the usual backoff, before a task that may have arrived is given up."""
+"""Failed polls in a row, three minutes by the usual backoff, before a task that may have arrived is given up."""
 
 
 def _unreadable(event: ExchangeFinished) -> str | None:
@@ -165,7 +165,7 @@ def _find_out(
 ) -> None:
     """Go on with polls for a task that the service has, or may have: its POST has ended without an answer to it."""
     if lane is not Lane.SUBMIT:
-        entry.asking = None
+        entry.open_poll = None
         poll_again(entry, at)
     elif entry.resends_freely:
         tracker.accepted(entry, at)
@@ -179,7 +179,7 @@ def _is_passing(status: int) -> bool:
 
 
 def _is_awaiting(entry: Entry, lane: Lane) -> bool:
-    return entry.state is TaskState.SENT if lane is Lane.SUBMIT else entry.asking is lane
+    return entry.state is TaskState.SENT if lane is Lane.SUBMIT else entry.open_poll is lane
 
 
 def _first(errors: Sequence[ErrorItem], event: ExchangeFinished) -> ErrorItem:
@@ -248,7 +248,7 @@ def _is_about_poll(error: ErrorItem, event: ExchangeFinished) -> bool:
     code = stable_code(error.code, event.status, error.message)
     if event.status in (401, 403) and code == "auth":
         return True
-    is_nameless = any(told.task_id is None for told in event.frame.errors)
+    is_nameless = any(error.task_id is None for error in event.frame.errors)
     return event.status >= 400 and is_nameless and code in REFUSALS
 
 
@@ -265,10 +265,10 @@ def _poll_silence(
         if is_refused:
             # One bad task can fail the whole POST (REST 4xx) [inferred], so each is polled alone.
             entry.alone = True
-            entry.asking = None
+            entry.open_poll = None
             tracker.poll_now(entry, event.at)
         elif event.status in BUSY:
-            entry.asking = None
+            entry.open_poll = None
             tracker.poll_later(entry, event.at)
         elif _is_passing(event.status):
             _poll_failed(tracker, entry, _error_of(errors, event, entry), event.at)
@@ -280,7 +280,7 @@ def _poll_silence(
 def _poll_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float, *, has_reached: bool = True) -> None:
     """A poll brought no reply. An accepted task is paid for, so it is polled as long as the caller waits."""
     options = tracker.options
-    entry.asking = None
+    entry.open_poll = None
     entry.unanswered += 1
     limit = options.max_reconnect_attempts
     if not entry.confirmed:

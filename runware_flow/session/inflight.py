@@ -3,11 +3,11 @@
     WAITING   to be sent when there is a connection, when its model's window has room, or when its turn after a backoff
               comes
     SENT      sent; the service has not yet said anything
-    ASKED     the service knows it, or may know it: it is polled with `getResponse`
+    POLLED    the service knows it, or may know it: it is polled with `getResponse`
 
 `TRANSITIONS` has every move; a task that settles or is withdrawn leaves the table. Two facts decide what is safe:
 `sends` (0: it cannot have been bought) and `confirmed` (the service itself showed that it knows the task: it is never
-sent again). A sync task whose answer is lost goes to ASKED, never straight back to WAITING: only after the service has
+sent again). A sync task whose answer is lost goes to POLLED, never straight back to WAITING: only after the service has
 repeatedly said that it knows no such task is it sent again, under the same taskUUID.
 """
 
@@ -38,26 +38,26 @@ class TaskState(StrEnum):
 
     WAITING = "waiting"
     SENT = "sent"
-    ASKED = "asked"
+    POLLED = "polled"
 
 
 TRANSITIONS: dict[tuple[TaskState, str], TaskState] = {
     (TaskState.WAITING, "send"): TaskState.SENT,
-    (TaskState.WAITING, "sent by an earlier process"): TaskState.ASKED,
-    (TaskState.WAITING, "acknowledged"): TaskState.ASKED,
-    (TaskState.WAITING, "refused, and in doubt"): TaskState.ASKED,
-    (TaskState.SENT, "acknowledged"): TaskState.ASKED,
-    (TaskState.SENT, "sync answer lost or overdue"): TaskState.ASKED,
+    (TaskState.WAITING, "sent by an earlier process"): TaskState.POLLED,
+    (TaskState.WAITING, "acknowledged"): TaskState.POLLED,
+    (TaskState.WAITING, "refused, and in doubt"): TaskState.POLLED,
+    (TaskState.SENT, "acknowledged"): TaskState.POLLED,
+    (TaskState.SENT, "sync answer lost or overdue"): TaskState.POLLED,
     (TaskState.SENT, "not acknowledged in time"): TaskState.WAITING,
-    (TaskState.SENT, "not acknowledged twice"): TaskState.ASKED,
-    (TaskState.SENT, "no reply, no retries left"): TaskState.ASKED,
+    (TaskState.SENT, "not acknowledged twice"): TaskState.POLLED,
+    (TaskState.SENT, "no reply, no retries left"): TaskState.POLLED,
     (TaskState.SENT, "async or read-only, connection lost"): TaskState.WAITING,
     (TaskState.SENT, "refused for now (429, 503, ...)"): TaskState.WAITING,
-    (TaskState.SENT, "refused, and in doubt"): TaskState.ASKED,
+    (TaskState.SENT, "refused, and in doubt"): TaskState.POLLED,
     (TaskState.SENT, "send failed"): TaskState.WAITING,
     (TaskState.SENT, "batch refused"): TaskState.WAITING,
-    (TaskState.ASKED, "acknowledged"): TaskState.ASKED,
-    (TaskState.ASKED, "not known to the service"): TaskState.WAITING,
+    (TaskState.POLLED, "acknowledged"): TaskState.POLLED,
+    (TaskState.POLLED, "not known to the service"): TaskState.WAITING,
 }
 """(state, what happened) → state."""
 
@@ -95,28 +95,28 @@ class Entry:
     """It left in an earlier send that was not answered."""
     unacknowledged: int = 0
     """Sends whose acknowledgement did not come in time."""
-    asking: Lane | None = None
-    """The ask that is out: `POLL`, `LOOKUP`, or none."""
-    owed: Lane | None = None
-    """The ask that was out when the connection was lost: the service may replay its answer."""
+    open_poll: Lane | None = None
+    """The kind of the poll that has no reply yet; `None` if there is none."""
+    lost_poll: Lane | None = None
+    """The open poll of a connection that was lost: the service may replay its answer."""
     is_doubted: bool = False
     """`getResponse` does not know the task; the archive has not answered yet."""
     reply_by: float = 0.0
-    """When the reply to the ask that is out is overdue."""
+    """When the reply to the open poll is overdue."""
     polled_at: float | None = None
     lower: float = 0.0
-    """The longest elapsed time at which an ask found the task unfinished."""
+    """The longest elapsed time at which a poll found the task unfinished."""
     unanswered: int = 0
-    """Asks in a row that brought no reply."""
+    """Polls in a row that brought no reply."""
     unknowns: int = 0
     """Rounds in a row in which the service knew no such task."""
     unknown_since: float = 0.0
     saw_empty: bool = False
-    """A frame without any item came while the ask was out: some servers answer so for what they do not know [3p]."""
+    """A frame without any item came while a poll was open: some servers answer so for what they do not know [3p]."""
     shorts: int = 0
     """Replies in a row that had nothing unfinished and yet left slots open."""
     short_since: float = 0.0
-    told: tuple[float | None, str | None] = (None, None)
+    reported: tuple[float | None, str | None] = (None, None)
     """The last progress passed on."""
     pending_at: float | None = None
     """When the service last said that it works on the task."""
@@ -146,7 +146,7 @@ class Entry:
         submission = self.submission
         if submission.is_journalled or submission.sent_before != "no":
             return True
-        return self.sends > 1 or self.confirmed or self.state is TaskState.ASKED
+        return self.sends > 1 or self.confirmed or self.state is TaskState.POLLED
 
     @property
     def may_send(self) -> bool:
@@ -168,12 +168,12 @@ class Entry:
     @property
     def is_awaited(self) -> bool:
         """Whether a reply for it is under way: it was sent, or polled for, and not answered."""
-        return self.asking is not None or self.state is TaskState.SENT
+        return self.open_poll is not None or self.state is TaskState.SENT
 
     @property
     def may_come_unasked(self) -> bool:
         """Whether the service may send its results without a request: it pushes those of a sync task, and replays."""
-        return self.owed is not None or (self.submission.delivery == "sync" and self.state is TaskState.ASKED)
+        return self.lost_poll is not None or (self.submission.delivery == "sync" and self.state is TaskState.POLLED)
 
     def move(self, happening: str) -> None:
         """Change the state by `TRANSITIONS`; a move that is not in it is a bug of this library."""

@@ -1,7 +1,7 @@
 """The session as a machine: `handle` turns each event into the commands that follow from it.
 
 Two halves decide. The link (`link`) knows the connection: when to open it, whether it is authenticated, when it is
-dead, when to try again. The tracker (`tracker`) knows the tasks: what is sent, asked for, sent again, settled. This
+dead, when to try again. The tracker (`tracker`) knows the tasks: what is sent, polled, sent again, settled. This
 module passes events to the halves and lets them know of each other: the link opens or breaks, the tracker sends or
 holds back.
 
@@ -68,7 +68,7 @@ class SessionStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks sent for the first time."""
     resends: int
     """Tasks sent again, under the same taskUUID."""
-    asks: int
+    polls: int
     """`getResponse` and `getTaskDetails` sent for tasks in flight."""
     reconnects: int
     frames: int
@@ -120,7 +120,7 @@ class SessionMachine:
             in_flight=len(tracker.entries),
             submits=tracker.submits,
             resends=tracker.resends,
-            asks=tracker.polls,
+            polls=tracker.polls,
             reconnects=self._link.reconnects,
             frames=self._frames,
             dropped=self._dropped,

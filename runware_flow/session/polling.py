@@ -261,13 +261,12 @@ class Poller:
         self.open_at = max(self._refused_until, self._next_frame_at, self._held_until)
 
     def note_result(self) -> None:
-        """A poll found its task ready."""
+        """A poll found its task ready, and pays a part of a frame."""
         policy = self.policy
         credit = policy.frames_a_result * self.pressure / policy.frame_rate
         self._paid_until -= credit
         self._held_until -= credit
-        if self.open_at > self._refused_until:
-            self.open_at = max(self._refused_until, self._next_frame_at, self._held_until)
+        self.open_at = max(self._refused_until, self._next_frame_at, self._held_until)
 
     def strained(self, at: float, retry_after: float | None) -> None:
         """The service said that it is overloaded (429, 503, `rateLimitExceeded`). A burst of refusals counts as one."""

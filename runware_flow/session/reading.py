@@ -137,7 +137,7 @@ def _read_usual(tracker: Tracker, frame: Frame, at: float) -> Frame:
         if entry is None or item.error is not None or item.task_type in _QUESTIONS or entry.is_read_only:
             rest.append(item)
             continue
-        is_polled = entry.asking is Lane.POLL
+        is_polled = entry.open_poll is Lane.POLL
         if entry.polled_at is not None and is_polled and not is_reply:
             is_reply = True
             tracker.poller.answered(at, entry.polled_at)
@@ -236,7 +236,7 @@ def read_parts(
     if entry.is_read_only:
         _read_only(tracker, entry, parts, at, retry_after)
         return
-    lane = entry.asking or entry.owed
+    lane = entry.open_poll or entry.lost_poll
     summary = _summarise(tracker, entry, parts, lane, at)
     refused = summary.refused
     if refused is not None and entry.is_in_doubt and not entry.confirmed and _is_refusal(entry, summary):
@@ -248,7 +248,7 @@ def read_parts(
     has_verdict = entry.result_slots.filled > 0
     if entry.result_slots.is_full or (is_whole and has_verdict):
         _finish(tracker, entry, at)
-    elif entry.state is TaskState.ASKED:
+    elif entry.state is TaskState.POLLED:
         _read_polled(tracker, entry, summary, lane, at, retry_after)
     elif summary.busy is not None:
         if entry.state is TaskState.SENT and not entry.confirmed:
@@ -374,8 +374,8 @@ def _read_item(tracker: Tracker, entry: Entry, item: Item, summary: ReplySummary
     else:
         # An unknown status does not prove that the task runs, but it is an answer: poll again.
         summary.pending = True
-        if entry.told != (item.progress, item.status):
-            entry.told = (item.progress, item.status)
+        if entry.reported != (item.progress, item.status):
+            entry.reported = (item.progress, item.status)
             tracker.emit(Progress(entry.task_id, item.progress, item.status))
 
 

@@ -161,8 +161,8 @@ class Tracker:
         self._deadlines.clear()
         self._replies.clear()
         for entry in self.entries.values():
-            entry.owed = (entry.asking or entry.owed) if may_replay else None
-            entry.asking = None
+            entry.lost_poll = (entry.open_poll or entry.lost_poll) if may_replay else None
+            entry.open_poll = None
             entry.has_history = entry.has_history or entry.sends > 0
             if entry.state is TaskState.SENT:
                 entry.went_down = entry.has_left = True
@@ -172,7 +172,7 @@ class Tracker:
     def _start(self, entry: Entry, at: float) -> None:
         if entry.state is TaskState.WAITING:
             self.send_in_turn(entry, at)
-        elif entry.state is TaskState.ASKED and entry.task_id not in self._polls:
+        elif entry.state is TaskState.POLLED and entry.task_id not in self._polls:
             grace = 0.0 if entry.sends == 0 or entry.confirmed else _REPLAY_GRACE
             self._polls.set(entry.task_id, at + grace)
 
@@ -207,7 +207,7 @@ class Tracker:
         """Yield the tasks of a frame of polls that have no reply and were not polled again."""
         for task_id in polled:
             entry = self.entries.get(task_id)
-            if entry is not None and entry.asking is not None and entry.reply_by == reply_by:
+            if entry is not None and entry.open_poll is not None and entry.reply_by == reply_by:
                 yield entry
 
     def replies_overdue(self, at: float) -> None:
@@ -232,9 +232,9 @@ class Tracker:
         others: list[TaskId] = []
         for task_id in due:
             entry = self.entries[task_id]
-            if entry.owed is not None and entry.saw_empty:
+            if entry.lost_poll is not None and entry.saw_empty:
                 others.append(task_id)
-                self.unknown(entry, entry.owed, at)
+                self.unknown(entry, entry.lost_poll, at)
             elif entry.is_doubted or entry.alone or entry.unanswered:
                 others.append(task_id)
                 self._poll(entry, Lane.LOOKUP if entry.is_doubted else Lane.POLL, at)
@@ -323,7 +323,7 @@ class Tracker:
             self.poll_now(entry, at)
 
     def _unanswered(self, entry: Entry, at: float) -> None:
-        lane, entry.asking = entry.asking, None
+        lane, entry.open_poll = entry.open_poll, None
         if lane is not None and entry.saw_empty:
             entry.unanswered = 0
             self.unknown(entry, lane, at)
@@ -454,7 +454,7 @@ class Tracker:
         entry.sends += 1
         entry.sent_at = at
         entry.went_down = False
-        entry.owed = None
+        entry.lost_poll = None
         entry.is_doubted = False
         submission, duplex = entry.submission, self.options.duplex
         joins = not entry.alone and (duplex or submission.delivery == "async")
@@ -492,8 +492,8 @@ class Tracker:
     # Polling
 
     def _note_poll(self, entry: Entry, lane: Lane, at: float) -> None:
-        entry.asking = lane
-        entry.owed = None
+        entry.open_poll = lane
+        entry.lost_poll = None
         entry.saw_empty = False
         if lane is Lane.POLL:
             entry.polled_at = at
@@ -512,7 +512,7 @@ class Tracker:
 
     def accepted(self, entry: Entry, at: float) -> None:
         """The service has the task, or may have it: poll for its results from now on."""
-        if entry.state is TaskState.ASKED:
+        if entry.state is TaskState.POLLED:
             return
         entry.move("acknowledged")
         window = entry.window
@@ -567,12 +567,12 @@ class Tracker:
         """The answer to a poll of a task of one result: the service works on it."""
         entry.confirmed = True
         entry.is_doubted = False
-        entry.asking = entry.owed = None
+        entry.open_poll = entry.lost_poll = None
         entry.unanswered = entry.unknowns = entry.shorts = 0
         entry.pending_at = at
         reported = (item.progress, item.status)
-        if reported != entry.told:
-            entry.told = reported
+        if reported != entry.reported:
+            entry.reported = reported
             self.emit(Progress(entry.task_id, item.progress, item.status))
         self.still_running(entry, at)
 
@@ -587,26 +587,26 @@ class Tracker:
 
     def answered(self, entry: Entry, at: float) -> None:
         """The poll in flight has its reply."""
-        entry.owed = None
-        if entry.asking is None:
+        entry.lost_poll = None
+        if entry.open_poll is None:
             return
-        if entry.asking is Lane.POLL and entry.polled_at is not None:
+        if entry.open_poll is Lane.POLL and entry.polled_at is not None:
             self.poller.answered(at, entry.polled_at)
-        entry.asking = None
+        entry.open_poll = None
         entry.unanswered = 0
 
     def saw_empty_frame(self) -> None:
         """A frame without items came: as the reply to a poll it means that the service does not know the task [3p]."""
         for entry in self.entries.values():
-            if entry.asking is not None or entry.owed is not None:
+            if entry.open_poll is not None or entry.lost_poll is not None:
                 entry.saw_empty = True
 
     def unknown(self, entry: Entry, lane: Lane, at: float) -> None:
         """The service said, or showed by an empty reply, that it knows no such task: check the archive too."""
-        entry.owed = None
+        entry.lost_poll = None
         entry.is_doubted = lane is Lane.POLL
         if entry.is_doubted:
-            if self.is_open:  # else this was replayed before the session stands; it is asked on with the others then
+            if self.is_open:  # else this was replayed before the session stands; it is polled with the others then
                 self._polls.drop(entry.task_id)
                 self._poll(entry, Lane.LOOKUP, at)
             return
@@ -685,17 +685,19 @@ class Tracker:
             entry.window.waiting.drop(task_id)
 
     def learn(self, entry: Entry, at: float) -> None:
-        """Remember what a task took, if a clean measurement was possible."""
+        """A task has its results: they pay for polls, and what it took is remembered if that was measured cleanly."""
+        is_polled = entry.state is TaskState.POLLED
+        if is_polled and entry.polled_at is not None:
+            self.poller.note_result()
         if entry.has_history or entry.is_read_only:
             return
         durations = entry.durations
         known = len(durations.ordered)
-        if entry.state is not TaskState.ASKED:
+        if not is_polled:
             exact = at - entry.sent_at
             durations.record(exact, exact)
         elif entry.polled_at is not None:
             durations.record(entry.lower, entry.polled_at - entry.sent_at)
-            self.poller.note_result()
         if known < self.options.poll.min_samples <= len(durations.ordered):
             self._put_forward(durations, at)
 

@@ -101,7 +101,7 @@ class _Level:
             box.id: _Thing(box, _Level(box.id, children, by_id) if box.kind == "fan" else None) for box in boxes
         }
         self._ends: dict[tuple[str, str], _Route] = {}
-        self._find_routes(children, by_id)
+        self._find_routes(by_id)
         self._layers = self._assign()
         self._lanes = {route: self._make_lanes(route) for route in dict.fromkeys(self._ends.values())}
         self._order()
@@ -116,7 +116,7 @@ class _Level:
     def outer_height(self) -> float:
         return self.height + 2 * PADDING + TITLE
 
-    def _find_routes(self, children: dict[str | None, list[Box]], by_id: dict[str, Box]) -> None:
+    def _find_routes(self, by_id: dict[str, Box]) -> None:
         """Which part of each arrow is at this level."""
         for box in by_id.values():
             for before in box.after:

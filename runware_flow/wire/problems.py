@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runware_flow.errors import RunwareError, stable_code
 from runware_flow.wire.frames import read_member
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from runware_flow.wire.items import ErrorItem
 
 __all__ = ("to_error",)
@@ -21,7 +19,6 @@ def to_error(
     task_type: str | None = None,
     task_uuid: str | None = None,
     retry_after: float | None = None,
-    results: Sequence[Any] = (),
 ) -> RunwareError:
     """Build the error that tells of `item`.
 
@@ -30,7 +27,6 @@ def to_error(
         task_type: the type of the task that failed, for an item that does not say.
         task_uuid: the same for its id.
         retry_after: seconds that the service asked to wait.
-        results: the task's finished results.
     """
     message = item.message
     if not message:
@@ -49,7 +45,6 @@ def to_error(
         documentation=item.documentation,
         status_code=item.status_code,
         retry_after=retry_after,
-        results=results,
         problem_type=problem_type,
         request_id=request_id,
     )

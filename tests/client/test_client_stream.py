@@ -242,5 +242,6 @@ def test_stream_of_a_client_that_is_closed_ends_with_an_error(run, open_pair):
                 with pytest.raises(RunwareError) as caught:
                     await stream.result()
         assert caught.value.code == "aborted"
+        assert caught.value.may_be_billed, "the service had begun"
 
     run(main)

@@ -35,7 +35,7 @@ DIAGRAMS = {
     "task": diagram(
         inflight.TRANSITIONS,
         inflight.TaskState.WAITING,
-        [("SENT", "settled"), ("ASKED", "settled")],
+        [("WAITING", "settled"), ("SENT", "settled"), ("POLLED", "settled")],
     ),
 }
 

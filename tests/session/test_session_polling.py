@@ -15,6 +15,9 @@ from runware_flow.secret import Secret
 from runware_flow.session.commands import Command, Settle
 from runware_flow.session.options import SessionOptions
 from runware_flow.session.polling import Durations, History, Poller, PollPolicy, first_poll, next_poll
+from runware_flow.session.timer_queue import TimerQueue
+from runware_flow.session.tracker import Tracker
+from runware_flow.wire.items import Item
 
 POLICY = PollPolicy()
 
@@ -221,6 +224,20 @@ def test_each_result_pays_a_part_of_a_frame(results: int):
     _, at = held_until(results)
     assert without == pytest.approx(1.0 + (2 * POLICY.burst) * frame)
     assert at == pytest.approx(max(1.0 + POLICY.floor, without - results * POLICY.frames_a_result * frame))
+
+
+def test_result_of_a_task_that_an_earlier_process_sent_pays_too():
+    commands: list[Any] = []
+    options = SessionOptions(api_key=Secret(KEY), duplex=False)
+    tracker = Tracker(options, TimerQueue(), commands.append, commands.append)
+    task = submission("a", sent_before="yes")
+    tracker.submit(task, 1.0)
+    tracker.poll_due(1.0)
+    for _ in range(2 * POLICY.burst):
+        tracker.poller.note_poll(1.0)
+    held = tracker.poller.open_at
+    tracker.found_done(tracker.entries[task.task_id], Item(raw=b"{}"), 1.0)
+    assert tracker.poller.open_at < held
 
 
 def test_results_do_not_shorten_the_wait_that_the_service_asked_for():

@@ -226,7 +226,7 @@ def assert_nothing_is_forgotten(machine: SessionMachine, *, duplex: bool) -> Non
     if not tracker.is_open:
         return
     for task_id, entry in tracker.entries.items():
-        is_posted = not duplex and (entry.state is TaskState.SENT or entry.asking is not None)
+        is_posted = not duplex and (entry.state is TaskState.SENT or entry.open_poll is not None)
         waits = task_id in entry.window.waiting and entry.window.next_at(has_connection=True) < inf
         is_due = task_id in tracker._polls or task_id in tracker._deadlines
         is_awaited = any(entry in tracker._awaited(polled, entry.reply_by) for polled in tracker._replies)

@@ -72,7 +72,7 @@ def test_async_task_is_acknowledged_polled_and_settled_by_websocket():
         play >> TimerFired(1.4) << Send((ask(),)) << SetTimer(3.4)
         play >> received(1.5, done()) << Deliver("t1", 0, item=ANY) << Settle("t1", pending_at=1.3) << SetTimer(30.2)
     assert play.machine.statistics().in_flight == 0
-    assert play.machine.statistics().asks == 3
+    assert play.machine.statistics().polls == 3
 
 
 def test_each_poll_of_a_frame_has_its_own_reply_though_they_are_awaited_together():
@@ -440,9 +440,9 @@ def test_answer_to_a_lookup_counts_when_it_is_replayed():
     assert play.commands(Send)[-1] == Send((look(),))
     at = breaks_and_resumes(play, at)
     play >> received(at, NOT_IN_ARCHIVE)
-    asks = play.machine.statistics().asks
+    polls = play.machine.statistics().polls
     play >> TimerFired(at + 0.24)
-    assert play.machine.statistics().asks == asks, "a round is over, the next begins after its wait"
+    assert play.machine.statistics().polls == polls, "a round is over, the next begins after its wait"
     play >> TimerFired(at + 0.25)
     assert play.commands(Send)[-1] == Send((ask(),))
 
@@ -524,7 +524,7 @@ def test_sync_task_of_an_earlier_process_is_looked_up_before_it_is_sent():
         play >> TimerFired(at) >> received(at, errors=[problem("taskNotFound")])
         play >> received(at, errors=[problem("taskNotFound")])
         at += 0.5
-    assert play.machine.statistics().asks == 6
+    assert play.machine.statistics().polls == 6
     assert play.machine.statistics().submits == 1
 
 

@@ -135,7 +135,7 @@ def test_error_carries_everything_that_is_known() -> None:
             }
         ],
     ).errors
-    error = to_error(told, task_type="ignored", task_uuid="ignored", retry_after=2.5, results=["r"])
+    error = to_error(told, task_type="ignored", task_uuid="ignored", retry_after=2.5)
     assert (error.code, error.raw_code, error.message, error.retryable) == (
         "rateLimit",
         "rateLimitExceeded",
@@ -144,7 +144,6 @@ def test_error_carries_everything_that_is_known() -> None:
     )
     assert (error.task_type, error.task_uuid, error.documentation) == ("caption", "U1", "https://docs")
     assert (error.parameter, error.status_code, error.retry_after) == (("width", "height"), 429, 2.5)
-    assert error.results == ["r"]
 
 
 def test_error_without_ids_takes_those_of_the_caller() -> None:
