@@ -60,6 +60,11 @@ def drifting(rng: random.Random, share: float) -> float:
     return middle * rng.uniform(0.95, 1.05)
 
 
+def cold(rng: random.Random, share: float) -> float:
+    """A model whose first tasks wait until it is loaded."""
+    return 30.0 if share < 0.1 else rng.uniform(0.28, 0.32)
+
+
 WORKLOADS = {
     "50 ms chains": Workload(200, 3, 64, lambda rng, share: 0.05),
     "50 ms, near": Workload(800, 3, 64, lambda rng, share: 0.05, latency=0.001),
@@ -71,6 +76,7 @@ WORKLOADS = {
     "3 s, queue of 8": Workload(300, 1, 64, lambda rng, share: 3.0, servers=8),
     "0.3 or 2 s": Workload(600, 1, 64, lambda rng, share: rng.uniform(0.95, 1.05) * rng.choice((0.3, 0.3, 2.0))),
     "drift": Workload(1200, 1, 32, drifting),
+    "30 s, then 0.3": Workload(640, 1, 64, cold),
     "30 s": Workload(60, 1, 8, lambda rng, share: rng.uniform(28.0, 32.0)),
 }
 

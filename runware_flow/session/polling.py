@@ -11,9 +11,11 @@ ceiling, and stretched while the service is under pressure.
 
 Two polls give an interval: the task was not ready at one and ready at the next. Every time in it is equally likely, so
 the remembered times are spread over it. If the first poll finds the task ready, the interval has no lower bound: then
-the latest duration that was measured between two polls and fits is repeated. So that there are such durations, a few
-tasks are polled earlier than the rule says: the first ones of a kind, and every eighth later. That is also how a model
-that has become faster is noticed.
+the latest duration that was measured between two polls and fits is repeated; if none fits, a guess counts as one.
+So that there are such durations, a few tasks are polled earlier than the rule says: the first ones of a kind, and every
+eighth later. That is also how a model that has become faster is noticed. It may have become many times faster (its
+first tasks waited until it was loaded, say): so every 32nd task is polled at a sixteenth of the shortest remembered
+time, and at a fourth.
 """
 
 from __future__ import annotations
@@ -73,6 +75,10 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """One in this many tasks of a kind is polled earlier than the others."""
     probe_share: float = 0.05
     """How much earlier, as a share of the usual time; by `floor` if that is more."""
+    search_every: int = 32
+    """One in this many tasks of a kind is polled far earlier, in case the model has become many times faster."""
+    search_factor: float = 4.0
+    """Its first polls come at the shortest remembered time, divided by the square of this number and by this number."""
     samples: int = 64
     """How many durations are remembered for each task type and model."""
     min_samples: int = 4
@@ -115,6 +121,8 @@ def next_poll(samples: Sequence[float], elapsed: float, policy: PollPolicy) -> f
     left = count - first
     if left == 0:
         return elapsed + min(max(policy.floor, policy.share * elapsed), policy.ceiling)
+    if 0.0 < elapsed * policy.search_factor < samples[0]:  # the second poll of a search
+        return min(max(elapsed + policy.floor, elapsed * policy.search_factor), elapsed + policy.ceiling)
     shortest = policy.floor_share * elapsed
     if shortest < policy.floor:  # this runs at every poll: comparisons cost less than calls of min and max
         shortest = policy.floor
@@ -143,10 +151,12 @@ def first_poll(samples: Sequence[float], number: int, policy: PollPolicy, *, may
         may_probe: whether it may be polled earlier, if it is its turn.
 
     Returns:
-        The time by the rule; for a scout or a probe an earlier one.
+        The time by the rule; for a scout, a probe or a search an earlier one.
     """
     if len(samples) < policy.min_samples:
         return policy.scout if number < policy.min_samples else policy.initial
+    if may_probe and number % policy.search_every == 0:
+        return min(max(policy.floor, samples[0] / policy.search_factor**2), policy.ceiling)
     usual = next_poll(samples, 0.0, policy)
     if may_probe and number % policy.probe_every == 0:
         # Early enough that the next poll, if it is needed, comes at the usual time.
@@ -186,6 +196,7 @@ class Durations:
             else:
                 self._count += 1
                 duration = upper * (0.75 + 0.25 * (self._count * _GOLDEN % 1.0))
+                self._bracketed.append(duration)
         recent, ordered = self._recent, self.ordered
         if len(recent) == recent.maxlen:
             ordered.pop(bisect_right(ordered, recent[0]) - 1)

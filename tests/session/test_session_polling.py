@@ -89,7 +89,7 @@ def test_first_poll_is_the_usual_one_or_earlier_and_never_below_the_floor(sample
 
 def test_the_poll_after_an_early_one_in_vain_is_the_usual_one():
     for usual in (0.05, 0.3, 3.0, 9.0):
-        probe = first_poll((usual,) * 10, 0, POLICY)
+        probe = first_poll((usual,) * 10, POLICY.probe_every, POLICY)
         assert probe < usual
         assert next_poll((usual,) * 10, probe, POLICY) == usual
 
@@ -138,7 +138,33 @@ def test_model_that_becomes_faster_is_noticed_though_every_first_poll_finds_its_
         while asked < 0.4:
             lower, asked = asked, next_poll(durations.ordered, asked, POLICY)
         durations.record(lower, asked)
-    assert 0.4 <= next_poll(durations.ordered, 0.0, POLICY) < 0.45
+    assert next_poll(durations.ordered, 0.0, POLICY) == pytest.approx(0.4, rel=POLICY.probe_share)
+
+
+@given(
+    usual=st.floats(0.3, 100.0),
+    factor=st.floats(2.0, 100.0),
+    begun=st.integers(0, POLICY.search_every),
+)
+def test_model_that_becomes_many_times_faster_is_noticed_within_a_hundred_tasks(
+    usual: float, factor: float, begun: int
+) -> None:
+    durations, duration = Durations(POLICY.samples), usual / factor
+    for _ in range(100):
+        durations.record(usual, usual)
+    for number in range(begun, begun + 3 * POLICY.search_every):
+        lower, asked = 0.0, first_poll(durations.ordered, number, POLICY)
+        while asked < duration:
+            lower, asked = asked, next_poll(durations.ordered, asked, POLICY)
+        durations.record(lower, asked)
+    assert next_poll(durations.ordered, 0.0, POLICY) < 3.0 * max(duration, POLICY.floor)
+
+
+def test_search_in_vain_costs_two_polls():
+    samples = (3.2,) * 10
+    first = first_poll(samples, POLICY.search_every, POLICY)
+    second = next_poll(samples, first, POLICY)
+    assert (first, second, next_poll(samples, second, POLICY)) == (pytest.approx(0.2), pytest.approx(0.8), 3.2)
 
 
 @given(st.lists(st.floats(0.1, 100.0), max_size=50), st.integers(1, 8))
