@@ -101,6 +101,8 @@ class Hedge:
                     self._end_second()
                     return None
             record = request_runner.record(second)
+            if first.record is not None:  # which an earlier version may have written down
+                record.fingerprint = first.record.fingerprint
             if request_runner.ledger is not None:
                 ledger = request_runner.ledger
                 key = ledger.key(run.item(), record.path, record.fingerprint)

@@ -362,7 +362,7 @@ class RecordedChoices:
             request = self._client.prepare(task_of(work, args), include_cost=True)
         except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is raised when the node runs
             return None
-        return fingerprint(request.wire, media_digests(request))
+        return fingerprint(request.wire, media_digests(request))  # a local file that was not sent yet is read here
 
 
 def _runs_of(around: ScopeRun, scope: ScopeSpec, other: ScopeSpec) -> list[ScopeRun]:

@@ -21,7 +21,7 @@ from runware_flow.graph.plan import NO_ROLE
 from runware_flow.graph.policies import is_verdict, may_be_collected, never_left
 from runware_flow.graph.prices import micro_usd, total_micro_usd
 from runware_flow.journal.values import decode_error, decode_item
-from runware_flow.runner.media_digests import media_digests
+from runware_flow.runner.media_digests import media_digests, media_times, read_media
 from runware_flow.runner.recorded_choices import RecordedChoices
 from runware_flow.runner.records import NodeRecord, follow_entry
 from runware_flow.runner.timing import check_deadline, in_time
@@ -114,6 +114,8 @@ class RequestRunner:
             task = without_uuid(task)
         attempt.task = task
         attempt.request = request = self.prepare(step.spec, task)
+        if self._keeps_results and getattr(request, "local_media", ()):
+            await read_media(request)
         record = self.record(attempt)
         if self.event_bus.is_read:
             self.event_bus.note_request(run, step, request.wire)
@@ -176,10 +178,10 @@ class RequestRunner:
         Returns:
             Also the taskUUID under which an earlier run may have sent it.
         """
-        run, step = attempt.run, attempt.step
+        run, step, request = attempt.run, attempt.step, attempt.request
         if self.choices is not None and step.role.contests:
             await self.choices.note_contests(run, step, record.fingerprint)
-        known = await self._known(run, record)
+        known = await self._known(run, request, record)
         if known is not None and known.advice.action == "restore":
             return self._restore(attempt, record, known), None
         if self.machine.is_held(run, step):
@@ -237,10 +239,11 @@ class RequestRunner:
         """Begin what is known of a request, before it is looked up or sent."""
         run, step, request = attempt.run, attempt.step, attempt.request
         now = self.event_bus.time()
+        digests = media_digests if self._keeps_results else media_times  # or nothing looks it up
         before: NodeRecord | None = None if run.records is None else run.records.get(step.slot)
         return NodeRecord(
             path="" if self.ledger is None else run.path(step),  # only a journal needs it before the record is read
-            fingerprint=fingerprint(request.wire, media_digests(request)),
+            fingerprint=fingerprint(request.wire, digests(request)),
             task_uuid=request.task_id,
             task_type=request.task_type,
             model=request.model,
@@ -264,11 +267,19 @@ class RequestRunner:
         self.machine.hold(run, step, outcome)
         return HELD
 
-    async def _known(self, run: ScopeRun, record: NodeRecord) -> Entry | None:
+    async def _known(self, run: ScopeRun, request: Any, record: NodeRecord) -> Entry | None:
         """Look into the journal for a node's request."""
-        if self.ledger is None or not self.ledger.has_past:
+        ledger = self.ledger
+        if ledger is None or not ledger.has_past:
             return None
-        return await self.ledger.find(self.ledger.key(run.item(), record.path, record.fingerprint))
+        known = await ledger.find(ledger.key(run.item(), record.path, record.fingerprint))
+        if known.advice.action == "buy" and getattr(request, "local_media", ()):
+            name = fingerprint(request.wire, media_times(request))
+            before = await ledger.find(ledger.key(run.item(), record.path, name))
+            if before.advice.action != "buy":  # an earlier version wrote it down
+                record.fingerprint = name
+                return before
+        return known
 
     async def _find(self, attempt: AttemptState, record: NodeRecord) -> Any:
         """Look into the cache: the node's value, or `_UNKNOWN` if it is to be bought; `PARKED` while a twin is."""

@@ -1,0 +1,128 @@
+"""What a request with a local file is known by: the content of the file, wherever it lies and whenever it was written."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from runware_flow import Client, Flow
+from runware_flow.emulator import Emulator
+from runware_flow.runner import request_runner
+from runware_flow.runner.media_digests import media_digests, media_times, read_media
+from runware_flow.wire.codec import LocalMedia
+
+
+def request_of(source):
+    return SimpleNamespace(local_media=(LocalMedia(("inputs", "image"), source),))
+
+
+def digest(source, of=media_digests):
+    ((place, found),) = of(request_of(source))
+    assert place == "inputs.image"
+    return found
+
+
+def test_file_is_known_by_its_content_wherever_it_lies(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    first, copy, link = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"
+    first.write_bytes(b"a kite")
+    found = digest(first)
+    copy.write_bytes(b"a kite")
+    link.symlink_to(first)
+    os.utime(first, (1, 1))
+    assert {digest(one) for one in (first, str(first), copy, link, "./a.png", "~/a.png", b"a kite")} == {found}
+    copy.write_bytes(b"a boat")
+    os.utime(copy, (1, 1))
+    assert digest(copy) != found
+    assert digest(copy, media_times) == f"{copy}:6:{10**9}"
+
+
+def test_file_that_changes_keeps_nothing_of_what_it_was(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"a kite")
+    before = path.stat()
+    first = digest(path)
+    other = tmp_path / "new.png"
+    other.write_bytes(b"a boat")
+    other.replace(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert digest(path) not in (first, "")
+    path.unlink()
+    assert digest(path) == str(path)
+
+
+def test_pipe_is_not_read(tmp_path):
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    assert digest(pipe) == digest(pipe, media_times)
+
+
+def test_file_is_read_in_a_thread_and_once(run, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"a kite")
+
+    async def main():
+        await read_media(request_of(path))
+        assert digest(path) == digest(b"a kite")  # reading it here would block the event loop
+        await read_media(SimpleNamespace())
+
+    run(main)
+
+
+def picture(colour):
+    file = BytesIO()
+    Image.new("RGB", (64, 64), colour).save(file, "png")
+    return file.getvalue()
+
+
+def declare(path, **options):
+    flow = Flow("posters", **options)
+    wire = {"taskType": "caption", "model": "runware:150@2", "inputs": {"image": str(path)}}
+    return flow, flow.then(wire)
+
+
+@pytest.mark.parametrize("kept", ["journal", "cache"])
+def test_copy_of_a_file_and_a_touched_one_buy_nothing_again(run, tmp_path, kept):
+    first, copy = tmp_path / "a.png", tmp_path / "b.png"
+    first.write_bytes(picture("red"))
+    copy.write_bytes(picture("red"))
+    options = {kept: tmp_path / "kept"}
+
+    async def main():
+        async with Emulator() as emulator, Client(**emulator.client_options) as client:
+            for path in (first, copy, first):
+                flow, node = declare(path, **options)
+                result = await flow.execute(client)
+                assert result[node].text
+                os.utime(first, (1, 1))
+            assert len(emulator.log.asked) == 1
+            copy.write_bytes(picture("blue"))
+            flow, node = declare(copy, **options)
+            await flow.execute(client)
+            assert len(emulator.log.asked) == 2
+
+    run(main)
+
+
+def test_journal_that_knows_files_by_their_times_buys_nothing_again(run, tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(picture("red"))
+
+    async def main():
+        async with Emulator() as emulator, Client(**emulator.client_options) as client:
+            with monkeypatch.context() as earlier:
+                earlier.setattr(request_runner, "media_digests", media_times)  # as versions before did
+                flow, _ = declare(path, journal=tmp_path / "run.sqlite")
+                await flow.execute(client)
+            for _ in range(2):
+                flow, node = declare(path, journal=tmp_path / "run.sqlite")
+                result = await flow.execute(client)
+                assert result.record(node).is_restored
+            assert len(emulator.log.asked) == 1
+
+    run(main)
