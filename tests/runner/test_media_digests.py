@@ -1,4 +1,4 @@
-"""What a request with a local file is known by: the content of the file, wherever it lies and whenever it was written."""
+"""What a request with a local file is known by: the content, wherever the file lies and whenever it was written."""
 
 from __future__ import annotations
 
