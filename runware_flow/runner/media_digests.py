@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-__all__ = ("media_digests", "media_times", "read_media")
+__all__ = ("has_local_media", "media_digests", "media_times", "read_media")
 
 _REMEMBERED_FILES = 4096
 
 
+def has_local_media(request: Any) -> bool:
+    """Tell whether a prepared request names local media; one of a client of the user's may not know of any."""
+    return bool(getattr(request, "local_media", None))
+
+
 async def read_media(request: Any) -> None:
     """Hash the local media of a prepared request in a thread, so that `media_digests` reads no file any more."""
-    if media := getattr(request, "local_media", ()):
-        await anyio.to_thread.run_sync(list, _digests(media, _content_of), abandon_on_cancel=True)
+    await anyio.to_thread.run_sync(list, media_digests(request), abandon_on_cancel=True)
 
 
 def media_digests(request: Any) -> Iterable[tuple[str, str]]:

@@ -21,7 +21,7 @@ from runware_flow.graph.plan import NO_ROLE
 from runware_flow.graph.policies import is_verdict, may_be_collected, never_left
 from runware_flow.graph.prices import micro_usd, total_micro_usd
 from runware_flow.journal.values import decode_error, decode_item
-from runware_flow.runner.media_digests import media_digests, media_times, read_media
+from runware_flow.runner.media_digests import has_local_media, media_digests, media_times, read_media
 from runware_flow.runner.recorded_choices import RecordedChoices
 from runware_flow.runner.records import NodeRecord, follow_entry
 from runware_flow.runner.timing import check_deadline, in_time
@@ -114,7 +114,7 @@ class RequestRunner:
             task = without_uuid(task)
         attempt.task = task
         attempt.request = request = self.prepare(step.spec, task)
-        if self._keeps_results and getattr(request, "local_media", ()):
+        if self._keeps_results and has_local_media(request):
             await read_media(request)
         record = self.record(attempt)
         if self.event_bus.is_read:
@@ -273,7 +273,7 @@ class RequestRunner:
         if ledger is None or not ledger.has_past:
             return None
         known = await ledger.find(ledger.key(run.item(), record.path, record.fingerprint))
-        if known.advice.action == "buy" and getattr(request, "local_media", ()):
+        if known.advice.action == "buy" and has_local_media(request):
             name = fingerprint(request.wire, media_times(request))
             before = await ledger.find(ledger.key(run.item(), record.path, name))
             if before.advice.action != "buy":  # an earlier version wrote it down

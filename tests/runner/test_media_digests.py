@@ -12,7 +12,7 @@ from PIL import Image
 from runware_flow import Client, Flow
 from runware_flow.emulator import Emulator
 from runware_flow.runner import request_runner
-from runware_flow.runner.media_digests import media_digests, media_times, read_media
+from runware_flow.runner.media_digests import has_local_media, media_digests, media_times, read_media
 from runware_flow.wire.codec import LocalMedia
 
 
@@ -69,7 +69,7 @@ def test_file_is_read_in_a_thread_and_once(run, tmp_path):
     async def main():
         await read_media(request_of(path))
         assert digest(path) == digest(b"a kite")  # reading it here would block the event loop
-        await read_media(SimpleNamespace())
+        assert not has_local_media(SimpleNamespace())
 
     run(main)
 
