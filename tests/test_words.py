@@ -1,6 +1,7 @@
 """Names are the terms of the field, one term for one thing: words that have stood for them do not come back.
 
-The names are those of modules, classes, functions and parameters; comments and local variables are for readers alone.
+The names are those of modules, classes, functions, parameters and attributes; comments and local variables are for
+readers alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ EVERYWHERE = {
     "ask": "poll, submit, request",
     "asked": "polled, requested",
     "asking": "polling, requesting",
+    "asks": "polls, requests",
     "bell": "event",
     "bid": "attempt, request",
     "bids": "attempts, requests",
@@ -79,6 +81,9 @@ ALLOWED = {
     "_leave_single_flight": "the field's own term",
     "_release_single_flight": "the field's own term",
     "_in_flight": "the field's own term",
+    "in_flight": "the field's own term",
+    "_single_flight": "the field's own term",
+    "asked_at": "documented: `JournalEntry.asked_at`, and a column of journals",
     "handler": "the name that pydantic gives its parameter",
     "asked": "documented: `emulator.log.asked`",
 }
@@ -90,11 +95,16 @@ def words_of(name: str) -> list[str]:
 
 
 def names_of(source: str) -> list[tuple[int, str]]:
-    """The names of classes, functions and parameters that a source declares, with their lines."""
+    """The names of classes, functions, parameters and attributes that a source declares, with their lines."""
     found: list[tuple[int, str]] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ClassDef):
             found.append((node.lineno, node.name))
+            fields = [one.target for one in node.body if isinstance(one, ast.AnnAssign)]
+            fields += [target for one in node.body if isinstance(one, ast.Assign) for target in one.targets]
+            found += [(one.lineno, one.id) for one in fields if isinstance(one, ast.Name)]
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            found.append((node.lineno, node.attr))
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             found.append((node.lineno, node.name))
             found += [(one.lineno, one.arg) for one in ast.walk(node.args) if isinstance(one, ast.arg)]
@@ -133,6 +143,11 @@ def test_names_are_terms_of_the_field() -> None:
         ("client/media.py", "def place(turn): ...", []),
         ("cache/x.py", "class SingleFlight: ...", []),
         ("graph/x.py", "def task(basking, tells): told = basking", []),
+        (
+            "graph/x.py",
+            "class Entry:\n    asks: int\n    TOLD = 1\n    def f(self): self._news = 1",
+            ["asks", "told", "news"],
+        ),
     ],
 )
 def test_a_word_that_is_not_used_is_found(file, source, words) -> None:

@@ -50,15 +50,15 @@ class Restorer:
     """
 
     __slots__ = (
-        "_asked",
         "_at",
-        "_bought",
         "_client",
+        "_costs",
         "_last",
         "_ledger",
         "_nodes",
         "_request",
         "_values",
+        "_wanted",
         "is_known",
         "value",
     )
@@ -73,10 +73,10 @@ class Restorer:
         self._at = 0
         self._client = client
         self._ledger = ledger
-        self._asked: NodeKey | None = None
+        self._wanted: NodeKey | None = None
         self._request: Any = None
         self._values: list[Any] = []
-        self._bought: list[tuple[str, str, str | None, float | None]] = []
+        self._costs: list[tuple[str, str, str | None, float | None]] = []
 
     def advance(self) -> NodeKey | None:
         """Go on to the next node that has to be looked up; `None` if there is none, or the item is not on record."""
@@ -85,8 +85,8 @@ class Restorer:
                 spec = self._nodes[self._at]
                 args = [self._values[dep.slot] for dep in spec.deps]
                 if spec.kind is not NodeKind.PICK:
-                    self._asked = self._key(spec, args)
-                    return self._asked
+                    self._wanted = self._key(spec, args)
+                    return self._wanted
                 self._put(spec.work(*args))
         except Exception:  # noqa: BLE001 - it is raised again on the long way, which says whose it is
             return None
@@ -96,7 +96,7 @@ class Restorer:
 
     def take(self, entry: Entry | None) -> bool:
         """Take what the journal has of the node; tells whether that is its outcome, so that the next can be asked."""
-        if entry is not None and (key := self._asked) is not None:
+        if entry is not None and (key := self._wanted) is not None:
             self._ledger.note_slot(key, entry)
         if entry is None or entry.advice.action != "restore" or entry.error is not None or not entry.items:
             return False
@@ -109,7 +109,7 @@ class Restorer:
                 self._put(value)
             else:
                 results = [decode_item(item, request.result_type) for item in entry.items]
-                self._bought.append((spec.path, request.task_type, request.model, entry.cost))
+                self._costs.append((spec.path, request.task_type, request.model, entry.cost))
                 self._put(results if spec.keeps_all else results[0])
         except Exception:  # noqa: BLE001 - as above
             return False
@@ -122,7 +122,7 @@ class Restorer:
 
     def book(self, accounts: Accounts) -> None:
         """Count what the item bought in earlier runs."""
-        for stage, task_type, model, cost in self._bought:
+        for stage, task_type, model, cost in self._costs:
             accounts.add(stage, task_type, model, micro_usd(cost), may_be_billed=True)
 
     def _put(self, value: Any) -> None:

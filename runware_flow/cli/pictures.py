@@ -32,14 +32,14 @@ class PicturesLine:
 
     def __init__(self) -> None:
         self._next = time.monotonic() + _TELLING_SECONDS
-        self._has_told = False
+        self._has_reported = False
 
     def report(self, done: int, total: int) -> None:
         """Say it if it is time."""
         now = time.monotonic()
-        if now >= self._next or (self._has_told and done == total):
+        if now >= self._next or (self._has_reported and done == total):
             self._next = now + _TELLING_SECONDS
-            self._has_told = True
+            self._has_reported = True
             say(pictures_line(done, total))
 
 

@@ -81,7 +81,7 @@ class Client(Utilities):
         self._disconnecting = anyio.Lock()  # so that a second call returns when the connection is closed, not before
         self._is_entered = False
         self._is_closed = False
-        self._is_failure_told = False
+        self._is_failure_raised = False
         self._services = Services(self._settings, self._here)
         self._windows = SendWindows()
         self._media = LocalMediaPlacer(self._upload)
@@ -102,7 +102,7 @@ class Client(Utilities):
     ) -> None:
         await self.aclose()
         failure = self._workers.failure if self._workers is not None else None
-        if error is None and failure is not None and not self._is_failure_told:
+        if error is None and failure is not None and not self._is_failure_raised:
             raise failure
 
     async def aclose(self) -> None:
@@ -165,7 +165,7 @@ class Client(Utilities):
     def _failed(self, error: BaseException) -> None:
         """A worker failed, which is a mistake in here, or an interrupt: all that wait for the session get it."""
         if self._driver is not None:
-            self._is_failure_told = self._driver.fail(error)
+            self._is_failure_raised = self._driver.fail(error)
 
     async def connect(self) -> None:
         """Open the connection now, and wait until the key is accepted. Over REST there is nothing to open.

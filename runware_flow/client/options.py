@@ -10,6 +10,7 @@ import msgspec
 
 from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
+from runware_flow.session.options import RetryStrategy  # noqa: TC001  # help() reads the annotations of options
 from runware_flow.transport.address import parse_address
 from runware_flow.transport.connection import TransportError, check_headers
 from runware_flow.types import problem_of_seconds
@@ -53,10 +54,10 @@ class ClientKeywords(TypedDict, total=False):
     auth_timeout: float
     """For the first connection, the authentication included."""
     max_retries: int
-    """How often a request that the service has not accepted is sent again."""
+    """How often a request is sent again whose send failed; a refusal (429, 503) is waited out and does not count."""
     retry_delay: float
     """The pause before the first of them."""
-    retry_strategy: Literal["exponential", "linear"]
+    retry_strategy: RetryStrategy
     """How the delay grows from one to the next."""
     max_reconnect_attempts: float
     """Attempts in a row to open a lost connection again; unlimited by default."""
@@ -104,7 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auth_timeout: float = 15.0
     max_retries: int = 3
     retry_delay: float = 1.0
-    retry_strategy: Literal["exponential", "linear"] = "exponential"
+    retry_strategy: RetryStrategy = "exponential"
     max_reconnect_attempts: float = math.inf
     debug: bool = False
     validate: bool = False

@@ -59,13 +59,13 @@ def trace_session() -> SessionTracing | None:
 
 
 class _Task:
-    __slots__ = ("ask", "asks", "cost", "results", "sends", "span")
+    __slots__ = ("cost", "poll", "polls", "results", "sends", "span")
 
     def __init__(self, span: Span) -> None:
         self.span = span
-        self.ask: Span | None = None
-        """The question for it that is not answered yet."""
-        self.asks = 0
+        self.poll: Span | None = None
+        """The span of the poll that has no reply yet."""
+        self.polls = 0
         self.sends = 0
         self.results = 0
         self.cost: float | None = None
@@ -144,19 +144,19 @@ class SessionTracing:
             return
         from opentelemetry.trace import SpanKind, set_span_in_context
 
-        if task.ask is not None:
-            task.ask.end()  # its answer is lost
-        task.asks += 1
+        if task.poll is not None:
+            task.poll.end()  # its answer is lost
+        task.polls += 1
         parent = set_span_in_context(task.span)
         attributes = {"runware.sent_together": together}
-        task.ask = self._tracer.start_span(name, parent, kind=SpanKind.CLIENT, attributes=attributes)
+        task.poll = self._tracer.start_span(name, parent, kind=SpanKind.CLIENT, attributes=attributes)
 
     def _answered(self, task_ids: Iterable[TaskId]) -> None:
         for task_id in task_ids:
             task = self._tasks.get(task_id)
-            if task is not None and task.ask is not None:
-                task.ask.end()
-                task.ask = None
+            if task is not None and task.poll is not None:
+                task.poll.end()
+                task.poll = None
 
     def _delivered(self, task: _Task, command: commands.Deliver) -> None:
         if command.item is None:
@@ -169,10 +169,10 @@ class SessionTracing:
             task.cost = (task.cost or 0.0) + cost
 
     def _end(self, task: _Task) -> None:
-        if task.ask is not None:
-            task.ask.end()
+        if task.poll is not None:
+            task.poll.end()
         task.span.set_attribute("runware.results", task.results)
-        task.span.set_attribute("runware.polls", task.asks)
+        task.span.set_attribute("runware.polls", task.polls)
         if task.cost is not None:
             task.span.set_attribute("runware.cost", round(task.cost, 6))
         task.span.end()

@@ -181,7 +181,7 @@ class _WorkerRun:
     def __init__(self, job: bytes, run_id: str, name: str, share: Mapping[str, int]) -> None:
         self.run_id = run_id
         self.name = name
-        self.heard_at = time.monotonic()
+        self.received_at = time.monotonic()
         self.error: Exception | None = None
         self.ended = threading.Event()
         self.abandoned: list[tuple[int, Outcome[Any]]] = []
@@ -235,7 +235,7 @@ class _WorkerRun:
 
     def resize(self, share: Mapping[str, int]) -> None:
         """Use no more than that from now on."""
-        self.heard_at = time.monotonic()
+        self.received_at = time.monotonic()
         if share != self._share:
             self._share = dict(share)
             self._post(self._apply)
@@ -331,7 +331,7 @@ class _WorkerRun:
         while not self._outbox.ended.is_set() and not self._is_left:
             with anyio.move_on_after(1.0):
                 await self._wake.wait()
-            if time.monotonic() - self.heard_at > _ORPHANED:
+            if time.monotonic() - self.received_at > _ORPHANED:
                 what = "batch %s: no message from the driver for %g s: this worker begins no more items"
                 _LOGGER.warning(what, self.name, _ORPHANED)
                 self._drops_events = True

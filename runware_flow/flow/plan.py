@@ -150,13 +150,13 @@ class _Walk:
     def _tasks(self, spec: NodeSpec, place: int, sample: _Sample, counts: WayCounts) -> list[Any]:
         ways: list[Way] = []
         values: list[Any] = []
-        self._recorder.asked.clear()
+        self._recorder.questions.clear()
         for task in self._called(spec, place):
             way, value = self._request(spec, task)
             ways.append(way)
             values.append(value)
         least = 0 if spec in self._maybe else sample.least
-        counts.add(ways, least, sample.most, self._recorder.asked)
+        counts.add(ways, least, sample.most, self._recorder.questions)
         by_way = dict(zip(ways, values, strict=True))  # one value for each way is enough for those behind it
         return list(by_way.values())[:_MOST_VALUES]
 

@@ -27,13 +27,13 @@ class Recorder:
     """Answers what builders ask of made-up values, and notes what they asked."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, None] = {}
+        self.questions: dict[str, None] = {}
         self._script: list[bool] = []
         self._answers: list[bool] = []
 
     def decide(self, name: str) -> bool:
         """Answer a question about the value of that name: as the script says, then `True`."""
-        self.asked[name] = None
+        self.questions[name] = None
         place = len(self._answers)
         answer = self._script[place] if place < len(self._script) else True
         self._answers.append(answer)

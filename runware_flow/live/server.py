@@ -122,7 +122,7 @@ class LiveServer:
         self._readers = 0
         self._thumbnails = Thumbnails(fetches=fetches)
         self._stop = threading.Event()
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
         self._closing = anyio.Event()
         self._thread: threading.Thread | None = None
         self._end = weakref.finalize(self, _close, self._stop, self._socket)
@@ -159,7 +159,7 @@ class LiveServer:
         config.accesslog = None
         config.graceful_timeout = 1.0
         config.include_server_header = False
-        self._news, self._closing = anyio.Event(), anyio.Event()
+        self._changed, self._closing = anyio.Event(), anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._look)
             await serve(self._guard, config, shutdown_trigger=self._closing.wait, mode="asgi")
@@ -196,7 +196,7 @@ class LiveServer:
             await anyio.sleep(_LOOK_SECONDS)
         with contextlib.suppress(RunwareFlowError):
             self._refresh(renders=self._readers > 0)
-        self._news.set()
+        self._changed.set()
         self._closing.set()
 
     def _refresh(self, *, renders: bool) -> None:
@@ -204,8 +204,8 @@ class LiveServer:
         if renders and version != self._seen:
             self._seen = version
             if self._feed.refresh(self._source.report()):
-                self._news.set()
-                self._news = anyio.Event()
+                self._changed.set()
+                self._changed = anyio.Event()
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer only the page's owner, by the rules above."""
@@ -259,7 +259,7 @@ class LiveServer:
             self._refresh(renders=True)
             yield b"retry: 1000\n\n"
             while True:
-                news, is_over = self._news, self._stop.is_set()
+                changed, is_over = self._changed, self._stop.is_set()
                 if self._feed.version != version:
                     changes = self._feed.since(version)
                     version = changes["version"]
@@ -269,7 +269,7 @@ class LiveServer:
                     yield b"event: end\ndata: {}\n\n"
                     return
                 with anyio.move_on_after(_PING_SECONDS) as scope:
-                    await news.wait()
+                    await changed.wait()
                 if scope.cancelled_caught:
                     yield b": still here\n\n"
         finally:

@@ -93,7 +93,7 @@ class EventBus:
         self._begun: dict[tuple[ScopeRun, Step], tuple[float, int]] = {}
         self._refused: set[tuple[ScopeRun, Step]] = set()
         self._board: ProgressBoard | None = None
-        self._asked: dict[tuple[ScopeRun, Step], tuple[str, frozenset[str]]] = {}
+        self._requests: dict[tuple[ScopeRun, Step], tuple[str, frozenset[str]]] = {}
 
     def count_on(self, board: ProgressBoard) -> None:
         """Count starts and settles on a board, by a direct call for each: nothing is kept or waited for."""
@@ -141,7 +141,7 @@ class EventBus:
             self._machine.settled.clear()
             self._begun.clear()
             self._refused.clear()
-            self._asked.clear()
+            self._requests.clear()
         self._admit()
 
     def _admit(self) -> None:
@@ -179,7 +179,7 @@ class EventBus:
     def note_request(self, run: ScopeRun, step: Step, wire: Any) -> None:
         """Remember the request of a node until it has settled, if there are readers."""
         if self._events:
-            self._asked[run, step] = (summarise_request(wire).prompt, frozenset(references_in(wire)))
+            self._requests[run, step] = (summarise_request(wire).prompt, frozenset(references_in(wire)))
 
     def node_started(self, run: ScopeRun, step: Step, attempt: int, record: NodeRecord | None = None) -> None:
         """Publish that an attempt begins."""
@@ -206,7 +206,7 @@ class EventBus:
                 model=record.model if record else None,
                 task_uuid=record.task_uuid if record else None,
                 fingerprint=record.fingerprint if record else None,
-                prompt=self._asked.get((run, step), _NOTHING)[0],
+                prompt=self._requests.get((run, step), _NOTHING)[0],
             )
         )
 
@@ -256,7 +256,7 @@ class EventBus:
             begun = self._begun.pop((run, step), None)
             was_refused = (run, step) in self._refused
             self._refused.discard((run, step))
-            summary = self._asked.pop((run, step), _NOTHING)
+            summary = self._requests.pop((run, step), _NOTHING)
             if self._board is not None and (is_shown(step.spec) or run.cells[step.slot] == FAILED):
                 outcome = run.outcome(step.slot)
                 assert outcome is not None

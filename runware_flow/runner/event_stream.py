@@ -171,7 +171,7 @@ class CompletionStream(RunStream, Generic[T]):
         self.is_over = False
         self._find = find
         self._count = 0
-        self._has_told_source = False
+        self._has_reported_source = False
         self._slots = {many.spec: many.spec.slot} | {fan.deps[0]: fan.deps[0].slot for fan in many.fans[1:]}
         self._spec = many.spec
         for run in items_of(find(), many.fans[1:]):
@@ -197,9 +197,9 @@ class CompletionStream(RunStream, Generic[T]):
             completed: Completed[T] = await self._next(self._has_ended)
         except StopAsyncIteration:
             problem = self._find().problem_outcome
-            if self.is_closed or self._has_told_source or not isinstance(problem, Failed):
+            if self.is_closed or self._has_reported_source or not isinstance(problem, Failed):
                 raise
-            self._has_told_source = True
+            self._has_reported_source = True
             return Completed(self._find().pulled_count, problem)
         return completed
 

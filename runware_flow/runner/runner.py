@@ -157,7 +157,7 @@ class Runner:
         self._missing = missing
         self._end = anyio.Event()
         self._failure: FlowFailed | None = None
-        self._is_failure_told = False
+        self._is_failure_raised = False
         self.task_group: TaskGroup | None = None
         """What its tasks live in."""
         self._workers: TaskGroup | None = None
@@ -253,9 +253,9 @@ class Runner:
     def raise_failure(self, *, again: bool = False) -> None:
         """Raise `FlowFailed` if the run failed and, unless `again`, it was not raised yet."""
         failure = self.machine.failure
-        if failure is None or (self._is_failure_told and not again):
+        if failure is None or (self._is_failure_raised and not again):
             return
-        self._is_failure_told = True
+        self._is_failure_raised = True
         if self._failure is None:
             self._failure = flow_failed(
                 self.result,

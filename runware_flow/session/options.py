@@ -12,7 +12,7 @@ from runware_flow.session.polling import PollPolicy
 
 __all__ = ("RetryStrategy", "SessionOptions")
 
-RetryStrategy: TypeAlias = Literal["exponential", "linear", "fixed"]
+RetryStrategy: TypeAlias = Literal["exponential", "linear"]
 
 
 class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class SessionOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_reconnect_attempts: float = inf
     """Consecutive attempts after a loss, before every task in flight fails."""
     max_retries: int = 3
-    """How often a request that the service has not accepted is sent again."""
+    """How often a request is sent again whose send failed; a refusal does not count."""
     refusal_timeout: float = 1200.0
     """For how long a model may refuse everything, with nothing in flight, before what waits for it fails."""
     retry_delay: float = 1.0

@@ -19,12 +19,7 @@ _JITTER = 0.3
 
 def backoff(attempt: int, base: float, strategy: RetryStrategy, jitter: float) -> float:
     """Seconds to wait after failed attempt number `attempt` (from 1), `jitter` in [0, 1) included."""
-    if strategy == "linear":
-        delay = base * attempt
-    elif strategy == "fixed":
-        delay = base
-    else:
-        delay = base * 2.0 ** min(attempt - 1, 30)
+    delay = base * attempt if strategy == "linear" else base * 2.0 ** min(attempt - 1, 30)
     return min(delay, LONGEST) * (1.0 + _JITTER * jitter)
 
 

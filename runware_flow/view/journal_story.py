@@ -103,7 +103,7 @@ class _JournalStoryBuilder:
         self._receipt: dict[tuple[str, str, str | None], JournalLine] = {}
         self._origin: dict[str, tuple[str, str]] = {}
         self._marks: set[tuple[str, str]] = set()
-        self._asked: dict[tuple[str, str], dict[str, Any]] = {}
+        self._requests: dict[tuple[str, str], dict[str, Any]] = {}
 
     def take(self, entry: JournalEntry) -> None:
         name = (entry.flow, entry.path)
@@ -114,7 +114,7 @@ class _JournalStoryBuilder:
             row.began = before.began
         self._rows[name] = row
         (self._marks.add if entry.state == "redo" else self._marks.discard)(name)
-        self._asked[name] = entry.request
+        self._requests[name] = entry.request
         if entry.task_uuid is not None:
             box.kind = "task"
             self._add_cost(entry, box)
@@ -150,7 +150,7 @@ class _JournalStoryBuilder:
     def _link(self, rows: list[Row], numbers: dict[tuple[str, str], int]) -> None:
         order = {box.id: place for place, box in enumerate(self._boxes.values())}
         after: dict[str, dict[str, None]] = {}
-        for name, request in self._asked.items():
+        for name, request in self._requests.items():
             row = rows[numbers[name]]
             found = {self._origin[text] for text in references_in(request) if text in self._origin}
             row.after = sorted(numbers[one] for one in found if one != name)

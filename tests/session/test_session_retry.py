@@ -10,7 +10,7 @@ from runware_flow.types import TaskId
 
 @pytest.mark.parametrize(
     ("strategy", "waits"),
-    [("exponential", [1, 2, 4, 8]), ("linear", [1, 2, 3, 4]), ("fixed", [1, 1, 1, 1])],
+    [("exponential", [1, 2, 4, 8]), ("linear", [1, 2, 3, 4])],
 )
 def test_backoff_grows_as_its_name_says(strategy, waits):
     assert [backoff(attempt, 1.0, strategy, 0.0) for attempt in (1, 2, 3, 4)] == waits
