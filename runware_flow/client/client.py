@@ -16,7 +16,7 @@ from runware_flow.client.cost_tracker import current_cost_tracker
 from runware_flow.client.delivery import Delivery, Progress
 from runware_flow.client.http.upload import upload
 from runware_flow.client.media import LocalMediaPlacer
-from runware_flow.client.options import check_seconds, read_settings
+from runware_flow.client.options import check_callback, check_seconds, read_settings
 from runware_flow.client.send_windows import SendWindows, window_of
 from runware_flow.client.services import Services
 from runware_flow.client.stream import StreamBlock, StreamTurn, TextStream, follow, start_stream
@@ -286,7 +286,8 @@ class Client(Utilities):
         """
         self._here()
         prepared = await self._services.prepare(task, delivery=delivery)
-        requests.check_single(prepared)
+        with self._services.documenting(prepared):
+            requests.check_single(prepared)
         return (await self._perform(prepared, timeout=timeout, on_progress=on_progress, validate=validate))[0]
 
     @overload
@@ -318,7 +319,8 @@ class Client(Utilities):
         """Send a task on entering the block, and read its results inside, each as it arrives.
 
         Leaving the block early, or a cancel, ends the waiting only: what the service has accepted is finished
-        and billed. Arguments and errors are those of `run`.
+        and billed. Who reads on after that gets what has come, then an error of code `aborted`. Arguments and errors
+        are those of `run`.
         """
         usage = "write `async with client.submit(task) as delivery:` and in it `async for result in delivery:`"
         return BorderedBlock(self._submitted(task, timeout, delivery, validate), usage)
@@ -338,6 +340,7 @@ class Client(Utilities):
             yield submitted
         finally:
             driver.withdraw(prepared.task_id)
+            submitted.leave()
 
     def stream(
         self,
@@ -425,13 +428,17 @@ class Client(Utilities):
         A task that `parks` does not wait for its model's send window: `TaskRefused` is raised if the service refuses it
         or the window is closed, and it may be sent again as it is. `slot` is room that a run took for it.
         """
+        if on_result is not None or on_progress is not None:
+            with self._services.documenting(prepared):
+                check_callback("on_result", on_result)
+                check_callback("on_progress", on_progress)
         driver, delivery = await self._submit(prepared, timeout, validate, sent_before, slot, parks=parks)
         try:
             if on_result is not None or on_progress is not None:
                 while (event := await delivery.next_event()) is not None:
                     callback: Any = on_progress if isinstance(event, Progress) else on_result
-                    if callback is not None and isawaitable(pending := callback(event)):
-                        await pending
+                    if callback is not None:
+                        await _call_back(callback, event, prepared)
             return await delivery.wait_settled()
         finally:
             driver.withdraw(prepared.task_id)
@@ -482,7 +489,8 @@ class Client(Utilities):
         """Hand a task to the session; gives the session driver that has it now, from which the caller withdraws it."""
         driver = self._here()
         prepared.course.begin()
-        seconds = check_seconds(timeout, self._settings.poll_timeout)
+        with self._services.documenting(prepared):
+            seconds = check_seconds(timeout, self._settings.poll_timeout)
         deadline = self._event_loop.time() + seconds
         if sent_before != "yes":
             await self._make_ready(prepared, validate, seconds, deadline)
@@ -530,7 +538,8 @@ class Client(Utilities):
             stack: is closed when the stream's block is left.
         """
         prepared.course.begin()
-        seconds = check_seconds(timeout, self._settings.timeout)
+        with self._services.documenting(prepared):
+            seconds = check_seconds(timeout, self._settings.timeout)
         deadline = self._event_loop.time() + seconds
         await self._make_ready(prepared, validate, seconds, deadline)
         document, redact = partial(self._services.document, model=prepared.model), self._settings.api_key.redact
@@ -551,14 +560,15 @@ class Client(Utilities):
         validates = self._settings.validate if validate is None else validate
         if not validates and not prepared.local_media:
             return
-        with anyio.CancelScope(deadline=deadline):
-            if validates:
-                await self._services.check(prepared)
-            if prepared.local_media:
-                stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
-                await self._media.place(prepared.wire, prepared.local_media, inline=stores)
-            return
-        raise _not_sent(prepared, seconds)
+        with self._services.documenting(prepared):
+            with anyio.CancelScope(deadline=deadline):
+                if validates:
+                    await self._services.check(prepared)
+                if prepared.local_media:
+                    stores = prepared.task_type in requests.UTILITIES  # an upload cannot be uploaded first
+                    await self._media.place(prepared.wire, prepared.local_media, inline=stores)
+                return
+            raise _not_sent(prepared, seconds)
 
     async def _connect(self) -> SessionDriver:
         driver = await self._selector.connect()
@@ -583,6 +593,20 @@ class Client(Utilities):
         if self._workers is not None and self._workers.failure is not None:
             raise ClientStateError("this client has failed; make another Client") from self._workers.failure
         return self._driver
+
+
+async def _call_back(callback: Callable[[Any], Any], event: Any, prepared: requests.Prepared) -> None:
+    """Tell a callback of the user what has come. What it raises ends the call, and says where the results are."""
+    try:
+        if isawaitable(pending := callback(event)):
+            await pending
+    except Exception as error:
+        name = "on_progress" if isinstance(event, Progress) else "on_result"
+        error.add_note(
+            f"{name} of this {prepared.task_type} raised this, which ended the call. The service finishes and bills the"
+            f" task all the same: client.get_response({prepared.task_id!r}) or get_task_details gives its results"
+        )
+        raise
 
 
 def _not_sent(prepared: requests.Prepared, seconds: float) -> RunwareTimeoutError:

@@ -234,6 +234,23 @@ class Delivery(Generic[R]):
         self._wake()
 
     @unbordered
+    def leave(self) -> None:
+        """The block in which it is read was left: nothing more will come, unless everything has."""
+        if self._is_settled:
+            return
+        request = self.request
+        error = RunwareError(
+            "the block of client.submit() was left before the task was done; the service finishes and bills what it has"
+            f" accepted, and client.get_response({request.task_id!r}) gives its results",
+            code="aborted",
+            raw_code="aborted",
+            task_type=request.task_type,
+            task_uuid=request.task_id,
+            may_be_billed=request.course.has_left is not False,
+        )
+        self.settle(error)
+
+    @unbordered
     def expire(self, refusal: RunwareError | None = None) -> None:
         """The time for waiting is over: a reader gets what has come, then an error.
 
@@ -256,7 +273,7 @@ class Delivery(Generic[R]):
         if self._changed is not None:
             raise anyio.BusyResourceError("reading")
         if self._is_late:
-            raise self._too_late()
+            raise self._document(self._too_late())
         self._waits_until_settled = until_settled
         self._changed = changed = self._new_event()
         try:

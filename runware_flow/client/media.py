@@ -31,6 +31,7 @@ __all__ = (
     "file_to_data_uri",
     "inline_media",
     "open_local",
+    "readable",
     "take_in",
 )
 
@@ -101,7 +102,9 @@ def _content_of(file: Any) -> Any:
         file.seek(position)
 
 
-async def file_to_data_uri(source: str | Path | bytes | BinaryIO, *, media_type: str | None = None) -> str:
+async def file_to_data_uri(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, *, media_type: str | None = None
+) -> str:
     """Encode a local file or bytes as a `data:` URI, for any parameter that takes a medium.
 
     Args:
@@ -109,15 +112,37 @@ async def file_to_data_uri(source: str | Path | bytes | BinaryIO, *, media_type:
         media_type: such as `image/png`; by default taken from the content, else from the file's name.
 
     Raises:
+        RunwareError: `code="validation"`: `source` is something else, or a file that is open for text.
         OSError: the file cannot be read.
     """
-    if not isinstance(source, (str, Path, bytes)):
-        source = await anyio.to_thread.run_sync(source.read)
-    if isinstance(source, bytes):
-        return _data_uri(source, media_type or media_type_of(source))
+    if isinstance(source, str) and source.startswith(("http://", "https://", "data:")):
+        raise _not_a_file("a URL or a data URI, which a task takes as it is")
+    if not isinstance(source, (str, os.PathLike)):
+        content = await _content(source)
+        return _data_uri(content, media_type or media_type_of(content))
     path = local_path(source)
     content = await anyio.Path(path).read_bytes()
     return _data_uri(content, media_type or media_type_of(content, path.name))
+
+
+async def _content(source: Any) -> bytes:
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return bytes(source)
+    if not callable(getattr(source, "read", None)):
+        raise _not_a_file(f"{type(source).__name__}")
+    content = await anyio.to_thread.run_sync(source.read)
+    if not isinstance(content, bytes):
+        raise _not_a_file('a file that is open for text; open it with mode "rb"')
+    return content
+
+
+def _not_a_file(given: str) -> RunwareError:
+    return RunwareError(
+        f"file_to_data_uri takes a path, bytes or a file that is open for reading bytes, not {given}",
+        code="validation",
+        raw_code="invalidParameter",
+        parameter="source",
+    )
 
 
 def _data_uri(content: bytes, media_type: str) -> str:
@@ -193,7 +218,7 @@ class LocalMediaPlacer:
             RunwareError: `code="validation"`, naming the parameter, for a file that cannot be read.
         """
         for medium in local_media:
-            with _readable(medium):
+            with readable(medium):
                 encoded = await _encoded(medium)
                 reference = await (inline_media(encoded) if inline else self._reference(encoded))
             place(wire, medium.path, reference)
@@ -249,10 +274,12 @@ async def _encoded(medium: LocalMedia) -> LocalMedia:
 
 
 @contextmanager
-def _readable(medium: LocalMedia) -> Generator[None]:
+def readable(medium: LocalMedia) -> Generator[None]:
     """Name the parameter whose file cannot be read."""
     try:
         yield
+    except RunwareError:
+        raise  # an upload that took too long is an OSError too, and no fault of the file
     except FileNotFoundError as error:
         raise _invalid(medium, f"there is no file {local_path(medium.source).absolute()}") from error
     except OSError as error:
@@ -274,7 +301,7 @@ async def inline_media(medium: LocalMedia) -> str:
     medium = await _encoded(medium)
     if isinstance(medium.source, bytes):
         return _data_uri(medium.source, media_type_of(medium.source))
-    with _readable(medium):
+    with readable(medium):
         content = await anyio.Path(local_path(medium.source)).read_bytes()
         if not content:
             raise OSError(f"{medium.source} is empty")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from difflib import get_close_matches
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 
 import msgspec
 
+from runware_flow.catalog.documentation import add_documentation
 from runware_flow.errors import RunwareError
 from runware_flow.secret import Secret
 from runware_flow.session.options import RetryStrategy  # noqa: TC001  # help() reads the annotations of options
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from runware_flow.client.log import LogEntry
     from runware_flow.transport.connection import Connector
 
-__all__ = ("ClientKeywords", "ClientOptions", "Settings", "check_seconds", "read_settings")
+__all__ = ("ClientKeywords", "ClientOptions", "Settings", "check_callback", "check_seconds", "read_settings")
 
 Transport: TypeAlias = Literal["websocket", "rest", "auto"]
 
@@ -124,6 +128,8 @@ _FROM_ENVIRONMENT = {
     "content_base_url": "RUNWARE_CONTENT_BASE_URL",
     "serverless_base_url": "RUNWARE_SERVERLESS_BASE_URL",
 }
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where `pollTimeout`, as the TypeScript client spells it, has an underscore here."""
 _SCHEMES = {"ws_base_url": ("ws://", "wss://")}
 _POSITIVE = ("timeout", "poll_timeout", "auth_timeout")
 _NOT_NEGATIVE = ("max_retries", "retry_delay", "max_reconnect_attempts")
@@ -143,12 +149,15 @@ def read_settings(options: Mapping[str, Any], environment: Mapping[str, str] | N
     values = {name: value for name, value in options.items() if value is not None}
     unknown = set(values) - set(Settings.__struct_fields__)
     if unknown:
-        raise _invalid(min(unknown), f"Client takes no option {min(unknown)!r}")
+        name = min(unknown)
+        like = get_close_matches(_CAPITAL.sub("_", name).lower(), Settings.__struct_fields__, 1, 0.7)
+        raise _invalid(name, f"Client takes no option {name!r}" + (f"; is it {like[0]}?" if like else ""))
     for name, variable in _FROM_ENVIRONMENT.items():
         if name not in values and environment.get(variable):
             values[name] = environment[variable]
     values["api_key"] = _key(values.get("api_key") or environment.get("RUNWARE_API_KEY"))
     _check_values(values)
+    _check_objects(values)
     _check_addresses(values)
     _check_environment(values.get("serverless_environment"))
     _check_user_agent(values.get("user_agent_prefix"))
@@ -167,6 +176,20 @@ def check_seconds(timeout: object, default: float, *, name: str = "timeout") -> 
     if problem is not None:
         raise _invalid(name, problem)
     return float(cast("float", timeout))
+
+
+def check_callback(name: str, callback: object) -> None:
+    """Check a function that a call is given, before anything is sent: what came later would have been paid for.
+
+    Raises:
+        RunwareError: `validation`: it cannot be called, or calling it would run nothing of it.
+    """
+    if callback is None:
+        return
+    if not callable(callback):
+        raise _invalid(name, f"{name}= takes a function, sync or async, not {callback!r:.80}")
+    if isgeneratorfunction(callback) or isasyncgenfunction(callback):
+        raise _invalid(name, f"{name}= is a function with `yield`, of which a call runs nothing: leave the `yield` out")
 
 
 def _key(key: object) -> Secret:
@@ -195,11 +218,23 @@ def _check_values(values: dict[str, Any]) -> None:
     for name in ("trust_env", "debug", "validate"):
         if not isinstance(values.get(name, False), bool):
             raise _invalid(name, f"Client({name}=...) is True or False, not {values[name]!r}")
-    if "ssl_context" in values and not hasattr(values["ssl_context"], "wrap_bio"):
-        raise _invalid("ssl_context", "Client(ssl_context=...) takes an ssl.SSLContext")
     for name, choices in _CHOICES.items():
         if name in values and values[name] not in choices:
             raise _invalid(name, f"Client({name}={values[name]!r}): choose one of {', '.join(map(repr, choices))}")
+
+
+def _check_objects(values: dict[str, Any]) -> None:
+    """Check what the client is to call, before a request needs it."""
+    if "ssl_context" in values and not hasattr(values["ssl_context"], "wrap_bio"):
+        raise _invalid("ssl_context", "Client(ssl_context=...) takes an ssl.SSLContext")
+    for name in ("log_sink", "connector"):
+        if not callable(values.get(name, print)):
+            raise _invalid(name, f"Client({name}=...) takes a function, not {values[name]!r:.80}")
+    if iscoroutinefunction(values.get("log_sink")):
+        raise _invalid("log_sink", "Client(log_sink=...) takes a plain function: nothing would await an `async def`")
+    http_client = values.get("http_client")
+    if http_client is not None and (isinstance(http_client, type) or not hasattr(http_client, "aclose")):
+        raise _invalid("http_client", f"Client(http_client=...) takes an httpx.AsyncClient, not {http_client!r:.80}")
 
 
 def _check_number(name: str, value: Any) -> None:
@@ -248,4 +283,5 @@ def _check_environment(environment: object) -> None:
 
 
 def _invalid(parameter: str, message: str) -> RunwareError:
-    return RunwareError(message, code="validation", raw_code="invalidConfig", parameter=parameter)
+    error = RunwareError(message, code="validation", raw_code="invalidConfig", parameter=parameter)
+    return add_documentation(error)

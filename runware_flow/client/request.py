@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -20,11 +21,11 @@ from runware_flow.types import Delivery, Result, Task, TaskId
 from runware_flow.wire.codec import LocalMedia, delivery_of, slots_of, to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from runware_flow.catalog import Registry
 
-__all__ = ("Prepared", "check_single", "prepare", "read_task_id")
+__all__ = ("Prepared", "check_single", "check_task_id", "prepare", "read_task_id")
 
 UTILITIES = frozenset(
     {
@@ -141,8 +142,22 @@ def prepare(
             was_looked_up=was_looked_up,
         )
     except RunwareError as error:
-        add_documentation(error, registry=registry)
+        about, named_model = _subject(task)
+        error.task_type = error.task_type or about
+        add_documentation(error, model=named_model, registry=registry)
         raise
+
+
+def _subject(task: object) -> tuple[str | None, str | None]:
+    """The task type and the model that a task names, as far as it does, for an error about it."""
+    if isinstance(task, Task):
+        named: tuple[object, object] = task.task_type, getattr(task, "model", None)
+    elif isinstance(task, Mapping):
+        named = task.get("taskType"), task.get("model")
+    else:
+        return None, None
+    task_type, model = (one if isinstance(one, str) and one else None for one in named)
+    return task_type, model
 
 
 def read_task_id(given: object, new_task_id: str | None = None) -> str:
@@ -153,6 +168,17 @@ def read_task_id(given: object, new_task_id: str | None = None) -> str:
     """
     if given is None:
         return new_task_id or str(uuid4())
+    return check_task_id(given)
+
+
+def check_task_id(given: object) -> str:
+    """The id of a task, in canonical form.
+
+    Raises:
+        RunwareError: code `validation`: it is no UUID.
+    """
+    if isinstance(given, UUID):
+        return str(given)
     if not isinstance(given, str) or _UUID.fullmatch(given.lower()) is None:
         raise _invalid("taskUUID", f"taskUUID must be a UUID such as {uuid4()}, not {given!r}")
     return given.lower()

@@ -66,6 +66,8 @@ class Services:
                 raise
             if not await self.registry.look_again(self.workers):
                 raise
+            prepared = None
+        if prepared is None:  # here, where the error above is not the context of another one
             return prepare(task, delivery=delivery, streams=streams, registry=self.registry.registry)
         if prepared.was_looked_up:
             self.registry.freshen(self.workers)
@@ -92,10 +94,13 @@ class Services:
         return add_documentation(error, model=model, page=page, registry=self.registry.registry)
 
     @contextmanager
-    def documenting(self) -> Generator[None]:
-        """Add the link to the documentation to errors that are raised in this block."""
+    def documenting(self, prepared: Prepared | None = None) -> Generator[None]:
+        """Add the link to the documentation, and the task that they are about, to errors raised in this block."""
         try:
             yield
         except RunwareError as error:
-            self.document(error, None)
+            if prepared is not None:
+                error.task_type = error.task_type or prepared.task_type
+                error.task_uuid = error.task_uuid or prepared.task_id
+            self.document(error, None if prepared is None else prepared.model)
             raise

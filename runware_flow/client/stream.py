@@ -194,6 +194,18 @@ class StreamTurn:
         if self._slot is not None:
             self._slot.close(has_ended=has_ended)
 
+    def not_done(self, task_uuid: str, *, may_be_billed: bool) -> RunwareTimeoutError:
+        """The error of a stream that was not at its end when its time was over."""
+        rest = "the service may finish and bill it" if may_be_billed else "it was not sent, and is not billed"
+        return RunwareTimeoutError(
+            f"this stream was not at its end within {self._seconds:g} s, its timeout; {rest}",
+            code="timeout",
+            raw_code="timeout",
+            task_type="textInference",
+            task_uuid=task_uuid,
+            may_be_billed=may_be_billed,
+        )
+
     def too_late(self, task_uuid: str) -> RunwareTimeoutError:
         """The error of a stream that waited for its turn until its time was over."""
         refusal = self._refusal
@@ -335,6 +347,8 @@ async def _send(
             left = deadline - anyio.current_time()
             reply = await rest.stream(body, stream.take, timeout=left, on_begin=leave)
         except TransportError as failure:
+            if failure.kind == "timeout" and anyio.current_time() >= deadline:
+                return turn.not_done(task_uuid, may_be_billed=failure.sent)
             return RunwareError(
                 failure.message,
                 code="connection",

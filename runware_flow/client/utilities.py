@@ -10,13 +10,13 @@ from msgspec import UNSET, UnsetType
 
 from runware_flow.client.http.storage import is_available, read_media, save_media
 from runware_flow.client.http.upload import store_local
-from runware_flow.client.options import check_seconds
-from runware_flow.client.request import read_task_id
+from runware_flow.client.options import check_callback, check_seconds
+from runware_flow.client.request import check_task_id
 from runware_flow.errors import RunwareError
 from runware_flow.tasks import AccountManagement, ImageUpload, MediaStorage, ModelSearch, ModelUpload
 from runware_flow.tracebacks import bordered
 from runware_flow.types import Result, Task
-from runware_flow.wire.codec import encode
+from runware_flow.wire.codec import encode, is_mapping
 from runware_flow.wire.frames import decode_reply, encode_frame
 from runware_flow.wire.problems import to_error
 from runware_flow.wire.results import decode_result
@@ -131,7 +131,7 @@ class Utilities:
 
     async def model_upload(
         self,
-        task: ModelUpload | None = None,
+        task: ModelUpload | Mapping[str, Any] | None = None,
         *,
         wait_for: Literal["validated", "downloaded", "optimized", "stored", "ready"] = "ready",
         on_result: Callable[[Ok[ModelUploadResult] | Failed], Awaitable[None] | None] | None = None,
@@ -145,8 +145,8 @@ class Utilities:
         A cancel ends the waiting only; the service continues with an upload that it has accepted.
 
         Args:
-            task: the `ModelUpload`; or leave it out and give its fields as keywords (`category`, `architecture`,
-                `format`, `name`, `version`, `download_url`, ...).
+            task: the `ModelUpload`, or a dict with its wire names; or leave it out and give its fields as keywords
+                (`category`, `architecture`, `format`, `name`, `version`, `download_url`, ...).
             wait_for: the stage to wait for; a later one counts as well. With `"validated"` the call returns when the
                 service has accepted the model, and `get_response(result.task_uuid)` reports later failures. Over REST
                 the service answers only after the last stage.
@@ -164,7 +164,7 @@ class Utilities:
                 raw_code="invalidParameter",
             )
         try:
-            upload = ModelUpload(**parameters) if task is None else task
+            upload: Any = ModelUpload(**parameters) if task is None else task
         except TypeError as error:
             raise RunwareError(
                 f"model_upload: {error}", code="validation", raw_code="invalidParameter", task_type="modelUpload"
@@ -175,7 +175,18 @@ class Utilities:
                 code="validation",
                 raw_code="invalidParameter",
             )
+        check_callback("on_result", on_result)
+        check_callback("on_progress", on_progress)
+        if is_mapping(upload):
+            upload = {"taskType": "modelUpload", **upload}
         prepared = self.prepare(upload)
+        if prepared.task_type != "modelUpload":
+            raise RunwareError(
+                f"model_upload takes a ModelUpload, not {prepared.task_type}: use client.run() for it",
+                code="validation",
+                raw_code="invalidParameter",
+                parameter="taskType",
+            )
         reached: list[str] = []
 
         async def watch(progress: Progress) -> None:
@@ -195,7 +206,7 @@ class Utilities:
             return first
         from runware_flow.results import ModelUploadResult
 
-        air = upload.air if isinstance(upload.air, str) else None
+        air = prepared.wire.get("air")
         return ModelUploadResult(
             task_type="modelUpload", task_uuid=prepared.task_id, air=air, status=reached[0] if reached else None
         )
@@ -279,7 +290,8 @@ class Utilities:
             RunwareError: the poll itself failed (key, connection).
         """
         with self._services.documenting():
-            return read_state(task_uuid.lower(), await self._request("getResponse", task_uuid, timeout))
+            task_id = check_task_id(task_uuid)
+            return read_state(task_id, await self._request("getResponse", task_id, timeout))
 
     async def get_task_details(self, task_uuid: str, *, timeout: float | None = None) -> TaskDetailsResult:
         """Return the `.request` and the `.response` of a past task from the archive, as they went over the wire.
@@ -291,7 +303,9 @@ class Utilities:
         """
         from runware_flow.results import TaskDetailsResult
 
-        frame = await self._request("getTaskDetails", task_uuid, timeout)
+        with self._services.documenting():
+            task_uuid = check_task_id(task_uuid)
+            frame = await self._request("getTaskDetails", task_uuid, timeout)
         for item in frame.items:
             if item.error is None and item.is_result:
                 return decode_result(item, TaskDetailsResult)
@@ -308,10 +322,9 @@ class Utilities:
             )
         raise self._services.document(error, None)
 
-    async def _request(self, task_type: str, task_uuid: str, timeout: float | None) -> Frame:
+    async def _request(self, task_type: str, task_id: str, timeout: float | None) -> Frame:
         """Ask about a task by a POST of its own; the session would take it for its own task of that id."""
         self._here()
-        task_id = read_task_id(task_uuid)
         body = encode_frame([encode({"taskType": task_type, "taskUUID": task_id})])
         services = self._services
         reply = await services.web.request_with_retries(

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from runware_flow.catalog.documentation import documentation_of
+from runware_flow.catalog.documentation import add_documentation, documentation_of
 from runware_flow.errors import RunwareError
 from runware_flow.tracebacks import bordered
 from runware_flow.wire import salvage
@@ -104,6 +104,10 @@ class Content:
             limit, offset: a part of the list.
             paginate: return a `Page` with `total`, `limit`, `offset` and `items` instead of a list.
         """
+        for name in filters:
+            if name not in ModelFilters.__annotations__:
+                known = ", ".join([*ModelFilters.__annotations__, "paginate"])
+                raise _wrong(name, f"list_models() takes no {name!r}, but {known}")
         found = await self._list("models", q=search, paginate="true" if paginate else None, **filters)
         listed = found["items"] if _is_page(found) else found
         items = read_list(ContentModel, listed)
@@ -184,9 +188,12 @@ class Content:
             return await self._request(path, query)
 
     async def _request(self, path: tuple[str, ...], query: dict[str, Any]) -> Any:
-        if not all(path):
-            raise RunwareError("the id is empty", code="validation", raw_code="invalidParameter")
-        asked = urlencode({name: value for name, value in query.items() if value is not None})
+        if not all(isinstance(step, str) and _can_be_sent(step) for step in path):
+            raise _wrong("id", f"{path[0]} are named by an id, a slug or an AIR, not by {path[1]!r:.80}")
+        given = {name: value for name, value in query.items() if value is not None}
+        for name, value in given.items():
+            _check_filter(name, value)
+        asked = urlencode(given)
         place = "/".join(quote(step, safe=":@") for step in path)
         reply = await self._web.request_with_retries(
             f"{self._base_url}/{place}{'?' if asked else ''}{asked}", timeout=_TIMEOUT
@@ -199,6 +206,35 @@ class Content:
             return msgspec.json.decode(reply.body)
         except salvage.UNREADABLE as error:
             raise _unreadable("JSON") from error
+
+
+_LONGEST_ID = 1000
+"""No id is nearly as long; an address of more than some thousand bytes is refused by servers in many ways."""
+
+
+def _can_be_sent(step: str) -> bool:
+    """Whether a text can be one step of a path: `.` and `..` would name another place."""
+    return 0 < len(step) <= _LONGEST_ID and step.strip(".") != "" and not _has_surrogates(step)
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _check_filter(name: str, value: object) -> None:
+    shown = "search" if name == "q" else name
+    if name in ("limit", "offset"):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise _wrong(shown, f"{shown}= takes a whole number, 0 or more, not {value!r:.80}")
+    elif not isinstance(value, str):
+        raise _wrong(shown, f"{shown}= takes a text, not {value!r:.80}")
+    elif len(value) > _LONGEST_ID or _has_surrogates(value):
+        raise _wrong(shown, f"{shown}= is too long, or holds characters that UTF-8 cannot carry: {value!r:.80}")
+
+
+def _wrong(parameter: str, message: str) -> RunwareError:
+    error = RunwareError(message, code="validation", raw_code="invalidParameter", parameter=parameter)
+    return add_documentation(error)
 
 
 def _entries(kind: type[E], found: object) -> list[E]:

@@ -12,7 +12,7 @@ import anyio
 
 from runware_flow.client.media import inline_media, take_in
 from runware_flow.client.options import check_seconds
-from runware_flow.client.request import read_task_id
+from runware_flow.client.request import check_task_id, read_task_id
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.session.retry import backoff
 from runware_flow.wire import serverless as rules
@@ -85,7 +85,7 @@ class Apps:
         """See `Client.get_task`."""
         environment = environment or self._settings.serverless_environment
         rules.check_address(app_id, None, environment)
-        task_id = read_task_id(task_id)
+        task_id = check_task_id(task_id)
         url = self._base_url + rules.task_path(app_id, task_id, environment)
         seconds = check_seconds(timeout, _QUESTION_SECONDS)
         reply = await self._web.request_with_retries(url, with_key=True, timeout=seconds)

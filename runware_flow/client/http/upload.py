@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import anyio
 
-from runware_flow.client.media import PIECE_BYTES, open_local
+from runware_flow.client.media import PIECE_BYTES, open_local, readable
 from runware_flow.client.options import check_seconds
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.results import MediaStorageResult
 from runware_flow.transport.connection import BodySource
-from runware_flow.wire.codec import encode
+from runware_flow.wire.codec import LocalMedia, encode
 from runware_flow.wire.frames import decode_reply, encode_frame
 from runware_flow.wire.problems import to_error
 from runware_flow.wire.results import decode_result
@@ -73,16 +73,9 @@ async def store_local(media: bytes | Path, services: Services, *, timeout: float
     Raises:
         RunwareError: as for `upload`, and `validation` for a file that cannot be read.
     """
-    try:
-        file = await open_local(media)
-        return await upload(file, services, timeout=check_seconds(timeout, services.settings.poll_timeout))
-    except OSError as error:
-        raise RunwareError(
-            f"media: cannot read {media!r:.200}: {error.strerror or error}",
-            code="validation",
-            raw_code="invalidParameter",
-            parameter="media",
-        ) from error
+    seconds = check_seconds(timeout, services.settings.poll_timeout)
+    with readable(LocalMedia(("media",), media)):
+        return await upload(await open_local(media), services, timeout=seconds)
 
 
 def _body(file: LocalFile) -> BodySource:

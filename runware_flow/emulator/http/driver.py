@@ -13,6 +13,7 @@ import anyio.to_thread
 from runware_flow.emulator.http.inputs import InputReader
 from runware_flow.emulator.http.outbound import OutboundClient
 from runware_flow.emulator.http.webhooks import WebhookSender
+from runware_flow.emulator.jsonvalues import as_object
 from runware_flow.emulator.media.files import make_file
 from runware_flow.emulator.media.pictures import as_data_uri, find_subjects
 from runware_flow.emulator.problems import Problem
@@ -76,7 +77,9 @@ class ServiceDriver:
         except Exception:
             _logger.exception("a request that the emulator could not handle")
             problem = Problem("internalServerError", "The request could not be handled.")
-            return PendingReply(Frame(errors=[problem.entry()], status=problem.status))
+            named = [as_object(task) for task in tasks] or [{}]
+            errors = [problem.entry(task.get("taskType"), task.get("taskUUID")) for task in named]
+            return PendingReply(Frame(errors=errors, status=problem.status))
         for job in reply.waiting:
             self._settled[job] = anyio.Event()
         for job in reply.started:

@@ -36,7 +36,7 @@ _ACCOUNT = ("getDetails", "getUsageActivity", "getUsagePerformance", "getUsageEr
 def check(task: dict[str, Any], models: Models) -> Problem | None:
     """Refuse a utility task that lacks what it needs."""
     for name in _REQUIRED.get(task["taskType"], ()):
-        if not isinstance(task.get(name), str):
+        if not isinstance(task.get(name), str) or not task[name]:
             code = f"missing{name[0].upper()}{name[1:]}"
             return Problem(code, f"Missing value for '{name}' parameter.", parameter=name, type="string")
     if task["taskType"] == "mediaStorage" and task["operation"] not in {"upload", "delete"}:
