@@ -126,8 +126,10 @@ async def file_to_data_uri(
 
 
 async def _content(source: Any) -> bytes:
-    if isinstance(source, (bytes, bytearray, memoryview)):
+    if isinstance(source, (bytes, bytearray)):
         return bytes(source)
+    if isinstance(source, memoryview):
+        return source.tobytes()
     if not callable(getattr(source, "read", None)):
         raise _not_a_file(f"{type(source).__name__}")
     content = await anyio.to_thread.run_sync(source.read)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
@@ -18,10 +17,10 @@ from runware_flow.errors import RunwareError
 from runware_flow.results import RESULT_TYPES
 from runware_flow.tasks import TASK_TYPES
 from runware_flow.types import Delivery, Result, Task, TaskId
-from runware_flow.wire.codec import LocalMedia, delivery_of, slots_of, to_wire
+from runware_flow.wire.codec import LocalMedia, delivery_of, is_mapping, slots_of, to_wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from runware_flow.catalog import Registry
 
@@ -148,14 +147,13 @@ def prepare(
         raise
 
 
-def _subject(task: object) -> tuple[str | None, str | None]:
+def _subject(task: Any) -> tuple[str | None, str | None]:
     """The task type and the model that a task names, as far as it does, for an error about it."""
-    if isinstance(task, Task):
-        named: tuple[object, object] = task.task_type, getattr(task, "model", None)
-    elif isinstance(task, Mapping):
+    named: tuple[Any, Any] = None, None
+    if is_mapping(task):
         named = task.get("taskType"), task.get("model")
-    else:
-        return None, None
+    elif isinstance(cast("object", task), Task):
+        named = task.task_type, getattr(task, "model", None)
     task_type, model = (one if isinstance(one, str) and one else None for one in named)
     return task_type, model
 

@@ -188,7 +188,7 @@ class Content:
             return await self._request(path, query)
 
     async def _request(self, path: tuple[str, ...], query: dict[str, Any]) -> Any:
-        if not all(isinstance(step, str) and _can_be_sent(step) for step in path):
+        if not all(map(_can_be_sent, path)):
             raise _wrong("id", f"{path[0]} are named by an id, a slug or an AIR, not by {path[1]!r:.80}")
         given = {name: value for name, value in query.items() if value is not None}
         for name, value in given.items():
@@ -212,9 +212,9 @@ _LONGEST_ID = 1000
 """No id is nearly as long; an address of more than some thousand bytes is refused by servers in many ways."""
 
 
-def _can_be_sent(step: str) -> bool:
-    """Whether a text can be one step of a path: `.` and `..` would name another place."""
-    return 0 < len(step) <= _LONGEST_ID and step.strip(".") != "" and not _has_surrogates(step)
+def _can_be_sent(step: object) -> bool:
+    """Whether this can be one step of a path: `.` and `..` would name another place."""
+    return isinstance(step, str) and len(step) <= _LONGEST_ID and step.strip(".") != "" and not _has_surrogates(step)
 
 
 def _has_surrogates(text: str) -> bool:
