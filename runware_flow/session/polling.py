@@ -277,7 +277,8 @@ class Poller:
         credit = policy.frames_a_result * self.pressure / policy.frame_rate
         self._paid_until -= credit
         self._held_until -= credit
-        self.open_at = max(self._refused_until, self._next_frame_at, self._held_until)
+        if self.open_at > self._next_frame_at:
+            self.open_at = max(self._refused_until, self._next_frame_at, self._held_until)
 
     def strained(self, at: float, retry_after: float | None) -> None:
         """The service said that it is overloaded (429, 503, `rateLimitExceeded`). A burst of refusals counts as one."""

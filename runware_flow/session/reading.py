@@ -172,7 +172,7 @@ def read_webhook(tracker: Tracker, frame: Frame, at: float) -> int:
         entry.unknowns = 0
         tracker.take(entry, ends)
         if entry.result_slots.is_full:
-            _finish(tracker, entry, at)
+            _finish(tracker, entry, at, is_pushed=True)
         elif entry.state is TaskState.SENT:
             tracker.accepted(entry, at)
     return dropped
@@ -339,9 +339,9 @@ def _read_short(tracker: Tracker, entry: Entry, at: float) -> None:
         tracker.poll_later(entry, at)
 
 
-def _finish(tracker: Tracker, entry: Entry, at: float) -> None:
+def _finish(tracker: Tracker, entry: Entry, at: float, *, is_pushed: bool = False) -> None:
     if entry.error is None:
-        tracker.learn(entry, at)
+        tracker.learn(entry, at, is_pushed=is_pushed)
     tracker.settle(entry, entry.error)
 
 

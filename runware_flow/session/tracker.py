@@ -523,7 +523,7 @@ class Tracker:
             entry.is_let_go = True
         self._deadlines.drop(entry.task_id)
         first = entry.sent_at + self.poller.first_poll(entry.durations, at)
-        self._polls.set(entry.task_id, max(first, at))
+        self._polls.set(entry.task_id, first if first > at else at)
 
     def look_up(self, entry: Entry, at: float, fallback: RunwareError | None, delay: float = 0.0) -> None:
         """The answer to a sync task was lost: poll for it; `fallback` settles the task if that finds nothing."""
@@ -606,9 +606,7 @@ class Tracker:
         entry.lost_poll = None
         entry.is_doubted = lane is Lane.POLL
         if entry.is_doubted:
-            if self.is_open:  # else this was replayed before the session stands; it is polled with the others then
-                self._polls.drop(entry.task_id)
-                self._poll(entry, Lane.LOOKUP, at)
+            self.poll_now(entry, at)
             return
         if entry.unknowns == 0:
             entry.unknown_since = at
@@ -677,27 +675,36 @@ class Tracker:
     def _forget(self, entry: Entry, *, has_ended: bool) -> None:
         task_id = entry.task_id
         del self.entries[task_id]
-        self._deadlines.drop(task_id)
-        self._polls.drop(task_id)
+        if entry.state is TaskState.POLLED:
+            self._polls.drop(task_id)
+        else:
+            self._deadlines.drop(task_id)
         if entry.is_let_go:
             entry.window.left(has_ended=has_ended)
         else:
             entry.window.waiting.drop(task_id)
 
-    def learn(self, entry: Entry, at: float) -> None:
-        """A task has its results: they pay for polls, and what it took is remembered if that was measured cleanly."""
-        is_polled = entry.state is TaskState.POLLED
-        if is_polled and entry.polled_at is not None:
+    def learn(self, entry: Entry, at: float, *, is_pushed: bool = False) -> None:
+        """A task has its results: what polls found pays for polls, and what it took is remembered if that is clear.
+
+        Args:
+            entry: the task.
+            at: the time now.
+            is_pushed: the service has sent the results without a poll.
+        """
+        is_found = entry.polled_at is not None and entry.state is TaskState.POLLED and not is_pushed
+        if is_found:
             self.poller.note_result()
         if entry.has_history or entry.is_read_only:
             return
         durations = entry.durations
         known = len(durations.ordered)
-        if not is_polled:
+        if is_found:
+            assert entry.polled_at is not None
+            durations.record(entry.lower, entry.polled_at - entry.sent_at)
+        elif is_pushed or entry.state is not TaskState.POLLED:
             exact = at - entry.sent_at
             durations.record(exact, exact)
-        elif entry.polled_at is not None:
-            durations.record(entry.lower, entry.polled_at - entry.sent_at)
         if known < self.options.poll.min_samples <= len(durations.ordered):
             self._put_forward(durations, at)
 

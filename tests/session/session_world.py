@@ -217,6 +217,9 @@ class World:
         self.frames_sent = 0
         self.losses = 0
         self.frames_received = 0
+        self.polled_at = -1.0
+        self.held_until = 0.0
+        """When polls may leave again, by what the service said last."""
         self.asks: dict[str, int] = {}
         self.unknowns: dict[str, int] = {}
         self._queue: list[tuple[float, int, Any]] = []
@@ -323,6 +326,10 @@ class World:
                 pass
 
     def _send(self, entries: tuple[Outgoing, ...]) -> None:
+        if any(entry.lane in (Lane.POLL, Lane.LOOKUP) for entry in entries):
+            assert self.now >= self.held_until, "polled before the time that the service said"
+            assert self.now - self.polled_at > 0.999 * self.options.poll.floor, "polls follow too fast"
+            self.polled_at = self.now
         groups: list[list[Outgoing]] = []
         for entry in entries:
             assert KEY not in repr(entry)
@@ -528,7 +535,10 @@ class World:
 
     def _finish(self, ids: tuple[TaskId, ...], lane: Lane, status: int, body: bytes) -> None:
         self.frames_received += 1
-        self.feed(ExchangeFinished(self.now, ids, lane, status, decode_reply(status, body)))
+        retry_after = 0.6 if status == 503 and lane is not Lane.SUBMIT else None
+        if retry_after is not None:
+            self.held_until = self.now + retry_after
+        self.feed(ExchangeFinished(self.now, ids, lane, status, decode_reply(status, body), retry_after))
 
 
 def submission(task_id: str, delivery: str = "async", slots: int = 1, **changes: Any) -> Submission:

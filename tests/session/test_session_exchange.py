@@ -119,13 +119,15 @@ def test_empty_acknowledgement_is_unconfirmed_not_failed():
         play >> TaskSubmitted(0.0, task()) << Send((submit(task()),))
         play >> submitted(0.05, reply(200)) << SetTimer(0.1)
         play >> TimerFired(0.1) << Send((ask(),))
-        play >> asked(0.2, reply(200)) << Send((look(),))
+        play >> asked(0.2, reply(200)) << SetTimer(0.2)
+        play >> TimerFired(0.2) << Send((look(),))
     for _ in range(3):
         play >> ExchangeFinished(1.0, ("t1",), Lane.LOOKUP, 404, reply(404, errors=[problem("taskNotFound", None)]))
         if play.machine.statistics().resends:
             break
         fire(play)
         play >> asked(2.0, reply(200))
+        fire(play)
     assert play.commands(Send)[-1] == Send((submit(task()),))
 
 
@@ -329,6 +331,22 @@ def test_pressure_on_a_poll_slows_all_polling(status):
     play >> asked(0.2, decode_reply(status, b""), status, retry_after=5.0)
     assert play.machine.statistics().pressure == 2.0
     assert play.commands(SetTimer)[-1].at == pytest.approx(5.2)
+
+
+def test_archive_is_not_asked_before_the_time_that_the_service_said():
+    play = rest()
+    for name in ("a", "b"):
+        play >> TaskSubmitted(0.0, task(name))
+        play >> submitted(0.05, reply(200, item(name)), ids=(name,))
+    play >> TimerFired(0.1)
+    play >> asked(0.2, decode_reply(503, b""), 503, ids=("a",), retry_after=5.0)
+    unknown = {"taskType": "getResponse", "taskUUID": "b", "status": "processing"}
+    play >> asked(0.3, reply(200, unknown), ids=("b",))
+    for at in (0.3, 5.1):
+        play >> TimerFired(at)
+        assert Lane.LOOKUP not in [entry.lane for sent in play.commands(Send) for entry in sent.entries]
+    play >> TimerFired(5.2)
+    assert look("b") in play.commands(Send)[-1].entries
 
 
 def test_key_revoked_while_polling_is_an_auth_error():

@@ -363,7 +363,8 @@ def test_lost_sync_answer_is_found_in_the_archive():
         "response": {"data": [image()]},
     }
     with lost_sync_task() as play:
-        play >> received(2.5, unknown) << Send((look(),)) << SetTimer(4.5)
+        play >> received(2.5, unknown) << SetTimer(2.5)
+        play >> TimerFired(2.5) << Send((look(),)) << SetTimer(4.5)
         play >> received(2.6, details) << Deliver("t1", 0, item=ANY) << Settle("t1") << SetTimer(32.2)
 
 
@@ -436,7 +437,7 @@ def test_lookup_that_is_interrupted_again_and_again_goes_on_where_it_stood():
 def test_answer_to_a_lookup_counts_when_it_is_replayed():
     play = lost_sync_task()
     at = breaks_and_resumes(play, 2.46)
-    play >> received(at, NOT_HERE)
+    play >> received(at, NOT_HERE) >> TimerFired(at)
     assert play.commands(Send)[-1] == Send((look(),))
     at = breaks_and_resumes(play, at)
     play >> received(at, NOT_IN_ARCHIVE)
@@ -449,7 +450,8 @@ def test_answer_to_a_lookup_counts_when_it_is_replayed():
 
 def test_copy_of_an_answer_does_not_answer_the_other_question():
     with lost_sync_task() as play:
-        play >> received(2.5, NOT_HERE) << Send((look(),)) << SetTimer(4.5)
+        play >> received(2.5, NOT_HERE) << SetTimer(2.5)
+        play >> TimerFired(2.5) << Send((look(),)) << SetTimer(4.5)
         play >> received(2.51, NOT_HERE)
         play >> received(2.6, errors=[problem("taskNotFound", taskType="getTaskDetails")]) << SetTimer(2.85)
 

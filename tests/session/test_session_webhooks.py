@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-from session_conversation import ask, done, errors, frame, image, item, opened, problem, submit, task, text
+import pytest
+from session_conversation import (
+    ask,
+    done,
+    errors,
+    frame,
+    image,
+    item,
+    opened,
+    problem,
+    processing,
+    received,
+    submit,
+    task,
+    text,
+)
 
 from runware_flow.session.commands import Deliver, Send, Settle
 from runware_flow.session.events import TaskSubmitted, TimerFired, WebhookReceived
@@ -24,6 +39,16 @@ def waiting(**changes):
 def test_call_settles_a_task_before_it_is_polled():
     with waiting() as play:
         play >> called(1.05, image()) << Deliver("t1", 0, item=ANY) << Settle("t1")
+
+
+@pytest.mark.parametrize("is_polled", [True, False])
+def test_what_a_task_took_is_known_by_the_call_and_not_by_the_poll_before(is_polled):
+    play = waiting()
+    play >> received(1.05, item())
+    if is_polled:
+        play >> TimerFired(1.2) >> received(1.25, processing())
+    play >> called(1.5, image())
+    assert play.machine._tracker.poller.history.of(("imageInference", "runware:400@1")).ordered == [0.5]
 
 
 def test_call_stands_for_an_acknowledgement_that_is_missing():
