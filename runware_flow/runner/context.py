@@ -16,7 +16,7 @@ __all__ = ("RunContext", "current_run", "current_worker")
 
 
 class RunContext:
-    """The surroundings of a function node.
+    """What an async function of a flow finds around it: its node, and the client of its run.
 
     Attributes:
         flow: the name of the flow.
@@ -122,7 +122,7 @@ current_worker: ContextVar[RunContext] = ContextVar("runware_flow_run")
 
 
 def current_run() -> RunContext:
-    """Return the surroundings of the function node that is running.
+    """Return the context of the async function that a flow runs at this moment.
 
     Raises:
         ClientStateError: called outside of a function node.

@@ -65,7 +65,6 @@ class EventBus:
     what waits, and its waiting does not count.
 
     Attributes:
-        clock, start: the clock of the event loop, and what it showed when the run began.
         is_read: there are readers, or a board that counts.
     """
 
@@ -84,8 +83,8 @@ class EventBus:
         self._refused_count = refused_count
         self._admit_run = admit
         self._is_finished = False
-        self.clock = EventLoop().time
-        self.start = self.clock()
+        self._clock = EventLoop().time
+        self._start = self._clock()
         self._events: list[weakref.ref[EventStream]] = []
         self._completions: list[weakref.ref[CompletionStream[Any]]] = []
         self.is_read = False
@@ -102,7 +101,7 @@ class EventBus:
 
     def time(self) -> float:
         """Seconds since the start of the run."""
-        return self.clock() - self.start
+        return self._clock() - self._start
 
     # Readers
 
@@ -333,6 +332,5 @@ class EventBus:
             )
         )
         for reader in self._readers:
-            if isinstance(reader, (EventStream, CompletionStream)):
-                reader.is_over = True
+            reader.is_over = True
             reader.wake()

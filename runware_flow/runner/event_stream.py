@@ -57,6 +57,8 @@ class RunStream:
         self.queue: deque[Any] = deque()
         self.bound = bound
         self.is_closed = False
+        self.is_over = False
+        """The run has ended, so nothing more is put in."""
         self.is_waiting = False
         self.is_holding = False
         """It has so much unread that the run should wait until half of it is read."""
@@ -86,7 +88,11 @@ class RunStream:
         self.wake()
         self._on_change()
 
-    async def _next(self, is_over: Callable[[], bool]) -> Any:
+    def _has_ended(self) -> bool:
+        """Whether nothing more comes; the subclass may know earlier than the run."""
+        return self.is_over
+
+    async def _next(self) -> Any:
         if self.is_waiting:
             raise anyio.BusyResourceError("reading from")
         self._turn -= 1
@@ -96,7 +102,7 @@ class RunStream:
             self._turn = _READS_A_TURN
             await anyio.lowlevel.checkpoint()
         while not self.queue:
-            if self.is_closed or is_over():
+            if self.is_closed or self._has_ended():
                 raise StopAsyncIteration
             self._arrival = anyio.Event()
             self.is_waiting = True
@@ -122,7 +128,6 @@ class EventStream(RunStream):
 
     def __init__(self, on_change: Callable[[], None]) -> None:
         super().__init__(EVENT_BOUND, on_change)
-        self.is_over = False
         self._progress: dict[str, NodeProgress] = {}
         self._texts: dict[tuple[str, int, str], list[str]] = {}
 
@@ -146,7 +151,7 @@ class EventStream(RunStream):
         return self
 
     async def __anext__(self) -> Event:
-        event: Event = await self._next(lambda: self.is_over)
+        event: Event = await self._next()
         if isinstance(event, NodeProgress):
             return self._progress.pop(event.path, event)
         if isinstance(event, NodeDelta):
@@ -168,7 +173,6 @@ class CompletionStream(RunStream, Generic[T]):
         self, many: ManyReference[T], bound: int, find: Callable[[], FanRun], on_change: Callable[[], None]
     ) -> None:
         super().__init__(bound, on_change)
-        self.is_over = False
         self._find = find
         self._count = 0
         self._has_reported_source = False
@@ -194,7 +198,7 @@ class CompletionStream(RunStream, Generic[T]):
 
     async def __anext__(self) -> Completed[T]:
         try:
-            completed: Completed[T] = await self._next(self._has_ended)
+            completed: Completed[T] = await self._next()
         except StopAsyncIteration:
             problem = self._find().problem_outcome
             if self.is_closed or self._has_reported_source or not isinstance(problem, Failed):

@@ -6,7 +6,7 @@ The libraries themselves are imported on first use, not with this package.
 from __future__ import annotations
 
 from .connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, Connection, Connector, TransportError, TransportFailure
-from .rest import Reply, RestTransport, fetch, open_http
+from .rest import Reply, RestTransport, fetch
 from .websocket import open_websocket
 
 __all__ = (
@@ -19,6 +19,5 @@ __all__ = (
     "TransportError",
     "TransportFailure",
     "fetch",
-    "open_http",
     "open_websocket",
 )

@@ -34,7 +34,7 @@ __all__ = ("MAX_DOWNLOAD_BYTES", "MAX_REDIRECTS", "download", "is_there")
 MAX_DOWNLOAD_BYTES = 4 * 2**30
 MAX_REDIRECTS = 5
 DOWNLOAD_SECONDS = 1200.0
-_ASK_SECONDS = 60.0
+_LOOK_SECONDS = 60.0
 _GONE = (403, 404, 410)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SILENT_SECONDS = 60.0
@@ -80,12 +80,12 @@ async def download(
     )
 
 
-async def is_there(http_client: httpx.AsyncClient, url: str, *, timeout: float = _ASK_SECONDS) -> bool:
+async def is_there(http_client: httpx.AsyncClient, url: str) -> bool:
     """Return whether a file of the service still exists; yes if that is not known, as without a network.
 
     Only "gone" is a no (403, 404, 410): a server that does not know HEAD, or fails, says nothing of the file.
     """
-    with anyio.move_on_after(timeout):
+    with anyio.move_on_after(_LOOK_SECONDS):
         try:
             async with _open(http_client, "HEAD", url) as response:
                 return response.status_code not in _GONE

@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
-from .connection import CLOSE_TIMEOUT, CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError
+from .connection import CONNECT_TIMEOUT, MAX_FRAME_BYTES, TransportError
 from .decoding import EncodingError
 from .loading import load
 from .tls import default_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import Callable
 
     import httpx
 
     from .connection import BodySource, Headers
     from .exchange import Answer, Endpoint
 
-__all__ = ("Reply", "RestTransport", "create_http", "fetch", "open_http")
+__all__ = ("Reply", "RestTransport", "create_http", "fetch")
 
 MAX_CONNECTIONS = 100
 """Requests in flight at once over one client of ours; the rest wait in its pool."""
@@ -88,19 +87,6 @@ async def create_http(
     return PlainClient(Pools(max_connections=max_connections, verify=verify), **options)
 
 
-@asynccontextmanager
-async def open_http(
-    *, max_connections: int = MAX_CONNECTIONS, ssl_context: ssl.SSLContext | None = None
-) -> AsyncGenerator[httpx.AsyncClient, None]:
-    """The same for the time of a block; closing is shielded and bounded."""
-    http_client = await create_http(max_connections=max_connections, ssl_context=ssl_context)
-    try:
-        yield http_client
-    finally:
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            await http_client.aclose()
-
-
 class RestTransport:
     """Posts to one URL. It owns nothing: who opened the HTTP client closes it.
 
@@ -119,7 +105,7 @@ class RestTransport:
         """Prepare posting to `url`.
 
         Args:
-            http_client: from `open_http`, or the user's own, whose proxies, certificates and hooks then hold.
+            http_client: from `create_http`, or the user's own, whose proxies, certificates and hooks then hold.
             url: `http://` or `https://`.
             headers: sent with every request; the key is here, and is never shown.
             max_reply_bytes: the largest body that is accepted.
