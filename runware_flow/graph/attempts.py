@@ -121,8 +121,6 @@ def what_follows(
 
 
 def _pause_seconds(error: Exception, tries: int, backoff: float, luck: float) -> float:
-    if not isinstance(error, RunwareError):
-        return 0.0
-    if error.retry_after is not None:
+    if isinstance(error, RunwareError) and error.retry_after is not None:
         return error.retry_after
     return min(backoff * 2.0 ** min(tries - 1, 8), backoff * _LONGEST_PAUSE) * (1 - luck / 2)

@@ -8,7 +8,7 @@ import anyio
 import pytest
 from PIL import Image
 
-from runware_flow import Abandoned, Batch, Client, DeclarationError, Flow, FlowFailed, RunwareError
+from runware_flow import Abandoned, Batch, Client, DeclarationError, Flow, FlowFailed, Retry, RunwareError
 from runware_flow.emulator import Emulator
 from runware_flow.tasks import Caption, ImageInference, TextInference
 
@@ -149,7 +149,7 @@ def test_save_of_a_result_without_a_medium_fails_with_a_sentence(run, folder):
 def test_save_that_fails_leaves_no_file_and_is_tried_again_with_a_retry(run, folder):
     async def main(emulator, client):
         flow = Flow("x")
-        path = flow.then(art("a"), label="art").save("{label}", retry=3)
+        path = flow.then(art("a"), label="art").save("{label}", retry=Retry(3, backoff=0.0))
         fetched = []
         save = client.save
 

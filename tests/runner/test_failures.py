@@ -6,7 +6,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from runware_flow import Abandoned, Failed, Flow, FlowFailed, NodeNotAvailable, Ok, RunwareTimeoutError, Skipped
+from runware_flow import Abandoned, Failed, Flow, FlowFailed, NodeNotAvailable, Ok, Retry, RunwareTimeoutError, Skipped
 
 
 class Boom(Exception):
@@ -163,13 +163,13 @@ def test_retry_of_a_function_counts_attempts_in_total(run):
             raise Boom(str(len(calls)))
         return "done"
 
-    node = flow.then(third_time, retry=3)
+    node = flow.then(third_time, retry=Retry(3, backoff=0.0))
 
     async def main():
         assert (await flow.execute())[node] == "done"
         calls.clear()
         flow_of_two = Flow()
-        flow_of_two.then(third_time, retry=2)
+        flow_of_two.then(third_time, retry=Retry(2, backoff=0.0))
         with pytest.raises(FlowFailed) as info:
             await flow_of_two.execute()
         assert str(info.value.__cause__) == "2"

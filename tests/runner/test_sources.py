@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from runware_flow import Failed, Flow, FlowFailed, NodeNotAvailable, Ok
+from runware_flow import Failed, Flow, FlowFailed, NodeNotAvailable, Ok, Retry
 
 
 async def double(x):
@@ -360,7 +360,7 @@ def test_foreign_cancel_of_an_asyncio_task_is_a_failure_of_who_awaited_it():
         await cancelled()
 
     flow = Flow(concurrency=1, on_error="continue")
-    node = flow.then(cancelled, retry=2)
+    node = flow.then(cancelled, retry=Retry(2, backoff=0.0))
     many = flow.map(source, double)
 
     async def main():

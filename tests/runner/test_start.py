@@ -7,7 +7,7 @@ import anyio.lowlevel
 import pytest
 from service import Service, art, upscale
 
-from runware_flow import Failed, Flow, FlowFailed, NodeNotAvailable, Ok, Skipped
+from runware_flow import Failed, Flow, FlowFailed, NodeNotAvailable, Ok, Retry, Skipped
 from runware_flow.graph.events import NodeProgress, NodeSettled, NodeStarted, RunFinished, RunStarted
 
 
@@ -169,7 +169,7 @@ def test_events_tell_the_whole_run_in_order(run):
 
 def test_events_count_attempts_and_tell_failures_and_skips(run):
     flow = Flow(on_error="continue")
-    bad = flow.then(boom, retry=2)
+    bad = flow.then(boom, retry=Retry(2, backoff=0.0))
     bad.then(double)
 
     async def main():
