@@ -164,7 +164,10 @@ asks(work)""",
         "asks(lambda client: client.image_upload('nowhere.png'))",
         "image: there is no file",
     ),
-    "an empty id for `client.content`": ("asks(lambda client: client.content.get_model(''))", "are named by an id, a slug or an AIR"),
+    "an empty id for `client.content`": (
+        "asks(lambda client: client.content.get_model(''))",
+        "are named by an id, a slug or an AIR",
+    ),
     "a failure inside `flow.start`": (
         """
 async def work(client):
