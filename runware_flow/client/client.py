@@ -488,7 +488,7 @@ class Client(Utilities):
     ) -> tuple[SessionDriver, Delivery[Any]]:
         """Hand a task to the session; gives the session driver that has it now, from which the caller withdraws it."""
         driver = self._here()
-        prepared.course.begin()
+        prepared.send_state.begin()
         with self._services.documenting(prepared):
             seconds = check_seconds(timeout, self._settings.poll_timeout)
         deadline = self._event_loop.time() + seconds
@@ -537,7 +537,7 @@ class Client(Utilities):
         Args:
             stack: is closed when the stream's block is left.
         """
-        prepared.course.begin()
+        prepared.send_state.begin()
         with self._services.documenting(prepared):
             seconds = check_seconds(timeout, self._settings.timeout)
         deadline = self._event_loop.time() + seconds

@@ -246,7 +246,7 @@ class Delivery(Generic[R]):
             raw_code="aborted",
             task_type=request.task_type,
             task_uuid=request.task_id,
-            may_be_billed=request.course.has_left is not False,
+            may_be_billed=request.send_state.has_left is not False,
         )
         self.settle(error)
 

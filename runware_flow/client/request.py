@@ -44,8 +44,8 @@ UTILITIES = frozenset(
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-class Course(msgspec.Struct):
-    """The way of a request that is being performed.
+class SendState(msgspec.Struct):
+    """What is known of a request while it is sent and awaited.
 
     Attributes:
         pending_at: when the service last said that it still works on it, on the loop's clock.
@@ -86,8 +86,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """The registry decided something: the model was named by its slug, or the task type was left out."""
     is_journalled: bool = False
     """Its taskUUID is on record for it, so that `conflictTaskUUID` means that the service has it."""
-    course: Course = msgspec.field(default_factory=Course)
-    """What is known of its way, filled in while it is performed."""
+    send_state: SendState = msgspec.field(default_factory=SendState)
+    """Filled in while it is performed."""
 
 
 def prepare(

@@ -93,7 +93,7 @@ class SessionDriver:
             self._expiries.drop(task_id)
             if self._tracing is not None:
                 self._tracing.withdrawn(task_id, is_late=delivery.is_late)
-            delivery.request.course.note(self._machine.pending_at(task_id))
+            delivery.request.send_state.note(self._machine.pending_at(task_id))
             self.handle(events.TaskWithdrawn(self._clock(), task_id))
             self._link.forget(task_id)
 
@@ -149,7 +149,7 @@ class SessionDriver:
         """Note that tasks are given to a connection: from here on the service may have them."""
         for task_id in task_ids:
             if (delivery := self._deliveries.get(task_id)) is not None:
-                delivery.request.course.has_left = True
+                delivery.request.send_state.has_left = True
 
     def has_room(self, model: str) -> bool:
         """Whether a task of this model may be sent now."""
@@ -188,7 +188,7 @@ class SessionDriver:
             case commands.Settle(task_id, error, pending_at):
                 if (delivery := self._deliveries.pop(task_id, None)) is not None:
                     self._expiries.drop(task_id)
-                    delivery.request.course.note(pending_at)
+                    delivery.request.send_state.note(pending_at)
                     delivery.settle(error)
             case commands.Send(entries):
                 self._link.send(entries)

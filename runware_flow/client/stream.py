@@ -335,7 +335,7 @@ async def _send(
     task_uuid = prepared.task_id
 
     def leave() -> None:
-        prepared.course.has_left = True
+        prepared.send_state.has_left = True
 
     deadline = anyio.current_time() + timeout
     while True:
@@ -394,5 +394,5 @@ def _closed(prepared: Prepared) -> RunwareError:
         raw_code="aborted",
         task_type=prepared.task_type,
         task_uuid=prepared.task_id,
-        may_be_billed=bool(prepared.course.has_left),
+        may_be_billed=bool(prepared.send_state.has_left),
     )

@@ -447,10 +447,11 @@ class Flow:
     def plan(self, *, journal: JournalOption = None, prices: Mapping[str, PriceOption] | None = None) -> Plan:
         """Tell what a run would send and cost, and what only the run decides. Sends nothing, writes nothing.
 
-        Builders are called on stand-ins for results not known yet: real results with made-up contents. One that
-        asks such a value a question is called for each answer, and each way that it goes is listed; one that cannot
-        work without the real value is listed as decided by the run. Functions are not called. Items that have a length
-        are counted, and the first 256 tried; an iterator is not touched. What a journal would restore is counted too.
+        Builders are called with stand-ins for results that are not known yet: real results with made-up contents. A
+        builder that branches on such a value is called once for each answer, and each branch is listed; one that needs
+        the real value is listed as decided by the run. Functions are not called. Items that have a length are counted,
+        and the builder is called for the first 256; an iterator is not touched. What a journal would restore is counted
+        too.
 
         Args:
             journal: the journal to learn prices from, by default the flow's own.

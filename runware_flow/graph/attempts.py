@@ -87,7 +87,7 @@ def what_follows(
     attempts: Attempts | None = None,
     budget: RetryBudget | None = None,
     has_fallback: bool = False,
-    luck: float = 0.0,
+    jitter: float = 0.0,
 ) -> Next:
     """Decide what follows a failed attempt.
 
@@ -98,13 +98,13 @@ def what_follows(
         now: seconds since the start of the run. Nothing is tried that could only begin past the deadline.
         attempts: what else is known of the node's attempts.
         budget: the run's, from which a second purchase takes.
-        luck: from 0 to 1, by which a pause of ours is made shorter, up to half of it.
+        jitter: from 0 to 1, by which a pause of ours is made shorter, up to half of it.
     """
     retry, note = policy.retry, None
     before = (attempts.before_fallback if attempts is not None else None) or 0
     tries = attempt - before
     if tries < retry.attempts and may_try_again(error, sends=sends, on=retry.on):
-        seconds = _pause_seconds(error, tries, retry.backoff, luck)
+        seconds = _pause_seconds(error, tries, retry.backoff, jitter)
         then = now + seconds
         is_late = policy.deadline is not None and then >= policy.deadline
         if retry.max_elapsed is not None and attempts is not None:
@@ -120,7 +120,7 @@ def what_follows(
     return Next("end", note=note)
 
 
-def _pause_seconds(error: Exception, tries: int, backoff: float, luck: float) -> float:
+def _pause_seconds(error: Exception, tries: int, backoff: float, jitter: float) -> float:
     if isinstance(error, RunwareError) and error.retry_after is not None:
         return error.retry_after
-    return min(backoff * 2.0 ** min(tries - 1, 8), backoff * _LONGEST_PAUSE) * (1 - luck / 2)
+    return min(backoff * 2.0 ** min(tries - 1, 8), backoff * _LONGEST_PAUSE) * (1 - jitter / 2)

@@ -82,8 +82,8 @@ class AttemptState:
         A client of this library says when a request leaves: it keeps it while its media are uploaded, and until there
         is a connection. Of any other client, a request counts as having left.
         """
-        course = getattr(self.request, "course", None)
-        return self.was_sent_before or (self.is_with_client and getattr(course, "has_left", None) is not False)
+        send_state = getattr(self.request, "send_state", None)
+        return self.was_sent_before or (self.is_with_client and getattr(send_state, "has_left", None) is not False)
 
     @property
     def is_hedged(self) -> bool:

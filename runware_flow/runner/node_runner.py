@@ -221,7 +221,7 @@ class NodeRunner:
             attempts=known,
             budget=self._retries,
             has_fallback=fallback is not None,
-            luck=random.random(),
+            jitter=random.random(),
         )
         if what.action == "end":
             _explain(error, what.note, known)

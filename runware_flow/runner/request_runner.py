@@ -357,7 +357,7 @@ class RequestRunner:
         return self._costed(request)
 
     async def perform(self, attempt: AttemptState) -> list[Any]:
-        """Send a request or ask for it, and wait for its results; its outcome is in the journal, then booked."""
+        """Send a request or poll for it, and wait for its results; its outcome is in the journal, then booked."""
         spec, request, entry = attempt.step.spec, attempt.request, attempt.entry
         function = self._collect if attempt.was_sent_before else self._call
         results: list[Any]
@@ -405,7 +405,7 @@ class RequestRunner:
         return await self._call(attempt, sent_before="maybe")
 
     async def _call(self, attempt: AttemptState, **options: Any) -> list[Any]:
-        """Have the client send a request, or ask for it, and wait for its results, in the server's order."""
+        """Have the client send a request, or poll for it, and wait for its results, in the server's order."""
         step, request = attempt.step, attempt.request
         if step.spec.policy.timeout is not None:
             options["timeout"] = step.spec.policy.timeout
@@ -423,9 +423,9 @@ class RequestRunner:
             results: list[Any] = await self._client.perform(request, **options)
             return results
         finally:
-            course = getattr(request, "course", None)
-            if attempt.record is not None and course is not None and course.pending_at is not None:
-                attempt.record.processing = self.event_bus.time() - (anyio.current_time() - course.pending_at)
+            send_state = getattr(request, "send_state", None)
+            if attempt.record is not None and send_state is not None and send_state.pending_at is not None:
+                attempt.record.processing = self.event_bus.time() - (anyio.current_time() - send_state.pending_at)
 
     def _report_progress(self, attempt: AttemptState, progress: Any) -> None:
         attempt.note_activity()
@@ -434,13 +434,13 @@ class RequestRunner:
             self.event_bus.node_progress(attempt.run, attempt.step, float(share))
 
     async def _read(self, attempt: AttemptState, options: dict[str, Any]) -> list[Any]:
-        """Read a text while it is written; its pieces are events. If it breaks off, it is asked for by its taskUUID."""
+        """Read a text while it is written; its pieces are events. If it breaks off, it is polled for."""
         number = 1 if attempt.record is None else attempt.record.attempts
-        told: dict[str, list[str]] = {"text": [], "reasoning": []}
+        pieces: dict[str, list[str]] = {"text": [], "reasoning": []}
 
         def on_delta(kind: str, text: str) -> None:
             attempt.note_activity()
-            told[kind].append(text)
+            pieces[kind].append(text)
             self.event_bus.node_delta(attempt.run, attempt.step, number, kind, text)
 
         options.pop("sent_before", None)  # a stream cannot be polled
@@ -451,7 +451,7 @@ class RequestRunner:
                 raise
             results = await self._collect_text(attempt, broken, options.get("timeout"))
             for kind, whole in (("reasoning", results[0].reasoning_content), ("text", results[0].text)):
-                begun = "".join(told[kind])
+                begun = "".join(pieces[kind])
                 if whole and len(whole) > len(begun) and whole.startswith(begun):
                     on_delta(kind, whole[len(begun) :])
         return results

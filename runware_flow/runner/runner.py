@@ -163,7 +163,7 @@ class Runner:
         self._workers: TaskGroup | None = None
         self._worker_count = 0
         self._parked: list[anyio.Event] = []
-        self._has_keeper = False
+        self._resumes_parked = False
         self._gate: anyio.Event | None = None
         self._display: ProgressDisplay | None = None
         self._contests: dict[tuple[ScopeRun, Step], anyio.CancelScope] = {}
@@ -306,8 +306,8 @@ class Runner:
                 self._call_worker()
             run, step = job
             await (self._contest if step.role.may_lose else self._perform)(run, step, context)
-            if machine.waiting and not self._has_keeper:
-                self._call_keeper()
+            if machine.waiting and not self._resumes_parked:
+                self._start_resuming()
             if machine.has_changes:
                 self.carry_out()
             turn -= 1
@@ -315,12 +315,13 @@ class Runner:
                 turn = _NODES_A_TURN
                 await anyio.lowlevel.checkpoint()
 
-    def _call_keeper(self) -> None:
+    def _start_resuming(self) -> None:
         assert self._workers is not None
-        self._has_keeper = True
-        self._workers.start_soon(self._keep_waiting)
+        self._resumes_parked = True
+        self._workers.start_soon(self._resume_parked)
 
-    async def _keep_waiting(self) -> None:
+    async def _resume_parked(self) -> None:
+        """Let parked nodes go on as their pauses end and slots come; one task for all of them."""
         while not self.machine.is_finished:
             await self.pauses.wait_due()
             if self._attends:

@@ -33,7 +33,7 @@ __all__ = ("exchange_failed", "exchange_finished")
 BUSY = frozenset({429, 503})
 """The service has not accepted the request [doc]."""
 
-_PERSISTENCE = 10
+_MAX_FAILED_POLLS = 10
 """Failed polls in a row, three minutes by the usual backoff, before a task that may have arrived is given up."""
 
 
@@ -284,7 +284,7 @@ def _poll_failed(tracker: Tracker, entry: Entry, error: RunwareError, at: float,
     entry.unanswered += 1
     limit = options.max_reconnect_attempts
     if not entry.confirmed:
-        limit = min(limit, max(options.max_retries, _PERSISTENCE) if has_reached else options.max_retries)
+        limit = min(limit, max(options.max_retries, _MAX_FAILED_POLLS) if has_reached else options.max_retries)
     if entry.unanswered > limit:
         error.may_be_billed = True  # it says nothing of the task
         tracker.settle(entry, error)

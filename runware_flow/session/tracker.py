@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ("Tracker",)
 
-_DEAF = 6
+_MAX_UNANSWERED = 6
 """Polls in a row without a reply (a minute and a half) before a task that was overdue anyway is given up."""
 
 _REPLAY_GRACE = 0.25
@@ -333,7 +333,7 @@ class Tracker:
         # A poll of an answered sync task may get no reply [3p]: read the archive. Of an async task a reply was lost.
         patience = 2 if entry.submission.delivery == "async" else 0
         entry.is_doubted = lane is Lane.POLL and entry.unanswered > patience
-        if entry.fallback is not None and not entry.confirmed and entry.unanswered >= _DEAF:
+        if entry.fallback is not None and not entry.confirmed and entry.unanswered >= _MAX_UNANSWERED:
             entry.fallback.may_be_billed = True  # whatever was said of a later send
             self.settle(entry, entry.fallback)
         else:

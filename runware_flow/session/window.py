@@ -181,14 +181,14 @@ class Window:
             self._finished += 1
             self.accepted()
 
-    def refused(self, error: RunwareError, sent_at: float, at: float, luck: float) -> None:
+    def refused(self, error: RunwareError, sent_at: float, at: float, jitter: float) -> None:
         """The service has not taken a task.
 
         Args:
             error: what it said; its `retry_after` is obeyed.
             sent_at: when the task was sent.
             at: the time now.
-            luck: a number in [0, 1) by which clients differ in when they try again.
+            jitter: a number in [0, 1) by which clients differ in when they try again.
         """
         options = self._options
         self.refusals += 1
@@ -201,7 +201,7 @@ class Window:
             self.held_until = max(self.held_until, at + min(error.retry_after, options.refusal_timeout))
         if self.in_flight == 0:
             self._tries += 1
-            wait = min(backoff(self._tries, options.retry_delay, "exponential", luck), STEP)
+            wait = min(backoff(self._tries, options.retry_delay, "exponential", jitter), STEP)
             self.held_until = max(self.held_until, at + wait)
             if self._refusing_since is None:
                 self._refusing_since = sent_at

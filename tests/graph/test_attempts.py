@@ -77,11 +77,11 @@ def test_retry_on_narrows_and_widens_but_never_buys_what_may_stand(error, on, se
     assert (follows(error, Retry(3, on), sends=sends).action == "again") == is_tried
 
 
-def test_retry_backoff_doubles_up_to_sixteen_times_and_luck_halves_it_at_most():
+def test_retry_backoff_doubles_up_to_sixteen_times_and_jitter_halves_it_at_most():
     pauses = [follows(BUSY, Retry(99, backoff=2.0), attempt=attempt).seconds for attempt in (1, 2, 3, 4, 5, 6, 50)]
     assert pauses == [2, 4, 8, 16, 32, 32, 32]
-    assert follows(BUSY, Retry(backoff=2.0), luck=1.0).seconds == 1.0
-    assert follows(LIMITED, Retry(backoff=2.0), luck=1.0).seconds == 7.0
+    assert follows(BUSY, Retry(backoff=2.0), jitter=1.0).seconds == 1.0
+    assert follows(LIMITED, Retry(backoff=2.0), jitter=1.0).seconds == 7.0
     assert follows(BUSY, Retry(backoff=0)) == Next("again")
 
 
