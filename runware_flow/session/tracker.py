@@ -146,7 +146,8 @@ class Tracker:
         """There is a connection: send waiting tasks, poll those that were sent before."""
         self.is_open = True
         for entry in list(self.entries.values()):
-            self._start(entry, at)
+            if entry.task_id not in entry.window.waiting:  # else its window lets it go
+                self._start(entry, at)
 
     def disconnected(self, *, may_replay: bool = True) -> None:
         """The connection was lost, with every answer on its way.
@@ -297,7 +298,7 @@ class Tracker:
         """Once all suspects had their turn, let those go on that waited for that."""
         if self.is_open and self._next_suspect() is None:
             for entry in list(self.entries.values()):
-                if not entry.is_awaited:
+                if not entry.is_awaited and entry.task_id not in entry.window.waiting:
                     self._start(entry, at)
 
     def overdue(self, task_id: TaskId, at: float) -> None:

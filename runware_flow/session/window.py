@@ -311,7 +311,7 @@ class Windows:
         for window in list(self.closed.values()):
             while (who := window.next_waiting(at, has_connection=has_connection)) is not None:
                 yield window, who
-            if window.is_open:
+            if window.is_open and not window.waiting:  # without a connection, tasks wait for one
                 del self.closed[window.name]
 
     def hold(self, peaks: Mapping[str, int], at: float) -> None:

@@ -340,6 +340,27 @@ def test_task_that_is_refused_too_long_is_polled_first_if_an_earlier_send_was_no
     assert play.commands(Settle)[-1].error.code == "rateLimit"
 
 
+def test_window_that_opens_while_there_is_no_connection_lets_each_task_go_once() -> None:
+    made = world(capacity=2)
+    for number in range(6):
+        made.submit(submission(f"t{number}"), Plan([100.0]))
+    made.run(0.1)
+    assert made.machine.statistics().models[MODEL].waiting == 4
+    made.service.capacity = None
+    made.faults.refuse = 1.0
+    made.kill()
+    made.run(25.0)
+    made.faults.refuse = 0.0
+    made.run(30.0)
+    assert sorted(made.service.accepted) == [f"t{number}" for number in range(6)]
+    made.service.capacity = 7
+    for number in range(6, 9):
+        made.submit(submission(f"t{number}"), Plan([1.0]))
+    assert made.run_until_settled(300.0)
+    assert not any(settled.error for settled in made.settled.values())
+    assert len(made.service.accepted) == 9
+
+
 def test_slot_that_is_given_back_goes_to_the_next() -> None:
     play = opened()
     play.machine.handle(TaskSubmitted(1.0, task()))
@@ -430,6 +451,14 @@ class WindowRules(RuleBasedStateMachine):
     def kill(self) -> None:
         self.world.kill()
 
+    @precondition(lambda self: self.duplex)
+    @rule(seconds=st.sampled_from([1.0, 20.0]))
+    def stay_without_a_connection(self, seconds: float) -> None:
+        self.world.faults.refuse = 1.0
+        self.world.kill()
+        self.world.run(seconds)
+        self.world.faults.refuse = 0.0
+
     @invariant()
     def never_more_in_flight_than_the_window_allows(self) -> None:
         if not hasattr(self, "world"):
@@ -442,9 +471,9 @@ class WindowRules(RuleBasedStateMachine):
             found = tracker.windows.of(name)
             assert found.in_flight == counts.get(name, 0) + self.slots.count(name)
             assert found.in_flight <= found.limit
-            assert found.is_open == (name not in tracker.windows.closed)
+            assert (found.is_open and not found.waiting) == (name not in tracker.windows.closed)
             assert found.limit == inf or found.limit >= 1
-            assert not (found.is_open and found.waiting)
+            assert not (found.is_open and found.waiting and tracker.is_open)
             # Whatever waits is woken: there is a timer, or something of it is in flight.
             if found.waiting and tracker.is_open:
                 assert found.next_at(has_connection=True) < inf
