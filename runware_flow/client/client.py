@@ -129,6 +129,8 @@ class Client(Utilities):
         Raises:
             ClientStateError: from another event loop, thread or process than that of the client's first use.
         """
+        if self._driver is not None and not self._is_closed:
+            self._here()  # first: the lock belongs to the event loop too
         async with self._disconnecting:
             driver = self._driver
             if driver is None or self._is_closed:
@@ -180,14 +182,15 @@ class Client(Utilities):
             RunwareTimeoutError: a connection that was lost could not be opened again within the client's `timeout`.
         """
         self._here()
-        with anyio.move_on_after(self._settings.timeout):
-            await self._connect()
-            return
-        raise RunwareTimeoutError(
-            f"there was no connection within {self._settings.timeout:g} s; the client goes on trying to connect",
-            code="timeout",
-            raw_code="timeout",
-        )
+        with self._services.documenting():
+            with anyio.move_on_after(self._settings.timeout):
+                await self._connect()
+                return
+            raise RunwareTimeoutError(
+                f"there was no connection within {self._settings.timeout:g} s; the client goes on trying to connect",
+                code="timeout",
+                raw_code="timeout",
+            )
 
     @overload
     async def run(
@@ -519,7 +522,8 @@ class Client(Utilities):
         cost_tracker = current_cost_tracker.get()
         if cost_tracker is not None and prepared.task_type not in requests.UTILITIES:
             cost_tracker.add(delivery)
-        driver.submit(delivery, submission, deadline)
+        with self._services.documenting(prepared):
+            driver.submit(delivery, submission, deadline)
         return driver, delivery
 
     async def _start_stream(

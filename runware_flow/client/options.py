@@ -196,17 +196,15 @@ def _key(key: object) -> Secret:
     if isinstance(key, Secret):
         return key
     if not isinstance(key, str) or not key.strip():
-        raise RunwareError(
+        raise _unusable_key(
             "no API key: pass Client(api_key=...) or set RUNWARE_API_KEY; without a key there is the emulator:"
             " `runware-flow emulate -- COMMAND`",
-            code="auth",
-            raw_code="missingApiKey",
+            "missingApiKey",
         )
     if not key.strip().isascii() or any(character.isspace() for character in key.strip()):
-        raise RunwareError(
+        raise _unusable_key(
             "the API key holds spaces or characters that no key has; look for a copying mistake",
-            code="auth",
-            raw_code="invalidApiKey",
+            "invalidApiKey",
         )
     return Secret(key.strip())
 
@@ -280,6 +278,10 @@ def _check_environment(environment: object) -> None:
     if environment is not None and not (isinstance(environment, str) and is_environment(environment)):
         name = "serverless_environment"
         raise _invalid(name, f"Client({name}={environment!r}): {ENVIRONMENT_RULE}")
+
+
+def _unusable_key(message: str, raw_code: str) -> RunwareError:
+    return add_documentation(RunwareError(message, code="auth", raw_code=raw_code))
 
 
 def _invalid(parameter: str, message: str) -> RunwareError:

@@ -339,9 +339,9 @@ class Utilities:
     async def save(self, result: MediaResult, path: str | os.PathLike[str], *, timeout: float | None = None) -> Path:
         """Write a result's medium to a file, and return its path.
 
-        A path without the extension of a medium gets that of the content; an existing folder gets a file named by the
-        result's UUID; missing folders are made, and `~` is the home folder. The file appears whole or not at all, also
-        after a cancel.
+        A path without the extension of a medium gets that of the content; a folder (one that exists, or a `str` that
+        ends in a separator) gets a file named by the result's UUID; missing folders are made, and `~` is the home
+        folder. The file appears whole or not at all, also after a cancel.
 
         Args:
             result: an `ImageResult`, a `VideoResult`, or any other result with a medium.
@@ -485,7 +485,8 @@ class Utilities:
             RunwareError: the list could not be fetched; the old one stays.
         """
         self._here()
-        await self._services.refresh_registry()
+        with self._services.documenting():
+            await self._services.refresh_registry()
         return self.registry
 
     def clear_validator_cache(self) -> None:

@@ -94,6 +94,10 @@ def check_address(app_id: str, endpoint_path: str | None, environment: str | Non
     Raises:
         RunwareError: code `validation`, naming the parameter.
     """
+    names: dict[str, Any] = {"app_id": app_id, "endpoint_path": endpoint_path, "environment": environment}
+    for name, given in names.items():
+        if not isinstance(given, str) and (given is not None or name == "app_id"):
+            raise _invalid(name, f"{name} is a text, not {given!r:.80}")
     segments = endpoint_path.split("/") if endpoint_path else []
     rules: tuple[tuple[str, object, bool, str], ...] = (
         ("app_id", app_id, _APP.fullmatch(app_id) is not None, "6 to 30 small letters, digits and hyphens"),

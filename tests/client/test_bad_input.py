@@ -12,7 +12,7 @@ import httpx
 import pytest
 from waiting import wait_until
 
-from runware_flow import Client, RunwareError, RunwareTimeoutError, file_to_data_uri
+from runware_flow import Client, ClientStateError, RunwareError, RunwareTimeoutError, file_to_data_uri
 from runware_flow.client.media import INLINE_LIMIT_BYTES
 from runware_flow.client.options import check_callback
 from runware_flow.client.request import check_task_id, prepare, read_task_id
@@ -330,5 +330,77 @@ def test_unknown_model_is_told_once(run, open_pair):
             with pytest.raises(RunwareError) as caught:
                 await client.run({"model": "nope:1@1"})
             assert "".join(traceback.format_exception(caught.value)).count("nope:1@1 is not in the registry") == 1
+
+    run(main)
+
+
+def test_folder_that_a_separator_names_is_made_and_keeps_every_file(run, open_pair, tmp_path):
+    """Both were written to `out.jpg`, and the second replaced the first."""
+
+    async def main():
+        async with open_pair() as (_, client):
+            images = await client.run({**KITE, "numberResults": 2})
+            paths = [await client.save(image, f"{tmp_path}/out/") for image in images]
+        assert paths == [tmp_path / "out" / f"{image.image_uuid}.jpg" for image in images]
+        assert all(path.is_file() for path in paths)
+
+    run(main)
+
+
+@pytest.mark.parametrize("method", ["is_available", "read"])
+def test_what_has_no_medium_is_refused(run, open_pair, method):
+    async def main():
+        async with open_pair() as (_, client):
+            with pytest.raises(TypeError, match="only a result that is a medium"):
+                await getattr(client, method)(None)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"app_id": None}, "app_id"),
+        ({"endpoint_path": 5}, "endpoint_path"),
+        ({"environment": 5}, "environment"),
+        ({"payload": [1]}, "payload"),
+        ({"payload": None}, "payload"),
+    ],
+)
+def test_app_is_addressed_by_texts_and_given_a_dict(run, open_pair, given, named):
+    async def main():
+        async with open_pair() as (_, client):
+            with pytest.raises(RunwareError, match=named) as caught:
+                await client.invoke(**{"app_id": "my-own-app", "payload": {}, **given})
+            assert (caught.value.code, caught.value.parameter) == ("validation", named)
+
+    run(main)
+
+
+def test_disconnect_in_another_event_loop_says_so(run, open_pair):
+    async def main():
+        async with open_pair() as (_, client):
+            await client.connect()
+            for other in ("asyncio", "trio"):
+                with pytest.raises(ClientStateError, match="in the event loop"):
+                    await anyio.to_thread.run_sync(lambda name=other: anyio.run(client.disconnect, backend=name))
+
+    run(main)
+
+
+def test_errors_of_the_client_itself_link_to_a_page(run, monkeypatch):
+    monkeypatch.delenv("RUNWARE_API_KEY", raising=False)
+    gone = {"ws_base_url": "ws://127.0.0.1:1", "schemas_base_url": "http://127.0.0.1:1", "max_retries": 0}
+
+    async def main():
+        with pytest.raises(RunwareError) as keyless:
+            Client()
+        async with Client("rw-key", **gone) as client:
+            with pytest.raises(RunwareError) as unreachable:
+                await client.connect()
+            with pytest.raises(RunwareError) as unknown:
+                await client.refresh_registry()
+        pages = [caught.value.documentation for caught in (keyless, unreachable, unknown)]
+        assert pages == ["https://runware.ai/docs/platform/errors"] * 3
 
     run(main)

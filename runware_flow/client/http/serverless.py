@@ -16,7 +16,7 @@ from runware_flow.client.request import check_task_id, read_task_id
 from runware_flow.errors import RunwareError, RunwareTimeoutError
 from runware_flow.session.retry import backoff
 from runware_flow.wire import serverless as rules
-from runware_flow.wire.codec import place, to_wire
+from runware_flow.wire.codec import is_mapping, place, to_wire
 from runware_flow.wire.serverless import AppTask
 
 if TYPE_CHECKING:
@@ -61,6 +61,13 @@ class Apps:
         pause = check_seconds(poll_interval, rules.POLL_SECONDS, name="poll_interval")
         task_id = read_task_id(task_id)
         seconds = check_seconds(timeout, self._settings.poll_timeout)
+        if not is_mapping(payload):
+            raise RunwareError(
+                f"the payload of an app is a dict, not {payload!r:.80}",
+                code="validation",
+                raw_code="invalidParameter",
+                parameter="payload",
+            )
         wire, local_media = to_wire(payload)
         path = rules.invoke_path(app_id, endpoint_path, environment, waits=sync and wait)
         with anyio.move_on_after(seconds):
@@ -79,6 +86,7 @@ class Apps:
             code="timeout",
             raw_code="timeout",
             task_uuid=task_id,
+            may_be_billed=True,
         )
 
     async def get_task(self, app_id: str, task_id: str, *, environment: str | None, timeout: float | None) -> AppTask:

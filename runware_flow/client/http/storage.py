@@ -46,6 +46,7 @@ async def read_media(result: MediaResult, http_client: httpx.AsyncClient, *, tim
 
 async def is_available(result: MediaResult, http_client: httpx.AsyncClient) -> bool:
     """Tell whether a result's medium can be had, without fetching it."""
+    _check_medium(result)
     kept = file_of(result)
     if result.inline is not None or (kept is not None and await anyio.Path(kept).is_file()):
         return True
@@ -58,12 +59,14 @@ async def save_media(
 ) -> Path:
     """Write a result's medium to `path` and return where it is.
 
-    A path without the extension of a medium gets that of the content; an existing folder gets a file named by the
-    result's UUID. `~` is the home folder. Missing folders are made. The file appears whole or not at all, also after a
-    cancel or a crash: the content is written piece by piece to a temporary file beside it, which is then renamed.
+    A path without the extension of a medium gets that of the content; a folder (one that exists, or a `str` that ends
+    in a separator) gets a file named by the result's UUID. `~` is the home folder. Missing folders are made. The file
+    appears whole or not at all, also after a cancel or a crash: the content is written piece by piece to a temporary
+    file beside it, which is then renamed.
     """
     target = local_path(path)
-    if await anyio.Path(target).is_dir():
+    names_folder = isinstance(path, str) and path.endswith((os.sep, os.altsep or os.sep))  # a Path drops the separator
+    if names_folder or await anyio.Path(target).is_dir():
         target /= _file_name(getattr(result, "uuid", None))
     await anyio.Path(target.parent).mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
@@ -95,11 +98,7 @@ def _file_name(uuid: object) -> str:
 async def _hand_over(
     result: MediaResult, http_client: httpx.AsyncClient, sink: Callable[[bytes], Awaitable[None]], timeout: float
 ) -> None:
-    if not isinstance(cast("object", result), MediaResult):
-        each = ": save each of its results by itself" if isinstance(result, list) else ""
-        if hasattr(result, "__runware_node__"):
-            each = ": run the flow and save result[node], or let the flow do it, with node.save(template)"
-        raise TypeError(f"only a result that is a medium can be saved or read, not a {type(result).__name__}{each}")
+    _check_medium(result)
     kept = file_of(result)
     if kept is not None and await anyio.Path(kept).is_file():
         async with await anyio.open_file(kept, "rb") as file:
@@ -122,3 +121,16 @@ async def _hand_over(
             task_uuid=result.task_uuid,
         ) from error
     await sink(content)
+
+
+def _check_medium(result: MediaResult) -> None:
+    """Check that this is one result with a medium, and no list of them or node of a flow.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if not isinstance(cast("object", result), MediaResult):
+        each = ": save each of its results by itself" if isinstance(result, list) else ""
+        if hasattr(result, "__runware_node__"):
+            each = ": run the flow and save result[node], or let the flow do it, with node.save(template)"
+        raise TypeError(f"only a result that is a medium can be saved or read, not a {type(result).__name__}{each}")
