@@ -626,10 +626,11 @@ class Tracker:
             self._polls.set(entry.task_id, at + policy.unknown_wait(entry.unknowns) * self.poller.pressure)
 
     def _give_up_unknown(self, entry: Entry, at: float) -> None:
-        # A send that went down with its connection was no try that the service refused.
-        has_tries = entry.went_down or entry.retries < self.options.max_retries
+        # A send that went down with its connection was no try that the service refused; that of an earlier process, none.
+        is_retry = entry.sends > 0 and not entry.went_down
+        has_tries = not is_retry or entry.retries < self.options.max_retries
         if entry.may_send and entry.fallback is None and has_tries:
-            entry.retries += not entry.went_down
+            entry.retries += is_retry
             entry.unknowns = 0
             entry.has_history = True
             entry.move("not known to the service")

@@ -518,8 +518,9 @@ def test_task_of_an_earlier_process_that_is_unknown_is_not_bought():
     assert play.machine.statistics().submits == 0
 
 
-def test_sync_task_of_an_earlier_process_is_looked_up_before_it_is_sent():
-    play = opened()
+@pytest.mark.parametrize("max_retries", [0, 3])
+def test_sync_task_of_an_earlier_process_is_looked_up_before_it_is_sent(max_retries):
+    play = opened(max_retries=max_retries)
     play >> TaskSubmitted(1.0, sync_task(sent_before="maybe"))
     at = 1.0
     while play.machine.statistics().submits == 0 and at < 60:
