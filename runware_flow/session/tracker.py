@@ -626,7 +626,7 @@ class Tracker:
             self._polls.set(entry.task_id, at + policy.unknown_wait(entry.unknowns) * self.poller.pressure)
 
     def _give_up_unknown(self, entry: Entry, at: float) -> None:
-        # A send that went down with its connection was no try that the service refused; that of an earlier process, none.
+        # The first send of this session is no retry, and one that went down with its connection was not refused.
         is_retry = entry.sends > 0 and not entry.went_down
         has_tries = not is_retry or entry.retries < self.options.max_retries
         if entry.may_send and entry.fallback is None and has_tries:
