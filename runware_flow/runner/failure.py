@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runware_flow.errors import BudgetExceeded, FlowFailed, RunwareError, RunwareTimeoutError
 from runware_flow.graph.outcomes import Abandoned
+from runware_flow.graph.policies import is_verdict
 from runware_flow.graph.scope_run import FanRun
 from runware_flow.view.progress import money
 
@@ -34,6 +35,8 @@ _NEXT = {
     "validation": "correct the request",
 }
 _MAY_PASS = "this may be temporary: give the node a retry= or a fallback="
+_IN_PART = "the other results of its task are kept, and this one is not asked for again: give the node a fallback="
+_REDO = ", or have the whole task bought anew with `runware-flow redo`"
 
 
 def flow_failed(
@@ -127,6 +130,8 @@ def _next(error: Exception, *, has_journal: bool) -> str:
     if isinstance(error, RunwareTimeoutError):
         where = f" as task {error.task_uuid}" if error.task_uuid else ""
         return f"what was sent may still finish{where}; give it more time, then {again}"
+    if isinstance(error, RunwareError) and error.results and is_verdict(error):
+        return f"{_IN_PART}{_REDO if has_journal else ''}; then {again}"
     if isinstance(error, RunwareError):
         what = _NEXT.get(error.code) or (_MAY_PASS if error.retryable else "see the error")
         return f"{what}; then {again}"

@@ -178,3 +178,30 @@ def test_retry_pause_that_would_pass_the_deadline_is_not_begun(run):
         assert len(service.sent) == 3
 
     run(main)
+
+
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_failed_result_among_others_is_kept_as_it_is_and_the_error_says_what_helps(run, tmp_path, has_journal):
+    one = RunwareError("one failed", code="provider", raw_code="providerError", retryable=True)
+
+    class OneFailed(Service):
+        async def perform(self, request, **options):
+            two = [self.result(request, 0), self.result(request, 1)]
+            self.sent.append(request)
+            raise RunwareError(one.message, code=one.code, raw_code=one.raw_code, retryable=True, results=two)
+
+    async def main():
+        service = OneFailed()
+        for _ in range(2):
+            flow = Flow("part", journal=tmp_path / "run.sqlite" if has_journal else None)
+            images = flow.each(art(number_results=3), retry=3)
+            with pytest.raises(FlowFailed) as caught:
+                await flow.execute(service)
+            assert urls(caught.value.result.outcomes(images)) == TWO
+            said = str(caught.value).splitlines()[-1]
+            assert "give the node a fallback=" in said
+            assert "retry=" not in said
+            assert ("runware-flow redo" in said) is has_journal
+        assert len(service.sent) == (1 if has_journal else 2)
+
+    run(main)
