@@ -22,7 +22,7 @@ from runware_flow.graph.declaration import NodeKind
 from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.plan import senders_before
 from runware_flow.graph.scope_run import OK, SETTLED, FanRun
-from runware_flow.runner.media_digests import media_digests
+from runware_flow.runner.media_digests import has_local_media, media_digests, read_media
 from runware_flow.runner.records import follow_entry
 from runware_flow.runner.user_code import task_of
 
@@ -147,11 +147,11 @@ class RecordedChoices:
         if not ledger.has_past:
             return False
         records = await ledger.choices(run.item())
-        first = self.name_of(run, step, args) if records else None
+        first = await self._read_name(run, step, args) if records else None
         is_chosen = ledger.record_of_choice(records, "fallback", run.path(step), first, Likeness()) is not None
         if not is_chosen and any(one.is_void_fallback_of(first) for one in records):
             return False  # a user has asked for the node itself
-        fingerprint = self.name_of(run, fallback, args)
+        fingerprint = await self._read_name(run, fallback, args)
         if fingerprint is None:
             return False
         item = run.item() if fallback.kind is not NodeKind.CALL else f"{run.item()}/{fallback.spec.label}"
@@ -162,7 +162,8 @@ class RecordedChoices:
 
     async def write_fallback(self, run: ScopeRun, step: Step, fallback: Step, args: list[Any]) -> None:
         """Make it durable that the `fallback=` of a node has its turn."""
-        contestants = tuple(Contestant(None, self.name_of(run, work, args)) for work in (step, fallback))
+        names = [await self._read_name(run, work, args) for work in (step, fallback)]
+        contestants = tuple(Contestant(None, name) for name in names)
         await self._ledger.decide(run.item(), ChoiceRecord(0, "fallback", run.path(step), contestants, (1,)))
 
     async def settle_as_answered(
@@ -226,6 +227,15 @@ class RecordedChoices:
         with anyio.CancelScope(shield=True):
             records = await ledger.choices(run.item())
         return ledger.record_of_choice(records, "answered", run.path(step), name, Likeness()) is not None
+
+    async def _read_name(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
+        """Do the same as `name_of`; local files that were not read yet are read in a thread."""
+        if work.kind is NodeKind.CALL:
+            return self.name_of(run, work, args)
+        request = self._request_of(work, args)
+        if request is not None and has_local_media(request):
+            await read_media(request)
+        return None if request is None else fingerprint(request.wire, media_digests(request))
 
     def name_of(self, run: ScopeRun, work: Step, args: list[Any]) -> str | None:
         """Return what the request of a node, or its call, would be known by; `None` if it cannot be known."""
@@ -358,11 +368,15 @@ class RecordedChoices:
 
     def _fingerprint_of(self, work: Step, args: list[Any]) -> str | None:
         """Return what the request of a node would be known by; `None` if it cannot be made."""
+        request = self._request_of(work, args)
+        return None if request is None else fingerprint(request.wire, media_digests(request))
+
+    def _request_of(self, work: Step, args: list[Any]) -> Any:
+        """Return the request of a node without sending it; `None` if it cannot be made."""
         try:
-            request = self._client.prepare(task_of(work, args), include_cost=True)
+            return self._client.prepare(task_of(work, args), include_cost=True)
         except Exception:  # noqa: BLE001 - what cannot be made was not sent; its error is raised when the node runs
             return None
-        return fingerprint(request.wire, media_digests(request))  # a local file that was not sent yet is read here
 
 
 def _runs_of(around: ScopeRun, scope: ScopeSpec, other: ScopeSpec) -> list[ScopeRun]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from runware_flow import Client, Flow
 from runware_flow.emulator import Emulator
+from runware_flow.runner import media_digests as media_digests_module
 from runware_flow.runner import request_runner
 from runware_flow.runner.media_digests import has_local_media, media_digests, media_times, read_media
 from runware_flow.wire.codec import LocalMedia
@@ -124,5 +125,26 @@ def test_journal_that_knows_files_by_their_times_buys_nothing_again(run, tmp_pat
                 result = await flow.execute(client)
                 assert result.record(node).is_restored
             assert len(emulator.log.asked) == 1
+
+    run(main)
+
+
+def test_files_of_a_node_and_of_its_fallback_are_read_in_threads_as_its_record_is_looked_up(run, tmp_path):
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, colour in zip(files, ("red", "blue"), strict=True):
+        path.write_bytes(picture(colour))
+
+    def caption(path):
+        return {"taskType": "caption", "model": "runware:150@2", "inputs": {"image": str(path)}}
+
+    async def main():
+        async with Emulator(faults=["fail:times=1"]) as emulator, Client(**emulator.client_options) as client:
+            for _ in range(3):
+                media_digests_module._hash.cache_clear()  # as in another process; a file read in the loop is an error
+                flow = Flow("posters", journal=tmp_path / "run.sqlite")
+                node = flow.then(lambda: caption(files[0]), fallback=lambda: caption(files[1]))
+                result = await flow.execute(client)
+                assert result[node].text
+            assert [entry.cost > 0 for entry in emulator.log.asked] == [False, True]
 
     run(main)
