@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from functools import lru_cache
 from io import BytesIO
 from types import SimpleNamespace
 
@@ -63,13 +65,15 @@ def test_pipe_is_not_read(tmp_path):
     assert digest(pipe) == digest(pipe, media_times)
 
 
-def test_file_is_read_in_a_thread_and_once(run, tmp_path):
+def test_file_is_read_once(run, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"a kite")
 
     async def main():
         await read_media(request_of(path))
-        assert digest(path) == digest(b"a kite")  # reading it here would block the event loop
+        misses = media_digests_module._hash.cache_info().misses
+        assert digest(path) == digest(b"a kite")
+        assert media_digests_module._hash.cache_info().misses == misses
         assert not has_local_media(SimpleNamespace())
 
     run(main)
@@ -129,10 +133,19 @@ def test_journal_that_knows_files_by_their_times_buys_nothing_again(run, tmp_pat
     run(main)
 
 
-def test_files_of_a_node_and_of_its_fallback_are_read_in_threads_as_its_record_is_looked_up(run, tmp_path):
+def test_files_of_a_node_and_of_its_fallback_are_read_in_threads_as_its_record_is_looked_up(run, tmp_path, monkeypatch):
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     for path, colour in zip(files, ("red", "blue"), strict=True):
         path.write_bytes(picture(colour))
+
+    read, threads = media_digests_module._hash.__wrapped__, []
+
+    @lru_cache
+    def noted(path, *state):
+        threads.append(threading.get_ident())
+        return read(path, *state)
+
+    monkeypatch.setattr(media_digests_module, "_hash", noted)
 
     def caption(path):
         return {"taskType": "caption", "model": "runware:150@2", "inputs": {"image": str(path)}}
@@ -140,11 +153,13 @@ def test_files_of_a_node_and_of_its_fallback_are_read_in_threads_as_its_record_i
     async def main():
         async with Emulator(faults=["fail:times=1"]) as emulator, Client(**emulator.client_options) as client:
             for _ in range(3):
-                media_digests_module._hash.cache_clear()  # as in another process; a file read in the loop is an error
+                noted.cache_clear()  # as in another process
                 flow = Flow("posters", journal=tmp_path / "run.sqlite")
                 node = flow.then(lambda: caption(files[0]), fallback=lambda: caption(files[1]))
                 result = await flow.execute(client)
                 assert result[node].text
             assert [entry.cost > 0 for entry in emulator.log.asked] == [False, True]
+            assert len(threads) == 6
+            assert threading.get_ident() not in threads
 
     run(main)
