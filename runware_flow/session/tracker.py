@@ -118,7 +118,7 @@ class Tracker:
                     window.left(has_ended=has_ended)
                 else:
                     self.windows.closed[window.name] = window
-                    window.refused(error, at, at, spread(TaskId(window.name), window.refusals))
+                    window.refused(error, at, spread(TaskId(window.name), window.refusals))
 
     def withdraw(self, task_id: TaskId) -> None:
         """Forget a task."""
@@ -389,7 +389,7 @@ class Tracker:
         """The service refused a task for now. The task keeps its turn, and no retry is spent."""
         window = entry.window
         self.windows.closed[window.name] = window
-        window.refused(error, entry.sent_at, at, spread(entry.task_id, entry.sends))
+        window.refused(error, at, spread(entry.task_id, entry.sends))
         entry.is_let_go = False
         entry.last_failure = error
         self.emit(Log("retry", f"refused for now: {error.message}", {"task": entry.task_id, "model": window.name}))

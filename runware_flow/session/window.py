@@ -181,12 +181,11 @@ class Window:
             self._finished += 1
             self.accepted()
 
-    def refused(self, error: RunwareError, sent_at: float, at: float, jitter: float) -> None:
+    def refused(self, error: RunwareError, at: float, jitter: float) -> None:
         """The service has not taken a task.
 
         Args:
             error: what it said; its `retry_after` is obeyed.
-            sent_at: when the task was sent.
             at: the time now.
             jitter: a number in [0, 1) by which clients differ in when they try again.
         """
@@ -204,7 +203,7 @@ class Window:
             wait = min(backoff(self._tries, options.retry_delay, "exponential", jitter), STEP)
             self.held_until = max(self.held_until, at + wait)
             if self._refusing_since is None:
-                self._refusing_since = sent_at
+                self._refusing_since = at
             if at - self._refusing_since >= options.refusal_timeout:
                 self.failure = error
                 self.held_until = max(self.held_until, at + STEP)

@@ -340,6 +340,17 @@ def test_task_that_is_refused_too_long_is_polled_first_if_an_earlier_send_was_no
     assert play.commands(Settle)[-1].error.code == "rateLimit"
 
 
+def test_single_refusal_that_is_read_long_after_it_was_sent_ends_nothing() -> None:
+    """As after a process was stopped: nothing was tried in that time."""
+    made = world(duplex=False, capacity=0)
+    made.submit(submission("a"), Plan([0.1]))
+    made.latency = 4000.0
+    made.run(4000.02)
+    made.latency, made.service.capacity = 0.01, None
+    assert made.run_until_settled(5000.0)
+    assert made.settled["a"].error is None
+
+
 def test_window_that_opens_while_there_is_no_connection_lets_each_task_go_once() -> None:
     made = world(capacity=2)
     for number in range(6):
