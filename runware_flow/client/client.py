@@ -23,7 +23,7 @@ from runware_flow.client.stream import StreamBlock, StreamTurn, TextStream, foll
 from runware_flow.client.tracing import trace_stream
 from runware_flow.client.transport_selector import TransportSelector
 from runware_flow.client.utilities import Utilities
-from runware_flow.errors import ClientStateError, RunwareTimeoutError
+from runware_flow.errors import ClientStateError, RunwareError, RunwareTimeoutError
 from runware_flow.lifetime import EventLoop, Worker, Workers
 from runware_flow.session.events import Submission
 from runware_flow.tracebacks import BorderedBlock, bordered
@@ -492,8 +492,11 @@ class Client(Utilities):
         """Hand a task to the session; gives the session driver that has it now, from which the caller withdraws it."""
         driver = self._here()
         prepared.send_state.begin()
-        with self._services.documenting(prepared):
+        try:
             seconds = check_seconds(timeout, self._settings.poll_timeout)
+        except RunwareError as error:
+            self._services.document_request(error, prepared)
+            raise
         deadline = self._event_loop.time() + seconds
         if sent_before != "yes":
             await self._make_ready(prepared, validate, seconds, deadline)

@@ -99,8 +99,14 @@ class Services:
         try:
             yield
         except RunwareError as error:
-            if prepared is not None:
-                error.task_type = error.task_type or prepared.task_type
-                error.task_uuid = error.task_uuid or prepared.task_id
-            self.document(error, None if prepared is None else prepared.model)
+            if prepared is None:
+                self.document(error, None)
+            else:
+                self.document_request(error, prepared)
             raise
+
+    def document_request(self, error: RunwareError, prepared: Prepared) -> None:
+        """Add the link to the documentation to an error, and the task that it is about."""
+        error.task_type = error.task_type or prepared.task_type
+        error.task_uuid = error.task_uuid or prepared.task_id
+        self.document(error, prepared.model)
