@@ -61,3 +61,17 @@ def test_help_on_every_module_works():
         if found.name != "runware_flow.__main__":
             module = importlib.import_module(found.name)
             assert pydoc.plain(pydoc.render_doc(module)).startswith("Python Library Documentation")
+
+
+@pytest.mark.parametrize(
+    ("extra", "program"),
+    [
+        ("live", "from runware_flow.live import LivePage; LivePage()"),
+        ("emulator", "from runware_flow.emulator import run_in_thread; run_in_thread().__enter__()"),
+    ],
+)
+def test_missing_extra_is_one_sentence_that_says_how_to_install_it(extra, program):
+    program = f"import sys; sys.modules['hypercorn'] = None; {program}"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    told = f"ModuleNotFoundError: hypercorn is not installed: pip install 'runware-flow[{extra}]'"
+    assert run.stderr.strip().splitlines()[-1] == told

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ("leave_open", "open_live_page", "view_command")
 
-_NEEDS = "the page needs the extra live: pip install 'runware-flow[live]'"
-
 
 def open_live_page(port: int) -> LivePage:
     """Begin to serve the page of a run, and say where it is."""
@@ -28,7 +26,7 @@ def open_live_page(port: int) -> LivePage:
 
         page = LivePage(port=port)
     except ModuleNotFoundError as error:
-        raise UsageError(_NEEDS) from error
+        raise UsageError(f"the page needs the extra live: {error}") from error
     say(f"the run's page: {page.url}")
     return page
 
@@ -48,7 +46,7 @@ def view_command(journal: JournalAddress, *, flow: str | None, files: Sequence[P
 
         page = JournalPage(journal, flow=flow, files=files, port=port)
     except ModuleNotFoundError as error:
-        raise UsageError(_NEEDS) from error
+        raise UsageError(f"the page needs the extra live: {error}") from error
     page.start()
     echo(page.url)
     say("Ctrl-C ends the page")

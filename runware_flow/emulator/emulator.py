@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import secrets
 import socket
 import time
@@ -23,6 +22,7 @@ from runware_flow.emulator.network.faults import Fault, FaultBook
 from runware_flow.emulator.service.models import Models, load_models
 from runware_flow.emulator.service.service import Service
 from runware_flow.emulator.settings import Latency, Settings
+from runware_flow.extras import import_extra
 from runware_flow.lifetime import open_task_group
 
 if TYPE_CHECKING:
@@ -183,8 +183,7 @@ def run_in_thread(*, backend: str = "asyncio", **options: Any) -> Generator[Emul
 def _prepare() -> Models:
     """Do what blocks: import the server, the framework and the drawing library, and read the catalog."""
     servers = ("hypercorn.asyncio.tcp_server", "hypercorn.trio.tcp_server")
-    for name in (*servers, "starlette.routing", "starlette.responses", "PIL.Image"):
-        importlib.import_module(name)
+    import_extra("emulator", *servers, "starlette.routing", "starlette.responses", "PIL.Image")
     return load_models()
 
 

@@ -37,6 +37,7 @@ class JournalPage(LiveServer):
     Raises:
         JournalError: the journal cannot be read.
         OSError: the port is taken.
+        ModuleNotFoundError: the extra `live` is not installed.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections import deque
 from functools import partial
@@ -51,8 +50,6 @@ class LivePage:
     """
 
     def __init__(self, *, port: int = 0) -> None:
-        for name in ("hypercorn", "starlette", "PIL"):
-            importlib.import_module(name)  # the extra `live`, missed here rather than in a thread
         self._source = _RunSource()
         self._server = LiveServer(self._source, port=port, fetches=True)
         self.url = self._server.url

@@ -23,6 +23,7 @@ import anyio.to_thread
 import msgspec
 
 from runware_flow.errors import RunwareFlowError
+from runware_flow.extras import import_extra
 from runware_flow.live.thumbnails import Thumbnails, placeholder
 from runware_flow.view.live_feed import Feed
 from runware_flow.view.report import page_policy
@@ -108,7 +109,12 @@ class LiveServer:
             source: what the page shows.
             port: 0 takes a free one.
             fetches: pictures that are only at the service are fetched for the page, if the page is open.
+
+        Raises:
+            OSError: the port is taken.
+            ModuleNotFoundError: the extra `live` is not installed.
         """
+        import_extra("live", "hypercorn", "starlette", "PIL")  # missed here rather than in a thread
         self._source = source
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
