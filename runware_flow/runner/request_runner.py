@@ -450,10 +450,11 @@ class RequestRunner:
             if not may_be_collected(broken):
                 raise
             results = await self._collect_text(attempt, broken, options.get("timeout"))
-            for kind, whole in (("reasoning", results[0].reasoning_content), ("text", results[0].text)):
-                begun = "".join(pieces[kind])
-                if whole and len(whole) > len(begun) and whole.startswith(begun):
-                    on_delta(kind, whole[len(begun) :])
+            for result in results:
+                for kind, whole in (("reasoning", result.reasoning_content), ("text", result.text)):
+                    begun = "".join(pieces[kind])
+                    if whole and len(whole) > len(begun) and whole.startswith(begun):
+                        on_delta(kind, whole[len(begun) :])
         return results
 
     async def _collect_text(self, attempt: AttemptState, broken: RunwareError, timeout: float | None) -> list[Any]:
