@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from importlib import import_module
 
-__all__ = ("import_extra",)
+__all__ = ("MissingExtra", "import_extra")
+
+
+class MissingExtra(ModuleNotFoundError):
+    """A module of an extra is not installed; the message says how to install the extra."""
 
 
 def import_extra(extra: str, *modules: str) -> None:
     """Import the modules of an extra, which blocks.
 
     Raises:
-        ModuleNotFoundError: one of them is not installed; the message says how to install the extra.
+        MissingExtra: one of them is not installed.
     """
     for name in modules:
         try:
@@ -20,7 +24,4 @@ def import_extra(extra: str, *modules: str) -> None:
             missing = (error.name or name).partition(".")[0]
         else:
             continue
-        raise ModuleNotFoundError(
-            f"{missing} is not installed: pip install 'runware-flow[{extra}]'",
-            name=missing,
-        )
+        raise MissingExtra(f"{missing} is not installed: pip install 'runware-flow[{extra}]'", name=missing)

@@ -28,12 +28,15 @@ def _run() -> None:
         sys.exit("the command line needs its extra: pip install 'runware-flow[cli,emulator]'")
     from runware_flow.cli.program import UsageError, UserError
     from runware_flow.errors import RunwareFlowError
+    from runware_flow.extras import MissingExtra
     from runware_flow.view.terminal import visible_lines
 
     code = 1
     try:
         app()  # ends in SystemExit, by itself for a wrong usage
         return
+    except MissingExtra as error:
+        say(error)
     except ImportError as error:
         say(f"{error.name} is not installed: pip install 'runware-flow[cli,emulator]'")
     except UsageError as error:
