@@ -73,5 +73,13 @@ def test_help_on_every_module_works():
 def test_missing_extra_is_one_sentence_that_says_how_to_install_it(extra, program):
     program = f"import sys; sys.modules['hypercorn'] = None; {program}"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    told = f"ModuleNotFoundError: hypercorn is not installed: pip install 'runware-flow[{extra}]'"
+    told = f"runware_flow.extras.MissingExtra: hypercorn is not installed: pip install 'runware-flow[{extra}]'"
     assert run.stderr.strip().splitlines()[-1] == told
+
+
+def test_command_names_the_extra_that_is_missing():
+    program = "import sys; sys.modules['starlette.routing'] = None; from runware_flow.cli import main; main()"
+    command = [sys.executable, "-c", program, "emulate", "--", "true"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    sentence = "starlette is not installed: pip install 'runware-flow[emulator]'"
+    assert (run.returncode, run.stderr.strip()) == (1, f"runware-flow: {sentence}")
