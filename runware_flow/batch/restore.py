@@ -15,7 +15,7 @@ from runware_flow.graph.fingerprint import fingerprint
 from runware_flow.graph.prices import micro_usd
 from runware_flow.journal.store import Begin
 from runware_flow.journal.values import decode_item, decode_value, is_still_true
-from runware_flow.runner.media_digests import media_digests
+from runware_flow.runner.media_digests import has_local_media, media_digests, read_media
 from runware_flow.types import Task
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ __all__ = ("Restorer", "restore")
 
 async def restore(items: Sequence[Restorer], writer: JournalWriter) -> None:
     """Follow all items as far as the journal knows them, a node of each at a time. Writes nothing."""
-    waiting = [(item, key) for item in items if (key := item.advance()) is not None]
+    waiting = [(item, key) for item in items if (key := await item.advance()) is not None]
     while waiting:
         now = time.time()
         entries = await writer.write_all([Begin(key, now, slot=item.slot(key)) for item, key in waiting])
         followed = [item for (item, _), entry in zip(waiting, entries, strict=True) if item.take(entry)]
-        waiting = [(item, key) for item in followed if (key := item.advance()) is not None]
+        waiting = [(item, key) for item in followed if (key := await item.advance()) is not None]
 
 
 class Restorer:
@@ -78,14 +78,14 @@ class Restorer:
         self._values: list[Any] = []
         self._costs: list[tuple[str, str, str | None, float | None]] = []
 
-    def advance(self) -> NodeKey | None:
+    async def advance(self) -> NodeKey | None:
         """Go on to the next node that has to be looked up; `None` if there is none, or the item is not on record."""
         try:
             while self._at < len(self._nodes):
                 spec = self._nodes[self._at]
                 args = [self._values[dep.slot] for dep in spec.deps]
                 if spec.kind is not NodeKind.PICK:
-                    self._wanted = self._key(spec, args)
+                    self._wanted = await self._key(spec, args)
                     return self._wanted
                 self._put(spec.work(*args))
         except Exception:  # noqa: BLE001 - it is raised again on the long way, which says whose it is
@@ -129,7 +129,7 @@ class Restorer:
         self._values.append(value)
         self._at += 1
 
-    def _key(self, spec: NodeSpec, args: list[Any]) -> NodeKey | None:
+    async def _key(self, spec: NodeSpec, args: list[Any]) -> NodeKey | None:
         self._request = None
         if spec.kind is NodeKind.CALL:
             return self._ledger.call_key("", spec, spec.name, spec.work, args)
@@ -139,4 +139,6 @@ class Restorer:
         self._request = request = self._client.prepare(cast("Any", task), include_cost=True)
         if request.slots > 1 and not spec.keeps_all:
             return None
+        if has_local_media(request):
+            await read_media(request)
         return self._ledger.key("", spec.name, fingerprint(request.wire, media_digests(request)))

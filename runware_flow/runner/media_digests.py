@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +75,16 @@ def _content_of(source: Any) -> str:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # what is read from a pipe is gone
             return _time_of(source)
-        return _hash(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        key = path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        with _lock_of(*key):  # of equal requests that begin together, one reads the file
+            return _hash(*key)
     except OSError:  # reading it will say so
         return str(source)
+
+
+@lru_cache(_REMEMBERED_FILES)
+def _lock_of(*_key: Path | int) -> threading.Lock:
+    return threading.Lock()
 
 
 @lru_cache(_REMEMBERED_FILES)

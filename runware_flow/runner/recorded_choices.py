@@ -103,6 +103,7 @@ class RecordedChoices:
         if (around, choice) in machine.chosen:
             return
         records = await ledger.choices(around.item())
+        await self._read_leads(around, choice, with_rivals=bool(records))
         if (around, choice) in machine.chosen or around.cells[choice.slot] >= SETTLED:
             return
         kind, path = _CHOICE_KINDS[choice.kind], around.path(choice)
@@ -293,7 +294,7 @@ class RecordedChoices:
 
     def _name_by_now(self, run: ScopeRun, step: Step) -> str | None:
         """Return what a node's request is known by, if it can be made by now; it stays the same then."""
-        if any(run.above(hops).cells[slot] != OK for hops, slot in step.args):
+        if not _has_arguments(run, step):
             return None
         if (run, step) not in self._names:
             self._names[run, step] = self.name_of(run, step, self._machine.arguments(run, step))
@@ -305,7 +306,7 @@ class RecordedChoices:
         for spec in self._senders_before(fallback):
             for run in _runs_of(around, fallback.spec.scope, spec.scope):
                 step = run.plan.steps[spec.slot]
-                if run.cells[step.slot] == OK or any(run.above(hops).cells[slot] != OK for hops, slot in step.args):
+                if run.cells[step.slot] == OK or not _has_arguments(run, step):
                     continue
                 name = self._name_by_now(run, step)
                 if name is None or len(found) == _MOST_UNANSWERED:
@@ -352,6 +353,22 @@ class RecordedChoices:
                 found.append((contest, name))
         return found
 
+    async def _read_leads(self, around: ScopeRun, choice: Step, *, with_rivals: bool) -> None:
+        """Read the local files of the requests that a choice will be known by, in threads: `_leads` cannot wait.
+
+        Args:
+            with_rivals: there are records, so it is compared with the other choices of its kind. Without them only a
+                race is certain to be written down.
+        """
+        if not with_rivals and choice.kind is not NodeKind.RACE:
+            return
+        for one in around.plan.steps if with_rivals else (choice,):
+            for _, step in self._lead_steps.get(one, ()) if one.kind is choice.kind else ():
+                run = _first_run(around, one.spec.scope, step.spec.scope)
+                if run is not None and (run, step) not in self._names and _has_arguments(run, step):
+                    args = self._machine.arguments(run, step)
+                    self._names[run, step] = await self._read_name(run, step, args)
+
     @cached_property
     def _lead_steps(self) -> dict[Step, list[tuple[Contest, Step]]]:
         """For each choice but a `first`: the steps whose requests are the first ones of its contestants."""
@@ -392,6 +409,11 @@ def _runs_of(around: ScopeRun, scope: ScopeSpec, other: ScopeSpec) -> list[Scope
 def _is_first_item(run: ScopeRun, levels: int) -> bool:
     """Tell whether the items around a node are the first of their fan-outs, so many levels up."""
     return all(run.above(level).index == 0 for level in range(levels))
+
+
+def _has_arguments(run: ScopeRun, step: Step) -> bool:
+    """Tell whether the request of a node can be made: all that it depends on has its value."""
+    return all(run.above(hops).cells[slot] == OK for hops, slot in step.args)
 
 
 def _first_run(around: ScopeRun, scope: ScopeSpec, inner: ScopeSpec) -> ScopeRun | None:

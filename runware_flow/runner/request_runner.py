@@ -275,6 +275,8 @@ class RequestRunner:
         known = await ledger.find(ledger.key(run.item(), record.path, record.fingerprint))
         if known.advice.action == "buy" and has_local_media(request):
             name = fingerprint(request.wire, media_times(request))
+            if name == record.fingerprint:  # there is no file among them
+                return known
             before = await ledger.find(ledger.key(run.item(), record.path, name))
             if before.advice.action != "buy":  # an earlier version wrote it down
                 record.fingerprint = name
@@ -447,9 +449,9 @@ class RequestRunner:
         try:
             results: list[Any] = await self._client.perform_stream(attempt.request, on_delta, **options)
         except RunwareError as broken:
-            if not may_be_collected(broken):
+            if not attempt.may_have_arrived or not may_be_collected(broken):
                 raise
-            results = await self._collect_text(attempt, broken, options.get("timeout"))
+            results = await self._collect_text(attempt, broken)
             for result in results:
                 for kind, whole in (("reasoning", result.reasoning_content), ("text", result.text)):
                     begun = "".join(pieces[kind])
@@ -457,7 +459,7 @@ class RequestRunner:
                         on_delta(kind, whole[len(begun) :])
         return results
 
-    async def _collect_text(self, attempt: AttemptState, broken: RunwareError, timeout: float | None) -> list[Any]:
+    async def _collect_text(self, attempt: AttemptState, broken: RunwareError) -> list[Any]:
         """Poll for the text of a stream that broke off, which the service has finished and billed all the same.
 
         It is only polled for: a request that the service does not know may be sent again by the next run alone.
@@ -467,14 +469,12 @@ class RequestRunner:
         """
         attempt.was_sent_before = True
         attempt.request = self._as_sync(attempt.task, attempt.request.task_id)
-        more: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         try:
-            results: list[Any] = await self._client.perform(attempt.request, sent_before="yes", **more)
+            return await self._call(attempt, sent_before="yes")
         except RunwareError as error:
             if is_verdict(error) or isinstance(error, RunwareTimeoutError):
                 raise
             raise broken from error
-        return results
 
     async def fail_entry(self, attempt: AttemptState, error: RunwareError) -> None:
         """Write down that a request has failed."""

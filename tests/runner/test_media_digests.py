@@ -8,10 +8,11 @@ from functools import lru_cache
 from io import BytesIO
 from types import SimpleNamespace
 
+import anyio
 import pytest
 from PIL import Image
 
-from runware_flow import Client, Flow
+from runware_flow import Batch, Client, Flow, Ok
 from runware_flow.emulator import Emulator
 from runware_flow.runner import media_digests as media_digests_module
 from runware_flow.runner import request_runner
@@ -133,11 +134,9 @@ def test_journal_that_knows_files_by_their_times_buys_nothing_again(run, tmp_pat
     run(main)
 
 
-def test_files_of_a_node_and_of_its_fallback_are_read_in_threads_as_its_record_is_looked_up(run, tmp_path, monkeypatch):
-    files = [tmp_path / "a.png", tmp_path / "b.png"]
-    for path, colour in zip(files, ("red", "blue"), strict=True):
-        path.write_bytes(picture(colour))
-
+@pytest.fixture
+def readings(monkeypatch):
+    """The threads in which files are read, one for each reading; `.forget()` is what a new process begins with."""
     read, threads = media_digests_module._hash.__wrapped__, []
 
     @lru_cache
@@ -146,20 +145,81 @@ def test_files_of_a_node_and_of_its_fallback_are_read_in_threads_as_its_record_i
         return read(path, *state)
 
     monkeypatch.setattr(media_digests_module, "_hash", noted)
+    return SimpleNamespace(threads=threads, forget=noted.cache_clear)
 
-    def caption(path):
-        return {"taskType": "caption", "model": "runware:150@2", "inputs": {"image": str(path)}}
+
+def caption(path):
+    return {"taskType": "caption", "model": "runware:150@2", "inputs": {"image": str(path)}}
+
+
+def pictures(folder, *colours):
+    files = [folder / f"{colour}.png" for colour in colours]
+    for path, colour in zip(files, colours, strict=True):
+        path.write_bytes(picture(colour))
+    return files
+
+
+def test_files_of_a_node_and_of_its_fallback_are_read_in_threads_as_its_record_is_looked_up(run, tmp_path, readings):
+    files = pictures(tmp_path, "red", "blue")
 
     async def main():
         async with Emulator(faults=["fail:times=1"]) as emulator, Client(**emulator.client_options) as client:
             for _ in range(3):
-                noted.cache_clear()  # as in another process
+                readings.forget()
                 flow = Flow("posters", journal=tmp_path / "run.sqlite")
                 node = flow.then(lambda: caption(files[0]), fallback=lambda: caption(files[1]))
                 result = await flow.execute(client)
                 assert result[node].text
             assert [entry.cost > 0 for entry in emulator.log.asked] == [False, True]
-            assert len(threads) == 6
-            assert threading.get_ident() not in threads
+            assert len(readings.threads) == 6
+            assert threading.get_ident() not in readings.threads
+
+    run(main)
+
+
+def test_files_of_races_are_read_in_threads_also_those_of_contestants_that_were_not_sent(run, tmp_path, readings):
+    files = pictures(tmp_path, "red", "blue", "green", "black")
+
+    async def main():
+        async with Emulator() as emulator, Client(**emulator.client_options) as client:
+            for _ in range(2):
+                readings.forget()
+                flow = Flow("posters", journal=tmp_path / "run.sqlite", concurrency=1)
+                races = [flow.race(*(flow.then(caption(path)) for path in pair)) for pair in (files[:2], files[2:])]
+                result = await flow.execute(client)
+                assert all(result[race].text for race in races)
+            assert len(emulator.log.asked) == 2
+            assert len(readings.threads) == 8
+            assert threading.get_ident() not in readings.threads
+
+    run(main)
+
+
+def test_files_of_a_batch_are_read_in_threads_as_its_items_are_restored(run, tmp_path, readings):
+    files = pictures(tmp_path, "red", "blue")
+    batch = Batch(lambda flow, path: flow.then(caption(path)), name="captions", journal=tmp_path / "run.sqlite")
+
+    async def main():
+        async with Emulator() as emulator, Client(**emulator.client_options) as client:
+            for _ in range(2):
+                readings.forget()
+                async with batch.run(files, client) as outcomes:
+                    assert all([isinstance(item.outcome, Ok) async for item in outcomes])
+            assert len(emulator.log.asked) == 2
+            assert len(readings.threads) == 4
+            assert threading.get_ident() not in readings.threads
+
+    run(main)
+
+
+def test_file_of_requests_that_begin_together_is_read_once(run, tmp_path, readings):
+    path = tmp_path / "a.png"
+    path.write_bytes(bytes(8_000_000))
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            for _ in range(8):
+                group.start_soon(read_media, request_of(path))
+        assert len(readings.threads) == 1
 
     run(main)

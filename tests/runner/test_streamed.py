@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runware_flow import Client, Flow, FlowFailed, NodeDelta, NodeSettled, NodeStarted, Retry
+from runware_flow.client.media import INLINE_LIMIT_BYTES
 from runware_flow.emulator import Emulator
 from runware_flow.graph.events import NodeProgress
 from runware_flow.results import TextResult
@@ -148,5 +149,30 @@ def test_stream_of_which_the_service_has_nothing_fails_with_its_own_error_and_is
                 result = await flow.execute(client)
                 assert [entry.task_uuid for entry in emulator.log.tasks] == [result[node].task_uuid]
                 assert result[node].task_uuid == caught.value.task_uuid
+
+    run(main)
+
+
+def describe(path):
+    return ask(inputs={"images": [str(path)]})
+
+
+@pytest.mark.parametrize("has_journal", [True, False])
+@pytest.mark.parametrize("unreachable", ["the service", "the storage of a picture"])
+def test_stream_that_never_left_is_not_polled_for_and_costs_nothing(run, tmp_path, has_journal, unreachable):
+    path = tmp_path / "large.png"
+    path.write_bytes(bytes(INLINE_LIMIT_BYTES + 1))
+
+    async def main():
+        async with Emulator() as emulator:
+            options = {**emulator.client_options, "http_base_url": "http://127.0.0.1:1/v1", "max_retries": 0}
+            async with Client(**options) as client:
+                flow = Flow("text", journal=tmp_path / "j.sqlite" if has_journal else None)
+                flow.then(ask() if unreachable == "the service" else describe(path))
+                with pytest.raises(FlowFailed, match="Could not connect") as caught:
+                    await flow.execute(client)
+                assert not caught.value.__cause__.may_be_billed
+                assert caught.value.result.cost == 0
+                assert emulator.log.poll_requests == 0
 
     run(main)
