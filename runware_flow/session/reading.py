@@ -292,8 +292,8 @@ def _read_sent(tracker: Tracker, entry: Entry, summary: ReplySummary, at: float)
             tracker.look_up(entry, at, entry.error, _STRAGGLERS)
         else:
             tracker.accepted(entry, at)
-    elif summary.accepted or (summary.kept and not is_pushed):
-        tracker.accepted(entry, at)
+    elif summary.accepted or (summary.kept and not (is_pushed and entry.state is TaskState.SENT)):
+        tracker.accepted(entry, at)  # also a sync task that was to be sent again: its other results are polled
     elif summary.kept:
         tracker.pushed(entry, at)
 
@@ -456,8 +456,9 @@ def _read_only(tracker: Tracker, entry: Entry, parts: Sequence[Part], at: float,
             assert isinstance(part, Item)
             tracker.emit(Deliver(entry.task_id, delivered, item=part))
             delivered += 1
-        elif isinstance(part, ErrorItem) and is_busy(part) and entry.state is TaskState.SENT:
-            tracker.refused(entry, _refusal(part, entry, retry_after), at)
+        elif isinstance(part, ErrorItem) and is_busy(part):
+            if entry.state is TaskState.SENT:  # else this answers an earlier send, and it waits for its turn
+                tracker.refused(entry, _refusal(part, entry, retry_after), at)
             return
         else:
             entry.error = entry.error or to_error(failure, task_type=entry.submission.task_type)

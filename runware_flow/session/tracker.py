@@ -91,7 +91,8 @@ class Tracker:
             sent_at=at,
         )
         self.entries[submission.task_id] = entry
-        is_old = submission.sent_before == "yes"
+        window.tasks += 1
+        is_old = submission.sent_before == "yes" and not is_read_only
         if is_old or (submission.sent_before == "maybe" and not entry.resends_freely):
             entry.has_history = True
             entry.move("sent by an earlier process")
@@ -469,7 +470,7 @@ class Tracker:
         entry.retries += 1
         entry.has_history = True
         if entry.retries > self.options.max_retries:
-            if entry.may_have_arrived:
+            if entry.may_have_arrived and not entry.is_read_only:
                 # It may be billed, and a poll is free.
                 entry.fallback = error
                 entry.move("no reply, no retries left")
@@ -677,6 +678,7 @@ class Tracker:
     def _forget(self, entry: Entry, *, has_ended: bool) -> None:
         task_id = entry.task_id
         del self.entries[task_id]
+        entry.window.tasks -= 1
         if entry.state is TaskState.POLLED:
             self._polls.drop(task_id)
         else:

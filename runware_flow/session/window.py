@@ -48,7 +48,7 @@ ANSWER = 1.0
 """Seconds after which what was tried counts as accepted: refusals come within milliseconds [sdk]."""
 
 _KEPT = 256
-"""Windows that are kept; of more, the oldest open ones without a task are forgotten."""
+"""Windows that are kept; of more, the oldest open ones that nothing goes through are forgotten."""
 
 Waiting: TypeAlias = TaskId | int
 """A waiter for room: a task of the session, or the number of a caller that has tasks of its own."""
@@ -98,6 +98,7 @@ class Window:
         waiting: who waits for room; the order is that of the numbers they were given.
         failure: why what waits has no more chance, as long as `held_until` has not passed.
         refusal: what the service said last.
+        tasks: tasks of the session that go through it, those without a connection included.
     """
 
     __slots__ = (
@@ -116,11 +117,13 @@ class Window:
         "name",
         "refusal",
         "refusals",
+        "tasks",
         "waiting",
     )
 
     def __init__(self, name: str, options: SessionOptions) -> None:
         self.name = name
+        self.tasks = 0
         self.in_flight = 0
         self.is_held = False
         self.limit = inf
@@ -334,6 +337,6 @@ class Windows:
 
     def _forget(self) -> None:
         for name, window in list(self._by_name.items()):
-            if window.is_open and not window.in_flight:
+            if window.is_open and not (window.tasks or window.in_flight or window.waiting):
                 del self._by_name[name]
                 return

@@ -368,6 +368,22 @@ def test_outcome_of_an_older_post_for_the_same_id_is_ignored():
     assert play.commands(Deliver) == []
 
 
+@pytest.mark.parametrize("sent_before", ["no", "maybe", "yes"])
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_search_is_never_polled_for(is_answered, sent_before):
+    machine = rest(max_retries=2).machine
+    said = machine.handle(TaskSubmitted(0.0, sync_task(task_type="modelSearch", sent_before=sent_before)))
+    for at in range(1, 4):
+        assert [entry.lane for entry in said[0].entries] == [Lane.SUBMIT]
+        if is_answered:
+            machine.handle(submitted(10.0 * at, reply(500), status=500))
+        else:
+            machine.handle(ExchangeFailed(10.0 * at, ("t1",), Lane.SUBMIT, "cut", sent=True))
+        said = machine.handle(TimerFired(10.0 * at + 9.0))
+    assert said == []
+    assert machine.statistics().in_flight == 0
+
+
 def test_search_without_a_result_settles():
     play = rest()
     play >> TaskSubmitted(0.0, sync_task(task_type="modelSearch")) >> submitted(0.1, reply(200))

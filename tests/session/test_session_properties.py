@@ -108,6 +108,16 @@ class SessionRules(RuleBasedStateMachine):
             assert all(bill == 1 for bill in self.world.service.bills.values())
             assert self.world.service.bills.keys() <= self.world.submissions.keys()
 
+    @invariant()
+    def timers_fit_the_states(self) -> None:
+        """`_forget` drops the one timer that a task can have, so a task without one of the other kind is needed."""
+        if hasattr(self, "world"):
+            tracker = self.world.machine._tracker
+            polled = {entry.task_id for entry in tracker.entries.values() if entry.state is TaskState.POLLED}
+            assert set(tracker._polls) <= polled
+            assert set(tracker._deadlines) <= tracker.entries.keys() - polled
+            assert not any(tracker.entries[task_id].is_read_only for task_id in polled)
+
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return

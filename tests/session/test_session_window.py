@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from session_conversation import opened, playbook, problem, received, reply, sync_task, task, welcome
+from session_conversation import image, opened, playbook, problem, received, reply, sync_task, task, welcome
 from session_world import KEY, Plan, World, submission
 
 from runware_flow.errors import RunwareError
@@ -48,6 +48,7 @@ BUSY = (
     "serverUnavailable",
     "noAvailableServer",
 )
+MODELS = ("a:1@1", "b:1@1", "c:1@1", "d:1@1")
 DUPLEX = pytest.mark.parametrize("duplex", [True, False], ids=["websocket", "rest"])
 DELIVERY = pytest.mark.parametrize("delivery", ["async", "sync"])
 
@@ -399,14 +400,52 @@ def test_waiter_for_a_slot_is_offered_one_when_the_session_has_ended(end) -> Non
     assert SlotOffered(MODEL, 1) in said
 
 
+def test_second_refusal_of_a_search_that_waits_is_no_error() -> None:
+    machine = opened().machine
+    machine.handle(TaskSubmitted(1.0, sync_task(task_type="modelSearch")))
+    refusal = decode_frame(reply_bytes(problem("rateLimitExceeded")))
+    machine.handle(FrameReceived(1.1, refusal))
+    machine.handle(FrameReceived(1.2, refusal))
+    assert machine.statistics().in_flight == 1
+    assert sent(machine.handle(TimerFired(1.1 + STEP))) == ["t1"]
+
+
+def test_sync_task_that_waits_to_be_sent_again_and_has_a_result_is_polled_for_the_others() -> None:
+    machine = opened().machine
+    machine.handle(TaskSubmitted(1.0, sync_task(slots=2)))
+    machine.handle(FrameReceived(1.1, decode_frame(reply_bytes(problem("rateLimitExceeded")))))
+    machine.handle(received(1.2, image()))
+    said = [command for at in range(2, 20) for command in machine.handle(TimerFired(float(at)))]
+    lanes = {entry.lane for command in said if isinstance(command, Send) for entry in command.entries}
+    assert lanes == {Lane.POLL, Lane.LOOKUP}
+
+
+def test_window_of_tasks_that_wait_for_a_connection_is_kept(monkeypatch) -> None:
+    monkeypatch.setattr("runware_flow.session.window._KEPT", 2)
+    machine = opened().machine
+    machine.handle(ConnectionLost(1.0, "gone", 0.5))
+    for number, model in enumerate("abca"):
+        machine.handle(TaskSubmitted(1.1, task(f"t{number}", model=model)))
+    assert machine.statistics().in_flight == 4
+    machine.handle(TimerFired(10.0))
+    machine.handle(ConnectionOpened(10.1))
+    machine.handle(welcome(10.2))
+    for task_id in ("t0", "t3"):
+        machine.handle(FrameReceived(10.3, decode_frame(reply_bytes(problem("rateLimitExceeded", task_id)))))
+    said = [*machine.handle(TimerFired(20.0)), *machine.handle(TimerFired(40.0))]
+    assert [task_id for task_id in sent(said) if task_id is not None] == ["t0", "t3"]
+
+
 class WindowRules(RuleBasedStateMachine):
-    """Callers of two models, direct ones and those with slots, against a service whose capacity changes."""
+    """Callers of several models, direct ones and those with slots, against a service whose capacity changes."""
 
     duplex = True
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
         self.world = World(SessionOptions(api_key=Secret(KEY), duplex=self.duplex, max_retries=0), seed)
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr("runware_flow.session.window._KEPT", 2)
         self.count = 0
         self.slots: list[str] = []
         self.world.submit(submission("first"), Plan([0.1]))
@@ -418,7 +457,7 @@ class WindowRules(RuleBasedStateMachine):
 
     @rule(
         delivery=st.sampled_from(["sync", "async"]),
-        model=st.sampled_from(["a:1@1", "b:1@1"]),
+        model=st.sampled_from(MODELS),
         durations=st.lists(st.sampled_from([0.0, 0.05, 1.0, 8.0]), min_size=1, max_size=8),
     )
     def submit(self, delivery: str, model: str, durations: list[float]) -> None:
@@ -426,7 +465,7 @@ class WindowRules(RuleBasedStateMachine):
             self.count += 1
             self.world.submit(submission(f"t{self.count:04}", delivery, model=model), Plan([duration]))
 
-    @rule(model=st.sampled_from(["a:1@1", "b:1@1"]))
+    @rule(model=st.sampled_from(MODELS))
     def take(self, model: str) -> None:
         if self.machine.has_room(model, self.world.now):
             self.world.feed(SlotTaken(self.world.now, model))
@@ -478,8 +517,9 @@ class WindowRules(RuleBasedStateMachine):
         counts: dict[str, int] = {}
         for entry in tracker.entries.values():
             counts[entry.window.name] = counts.get(entry.window.name, 0) + entry.is_let_go
-        for name in ("a:1@1", "b:1@1"):
-            found = tracker.windows.of(name)
+        for entry in tracker.entries.values():
+            assert entry.window is tracker.windows.of(entry.window.name)
+        for name, found in tracker.windows._by_name.items():
             assert found.in_flight == counts.get(name, 0) + self.slots.count(name)
             assert found.in_flight <= found.limit
             assert (found.is_open and not found.waiting) == (name not in tracker.windows.closed)
@@ -492,6 +532,7 @@ class WindowRules(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "world"):
             return
+        self.patch.undo()
         for model in self.slots:
             self.world.feed(SlotReturned(self.world.now, model))
         self.slots.clear()
