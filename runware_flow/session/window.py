@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
+from runware_flow.errors import RunwareError
 from runware_flow.session.retry import backoff
 from runware_flow.session.timer_queue import TimerQueue
 from runware_flow.types import TaskId
@@ -37,7 +38,6 @@ from runware_flow.types import TaskId
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from runware_flow.errors import RunwareError
     from runware_flow.session.options import SessionOptions
 
 __all__ = ("ANSWER", "STEP", "Waiting", "Window", "WindowState", "WindowStatistics", "Windows", "window_of")
@@ -97,7 +97,7 @@ class Window:
         held_until: nothing is sent before.
         waiting: who waits for room; the order is that of the numbers they were given.
         failure: why what waits has no more chance, as long as `held_until` has not passed.
-        refusal: what the service said last.
+        refusal: what the service said last, to this client or to another one that shares the work.
         tasks: tasks of the session that go through it, those without a connection included.
     """
 
@@ -224,6 +224,12 @@ class Window:
         if self.limit == inf:
             self._peak = max(peak, self.in_flight)
             self.limit = max(1, self.in_flight)
+        if self.refusal is None:
+            self.refusal = RunwareError(
+                f"the service has refused tasks of {self.name} that another client of the same batch sent",
+                code="rateLimit",
+                raw_code="rateLimitExceeded",
+            )
         self.is_held = True
 
     def release(self, at: float) -> None:

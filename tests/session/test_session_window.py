@@ -436,6 +436,17 @@ def test_window_of_tasks_that_wait_for_a_connection_is_kept(monkeypatch) -> None
     assert [task_id for task_id in sent(said) if task_id is not None] == ["t0", "t3"]
 
 
+@pytest.mark.parametrize("parks", [True, False])
+def test_task_of_a_model_whose_window_is_held_waits_though_none_was_refused_here(parks) -> None:
+    made = world()
+    made.submit(submission("t1"), Plan([1.0]))
+    made.feed(WindowsHeld(made.now, {MODEL: 4}))
+    said = made.machine.handle(TaskSubmitted(made.now, submission("t2", parks=parks)))
+    (refused,) = [command for command in said if isinstance(command, Refused)]
+    assert (refused.task_id, refused.error.code) == ("t2", "rateLimit")
+    assert window(made).statistics().waiting == (0 if parks else 1)
+
+
 class WindowRules(RuleBasedStateMachine):
     """Callers of several models, direct ones and those with slots, against a service whose capacity changes."""
 
@@ -496,6 +507,10 @@ class WindowRules(RuleBasedStateMachine):
     def change_capacity(self, capacity: int | None) -> None:
         self.world.service.capacity = capacity
 
+    @rule(models=st.sets(st.sampled_from(MODELS)), peak=st.integers(0, 5))
+    def hold(self, models: set[str], peak: int) -> None:
+        self.world.feed(WindowsHeld(self.world.now, dict.fromkeys(models, peak)))
+
     @precondition(lambda self: self.duplex)
     @rule()
     def kill(self) -> None:
@@ -526,7 +541,7 @@ class WindowRules(RuleBasedStateMachine):
             assert found.limit == inf or found.limit >= 1
             assert not (found.is_open and found.waiting and tracker.is_open)
             # Whatever waits is woken: there is a timer, or something of it is in flight.
-            if found.waiting and tracker.is_open:
+            if found.waiting and tracker.is_open and not found.is_held:
                 assert found.next_at(has_connection=True) < inf
 
     def teardown(self) -> None:
@@ -539,6 +554,7 @@ class WindowRules(RuleBasedStateMachine):
         world = self.world
         if world.service.capacity == 0:
             world.service.capacity = 1
+        world.feed(WindowsHeld(world.now, {}))
         assert world.run_until_settled(3000.0), f"still in flight: {world.machine.statistics()}"
         assert world.settled.keys() == world.submissions.keys() - world.withdrawn
         assert [settled.error for settled in world.settled.values() if settled.error] == []
