@@ -91,8 +91,8 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How often the service must say, to `getResponse` and `getTaskDetails` both, that it knows no such task, before a
     task that it never acknowledged is sent again under the same taskUUID, or given up."""
     unknown_patience: float = 5.0
-    """For how long it must say so of a sync task that was sent. Whether `getResponse` knows a sync task while it runs
-    is not documented; most are done within this time, and then it does."""
+    """For how long it must say so of a sync task that was sent, or of one (or a stream) that is only polled. Whether
+    `getResponse` knows it while it runs is not documented; most are done within this time, and then it does."""
     unknown_timeout: float = 150.0
     """For how long it must say so of a task that it did acknowledge, before that one is given up: longer than the 120 s
     that a sync task may take."""

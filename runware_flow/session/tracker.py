@@ -614,7 +614,7 @@ class Tracker:
             entry.unknown_since = at
         entry.unknowns += 1
         policy = self.options.poll
-        needed = 0.0 if entry.resends_freely or entry.sends == 0 else policy.unknown_patience
+        needed = 0.0 if entry.resends_freely or (entry.sends == 0 and entry.may_send) else policy.unknown_patience
         if entry.confirmed:
             needed = policy.unknown_timeout
         is_over = entry.unknowns >= policy.unknown_limit and at - entry.unknown_since >= needed

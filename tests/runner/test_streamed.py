@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from runware_flow import Client, Flow, FlowFailed, NodeDelta, NodeSettled, NodeStarted, Retry
+from runware_flow.client import transport_selector
 from runware_flow.client.media import INLINE_LIMIT_BYTES
 from runware_flow.emulator import Emulator
 from runware_flow.graph.events import NodeProgress
 from runware_flow.results import TextResult
 from runware_flow.runner.event_stream import EventStream
+from runware_flow.session.options import SessionOptions
+from runware_flow.session.polling import PollPolicy
 from runware_flow.tasks import TextInference
 
 
@@ -135,7 +140,12 @@ def test_stream_that_breaks_off_is_polled_for_and_its_fallback_is_not_bought(run
     run(main)
 
 
-def test_stream_of_which_the_service_has_nothing_fails_with_its_own_error_and_is_not_sent_again(run, tmp_path):
+def test_stream_of_which_the_service_has_nothing_fails_with_its_own_error_and_is_not_sent_again(
+    run, tmp_path, monkeypatch
+):
+    impatient = partial(SessionOptions, poll=PollPolicy(unknown_patience=0.0))
+    monkeypatch.setattr(transport_selector, "SessionOptions", impatient)
+
     async def main():
         async with Emulator(faults=["http:times=1,status=502,body=text"]) as emulator:
             async with Client(**emulator.client_options) as client:

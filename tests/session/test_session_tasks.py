@@ -518,6 +518,20 @@ def test_task_of_an_earlier_process_that_is_unknown_is_not_bought():
     assert play.machine.statistics().submits == 0
 
 
+def test_stream_that_broke_off_is_polled_for_while_the_service_may_still_write_it():
+    """Whether `getResponse` knows it before it is done is not documented, and its fallback is another purchase."""
+    play = opened()
+    play >> TaskSubmitted(1.0, sync_task(sent_before="yes"))
+    at = 1.0
+    while play.machine.statistics().in_flight and at < 60:
+        play >> TimerFired(at) >> received(at, errors=[problem("taskNotFound")])
+        play >> received(at, errors=[problem("taskNotFound")])
+        at += 0.5
+    assert errors(play) == {"t1": ("notFound", "taskNotFound")}
+    assert 5.0 <= at - 1.0 < 8.0
+    assert play.machine.statistics().submits == 0
+
+
 @pytest.mark.parametrize("max_retries", [0, 3])
 def test_sync_task_of_an_earlier_process_is_looked_up_before_it_is_sent(max_retries):
     play = opened(max_retries=max_retries)
